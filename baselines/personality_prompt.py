@@ -1,0 +1,93 @@
+"""P², the Personality Prompt: a portrait of the person, written by a language model, is the system prompt.
+
+Jiang et al. 2024; paper, C.2: "The Personality Prompt uses an LLM to generate a series of descriptive sentences that
+embody a particular person's characteristics and serves as a system prompt". Wording, temperature and length are those
+of the released code, whose writer was Llama-3-70B-Instruct in NF4.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from palign_bench import prompts
+from palign_bench.alignment import Aligner, Alignment, Backbone, Case
+from palign_bench.inventory import Inventory
+from palign_bench.ledger import canonical, read_json, write_json
+
+PORTRAIT_VERSION = 1  # raise when the wording or sampling of portraits changes
+
+
+class PersonalityPrompt(Aligner):
+    """The portrait as the whole system prompt.
+
+    ``writer``: ``self`` (the aligned model), ``released`` (the portraits that came with PAPI) or the settings of
+    another model. ``portraits``: folder in which written portraits are kept, so that one writer serves many aligned
+    models. Raises ValueError when released portraits are asked of a person without one.
+    """
+
+    def __init__(
+        self,
+        writer: str | Mapping[str, Any] = "self",
+        max_new_tokens: int = 1024,
+        temperature: float = 0.6,
+        portraits: str = "runs/portraits",
+    ):
+        self.writer = writer
+        self.max_new_tokens = max_new_tokens
+        self.temperature = temperature
+        self.folder = Path(portraits)
+        self.needs = frozenset({"prompt"}) | ({"portrait"} if writer == "released" else {"generation"})
+
+    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
+        super().prepare(backbone, inventory)
+        if self.writer == "released" and self.backbone.protocol.name == "corrected":
+            warnings.warn(
+                "method.writer=released under protocol=corrected: the released portraits were written from stored "
+                "answers, so they describe every negatively keyed item's opposite",
+                stacklevel=2,
+            )
+        self._writer = None if isinstance(self.writer, str) else _load_writer(self.writer, self.backbone)
+
+    def align(self, case: Case) -> Alignment:
+        if self.writer == "released":
+            if not case.portrait:
+                raise ValueError(f"person {case.respondent_id} has no released portrait; use method.writer=self")
+            return Alignment(system_prompt=case.portrait, summary={"writer": "released"})
+        writer = self._writer or self.backbone
+        text, charged = self._portrait(writer, prompts.portrait_request(self.inventory, case.known), case.seed)
+        return Alignment(system_prompt=text, summary={"writer": writer.identity["name"], "charged_seconds": charged})
+
+    def _portrait(self, writer: Backbone, request: str, seed: int) -> tuple[str, float]:
+        """The portrait and, when it was written before, the seconds that it took then (still this person's cost)."""
+        identity = {
+            "version": PORTRAIT_VERSION,
+            "writer": dict(writer.identity),
+            "request": request,
+            "max_new_tokens": self.max_new_tokens,
+            "temperature": self.temperature,
+            "seed": seed,
+        }
+        path = self.folder / f"{hashlib.sha256(canonical(identity).encode()).hexdigest()[:24]}.json"
+        if path.exists():
+            kept = read_json(path)
+            return str(kept["portrait"]), float(kept["seconds"])
+        started = time.perf_counter()
+        text = writer.generate(
+            Alignment(), prompts.PORTRAIT_WRITER_SYSTEM_PROMPT, request, self.max_new_tokens, self.temperature
+        )
+        write_json(
+            path, {"writer": writer.identity["name"], "seconds": time.perf_counter() - started, "portrait": text}
+        )
+        return text, 0.0
+
+
+def _load_writer(settings: Mapping[str, Any], backbone: Backbone) -> Backbone:
+    from palign_bench.backbone.loading import load
+    from palign_bench.backbone.local import LocalBackbone
+
+    return LocalBackbone(load(settings), backbone.protocol)

@@ -1,0 +1,1 @@
+"""The methods that train weights: TRL trains, PEFT adapts, bitsandbytes quantizes, datasets feeds."""

@@ -1,0 +1,62 @@
+"""The rule-based reward of the paper's PPO (listing in C.2): how far the option that a text names is off."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from palign_bench.inventory import OPTIONS
+from palign_bench.protocol import parse_released
+
+NO_LABEL = -6.0
+UNKNOWN = 0  # the listing's sixth label
+
+# In the listing's order, whatever a text names first. Word borders keep a label from being read inside another word; a
+# truncated label is no label, as in the listing, which looks for the whole description.
+_LABELS = [(option.value, option.label) for option in sorted(OPTIONS, key=lambda o: -o.value)] + [(UNKNOWN, "Unknown")]
+_PATTERNS = [
+    (value, re.compile(r"(?<![a-z])" + r"[\s_]+".join(map(re.escape, label.lower().split())) + r"(?![a-z])"))
+    for value, label in _LABELS
+]
+
+
+def named_option(text: str) -> int | None:
+    """Value 5…1 of the label that the text names, 0 for "Unknown", None for none; any case, spaces or underscores."""
+    lowered = text.lower()
+    return next((value for value, pattern in _PATTERNS if pattern.search(lowered)), None)
+
+
+def label_reward(text: str, person: int) -> float:
+    """Minus the distance between the option named in ``text`` and the person's (5…1); −6 where none is named."""
+    named = named_option(text)
+    return NO_LABEL if named is None else -float(abs(named - person))
+
+
+@dataclass
+class RewardLog:
+    """Rewards given so far, and how often the label (which is rewarded) and the letter (which is scored) disagree."""
+
+    rewards: int = 0
+    both_named: int = 0
+    disagreements: int = 0
+    unnamed: int = 0
+
+    def rewards_of(self, texts: Sequence[str], people: Sequence[int]) -> list[float]:
+        """Reward texts that continue the opening "Option" and count what they name."""
+        for text in texts:
+            label, letter = named_option(text), parse_released(text)
+            self.rewards += 1
+            self.unnamed += label is None
+            if label is not None and letter is not None:
+                self.both_named += 1
+                self.disagreements += label != letter
+        return [label_reward(text, person) for text, person in zip(texts, people, strict=True)]
+
+    def summary(self) -> dict[str, float | int | None]:
+        """For an alignment's summary: texts rewarded, share without a label, label/letter disagreement rate."""
+        return {
+            "rewarded_texts": self.rewards,
+            "unnamed_rate": self.unnamed / self.rewards if self.rewards else None,
+            "label_letter_disagreement": self.disagreements / self.both_named if self.both_named else None,
+        }

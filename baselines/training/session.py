@@ -1,0 +1,136 @@
+"""Around one training: its clock and its curves, no noise, nothing on disk, no garbage kept."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import io
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+from palign_bench.backbone.adapters import quiet
+
+_NOISY = ("accelerate", "bitsandbytes", "datasets", "peft", "transformers", "trl")
+MOST_POINTS = 20
+
+
+class TrainingClock(TrainerCallback):
+    """Counts steps, keeps what the trainer logs, shows a bar on a terminal, and times what is not the model.
+
+    Not the model: everything outside the loop (building the trainer, taking the tensors), and in the loop data
+    collation, garbage collection and whatever is wrapped in `timed`.
+    """
+
+    def __init__(self, steps: int, title: str):
+        self.started = time.perf_counter()
+        self.logs: dict[str, list[float]] = {}
+        self.steps = 0
+        self._loop_seconds = 0.0
+        self._other_seconds = 0.0
+        self._running = False
+        self._collecting = 0.0
+        # A bar within the bar over people; in a log file it would only be noise.
+        self._bar = tqdm(total=steps, desc=title, unit="step", leave=False, file=sys.stderr, disable=not _is_terminal())
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._loop_seconds -= time.perf_counter()
+        self._running = True
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.steps += 1
+        self._bar.update()
+
+    def on_log(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        logs: dict[str, Any] | None = None,
+        **_: Any,
+    ) -> None:
+        for name, value in (logs or {}).items():
+            if isinstance(value, (int, float)):
+                self.logs.setdefault(name, []).append(float(value))
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self._loop_seconds += time.perf_counter()
+        self._running = False
+
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, its seconds counted as not the model's."""
+
+        def wrapper(*arguments: Any, **options: Any) -> Any:
+            begun = time.perf_counter()
+            try:
+                return function(*arguments, **options)
+            finally:
+                self._other_seconds += time.perf_counter() - begun
+
+        return wrapper
+
+    def watch_garbage(self, phase: str, info: dict[str, int]) -> None:
+        """For `gc.callbacks`."""
+        if phase == "start":
+            self._collecting = time.perf_counter()
+        elif self._running:
+            self._other_seconds += time.perf_counter() - self._collecting
+
+    def close(self) -> None:
+        self._bar.close()
+
+    def summary(self) -> dict[str, float]:
+        """Seconds per step in the loop, and the share of the whole time that is not the model's."""
+        total = time.perf_counter() - self.started
+        model = self._loop_seconds - self._other_seconds
+        return {
+            "seconds_per_step": self._loop_seconds / max(self.steps, 1),
+            "not_model_share": 1 - model / total,
+            "fixed_seconds": total - self._loop_seconds,
+        }
+
+
+@contextmanager
+def training_session(steps: int, title: str) -> Iterator[tuple[TrainingClock, Path]]:
+    """A clock and a scratch folder for one training; quiet, and without a trace in memory or on disk.
+
+    TRL's PPO collects garbage twice a step: with the heap as it is now frozen that costs next to nothing, and the
+    collection at the end finds exactly what this training left.
+    """
+    clock = TrainingClock(steps, title)
+    gc.freeze()
+    gc.callbacks.append(clock.watch_garbage)
+    try:
+        with tempfile.TemporaryDirectory(prefix="palign-training-") as folder, _silence():
+            yield clock, Path(folder)
+    finally:
+        gc.callbacks.remove(clock.watch_garbage)
+        clock.close()
+        gc.collect()
+        gc.unfreeze()
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """No warnings, and nothing on stdout: TRL's PPO prints there."""
+    with quiet(*_NOISY), contextlib.redirect_stdout(io.StringIO()):
+        yield
+
+
+def thinned(values: list[float]) -> list[list[float]]:
+    """A curve as at most `MOST_POINTS` pairs (step from 1, value), first and last always among them."""
+    last = len(values) - 1
+    points = min(len(values), MOST_POINTS)
+    kept = sorted({round(i * last / max(points - 1, 1)) for i in range(points)})
+    return [[i + 1, values[i]] for i in kept]
+
+
+def _is_terminal() -> bool:
+    return bool(getattr(sys.stderr, "isatty", lambda: False)())

@@ -1,0 +1,101 @@
+"""What a trained method reads: the question as the protocol asks it, and the answer as the protocol reads it."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from transformers import PreTrainedTokenizerBase
+
+from palign_bench.alignment import Alignment
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.backbone.tokenizing import encode, render, shared_length
+from palign_bench.errors import UserError
+from palign_bench.inventory import OPTIONS, Answers, Inventory
+from palign_bench.protocol import FREE_GENERATION
+
+OPTION_VALUES = frozenset(option.value for option in OPTIONS)
+_PADS_TO_PREFER = ("<|endoftext|>", "<|finetune_right_pad_id|>", "<pad>", "[PAD]")
+
+
+def answer_text(value: int) -> str:
+    """The assistant's turn: opened as both protocols open it, then the option as the question lists it.
+
+    "Option (B). Moderately Accurate" has the letter where `corrected` reads it (after "Option (") and where the parse
+    of `as_released` finds it, and the label that the reward of PPO looks for.
+    """
+    option = next(option for option in OPTIONS if option.value == value)
+    return f"{FREE_GENERATION.opening} ({option.letter}). {option.label}"
+
+
+@dataclass(frozen=True)
+class ItemTexts:
+    """One item as token ids.
+
+    ``turn``: up to where the assistant's turn begins. ``answers``: by option value, what follows up to the end of the
+    turn. ``rollout``: the prompt from which an on-policy method samples, opened as a free generation is.
+    """
+
+    turn: list[int]
+    answers: dict[int, list[int]]
+    rollout: list[int]
+    rollout_text: str
+
+
+@dataclass(frozen=True)
+class TrainingTexts:
+    """Every known item as token ids, made once per run, and the tokenizer for the trainers."""
+
+    items: Mapping[int, ItemTexts]
+    tokenizer: PreTrainedTokenizerBase
+
+    @classmethod
+    def of(cls, backbone: LocalBackbone, inventory: Inventory) -> TrainingTexts:
+        """Tokenize the known items under the neutral system prompt. Raises UserError where no pad token is free."""
+        tokenizer = backbone.tokenizer
+        items = {}
+        for item in inventory.select(inventory.known):
+            dialogue = backbone.dialogue(Alignment(), item, "")
+            opened = render(tokenizer, dialogue)
+            whole = {v: encode(tokenizer, opened + answer_text(v) + str(tokenizer.eos_token)) for v in OPTION_VALUES}
+            # Some tokenizers merge across the boundary: the turn ends where all answers still agree with it.
+            turn = encode(tokenizer, opened)
+            turn = turn[: min(shared_length([turn, ids]) for ids in whole.values())]
+            rollout_text = opened + FREE_GENERATION.opening
+            items[item.number] = ItemTexts(
+                turn=turn,
+                answers={value: ids[len(turn) :] for value, ids in whole.items()},
+                rollout=encode(tokenizer, rollout_text),
+                rollout_text=rollout_text,
+            )
+        used = {i for texts in items.values() for i in (*texts.turn, *(i for a in texts.answers.values() for i in a))}
+        return cls(items, trainers_tokenizer(tokenizer, used))
+
+
+def trainers_tokenizer(tokenizer: PreTrainedTokenizerBase, used: Iterable[int]) -> PreTrainedTokenizerBase:
+    """A copy that pads on the left with a token that no training text contains.
+
+    TRL's PPO masks whatever equals the pad token; where that is the end-of-turn token, as it often is, the prompt's own
+    turns would be masked too. Raises UserError when the vocabulary has no special token to spare.
+    """
+    used = set(used) | {tokenizer.eos_token_id}
+    special = {token: i for token, i in tokenizer.get_added_vocab().items() if i not in used}
+    spare = sorted(special, key=lambda token: special[token])
+    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in used:
+        pad = str(tokenizer.pad_token)
+    elif spare:
+        pad = next((token for token in _PADS_TO_PREFER if token in special), spare[-1])
+    else:
+        raise UserError(
+            "the model's tokenizer has no special token to pad with besides its end of turn; choose another model."
+        )
+    copied = copy.deepcopy(tokenizer)
+    copied.pad_token = pad
+    copied.padding_side = "left"
+    return copied
+
+
+def answered(known: Answers) -> dict[int, int]:
+    """The known answers that name an option; missing ones (absent, or 0 under `as_released`) are left out."""
+    return {number: int(value) for number, value in known.items() if value in OPTION_VALUES}

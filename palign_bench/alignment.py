@@ -1,0 +1,219 @@
+"""What a method makes (`Alignment`), what makes it (`Aligner`), and what it acts on (`Backbone`).
+
+Design: an alignment is a *value*. It holds everything that makes a backbone answer as one respondent, can be saved,
+loaded, measured in bytes, applied and removed, and never holds the backbone itself.
+"""
+
+from __future__ import annotations
+
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+
+from palign_bench.inventory import Answers, Inventory, Item
+
+if TYPE_CHECKING:
+    import torch
+
+    from palign_bench.protocol import EvaluationProtocol
+    from palign_bench.readout.value import Readout
+
+
+@dataclass(frozen=True)
+class Alignment:
+    """Everything that makes a backbone answer as one respondent; every part is optional.
+
+    ``system_prompt``: text before the question; ``None`` is the neutral prompt of the protocol.
+    ``head_shifts``: ``(layers, heads × head_dim)`` float tensor added to the input of every layer's ``o_proj``.
+    ``adapter``: trained tensors by name, applied as ``adapter_kind`` (lora, prompt, full) says; ``adapter_settings`` is
+    what besides the tensors that takes (JSON values; see ``backbone/adapters.py``).
+    ``readout``: a prediction of the options, pooled with the model's own at the answer position (`readout/value.py`).
+    ``answers``: a fixed answer per item, for floors, which need no backbone.
+    ``summary``: what the ledger and the table tell about it (alpha, heads, losses, …): JSON values only.
+    """
+
+    system_prompt: str | None = None
+    head_shifts: torch.Tensor | None = None
+    adapter: Mapping[str, torch.Tensor] | None = None
+    adapter_kind: str | None = None
+    adapter_settings: Mapping[str, Any] | None = None
+    readout: Readout | None = None
+    answers: Answers | None = None
+    trained_parameters: int = 0
+    summary: Mapping[str, Any] = field(default_factory=dict)
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """All tensors under flat names, as saved."""
+        flat = {f"adapter.{name}": tensor for name, tensor in (self.adapter or {}).items()}
+        if self.head_shifts is not None:
+            # Only the shifted heads' rows matter; a dense (layers, width) tensor of zeros would misstate the size.
+            flat["head_shifts"] = self.head_shifts.to_sparse().values()
+            flat["head_shift_positions"] = self.head_shifts.to_sparse().indices().int()
+        if self.readout is not None:
+            flat |= {f"readout.{name}": tensor for name, tensor in self.readout.tensors().items()}
+        return flat
+
+    def stored_bytes(self) -> int:
+        """Bytes that must be kept per person to apply this alignment again (texts in UTF-8, tensors as stored)."""
+        size = sum(tensor.numel() * tensor.element_size() for tensor in self.tensors().values())
+        size += len((self.system_prompt or "").encode())
+        return size + 8 * len(self.answers or {})
+
+    def save(self, folder: Path) -> None:
+        """Write ``alignment.json`` and, where there are tensors, ``alignment.safetensors`` into ``folder``."""
+        from safetensors.torch import save_file
+
+        folder.mkdir(parents=True, exist_ok=True)
+        # Cloned: the format holds no two names for one memory.
+        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.tensors().items()}
+        (folder / "alignment.safetensors").unlink(missing_ok=True)  # of an earlier alignment
+        if tensors:
+            save_file(tensors, folder / "alignment.safetensors")
+        document = {
+            "system_prompt": self.system_prompt,
+            "adapter_kind": self.adapter_kind,
+            "adapter_settings": None if self.adapter_settings is None else dict(self.adapter_settings),
+            "head_shifts_shape": None if self.head_shifts is None else list(self.head_shifts.shape),
+            "readout": None if self.readout is None else self.readout.settings(),
+            "answers": None if self.answers is None else {str(k): v for k, v in self.answers.items()},
+            "trained_parameters": self.trained_parameters,
+            "summary": dict(self.summary),
+        }
+        (folder / "alignment.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
+
+    @classmethod
+    def load(cls, folder: Path) -> Alignment:
+        """Read what `save` wrote."""
+        import torch
+        from safetensors.torch import load_file
+
+        from palign_bench.readout.value import load_readout
+
+        document = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))
+        path = folder / "alignment.safetensors"
+        tensors = load_file(path) if path.exists() else {}
+        shape = document["head_shifts_shape"]
+        shifts = None
+        if shape is not None:
+            shifts = torch.sparse_coo_tensor(
+                tensors["head_shift_positions"].long(), tensors["head_shifts"], shape
+            ).to_dense()
+        adapter = {k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")}
+        answers, readout = document["answers"], document["readout"]
+        return cls(
+            system_prompt=document["system_prompt"],
+            head_shifts=shifts,
+            adapter=adapter or None,
+            adapter_kind=document["adapter_kind"],
+            adapter_settings=document["adapter_settings"],
+            readout=None if readout is None else load_readout(readout, tensors),
+            answers=None if answers is None else {int(k): v for k, v in answers.items()},
+            trained_parameters=document["trained_parameters"],
+            summary=document["summary"],
+        )
+
+
+@dataclass(frozen=True)
+class AnswerSheet:
+    """What came back for the items asked, in the protocol's orientation.
+
+    ``answers``: 5…1 per item (floors: any real number); an unparsed item is absent.
+    ``log_probs``: per item, the natural log-probabilities of options A…E among the five (``None`` when generated).
+    ``texts``: per item, the generated text (``None`` when read from log-probabilities).
+    ``audit``: per item of the audit, the freely generated text.
+    ``tokens_read``, ``tokens_generated``: positions computed in forward passes.
+    """
+
+    asked: tuple[int, ...]
+    answers: Answers
+    log_probs: Mapping[int, Sequence[float]] | None = None
+    texts: Mapping[int, str] | None = None
+    audit: Mapping[int, str] | None = None
+    tokens_read: int = 0
+    tokens_generated: int = 0
+
+
+class Backbone(Protocol):
+    """A language model with its tokenizer and chat format, bound to one protocol."""
+
+    capabilities: frozenset[str]  # e.g. {"prompt", "log_probs", "activations", "gradients"}
+    protocol: EvaluationProtocol
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What a text written by it depends on: name, weights, dtype."""
+        ...
+
+    def answer(self, alignment: Alignment, items: Sequence[Item], audit: Sequence[Item] = ()) -> AnswerSheet:
+        """Answer ``items`` as the protocol reads them and, freely, the ``audit`` items."""
+        ...
+
+    def applied(self, alignment: Alignment) -> AbstractContextManager[None]:
+        """Apply the alignment; the bare model is restored on leaving, also after an exception."""
+        ...
+
+    def answer_many(self, alignments: Sequence[Alignment], items: Sequence[Item]) -> list[AnswerSheet]:
+        """The same items under several alignments."""
+        ...
+
+    def head_activations(self, dialogues: Sequence[tuple[str, str, str]]) -> torch.Tensor:
+        """Head outputs at each dialogue's last token: ``(dialogues, layers, heads, head width)``.
+
+        A dialogue is (system prompt, user's turn, opening of the assistant's turn).
+        """
+        ...
+
+    def generate(self, alignment: Alignment, system: str, user: str, max_new_tokens: int, temperature: float) -> str:
+        """Write free text (used by P² to write portraits)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Case:
+    """What an aligner is told about one respondent.
+
+    ``known``: the answers it may use, in the protocol's orientation (`corrected`: literal, missing absent;
+    `as_released`: as stored, missing is 0). ``selection``: answers that hyperparameters may be chosen on; under
+    `corrected` they are part of ``known``, under `as_released` they are the held-out answers.
+    ``seed``: derived from the run's seed and the respondent's id; every random draw starts from it.
+    ``others``, ``truth``, ``portrait``: only for aligners that declare the need.
+    """
+
+    respondent_id: str
+    known: Answers
+    selection: Answers
+    seed: int
+    others: Sequence[Answers] | None = None  # needs "people": all answers of every other respondent of the source
+    truth: Answers | None = None  # needs "truth": the person's own held-out literal answers (a check, no method)
+    portrait: str | None = None  # needs "portrait": the released P² portrait
+
+    @property
+    def fitting(self) -> Answers:
+        """The known answers without those to choose on; all of them when the selection is no part of them."""
+        return {number: value for number, value in self.known.items() if number not in self.selection}
+
+
+class Aligner(ABC):
+    """A method: known answers in, an alignment out. It owns only its method; the runner owns everything else."""
+
+    version: ClassVar[int] = 1  # raise by hand when a change of the code changes the numbers
+    needs: frozenset[str] = frozenset()  # of the backbone: its capabilities; of the source: people, truth, portrait
+    needs_backbone: bool = True
+    cohort: int = 1  # how many people `align_many` is given at once
+
+    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
+        """Work shared by all respondents; called once before `align`, timed as shared cost."""
+        self.backbone = cast(Backbone, backbone)  # None only for an aligner that declares to need none
+        self.inventory = inventory
+
+    @abstractmethod
+    def align(self, case: Case) -> Alignment:
+        """Work for one respondent, timed as marginal cost."""
+
+    def align_many(self, cases: Sequence[Case]) -> list[Alignment]:
+        """Align several respondents; a method that can align a cohort at once overrides this and sets ``cohort``."""
+        return [self.align(case) for case in cases]

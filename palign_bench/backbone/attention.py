@@ -1,0 +1,122 @@
+"""Attention of many rows to one shared prefix, without copying the prefix's keys and values per row.
+
+A query attends to (prefix ∪ own tokens). Softmax attention over a union is the average of the two softmax attentions,
+weighted by their normalisers, so the prefix part is one matrix product for all rows and the own part stays small; the
+two are merged through their log-sum-exps (the identity behind FlashAttention; Dao et al. 2022). Exact up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from transformers import AttentionInterface, PreTrainedModel
+
+NAME = "palign_shared_prefix"
+
+# Architectures whose attention is plain causal softmax (no soft-capping, sinks or sliding windows) and whose layers
+# pass keyword arguments down to the attention function. Others are answered by full prompts.
+SUPPORTED_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "granite"})
+
+
+def supports_shared_prefix(model: PreTrainedModel) -> bool:
+    """Whether `shared_prefix_attention` computes the same as the model's own attention."""
+    config = model.config
+    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
+    return config.model_type in SUPPORTED_MODEL_TYPES and not windowed
+
+
+@dataclass
+class SharedPrefix:
+    """Keys and values of a prefix for every layer, each ``(1, key-value heads, length, head width)``."""
+
+    keys: list[Tensor]
+    values: list[Tensor]
+
+    @property
+    def length(self) -> int:
+        return self.keys[0].shape[2]
+
+
+def attention_with_normaliser(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, causal: bool = False, mask: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Softmax attention and its log-sum-exp.
+
+    ``query`` ``(rows, heads, n, width)``, ``key``/``value`` ``(rows, heads, m, width)``, ``mask`` additive
+    ``(rows, 1, n, m)``. Returns ``(rows, heads, n, width)`` and float32 ``(rows, heads, n)``.
+    """
+    if query.device.type == "cpu" and not torch.is_grad_enabled():
+        return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+            query, key, value, 0.0, causal, attn_mask=mask, scale=scale
+        )
+    if query.device.type == "cuda" and mask is None and query.dtype in (torch.float16, torch.bfloat16):
+        output, normaliser = torch.ops.aten._scaled_dot_product_flash_attention(
+            query, key, value, 0.0, causal, False, scale=scale
+        )[:2]
+        return output, normaliser
+    scores = torch.matmul(query, key.transpose(-1, -2)).float() * scale
+    if causal:
+        n, m = scores.shape[-2:]
+        scores = scores.masked_fill(torch.ones(n, m, dtype=torch.bool, device=query.device).triu(1), float("-inf"))
+    if mask is not None:
+        scores = scores + mask
+    normaliser = scores.logsumexp(-1)
+    weights = torch.exp(scores - normaliser.unsqueeze(-1)).to(value.dtype)
+    return torch.matmul(weights, value), normaliser
+
+
+def shared_prefix_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    dropout: float = 0.0,
+    shared_prefix: SharedPrefix | None = None,
+    own_mask: Tensor | None = None,
+    **_: Any,
+) -> tuple[Tensor, None]:
+    """Attention function for transformers' `AttentionInterface`.
+
+    Rows are right-padded: without ``own_mask`` a row's own part is causal, so that pads change nothing before them;
+    with it (decoding, one query per row) the mask ``(rows, 1, 1, own length)`` says which own keys are real.
+    """
+    rows, heads, n, width = query.shape
+    groups = heads // key.shape[1]
+    own_key, own_value = (t.repeat_interleave(groups, dim=1) if groups > 1 else t for t in (key, value))
+    own, own_normaliser = attention_with_normaliser(
+        query, own_key, own_value, scaling, causal=own_mask is None, mask=own_mask
+    )
+    if shared_prefix is None:
+        return own.transpose(1, 2), None
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    # (rows, kv·group, n, d) → (1, kv, group·rows·n, d): all rows' queries meet the prefix in one product.
+    kv_heads = heads // groups
+    flat = query.reshape(rows, kv_heads, groups, n, width).permute(1, 2, 0, 3, 4).reshape(1, kv_heads, -1, width)
+    seen, seen_normaliser = attention_with_normaliser(
+        flat, shared_prefix.keys[layer], shared_prefix.values[layer], scaling
+    )
+    seen = seen.view(kv_heads, groups, rows, n, width).permute(2, 0, 1, 3, 4).reshape(rows, heads, n, width)
+    seen_normaliser = seen_normaliser.view(kv_heads, groups, rows, n).permute(2, 0, 1, 3).reshape(rows, heads, n)
+    share = torch.sigmoid(seen_normaliser - own_normaliser).to(own.dtype).unsqueeze(-1)
+    return torch.lerp(own, seen, share).transpose(1, 2), None
+
+
+AttentionInterface.register(NAME, shared_prefix_attention)
+
+
+@contextmanager
+def shared_prefix_mode(model: PreTrainedModel) -> Iterator[None]:
+    """Let the model's layers use `shared_prefix_attention`; its own attention is restored on leaving."""
+    before = model.config._attn_implementation
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(before)

@@ -1,0 +1,66 @@
+"""Reading hidden states of plain texts."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from palign_bench.backbone.answering import Engine
+
+
+def hidden_states(engine: Engine, texts: Sequence[str], layers: Sequence[int]) -> Tensor:
+    """Hidden states at each text's last token after these layers: float32 ``(texts, layers, width)``, on CPU.
+
+    Layers count from 1; the last one is read after the final normalisation, as the output matrix does. Texts stand
+    outside any chat format, with whatever special tokens the tokenizer adds. Raises ValueError for a layer that the
+    model lacks.
+    """
+    decoder = engine.model.base_model
+    modules = decoder_layers(engine.model)
+    if any(not 1 <= layer <= len(modules) for layer in layers):
+        raise ValueError(f"layers {list(layers)}: the model has layers 1…{len(modules)}")
+    rows = [list(engine.tokenizer(text)["input_ids"]) for text in texts]
+    result = torch.empty(len(rows), len(layers), engine.model.config.hidden_size)
+    for batch in engine.batches(rows):
+        ids, lengths = engine.pad([rows[i] for i in batch])
+        engine.tokens_read += int(lengths.sum())
+        last = torch.arange(len(batch), device=ids.device), lengths - 1
+        # Right-padded and causal: what follows a row's last token cannot reach it, so no mask is needed.
+        with torch.no_grad(), _recorded(modules, set(layers) - {len(modules)}, last) as kept:
+            kept[len(modules)] = decoder(input_ids=ids, use_cache=False).last_hidden_state[last]
+        result[batch] = torch.stack([kept[layer] for layer in layers], dim=1).float().cpu()
+    return result
+
+
+@contextmanager
+def _recorded(
+    modules: Sequence[nn.Module], layers: set[int], last: tuple[Tensor, Tensor]
+) -> Iterator[dict[int, Tensor]]:
+    """Outputs of these layers at one position per row; all positions of all layers would not fit for a large model."""
+    kept: dict[int, Tensor] = {}
+    handles = []
+
+    def keeper(layer: int) -> Callable[..., None]:
+        def keep(_: nn.Module, __: Any, output: Any) -> None:
+            kept[layer] = (output[0] if isinstance(output, tuple) else output)[last]
+
+        return keep
+
+    try:
+        handles = [modules[layer - 1].register_forward_hook(keeper(layer)) for layer in sorted(layers)]
+        yield kept
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def decoder_layers(model: nn.Module) -> list[nn.Module]:
+    """The decoder's layers, in order. Raises ValueError for a model whose layers have no ``self_attn``."""
+    found = [module for module in model.modules() if hasattr(module, "self_attn")]
+    if not found:
+        raise ValueError(f"{type(model).__name__} has no layers with self_attn, so no hidden states are read")
+    return found

@@ -1,0 +1,73 @@
+"""A second opinion on the five options, combined with the model's own at the answer position."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from transformers import LogitsProcessor, PreTrainedTokenizerBase
+
+from palign_bench.backbone.tokenizing import encode
+from palign_bench.inventory import LETTERS
+
+# What may stand between "Option" and the letter; in each case the letter is one token in most tokenizers.
+_CONTEXTS = (("Option (", ""), ("Option", " "), ("Option", ""), ("Option", "("), ("Option", " ("))
+
+
+@dataclass(frozen=True)
+class OptionScores:
+    """Log-probabilities of A…E per prompt, float32 ``(prompts, 5)``, and their weight against the model's own.
+
+    The two are averaged in the logarithm (a logarithmic opinion pool, Genest & Zidek 1986): weight 1 leaves the choice
+    among the options to ``scores``; whether an option is named at all stays the model's own doing.
+    """
+
+    scores: Tensor
+    weight: float
+
+    def combine(self, log_probs: Tensor) -> Tensor:
+        """The pool with the model's own log-probabilities ``(prompts, 5)``, normalised."""
+        return self._pool(log_probs, self.scores.to(log_probs))
+
+    def on_logits(self, logits: Tensor, families: Sequence[Sequence[int]], prompts: Sequence[int]) -> Tensor:
+        """Next-token ``logits`` ``(rows, vocabulary)`` with probability moved among the option tokens alone.
+
+        ``families``: for each way of writing a letter, the tokens of A…E. ``prompts``: each row's index in ``scores``.
+        """
+        logits = logits.float().clone()
+        scores = self.scores[list(prompts)].to(logits)
+        for family in families:
+            own = logits[:, list(family)]
+            logits[:, list(family)] = own.logsumexp(-1, keepdim=True) + self._pool(own.log_softmax(-1), scores)
+        return logits
+
+    def _pool(self, own: Tensor, scores: Tensor) -> Tensor:
+        return ((1 - self.weight) * own + self.weight * scores).log_softmax(-1)
+
+
+class PooledLogits(LogitsProcessor):
+    """`OptionScores.on_logits` for transformers' `generate`; ``prompts``: the index of each row's prompt."""
+
+    def __init__(self, scores: OptionScores, families: Sequence[Sequence[int]], prompts: Sequence[int]):
+        self.scores = scores
+        self.families = families
+        self.prompts = prompts
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        pooled: torch.FloatTensor = self.scores.on_logits(scores, self.families, self.prompts)  # type: ignore[assignment]
+        return pooled
+
+
+def option_families(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+    """The tokens of A…E for each way in which this tokenizer writes a letter after ``Option``."""
+    families: list[list[int]] = []
+    for context, before in _CONTEXTS:
+        base = encode(tokenizer, context)
+        rows = [encode(tokenizer, context + before + letter) for letter in LETTERS]
+        if all(row[:-1] == base for row in rows):
+            family = [row[-1] for row in rows]
+            if len(set(family)) == len(family) and family not in families:
+                families.append(family)
+    return families

@@ -1,0 +1,85 @@
+"""Hydra's and OmegaConf's many-line errors, as one line that names the key and the valid choices."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from palign_bench.configuration import conf_folder, options
+from palign_bench.errors import UserError
+
+
+def one_line(error: BaseException, arguments: Sequence[str]) -> str | None:
+    """The error as one line for the user, or None when it is no mistake of the user's."""
+    for each in _chain(error):
+        if isinstance(each, UserError):
+            return str(each)
+    for each in _chain(error):
+        if isinstance(each, MissingConfigException):
+            return _missing_option(each)
+    for each in _chain(error):
+        match = re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", str(each))
+        if match:
+            return _unknown_key(match.group(2), arguments)
+        match = re.search(r"Could not override '([^']+)'.*No match in the defaults list", str(each), re.DOTALL)
+        if match:
+            return _unknown_key(match.group(1), arguments)
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename or 'runs'}: {error.strerror}. Check the place, or choose another with runs=PATH."
+    for each in _chain(error):
+        if isinstance(each, (HydraException, OmegaConfBaseException)):
+            return " ".join(str(each).split())
+    return None
+
+
+def _chain(error: BaseException) -> list[BaseException]:
+    chain: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in chain:
+        chain.append(current)
+        current = current.__cause__ or current.__context__
+    return chain
+
+
+def _missing_option(error: MissingConfigException) -> str:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    if group and (conf_folder() / group).is_dir():
+        return f"{group}={name} does not exist; choose one of {', '.join(options(group))}."
+    groups = sorted(p.name for p in conf_folder().iterdir() if p.is_dir())
+    return f"{error.missing_cfg_file} does not exist; the groups are {', '.join(groups)}."
+
+
+def _unknown_key(key: str, arguments: Sequence[str]) -> str:
+    parent, _, last = key.rpartition(".")
+    valid = _keys_at(parent, arguments)
+    close = difflib.get_close_matches(last, valid, n=1)
+    hint = f" (did you mean {close[0]}?)" if close else ""
+    where = f"of {parent} " if parent else ""
+    return f"{key} is no setting{hint}; the keys {where}are {', '.join(valid)}."
+
+
+def _keys_at(parent: str, arguments: Sequence[str]) -> list[str]:
+    """The keys at a node of the configuration that the valid group choices among the arguments make."""
+    group = parent.split(".")[0]
+    top = OmegaConf.load(conf_folder() / "config.yaml")
+    assert isinstance(top, DictConfig)
+    defaults = {k: v for entry in top.pop("defaults") if isinstance(entry, DictConfig) for k, v in entry.items()}
+    if not parent:
+        return sorted({*map(str, top), *(str(k) for k in defaults if not str(k).startswith(("override", "optional")))})
+    chosen = dict(a.split("=", 1) for a in arguments if "=" in a).get(group, str(defaults.get(group)))
+    path = conf_folder() / group / f"{chosen.split(',')[0]}.yaml"
+    if not path.is_file():
+        return options(group)
+    node: Any = OmegaConf.load(path)
+    for inherited in node.pop("defaults", None) or []:
+        if isinstance(inherited, str) and inherited != "_self_":
+            node = OmegaConf.merge(OmegaConf.load(conf_folder() / group / f"{inherited}.yaml"), node)
+    for part in parent.split(".")[1:]:
+        node = node.get(part) if isinstance(node, DictConfig) else None
+    return sorted(str(k) for k in node if not str(k).startswith("_")) if isinstance(node, DictConfig) else []

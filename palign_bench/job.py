@@ -1,0 +1,244 @@
+"""One job of a command: from resolved settings to recorded cells, and the tables at the command's end."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from transformers.utils import logging as transformers_logging
+
+from palign_bench.alignment import Aligner
+from palign_bench.backbone import loading
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.configuration import (
+    Settings,
+    method_identity,
+    model_identity,
+    model_title,
+    options,
+    read_option,
+    resolve_budget,
+    resolve_model,
+    resolve_training,
+)
+from palign_bench.errors import UserError
+from palign_bench.inventory import Respondent, ipip_neo_300
+from palign_bench.ledger import Plan
+from palign_bench.protocol import PROTOCOLS, EvaluationProtocol
+from palign_bench.provenance import provenance
+from palign_bench.report import make_report
+from palign_bench.report.names import readable
+from palign_bench.respondents import load_respondents
+from palign_bench.runner import Experiment, Row, run_row
+from palign_bench.tracking import Tracker, make_tracker
+
+transformers_logging.disable_progress_bar()  # ours are per person; a bar per weight file would drown them
+
+_order = 0  # of the jobs of this process; the rows' order in the table
+_backbones: dict[str, tuple[LocalBackbone, float]] = {}  # one at a time: a sweep over methods loads its model once
+_trackers: dict[str, Tracker] = {}
+
+
+def run(settings: Settings, command: str) -> int:
+    """Run one method on the selected people. Returns how many cells failed. Raises UserError before any work starts."""
+    global _order
+    protocol = _protocol(settings["protocol"])
+    asked_model = resolve_model(settings["model"])
+    training = resolve_training(settings["training"], loading.choose_device(asked_model["device"]).type == "cuda")
+    method, model = quantized(resolve_budget(settings["method"], training), asked_model)
+    settings = settings | {"method": method, "training": training}
+    aligners = make_aligners(method, protocol)
+    check_needs(aligners, model)
+    source = load_respondents(settings["respondents"])
+    people = source.select(settings["respondents"].get("limit"), settings["respondents"].get("ids"))
+    if "training" in method:
+        people = people[: training["people_limit"]]
+    check_portraits(aligners, people, source.name)
+    needs_backbone = any(aligner.needs_backbone for aligner in aligners.values())
+    identified = model_identity(model, loading.identify(model)) if needs_backbone else None
+    runs = Path(settings["runs"])
+    experiment = Experiment(
+        runs=runs,
+        inventory=ipip_neo_300(),
+        protocol=protocol,
+        source=source,
+        people=people,
+        model_name=model["name"] if needs_backbone else "none",
+        seed=_seed(settings["seed"]),
+        load_backbone=lambda: load_backbone(model, protocol),
+        provenance=provenance(),
+        tracker=_tracker(settings["tracking"], runs),
+        group=settings["name"],
+    )
+    rows = [_row(name, aligner, settings, identified, experiment) for name, aligner in aligners.items()]
+    planned = [experiment.planned(row) for row in rows]
+    about = {
+        "experiment": settings["name"],
+        "model": model["name"],
+        "model_title": model_title(asked_model),
+        "protocol": protocol.name,
+        "respondents": source.name,
+        "respondents_description": source.description,
+        "notes": _training_notes(method, model, asked_model, training),
+    }
+    plan = Plan(runs, settings["name"], model["name"], protocol.name)
+    plan.add(command, planned, order=_job_number(), about=about)
+    _order += 1
+    return sum(run_row(experiment, row, cells) for row, cells in zip(rows, planned, strict=True))
+
+
+def quantized(method: Settings, model: Settings) -> tuple[Settings, Settings]:
+    """The method and the model with the method's own ``quantization`` (nf4, auto or none; null: the model's) settled.
+
+    Raises UserError where bitsandbytes cannot do what is asked.
+    """
+    asked = method.get("quantization")
+    if asked is None:
+        return method, model
+    if asked not in (*loading.QUANTIZATIONS, "auto"):
+        choices = ", ".join((*loading.QUANTIZATIONS, "auto", "null"))
+        raise UserError(f"method.quantization={asked}: choose one of {choices}.")
+    reason = None if asked == "none" else loading.why_no_nf4(loading.choose_device(model["device"]))
+    if asked == "nf4" and reason is not None:
+        raise UserError(
+            f"method.quantization=nf4: {reason} method.quantization=auto falls back to unquantized weights."
+        )
+    settled = "none" if asked == "none" or reason is not None else "nf4"
+    return method | {"quantization": settled}, model | {"quantization": settled}
+
+
+def make_aligners(method: Mapping[str, Any], protocol: EvaluationProtocol) -> dict[str, Aligner]:
+    """The method's aligner under its name, or the several that its target makes (floors).
+
+    Raises UserError for a setting that the method refuses.
+    """
+    settings = {key: value for key, value in method.items() if key not in ("name", "quantization")}
+    extra: dict[str, Any] = {}
+    if method["name"] == "floors":
+        extra["protocol"] = protocol
+    writer = settings.get("writer")
+    if writer is not None and writer not in ("self", "released"):
+        if writer not in options("model"):
+            raise UserError(f"method.writer={writer}: choose self, released or one of {', '.join(options('model'))}.")
+        settings["writer"] = resolve_model(read_option("model", writer))
+    try:
+        made = instantiate(settings, **extra, _convert_="all")
+    except Exception as error:  # Hydra wraps whatever the constructor raised
+        cause = error.__cause__ or error
+        raise UserError(f"method={method['name']}: {cause}") from error
+    return dict(made) if isinstance(made, Mapping) else {str(method["name"]): made}
+
+
+def check_needs(aligners: Mapping[str, Aligner], model: Mapping[str, Any]) -> None:
+    """Raise UserError when a method needs what the model's kind of backbone lacks, before anything is loaded."""
+    of_the_source = {"people", "truth", "portrait"}
+    of_the_weights = {"unquantized weights"} if model["quantization"] == "none" else set()
+    for name, aligner in aligners.items():
+        lacking = aligner.needs - LocalBackbone.capabilities - of_the_source - of_the_weights
+        if aligner.needs_backbone and lacking:
+            raise UserError(f"method={name} needs {', '.join(sorted(lacking))}, which model={model['name']} lacks.")
+
+
+def check_portraits(aligners: Mapping[str, Aligner], people: Sequence[Respondent], source: str) -> None:
+    """Raise UserError when a method needs released portraits of people who have none, before anything is loaded."""
+    without = [person.id for person in people if not person.portrait]
+    for name, aligner in aligners.items():
+        if "portrait" in aligner.needs and without:
+            raise UserError(
+                f"method={name} with released portraits: person {without[0]} of respondents={source} has none; "
+                "use method.writer=self or respondents=papi."
+            )
+
+
+def load_backbone(model: Settings, protocol: EvaluationProtocol) -> tuple[LocalBackbone, float]:
+    """The backbone and the seconds that loading took; a model stays loaded until another is asked for."""
+    key = repr(sorted(model.items(), key=str))
+    if key not in _backbones:
+        _backbones.clear()
+        print(f"Loading {model_title(model)} …", file=sys.stderr, flush=True)
+        started = time.perf_counter()
+        loaded = loading.load(model)
+        _backbones[key] = (LocalBackbone(loaded, protocol, engine=model["engine"]), time.perf_counter() - started)
+    backbone, seconds = _backbones[key]
+    backbone.protocol = protocol
+    return backbone, seconds
+
+
+def show_tables(runs: Path, name: str, command: str, tracking: Settings) -> int:
+    """Build, print and track every table that has rows of this command. Returns how many of their cells are missing."""
+    missing = 0
+    for folder in sorted((runs / name).glob("*/plan/last.json")):
+        model, _, protocol = folder.parent.parent.name.rpartition("-")
+        plan = Plan(runs, name, model, protocol)
+        if plan.last_command() != command:
+            continue
+        report, pictures, text = make_report(plan)
+        print(text, flush=True)
+        _tracker(tracking, runs).log_table(report.frame, pictures, report.title)
+        missing += int(report.frame["missing_cells"].sum())
+    return missing
+
+
+def _row(name: str, aligner: Aligner, settings: Settings, model: Settings | None, experiment: Experiment) -> Row:
+    method = method_identity(settings["method"]) | {"row": name, "version": aligner.version}
+    if name != settings["method"]["name"]:
+        method.pop("rows", None)  # a floor's numbers do not depend on which other floors were asked for
+    identity = {
+        "method": method,
+        "model": model,
+        "respondents": {"source": experiment.source.name, "data_hash": experiment.source.data_hash},
+        "protocol": {"name": experiment.protocol.name, "version": experiment.protocol.version},
+        "inventory": experiment.inventory.name,
+        "seed": experiment.seed,
+    }
+    return Row(name, aligner, identity, {k: v for k, v in settings.items() if k != "sweep"})
+
+
+def _training_notes(method: Settings, model: Settings, asked_model: Settings, training: Settings) -> list[str]:
+    """What the table says about a trained row: its budget, its people, its quantization where that is its own."""
+    if "training" not in method:
+        return []
+    said = [f"{method['steps']} steps of {method['batch_size']}"]
+    if training["people_limit"] is not None:
+        said.append(f"at most {training['people_limit']} people (training.people_limit)")
+    if model["quantization"] != asked_model["quantization"]:
+        said.append(f"weights in {model['quantization'].upper().replace('NONE', 'full precision')}")
+    notes = [f"{readable(method['name'])}: training={method['training']}, {', '.join(said)}."]
+    if method["training"] == "quick":
+        notes.append("training=quick shows that everything runs; training=paper takes as many steps as the paper.")
+    return notes
+
+
+def _protocol(settings: Mapping[str, Any]) -> EvaluationProtocol:
+    name = settings["name"]
+    if name not in PROTOCOLS:
+        raise UserError(f"protocol={name} does not exist; choose one of {', '.join(PROTOCOLS)}.")
+    return PROTOCOLS[name]()
+
+
+def _seed(seed: Any) -> int:
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise UserError(f"seed={seed}: give a whole number.")
+    return seed
+
+
+def _tracker(settings: Mapping[str, Any], runs: Path) -> Tracker:
+    key = repr(sorted(settings.items(), key=str))
+    if key not in _trackers:
+        _trackers[key] = make_tracker(settings, runs)
+    return _trackers[key]
+
+
+def _job_number() -> int:
+    """The job's place in its sweep (a joblib worker counts from Hydra's number, not from its own process)."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if not HydraConfig.initialized():
+        return _order
+    number = OmegaConf.select(OmegaConf.create({"job": HydraConfig.get().job}), "job.num", default=None)
+    return _order if number is None else int(number)

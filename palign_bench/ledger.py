@@ -1,0 +1,252 @@
+"""runs/ on disk: finished cells, failures, provenance, and what is left to do.
+
+A *cell* is one aligner × backbone × respondents source × protocol × seed × respondent. Cells that share everything
+but the respondent share a folder, ``runs/cells/<method>-<model>-<respondents>-<protocol>-<fingerprint>/``; the
+fingerprint is a hash of everything that can change a number. A finished cell is one file, written to a temporary name,
+synced and renamed, so that a process killed at any moment leaves either a whole cell or none.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import sys
+import traceback
+import uuid
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, unquote
+
+from palign_bench.errors import UserError
+
+Record = dict[str, Any]
+
+
+class LedgerError(UserError):
+    """The ledger's folder cannot be used; the message names it and the remedy."""
+
+
+def canonical(document: Any) -> str:
+    """JSON with sorted keys and no spaces: the same text for the same value."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+
+
+def fingerprint(config: Mapping[str, Any]) -> str:
+    """Twelve hexadecimal digits that change with anything in ``config``."""
+    return hashlib.sha256(canonical(config).encode()).hexdigest()[:12]
+
+
+def write_atomically(path: Path, text: str) -> None:
+    """Write ``text`` so that ``path`` holds either its old content or all of the new, also after a power cut.
+
+    Raises LedgerError when the folder cannot be written to.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        # Not tempfile's 0600: a ledger that a group shares follows the umask.
+        temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+        try:
+            with temporary.open("x", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        raise LedgerError(
+            f"cannot write {path}: {error.strerror}. Free the disk or choose another folder with runs=PATH."
+        ) from error
+
+
+def write_json(path: Path, document: Any) -> None:
+    """Write a JSON document atomically."""
+    write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON document. Raises LedgerError naming the file when it is not JSON."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise LedgerError(f"cannot read {path}: {error}. Delete it and run the same command again.") from error
+
+
+@dataclass(frozen=True)
+class CellFolder:
+    """The cells of one method × model × respondents × protocol × settings; one file a respondent."""
+
+    path: Path
+
+    @classmethod
+    def open(cls, runs: Path, name: str, config: Mapping[str, Any], identity: Mapping[str, Any]) -> CellFolder:
+        """Open (or make) the folder ``runs/cells/<name>-<fingerprint of identity>/`` and keep ``config`` in it."""
+        folder = cls(runs / "cells" / f"{name}-{fingerprint(identity)}")
+        if not (folder.path / "identity.json").exists():
+            write_atomically(folder.path / "config.yaml", _as_yaml(config))
+            write_json(folder.path / "identity.json", dict(identity))
+        return folder
+
+    def identity(self) -> Record:
+        """Everything that the fingerprint covers."""
+        return dict(read_json(self.path / "identity.json"))
+
+    def _file(self, respondent_id: str, suffix: str = ".json") -> Path:
+        # Ids come from users' files: percent-encoding keeps "../x" and "a/b" inside the folder.
+        name = quote(respondent_id, safe="").replace(".", "%2E")
+        return self.path / "respondents" / f"{name}{suffix}"
+
+    def finished(self) -> set[str]:
+        """Ids with a whole, untouched record. A damaged one is set aside as ``*.damaged`` and said so on stderr."""
+        ids = set()
+        for path in sorted((self.path / "respondents").glob("*.json")):
+            if path.name.endswith(".error.json"):
+                continue
+            respondent_id = unquote(path.name.removesuffix(".json"))
+            if self._intact(path) is None:
+                aside = path.with_suffix(".damaged")
+                path.replace(aside)
+                print(
+                    f"{path} was damaged or edited: set aside as {aside.name}, will be computed again", file=sys.stderr
+                )
+                continue
+            ids.add(respondent_id)
+        return ids
+
+    @staticmethod
+    def _intact(path: Path) -> Record | None:
+        try:
+            document = json.loads(path.read_text(encoding="utf-8"))
+            body = document["record"]
+            whole = document["sha256"] == hashlib.sha256(canonical(body).encode()).hexdigest()
+        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError):
+            return None
+        return body if whole else None
+
+    def record(self, respondent_id: str, body: Record) -> None:
+        """Store a finished cell and forget an earlier failure of it."""
+        plain = json.loads(canonical(body))  # what a reader will see: string keys, lists
+        digest = hashlib.sha256(canonical(plain).encode()).hexdigest()
+        write_atomically(
+            self._file(respondent_id), json.dumps({"sha256": digest, "record": plain}, ensure_ascii=False) + "\n"
+        )
+        self._file(respondent_id, ".error.json").unlink(missing_ok=True)
+
+    def read(self, respondent_id: str) -> Record | None:
+        """A finished cell's record, or None when there is no whole one."""
+        path = self._file(respondent_id)
+        return self._intact(path) if path.exists() else None
+
+    def fail(self, respondent_id: str, error: BaseException) -> None:
+        """Leave a failed cell's traceback."""
+        write_json(
+            self._file(respondent_id, ".error.json"),
+            {"error": f"{type(error).__name__}: {error}", "traceback": "".join(traceback.format_exception(error))},
+        )
+
+    def failures(self) -> dict[str, str]:
+        """Error message by respondent id, for cells that failed and have not been finished since."""
+        found = {}
+        for path in sorted((self.path / "respondents").glob("*.error.json")):
+            respondent_id = unquote(path.name.removesuffix(".error.json"))
+            if not self._file(respondent_id).exists():  # a kill between the two steps of `record` leaves both files
+                found[respondent_id] = str(read_json(path)["error"])
+        return found
+
+    def write_provenance(self, provenance: Mapping[str, Any]) -> None:
+        """Keep where the numbers come from; a later run from another commit adds an entry, none is overwritten."""
+        path = self.path / "provenance.json"
+        entries = read_json(path) if path.exists() else []
+        if dict(provenance) not in entries:
+            write_json(path, [*entries, dict(provenance)])
+
+    def provenance(self) -> list[Record]:
+        path = self.path / "provenance.json"
+        return list(read_json(path)) if path.exists() else []
+
+    def write_shared(self, cost: Mapping[str, Any]) -> None:
+        """Keep the cost of load and prepare, shared by all respondents; the first measurement stays."""
+        if not (self.path / "shared.json").exists():
+            write_json(self.path / "shared.json", dict(cost))
+
+    def shared(self) -> Record:
+        path = self.path / "shared.json"
+        return dict(read_json(path)) if path.exists() else {}
+
+
+@dataclass(frozen=True)
+class PlannedCells:
+    """One row of a table: a cell folder and the respondents that the command asked for."""
+
+    row: str
+    folder: CellFolder
+    respondent_ids: tuple[str, ...]
+
+    def missing(self) -> list[str]:
+        """Planned respondents without a finished cell, in plan order."""
+        finished = self.folder.finished()
+        return [i for i in self.respondent_ids if i not in finished]
+
+
+class Plan:
+    """What the last command asked for under one experiment, model and protocol; the table shows exactly this.
+
+    Every job of a command adds its rows under the command's id, so that the jobs of a Hydra multirun (also those in
+    other processes) make one table, and rows of an earlier command do not stay in it.
+    """
+
+    def __init__(self, runs: Path, experiment: str, model: str, protocol: str):
+        self.runs = runs
+        self.folder = runs / experiment / f"{model}-{protocol}"
+
+    def add(self, command: str, cells: Iterable[PlannedCells], order: int, about: Mapping[str, Any]) -> None:
+        """Store one job's rows. ``about`` describes the table: model, protocol, source of people, notes."""
+        rows: list[Record] = [
+            {
+                "row": planned.row,
+                "cells": planned.folder.path.relative_to(self.runs).as_posix(),
+                "respondents": list(planned.respondent_ids),
+            }
+            for planned in cells
+        ]
+        document = {"command": command, "order": order, "about": dict(about), "rows": rows}
+        name = "+".join(row["row"] for row in rows) if len(rows) < 4 else rows[0]["row"] + "+more"
+        write_json(self.folder / "plan" / f"{order:03d}-{quote(name, safe='+')}.json", document)
+        write_json(self.folder / "plan" / "last.json", {"command": command})
+
+    def last_command(self) -> str:
+        """The id of the command that planned last. Raises LedgerError when there is no plan."""
+        last = self.folder / "plan" / "last.json"
+        if not last.exists():
+            raise LedgerError(f"{self.folder} holds no plan: run the experiment first, e.g. `make table1`.")
+        return str(read_json(last)["command"])
+
+    def read(self) -> tuple[list[PlannedCells], Record]:
+        """The last command's rows in order, and what is said about them. Raises LedgerError when there is no plan."""
+        command = self.last_command()
+        documents = [read_json(p) for p in sorted((self.folder / "plan").glob("[0-9]*.json"))]
+        documents = sorted((d for d in documents if d["command"] == command), key=lambda d: d["order"])
+        cells = [
+            PlannedCells(row["row"], CellFolder(self.runs / row["cells"]), tuple(row["respondents"]))
+            for document in documents
+            for row in document["rows"]
+        ]
+        if not documents:
+            return cells, {}
+        notes = [note for document in documents for note in document["about"].get("notes", ())]
+        return cells, dict(documents[-1]["about"]) | ({"notes": list(dict.fromkeys(notes))} if notes else {})
+
+
+def _as_yaml(config: Mapping[str, Any]) -> str:
+    import yaml
+
+    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)

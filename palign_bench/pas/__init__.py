@@ -1,0 +1,1 @@
+"""Personality Activation Search (paper, section 4): shift a few attention heads toward one person's answers."""

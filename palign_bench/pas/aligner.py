@@ -1,0 +1,176 @@
+"""PAS: the known answers in the system prompt, and a shift of the heads that tell the person's yes from their no."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from palign_bench.alignment import Aligner, Alignment, Backbone, Case
+from palign_bench.errors import UserError
+from palign_bench.inventory import Answers, Inventory
+from palign_bench.pas.probes import (
+    DIRECTIONS,
+    PROBE_PROMPTS,
+    HeadDirections,
+    Unfit,
+    collect_activations,
+    fit_directions,
+    label_samples,
+)
+from palign_bench.pas.search import ALPHAS, SearchResult, golden_section_search, grid_search
+from palign_bench.scoring import COMPOSITE, aligned_scores
+
+SYSTEM_PROMPTS = ("few_shot", "none")
+SEARCHES = ("grid", "golden")
+
+
+class PersonalityActivationSearch(Aligner):
+    """Personality Activation Search (paper, section 4; defaults as in the released code).
+
+    Once: the outputs of all heads for every known item, agreed and disagreed with. Per person: a logistic probe per
+    head, the ``k`` best heads, a direction for each, and the alpha whose answers to `Case.selection` score best. Alpha
+    0 is the bare system prompt, so PAS cannot lose to it on the selection. What is fitted while choosing does not see
+    the selection; afterwards everything but alpha is fitted on all known answers.
+
+    Raises ValueError for a keyword out of its range.
+    """
+
+    version = 1
+    needs = frozenset({"prompt", "activations"})
+
+    def __init__(
+        self,
+        k: int = 24,
+        direction: str = "mass_mean",
+        probe_prompt: str = "options",
+        system_prompt: str = "few_shot",
+        search: str = "grid",
+        alphas: Sequence[float] = ALPHAS,
+        penalty: float = 1.0,
+    ) -> None:
+        _one_of("direction", direction, DIRECTIONS)
+        _one_of("probe_prompt", probe_prompt, tuple(PROBE_PROMPTS))
+        _one_of("system_prompt", system_prompt, SYSTEM_PROMPTS)
+        _one_of("search", search, SEARCHES)
+        if not _is_number(k) or k != int(k) or k < 1:
+            raise ValueError(f"method.k={k}: choose a whole number of heads, 1 or more")
+        if not _are_alphas(alphas):
+            raise ValueError(f"method.alphas={alphas}: choose a list of one or more numbers, 0 or more, e.g. [0,1,2,4]")
+        if not _is_number(penalty) or penalty <= 0:
+            raise ValueError(f"method.penalty={penalty}: choose a positive number")
+        self.k = int(k)
+        self.direction = direction
+        self.probe_prompt = probe_prompt
+        self.system_prompt = system_prompt
+        self.search = search
+        self.alphas = tuple(float(alpha) for alpha in alphas)
+        self.penalty = float(penalty)
+
+    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
+        """Read the activations that all people share. Raises UserError for ``k`` above the model's number of heads."""
+        super().prepare(backbone, inventory)
+        assert backbone is not None, "PAS acts on a backbone"
+        self._backbone = backbone
+        self._activations = collect_activations(backbone, inventory, self.probe_prompt)
+        total = self._activations.layers * self._activations.heads
+        if self.k > total:
+            raise UserError(
+                f"method.k={self.k}: the model has only {total} heads ({self._activations.layers} layers × "
+                f"{self._activations.heads}); choose method.k={total} or less"
+            )
+
+    def align(self, case: Case) -> Alignment:
+        """Align one respondent."""
+        return self.align_many([case])[0]
+
+    def align_many(self, cases: Sequence[Case]) -> list[Alignment]:
+        """Align several respondents; their probes are solved together, alpha is chosen person by person."""
+        fits = self.fit([case.fitting for case in cases], [case.seed for case in cases])
+        choices = [self._choose(case, fit) for case, fit in zip(cases, fits, strict=True)]
+        refit = [i for i, case in enumerate(cases) if _keeps_out(case) and choices[i].alpha > 0]
+        refits = self.fit([cases[i].known for i in refit], [cases[i].seed for i in refit])
+        for i, again in zip(refit, refits, strict=True):
+            fits[i] = again
+        return [self._final(case, fit, choice) for case, fit, choice in zip(cases, fits, choices, strict=True)]
+
+    def fit(self, people: Sequence[Answers], seeds: Sequence[int]) -> list[HeadDirections | Unfit]:
+        """Heads and directions of each person, from these of their answers alone."""
+        released = self._backbone.protocol.name == "as_released"
+        samples = [
+            label_samples(self._activations.numbers, answers, seed=seed, by_item=not released)
+            for answers, seed in zip(people, seeds, strict=True)
+        ]
+        return fit_directions(
+            self._activations,
+            samples,
+            k=self.k,
+            direction=self.direction,
+            rank_on_training_too=released,
+            penalty=self.penalty,
+        )
+
+    def _choose(self, case: Case, fit: HeadDirections | Unfit) -> SearchResult:
+        """The alpha whose answers to the selection items have the lowest composite."""
+        if isinstance(fit, Unfit):
+            return SearchResult(0.0, {})
+        items = self.inventory.select(case.selection)
+
+        def score(alphas: Sequence[float]) -> list[float | None]:
+            if not items:
+                return [None] * len(alphas)
+            alignments = [self._alignment(case.fitting, fit, alpha) for alpha in alphas]
+            sheets = self._backbone.answer_many(alignments, items)
+            return [aligned_scores(self.inventory, sheet.answers, case.selection)[COMPOSITE] for sheet in sheets]
+
+        return grid_search(score, self.alphas) if self.search == "grid" else golden_section_search(score)
+
+    def _alignment(self, answers: Answers, fit: HeadDirections | Unfit, alpha: float) -> Alignment:
+        """The system prompt that lists ``answers``, and the shift by ``alpha``; none at all for alpha 0."""
+        prompt = None
+        if self.system_prompt == "few_shot":
+            prompt = self._backbone.protocol.few_shot_prompt(self.inventory, answers, for_pas=True)
+        if alpha == 0 or isinstance(fit, Unfit):
+            return Alignment(system_prompt=prompt)
+        shifts = fit.shifts(alpha, self._activations)
+        return Alignment(system_prompt=prompt, head_shifts=shifts, trained_parameters=fit.vectors.numel())
+
+    def _final(self, case: Case, fit: HeadDirections | Unfit, choice: SearchResult) -> Alignment:
+        summary: dict[str, Any] = {
+            "alpha": choice.alpha,
+            "heads": [],
+            "mean_validation_accuracy": None,
+            "search": {f"{alpha:.6g}": score for alpha, score in choice.scores.items()},
+            "k": self.k,
+            "system_prompt": self.system_prompt,
+            # False: nothing was kept out while choosing, so the search's answers for this alpha are the final ones.
+            "refitted": _keeps_out(case),
+        }
+        if isinstance(fit, Unfit):
+            summary["reason"] = fit.reason
+        else:
+            summary["mean_validation_accuracy"] = fit.validation_accuracy
+            if choice.alpha > 0:
+                summary["heads"] = [list(head) for head in fit.heads]
+        return replace(self._alignment(case.known, fit, choice.alpha), summary=summary)
+
+
+def _keeps_out(case: Case) -> bool:
+    """Whether the selection is a part of the known answers (`corrected`), hidden from what is fitted while choosing."""
+    return len(case.fitting) < len(case.known)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _are_alphas(value: object) -> bool:
+    if isinstance(value, str) or not isinstance(value, Sequence):
+        return False
+    return len(value) > 0 and all(_is_number(alpha) and alpha >= 0 for alpha in value)
+
+
+def _one_of(key: str, value: object, choices: Sequence[str]) -> None:
+    if value not in choices:
+        raise ValueError(f"method.{key}={value}: choose one of {', '.join(choices)}")

@@ -1,0 +1,211 @@
+"""Which attention heads tell a person's yes from their no, and in which direction (paper, section 4.2)."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from palign_bench import prompts
+from palign_bench.errors import UserError
+from palign_bench.inventory import DOMAINS, Answers, Inventory
+from palign_bench.pas.logistic import decision_values, fit_logistic
+
+# System prompt, the user's turn, and the text that opens the assistant's turn.
+Dialogue = tuple[str, str, str]
+
+PROBE_PROMPTS: dict[str, tuple[str, str]] = {
+    "options": ("A", "E"),  # the released code: the five-way question, answered with its two extremes
+    "agree": ("Answer: Yes", "Answer: No"),  # the paper's section 4.2
+}
+DIRECTIONS = ("mass_mean", "probe")
+TRAINING_SHARE = 0.6  # of the samples (paper 4.2); the rest validates
+_NEUTRAL, _MISSING = 3, 0
+
+
+class ReadsHeads(Protocol):
+    """The part of a backbone that probes need."""
+
+    def head_activations(self, dialogues: Sequence[Dialogue]) -> Tensor:
+        """Head outputs at the last token of each dialogue, float32 ``(dialogues, layers, heads, head_dim)``."""
+        ...
+
+
+@dataclass(frozen=True)
+class ProbeActivations:
+    """Head outputs for every known item, opened once with agreement and once with disagreement.
+
+    ``features``: ``(layers × heads, samples, head_dim)``, float32, on the device where the backbone left them. Samples
+    ``2 i`` and ``2 i + 1`` belong to item ``numbers[i]``: first the agreeing one. No person enters, so all share them.
+    """
+
+    numbers: tuple[int, ...]
+    features: Tensor
+    layers: int
+    heads: int
+
+
+@dataclass(frozen=True)
+class ProbeSamples:
+    """One person's labelled samples: rows of `ProbeActivations`, their labels 0 or 1, and which of them train."""
+
+    rows: Tensor  # (m,) int64
+    labels: Tensor  # (m,) int64
+    training: Tensor  # (m,) bool
+
+    @property
+    def unfit(self) -> str | None:
+        """Why no probe can be fitted and validated on these samples; None if it can."""
+        if len(self.rows) == 0:
+            return "no known answer other than neutral or missing"
+        if len(self.labels[self.training].unique()) < 2:
+            return "too few answers: the probe's training samples have only one label"
+        return None
+
+
+@dataclass(frozen=True)
+class Unfit:
+    """A person for whom no probe can be fitted and validated, and why."""
+
+    reason: str
+
+
+@dataclass(frozen=True)
+class HeadDirections:
+    """What PAS fits for one person; the shift of a chosen head is alpha times its row of ``vectors``.
+
+    ``heads``: (layer, head), best probe first. ``vectors``: ``(k, head_dim)`` float64, sigma × unit direction (paper
+    Eq. 5). ``validation_accuracy``: mean over the chosen heads' probes.
+    """
+
+    heads: tuple[tuple[int, int], ...]
+    vectors: Tensor
+    validation_accuracy: float
+
+    def shifts(self, alpha: float, activations: ProbeActivations) -> Tensor:
+        """The shift of every head, float32 ``(layers, heads × head_dim)`` on the CPU; zero for heads not chosen."""
+        width = self.vectors.shape[1]
+        shifts = torch.zeros(activations.layers, activations.heads, width)
+        layer, head = torch.tensor(self.heads).T
+        shifts[layer, head] = (alpha * self.vectors).float().cpu()
+        return shifts.flatten(1)
+
+
+def probe_dialogues(inventory: Inventory, probe_prompt: str) -> tuple[tuple[int, ...], list[Dialogue]]:
+    """The known items' numbers, domain by domain (A, C, E, N, O) in prompt order, and two dialogues for each."""
+    in_order = tuple(n for domain in DOMAINS for n in inventory.known if inventory[n].domain == domain)
+    ask = prompts.probe_question if probe_prompt == "options" else prompts.agree_question
+    dialogues: list[Dialogue] = [
+        (prompts.NEUTRAL_SYSTEM_PROMPT, ask(item), opening)
+        for item in inventory.select(in_order)
+        for opening in PROBE_PROMPTS[probe_prompt]
+    ]
+    return in_order, dialogues
+
+
+def collect_activations(backbone: ReadsHeads, inventory: Inventory, probe_prompt: str) -> ProbeActivations:
+    """Read the head outputs of all probe dialogues. Raises UserError if some are not finite."""
+    numbers, dialogues = probe_dialogues(inventory, probe_prompt)
+    outputs = backbone.head_activations(dialogues)
+    if not bool(torch.isfinite(outputs).all()):
+        raise UserError("The model's head outputs hold values that are not finite; try model.dtype=float32.")
+    samples, layers, heads, width = outputs.shape
+    features = outputs.permute(1, 2, 0, 3).reshape(layers * heads, samples, width).contiguous()
+    return ProbeActivations(numbers, features, layers, heads)
+
+
+def label_samples(numbers: Sequence[int], answers: Answers, *, seed: int, by_item: bool) -> ProbeSamples:
+    """One person's samples: agreement is labelled 1 on items that they agree with, 0 on those that they disagree with.
+
+    Neutral and missing answers are left out. 60 % of the samples train. ``by_item`` keeps an item's two samples on the
+    same side; otherwise the draw is over single samples, as in the released code.
+    """
+    rows, labels = [], []
+    for index, number in enumerate(numbers):
+        answer = answers.get(number, _MISSING)
+        if answer not in (_NEUTRAL, _MISSING):
+            agrees = int(answer > _NEUTRAL)
+            rows += [2 * index, 2 * index + 1]
+            labels += [agrees, 1 - agrees]
+    units = rows[::2] if by_item else rows
+    drawn = set(random.Random(f"pas-split-{seed}").sample(units, int(TRAINING_SHARE * len(units))))
+    training = [(row - row % 2 if by_item else row) in drawn for row in rows]
+    return ProbeSamples(
+        torch.tensor(rows, dtype=torch.int64),
+        torch.tensor(labels, dtype=torch.int64),
+        torch.tensor(training, dtype=torch.bool),
+    )
+
+
+def fit_directions(
+    activations: ProbeActivations,
+    people: Sequence[ProbeSamples],
+    *,
+    k: int,
+    direction: str,
+    rank_on_training_too: bool,
+    penalty: float,
+) -> list[HeadDirections | Unfit]:
+    """Probe every head for every person (one batched solve), keep each person's best ``k`` heads and their directions.
+
+    Heads are ranked by validation accuracy or, with ``rank_on_training_too`` (the released code), by the mean of
+    training and validation accuracy.
+    """
+    fitted: list[HeadDirections | Unfit] = [Unfit(samples.unfit or "") for samples in people]
+    fit = [person for person, samples in enumerate(people) if samples.unfit is None]
+    if not fit:
+        return fitted
+    labels = torch.zeros(len(fit), activations.features.shape[1])
+    weight = torch.zeros_like(labels)
+    for row, person in enumerate(fit):
+        samples = people[person]
+        labels[row, samples.rows] = samples.labels.float()
+        weight[row, samples.rows[samples.training]] = 1.0
+    weights, intercepts = fit_logistic(activations.features, labels, penalty, weight)
+    for row, person in enumerate(fit):
+        accuracies = _accuracies(activations, people[person], weights[row], intercepts[row])
+        merit = accuracies.mean(0) if rank_on_training_too else accuracies[0]
+        chosen = best_heads(merit, k)
+        samples_of_chosen = activations.features[chosen][:, people[person].rows.to(activations.features.device)]
+        weights_of_chosen = weights[row, chosen] if direction == "probe" else None
+        fitted[person] = HeadDirections(
+            heads=tuple(divmod(head, activations.heads) for head in chosen),
+            vectors=scaled_directions(samples_of_chosen, people[person].labels, weights_of_chosen),
+            validation_accuracy=float(accuracies[0, chosen].mean()),
+        )
+    return fitted
+
+
+def _accuracies(activations: ProbeActivations, samples: ProbeSamples, weights: Tensor, intercepts: Tensor) -> Tensor:
+    """Accuracy of one person's probes ``(2, layers × heads)``: on the validation and on the training samples."""
+    features = activations.features[:, samples.rows.to(activations.features.device)]
+    agrees = decision_values(features, weights, intercepts).cpu() > 0
+    right = (agrees == samples.labels.bool()).double()
+    return torch.stack([right[:, ~samples.training].mean(1), right[:, samples.training].mean(1)])
+
+
+def best_heads(merit: Tensor, k: int) -> list[int]:
+    """The ``k`` heads of highest merit; among equals the later head comes first, as in the released code."""
+    return torch.argsort(merit, stable=True).flip(0)[:k].tolist()
+
+
+def scaled_directions(samples: Tensor, labels: Tensor, probe_weights: Tensor | None) -> Tensor:
+    """Sigma × unit direction per head, float64 ``(heads, head_dim)``, from ``samples (heads, m, head_dim)``.
+
+    The direction is that of ``probe_weights (heads, head_dim)`` or, without them, the mean of the samples labelled 1
+    minus the mean of those labelled 0; sigma is the population standard deviation of the samples' projections on it.
+    """
+    samples = samples.double()
+    if probe_weights is None:
+        agreeing = labels.bool().to(samples.device)
+        direction = samples[:, agreeing].mean(1) - samples[:, ~agreeing].mean(1)
+    else:
+        direction = probe_weights
+    length = direction.norm(dim=1, keepdim=True)
+    unit = direction / torch.where(length > 0, length, 1.0)  # a head that tells nothing apart is not shifted
+    sigma = (samples @ unit[:, :, None]).squeeze(-1).std(dim=1, correction=0)
+    return sigma[:, None] * unit

@@ -1,0 +1,185 @@
+"""The readout as a method: a closed-form prediction, and its weight against the model's own answers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+from palign_bench.alignment import Aligner, Alignment, Backbone, Case
+from palign_bench.backbone.options import OptionScores
+from palign_bench.inventory import HIGHEST, Answers, Inventory, Item
+from palign_bench.readout.features import FeatureRecipe, ItemKernel, item_kernel
+from palign_bench.readout.ordinal import option_log_scores
+from palign_bench.readout.predictors import Prediction, as_table, predict_alone, predict_with_others
+from palign_bench.readout.value import oriented
+from palign_bench.scoring import COMPOSITE, aligned_scores
+
+PRIORS = ("none", "people")
+SYSTEM_PROMPTS = ("none", "few_shot")
+EVERY = 4  # of the known answers, one in four is kept out where the protocol keeps none out
+
+
+@runtime_checkable
+class OptionReader(Protocol):
+    """What besides hidden states is asked of a backbone."""
+
+    def bare_option_log_probs(self, system_prompt: str | None, items: Sequence[Item]) -> Tensor: ...
+
+
+class ClosedFormReadout(Aligner):
+    """A readout of the frozen model's hidden states, combined with the model's own answers.
+
+    Once: hidden states of all statements. Per person: a Gaussian-process regression on the known answers (ordinal, by
+    thresholds), in closed form, and the ``weight`` whose answers to known items score best: under the neutral prompt on
+    all of them, predicted leave-one-out; with the answers in the prompt on those that were kept out of it and of the
+    fit. Nothing is ever chosen on held-out answers, whatever the protocol.
+
+    ``prior``: ``none`` uses the person's own known answers; ``people`` also everyone else's of the source.
+
+    Raises ValueError for a keyword out of its range.
+    """
+
+    version = 1
+
+    def __init__(
+        self,
+        contrasts: Sequence[str],
+        depths: Sequence[float],
+        noises: Sequence[float],
+        weights: Sequence[float],
+        prior: str = "none",
+        system_prompt: str = "none",
+    ) -> None:
+        if prior not in PRIORS:
+            raise ValueError(f"method.prior={prior}: choose one of {', '.join(PRIORS)}")
+        if system_prompt not in SYSTEM_PROMPTS:
+            raise ValueError(f"method.system_prompt={system_prompt}: choose one of {', '.join(SYSTEM_PROMPTS)}")
+        if not noises or any(noise <= 0 for noise in noises):
+            raise ValueError(f"method.noises={noises}: give positive numbers")
+        if not weights or any(not 0 <= weight <= 1 for weight in weights):
+            raise ValueError(f"method.weights={weights}: give numbers from 0 (the bare model) to 1 (the readout alone)")
+        self.recipe = FeatureRecipe(tuple(contrasts), tuple(depths))
+        self.noises = sorted(float(noise) for noise in noises)
+        self.weights = sorted(float(weight) for weight in weights)
+        self.prior = prior
+        self.system_prompt = system_prompt
+        self.needs = frozenset({"prompt", "activations", "log_probs"} | ({"people"} if prior == "people" else set()))
+
+    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
+        """Read the hidden states and, under the neutral prompt, the bare model's answers to the known items."""
+        super().prepare(backbone, inventory)
+        assert isinstance(backbone, OptionReader), "a readout acts on a backbone whose options can be read"
+        self._reader: Any = backbone
+        self._kernel: ItemKernel = item_kernel(self._reader, inventory, self.recipe)
+        self._others: dict[int, tuple[Answers, Tensor]] = {}
+        self._neutral: dict[int, Tensor] = {}
+        if self.system_prompt == "none" and len(self.weights) > 1:
+            rows = self._reader.bare_option_log_probs(None, inventory.select(inventory.known))
+            self._neutral = dict(zip(inventory.known, rows, strict=True))
+
+    def align(self, case: Case) -> Alignment:
+        """Align one respondent."""
+        return self.align_many([case])[0]
+
+    def align_many(self, cases: Sequence[Case]) -> list[Alignment]:
+        """Align several respondents; without other people, all in one batched solve."""
+        weights: list[tuple[float, dict[str, Any]]]
+        final = self.predict(cases, [self._literal(case.known) for case in cases])
+        if len(self.weights) == 1:
+            weights = [(self.weights[0], {})] * len(cases)
+        elif self.system_prompt == "none":
+            weights = [self._weight_alone(case, made) for case, made in zip(cases, final, strict=True)]
+        else:
+            kept = [kept_out(case) for case in cases]
+            shown = [
+                {n: v for n, v in case.known.items() if n not in out} for case, out in zip(cases, kept, strict=True)
+            ]
+            partial = self.predict(cases, [self._literal(answers) for answers in shown])
+            weights = [self._weight_prompted(*each) for each in zip(kept, shown, partial, strict=True)]
+        return [self._alignment(*each) for each in zip(cases, final, weights, strict=True)]
+
+    def predict(self, cases: Sequence[Case], answers: Sequence[Answers]) -> list[Prediction]:
+        """Every case's prediction from these of its literal answers."""
+        if self.prior == "none":
+            return list(predict_alone(self.inventory, self._kernel, self.recipe, answers, self.noises))
+        return [
+            predict_with_others(self.inventory, self._kernel, own, self._table(case))
+            for case, own in zip(cases, answers, strict=True)
+        ]
+
+    def _weight_alone(self, case: Case, made: Prediction) -> tuple[float, dict[str, Any]]:
+        bare = torch.stack([self._neutral[number] for number in made.numbers])
+        return self._best_weight(made.numbers, made.own_cuts, made.loss, bare, case.known)
+
+    def _weight_prompted(self, kept: Answers, shown: Answers, made: Prediction) -> tuple[float, dict[str, Any]]:
+        bare = self._reader.bare_option_log_probs(self._prompt(shown), self.inventory.select(kept))
+        return self._best_weight(list(kept), made.cuts(list(kept)), made.loss, bare, kept)
+
+    def _best_weight(
+        self, numbers: Sequence[int], cuts: Tensor, loss: float, bare: Tensor, truth: Answers
+    ) -> tuple[float, dict[str, Any]]:
+        """The weight with the best composite (ties to the smallest), and all weights' composites."""
+        items = self.inventory.select(numbers)
+        scores = option_log_scores(cuts, torch.tensor(loss, dtype=torch.float64))
+        scores = oriented(scores, self._reader.protocol, self.inventory, items)
+        tried: dict[str, Any] = {}
+        best, best_score = self.weights[0], float("inf")
+        for weight in self.weights:
+            chosen = OptionScores(scores, weight).combine(bare.double()).argmax(-1)
+            answers = {number: HIGHEST - int(option) for number, option in zip(numbers, chosen, strict=True)}
+            score = aligned_scores(self.inventory, answers, truth)[COMPOSITE]
+            tried[f"{weight:.6g}"] = score
+            if score is not None and score < best_score - 1e-9:
+                best, best_score = weight, score
+        return best, tried
+
+    def _alignment(self, case: Case, made: Prediction, choice: tuple[float, dict[str, Any]]) -> Alignment:
+        weight, tried = choice
+        readout = made.readout(weight) if weight > 0 else None
+        stored = 0 if readout is None else sum(t.numel() for name, t in readout.tensors().items() if name != "numbers")
+        summary = {
+            "weight": weight,
+            "weights": tried,
+            "loss_on_known": made.loss,
+            "prior": self.prior,
+            "system_prompt": self.system_prompt,
+        }
+        if self.prior == "none":
+            summary["noise"] = made.noise  # type: ignore[attr-defined]
+        prompt = self._prompt(case.known) if self.system_prompt == "few_shot" else None
+        return Alignment(system_prompt=prompt, readout=readout, trained_parameters=stored, summary=summary)
+
+    def _prompt(self, known: Answers) -> str:
+        protocol: Any = self._reader.protocol
+        return str(protocol.few_shot_prompt(self.inventory, known))
+
+    def _literal(self, answers: Answers) -> Answers:
+        """Without missing answers (0 under `as_released`); turning stored answers literal is its own inverse."""
+        present = {number: value for number, value in answers.items() if value}
+        return dict(self._reader.protocol.orient(self.inventory, present))
+
+    def _table(self, case: Case) -> Tensor:
+        """Literal answers of the others ``(people, items)``; NaN where missing. Raises ValueError when there is nobody.
+
+        Leave-one-out views share their members, so rows are kept by identity: only one person is new in each case.
+        """
+        if not case.others:
+            raise ValueError(
+                "prior=people learns from other people, and the source of respondents holds only one person"
+            )
+        numbers = [item.number for item in self.inventory.items]
+        self._others = {
+            id(each): self._others.get(id(each)) or (each, as_table(numbers, [self._literal(each)])[0])
+            for each in case.others
+        }
+        return torch.stack([self._others[id(each)][1] for each in case.others])
+
+
+def kept_out(case: Case) -> Answers:
+    """Known answers to choose on: the protocol's selection where that is a part of them, else one in four."""
+    if case.selection and all(number in case.known for number in case.selection):
+        return case.selection
+    return {number: value for number, value in list(case.known.items())[::EVERY] if value}

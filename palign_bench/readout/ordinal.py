@@ -1,0 +1,63 @@
+"""Answers as cuts through a normal variable: the cumulative (ordered) probit model of McCullagh (1980).
+
+An answer is ``1 + the number of thresholds below a latent normal value``. A prediction is a row of four *cuts*: the
+thresholds in standard deviations from the predicted mean, so that ``P(answer ≤ k) = Φ(cut k)``.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from palign_bench.inventory import HIGHEST, LOWEST
+
+LEVELS = HIGHEST - LOWEST + 1
+PSEUDO_COUNT = 1.0  # added to each option's count, so that one never picked keeps a place
+
+
+def option_shares(answers: Tensor) -> Tensor:
+    """How often each option 1…5 was picked along the last dimension, NaN left out: ``(…, n)`` to ``(…, 5)``."""
+    counts = torch.stack([(answers == value).sum(-1) for value in range(LOWEST, HIGHEST + 1)], dim=-1).double()
+    counts = counts + PSEUDO_COUNT
+    return counts / counts.sum(-1, keepdim=True)
+
+
+def thresholds_of(shares: Tensor) -> Tensor:
+    """The four thresholds that give a standard normal value these shares: ``(…, 5)`` to ``(…, 4)``."""
+    return torch.special.ndtri(shares.cumsum(-1)[..., :-1])
+
+
+def normal_scores(answers: Tensor, shares: Tensor) -> Tensor:
+    """Every answer's mean latent value under its row's shares: ``(rows, n)``; NaN where the answer is."""
+    density = torch.exp(-(thresholds_of(shares) ** 2) / 2) / math.sqrt(2 * math.pi)
+    edge = torch.zeros_like(density[..., :1])
+    means = (torch.cat([edge, density], -1) - torch.cat([density, edge], -1)) / shares
+    index = (torch.nan_to_num(answers, nan=float(LOWEST)) - LOWEST).long()
+    return torch.where(answers.isnan(), torch.nan, means.gather(-1, index))
+
+
+def variance_within(shares: Tensor) -> Tensor:
+    """Variance of the latent value that is left when the answer is known, averaged over the shares: ``(…, )``."""
+    values = torch.arange(LOWEST, HIGHEST + 1, dtype=torch.float64).expand_as(shares)
+    return 1 - (shares * normal_scores(values, shares) ** 2).sum(-1)
+
+
+def medians(cuts: Tensor) -> Tensor:
+    """The answer of least expected absolute error: ``(…, 4)`` to ``(…, )``."""
+    return LOWEST + (cuts < 0).sum(-1)
+
+
+def option_log_scores(cuts: Tensor, loss: Tensor) -> Tensor:
+    """Log-probabilities of the options A…E (values 5…1) that favour a small absolute error: ``(…, 4)`` to ``(…, 5)``.
+
+    A Gibbs distribution over the expected absolute error in units of ``loss``, the person's mean absolute error, which
+    broadcasts. Its likeliest option is the median, which the scores reward; the probabilities' own mode would not be.
+    """
+    below = torch.special.ndtr(cuts)
+    edge = torch.zeros_like(below[..., :1])
+    shares = torch.cat([below, edge + 1], -1) - torch.cat([edge, below], -1)
+    values = torch.arange(LOWEST, HIGHEST + 1, dtype=cuts.dtype)
+    expected = shares @ (values[:, None] - values[None]).abs()
+    return (-expected / loss[..., None]).log_softmax(-1).flip(-1)

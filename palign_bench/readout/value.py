@@ -1,0 +1,125 @@
+"""The part of an alignment that a readout stores: a prediction of the options for any item, a few hundred numbers."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Protocol
+
+import torch
+from torch import Tensor
+
+from palign_bench.backbone.options import OptionScores
+from palign_bench.inventory import Inventory, Item, ipip_neo_300
+from palign_bench.protocol import EvaluationProtocol
+from palign_bench.readout.features import FeatureRecipe, HiddenStates, item_kernel
+from palign_bench.readout.ordinal import option_log_scores
+from palign_bench.readout.regression import predictive_variance
+
+
+class ReadableBackbone(HiddenStates, Protocol):
+    """A backbone that a readout can be applied to."""
+
+    protocol: EvaluationProtocol
+
+
+@dataclass(frozen=True)
+class Readout(ABC):
+    """Predicts which option one person picks; applied, it is pooled with the model's own option probabilities.
+
+    ``numbers``: int16, the items of the other tensors. ``strength``: float32 ``(weight, loss)``: the weight of the
+    prediction against the model's own log-probabilities, 0…1, and the person's mean absolute error on known answers.
+    Predictions are of literal answers, whatever the protocol.
+    """
+
+    kind: ClassVar[str]
+    numbers: Tensor
+    strength: Tensor
+
+    @property
+    def weight(self) -> float:
+        return float(self.strength[0])
+
+    @abstractmethod
+    def cuts(self, backbone: HiddenStates, numbers: Sequence[int]) -> Tensor:
+        """The prediction for these items, float64 ``(items, 4)``; see `readout.ordinal`. KeyError: an unknown item."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Everything of the person's that is stored."""
+
+    def settings(self) -> dict[str, Any]:
+        """What besides the tensors it takes, the same for all people: JSON values."""
+        return {"kind": self.kind}
+
+    def option_scores(self, backbone: ReadableBackbone, items: Sequence[Item]) -> OptionScores | None:
+        """Log-probabilities of A…E per item in the backbone's orientation; None at weight 0: the bare model."""
+        if self.weight == 0:
+            return None
+        scores = option_log_scores(self.cuts(backbone, [item.number for item in items]), self.strength[1].double())
+        return OptionScores(oriented(scores, backbone.protocol, ipip_neo_300(), items).float(), self.weight)
+
+
+@dataclass(frozen=True)
+class StatementReadout(Readout):
+    """A Gaussian process over the model's hidden states of the statements, from the person's own answers alone.
+
+    ``coefficients``: float32, one per known item. ``thresholds``: float32 ``(4,)`` between the person's options on the
+    latent scale. ``uncertainty``: float32 ``(noise, scale, within)``: the process's noise, what its variance is
+    multiplied with to fit the person's errors on known answers, and the variance of a latent value inside an option.
+    """
+
+    kind: ClassVar[str] = "statements"
+    coefficients: Tensor
+    thresholds: Tensor
+    uncertainty: Tensor
+    recipe: FeatureRecipe
+
+    def cuts(self, backbone: HiddenStates, numbers: Sequence[int]) -> Tensor:
+        kernel = item_kernel(backbone, ipip_neo_300(), self.recipe)
+        known = self.numbers.tolist()
+        cross = kernel.between(numbers, known)
+        noise, scale, within = self.uncertainty.double()
+        variance = predictive_variance(torch.ones(len(cross)), cross, kernel.between(known, known), float(noise))
+        deviation = (within + scale * variance).sqrt()
+        return (self.thresholds.double() - (cross @ self.coefficients.double())[:, None]) / deviation[:, None]
+
+    def tensors(self) -> dict[str, Tensor]:
+        names = ("numbers", "strength", "coefficients", "thresholds", "uncertainty")
+        return {name: getattr(self, name) for name in names}
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | {"recipe": self.recipe.settings()}
+
+
+@dataclass(frozen=True)
+class ItemReadout(Readout):
+    """A prediction for each item of a questionnaire, stored as such: what other people's answers give.
+
+    ``stored_cuts``: float32 ``(items, 4)``.
+    """
+
+    kind: ClassVar[str] = "items"
+    stored_cuts: Tensor
+
+    def cuts(self, backbone: HiddenStates, numbers: Sequence[int]) -> Tensor:
+        row = {number: index for index, number in enumerate(self.numbers.tolist())}
+        return self.stored_cuts[[row[number] for number in numbers]].double()
+
+    def tensors(self) -> dict[str, Tensor]:
+        return {name: getattr(self, name) for name in ("numbers", "strength", "stored_cuts")}
+
+
+def oriented(scores: Tensor, protocol: EvaluationProtocol, inventory: Inventory, items: Sequence[Item]) -> Tensor:
+    """Scores ``(items, 5)`` of the literal options A…E as scores of the protocol's (or back: it is its own inverse)."""
+    flipped = [protocol.orient(inventory, {item.number: 5.0})[item.number] != 5.0 for item in items]
+    return torch.where(torch.tensor(flipped)[:, None], scores.flip(-1), scores)
+
+
+def load_readout(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Readout:
+    """What `Readout.settings` and `Readout.tensors` (under ``readout.``) gave."""
+    own = {name.removeprefix("readout."): value for name, value in tensors.items() if name.startswith("readout.")}
+    if settings["kind"] == StatementReadout.kind:
+        return StatementReadout(**own, recipe=FeatureRecipe.of(settings["recipe"]))
+    return ItemReadout(**own)

@@ -1,0 +1,34 @@
+"""Tables and pictures from the ledger; no model is ever loaded here."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from palign_bench.ledger import Plan
+
+if TYPE_CHECKING:
+    from palign_bench.report.tables import Report
+
+
+class MadeReport(NamedTuple):
+    """A table on disk: the report, the paths of its pictures (PNG, PDF) and the text for the terminal."""
+
+    report: Report
+    pictures: list[Path]
+    text: str
+
+
+def make_report(plan: Plan) -> MadeReport:
+    """Write a plan's table (CSV, JSON, Markdown, LaTeX) and picture into its folder, and say so in the text.
+
+    Raises LedgerError when nothing is planned there.
+    """
+    from palign_bench.report.figures import draw_figure  # pandas and matplotlib take seconds to import
+    from palign_bench.report.tables import write_table
+
+    report = write_table(plan)
+    experiment = report.about["experiment"]
+    pictures = draw_figure(report, plan.folder / experiment)
+    files = ", ".join([*(f"{experiment}.{kind}" for kind in ("csv", "json", "md", "tex")), *(p.name for p in pictures)])
+    return MadeReport(report, pictures, f"{report.text}\nWritten to {plan.folder}: {files}\n")

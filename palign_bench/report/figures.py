@@ -1,0 +1,230 @@
+"""One picture per table: composite with interval per row, people as faint dots, the floors as reference lines."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+import textwrap
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from palign_bench.report.names import (
+    CHECK_GROUP,
+    CONSTANTS,
+    GROUPS,
+    METHODS_GROUP,
+    OTHER_PEOPLE_FLOORS,
+    OWN_ANSWERS_FLOORS,
+    OWN_GROUP,
+    PEOPLE_GROUP,
+    PEOPLE_METHODS_GROUP,
+    group_of,
+    readable,
+)
+from palign_bench.report.render import headline, setting_line
+from palign_bench.report.tables import Report
+
+# Okabe and Ito's colours, told apart also without colour vision; the marker says the same once more.
+_STYLES: dict[str, tuple[str, str]] = {
+    METHODS_GROUP: ("#0072B2", "o"),
+    PEOPLE_METHODS_GROUP: ("#56B4E9", "^"),
+    OWN_GROUP: ("#D55E00", "s"),
+    PEOPLE_GROUP: ("#009E73", "D"),
+    CHECK_GROUP: ("#555555", "X"),
+}
+_REFERENCES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
+    ("constant option", CONSTANTS, "#777777", ":"),
+    ("own-answers floor", OWN_ANSWERS_FLOORS, _STYLES[OWN_GROUP][0], "--"),
+    ("other-people floor", OTHER_PEOPLE_FLOORS, _STYLES[PEOPLE_GROUP][0], "-."),
+)
+_ROW_INCHES, _WIDTH_INCHES, _LABEL_POINTS = 0.30, 9.0, 13
+_PEOPLE_BELOW = 0.27  # of a row: people stand just under their mean, so that the interval stays visible
+_LONGEST_LABEL = 28
+
+
+def draw_figure(report: Report, base: Path) -> list[Path]:
+    """Write ``<base>.png`` and ``<base>.pdf``, each atomically; return their paths.
+
+    Rows without a composite (nothing finished yet) are left out and counted under the axis.
+    """
+    figure = compose_figure(report)
+    paths = []
+    for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+        path = base.with_name(f"{base.name}.{kind}")
+        _write_bytes(path, buffer.getvalue())
+        paths.append(path)
+    return paths
+
+
+def compose_figure(report: Report) -> Figure:
+    """The picture itself, still in memory; its height follows the number of rows."""
+    scored = [
+        (row, composites)
+        for row, composites in zip(report.rows, report.composites, strict=True)
+        if row["composite"] is not None
+    ]
+    scored.sort(key=lambda pair: pair[0]["composite"], reverse=True)  # the best on top
+    references = _references(report.rows)
+    heading = textwrap.fill(headline(report), 90)
+    setting = textwrap.fill(setting_line(report), 110)
+    groups = [group for group in GROUPS if any(group_of(row["method"]) == group for row, _ in scored)]
+    # Heights in inches, so that nothing overlaps whatever the number of rows.
+    heading_height, setting_height = (0.18 * (text.count("\n") + 1) for text in (heading, setting))
+    above = 0.10 + heading_height + setting_height + 0.12 + len(references) * _LABEL_POINTS / 72
+    below = 1.0
+    middle = _ROW_INCHES * max(len(scored), 2) + 0.2
+    height = above + middle + below
+    figure = Figure(figsize=(_WIDTH_INCHES, height))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.27, below / height, 0.64, middle / height))
+    for position, (row, composites) in enumerate(scored):
+        _draw_row(axes, position, row, list(composites.values()))
+    highest = max((max(composites.values()) for _, composites in scored), default=1.0)
+    axes.set_xlim(0, 1.04 * highest if highest > 0 else 1.0)
+    axes.set_ylim(-0.7, max(len(scored), 2) - 0.3)
+    axes.set_yticks(range(len(scored)), [_tick(row) for row, _ in scored], fontsize=9)
+    axes.set_xlabel("composite aligned score (sum of five mean absolute differences; lower is better)", fontsize=9)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="y", length=0, pad=8)
+    axes.tick_params(axis="x", labelsize=9)
+    axes.grid(axis="x", color="#EEEEEE", zorder=0)
+    axes.set_axisbelow(True)
+    _draw_references(axes, references)
+    figure.text(0.02, 1 - 0.10 / height, heading, va="top", fontsize=10, fontweight="bold")
+    figure.text(0.02, 1 - (0.10 + heading_height) / height, setting, va="top", fontsize=9)
+    _draw_legend(figure, axes, groups, height, len(report.rows) - len(scored))
+    return figure
+
+
+def _draw_row(axes: Axes, position: int, row: Mapping[str, Any], people: Sequence[float]) -> None:
+    colour, marker = _STYLES[group_of(row["method"])]
+    faintness = max(0.08, min(0.5, 15 / len(people)))
+    axes.scatter(
+        people,
+        [position - _PEOPLE_BELOW] * len(people),
+        s=9,
+        color=colour,
+        alpha=faintness,
+        linewidths=0,
+        clip_on=False,
+        zorder=2,
+    )
+    if row["composite_low"] is not None:
+        ends = [row["composite_low"], row["composite_high"]]
+        axes.plot(ends, [position] * 2, "-|", color=colour, linewidth=1.8, markersize=10, clip_on=False, zorder=3)
+    axes.plot(
+        row["composite"],
+        position,
+        marker,
+        color=colour,
+        markersize=5.5,
+        markeredgecolor="white",
+        markeredgewidth=0.6,
+        clip_on=False,
+        zorder=4,
+    )
+    axes.annotate(
+        f"{row['composite']:.2f}",
+        (1, position),
+        xycoords=("axes fraction", "data"),
+        xytext=(6, 0),
+        textcoords="offset points",
+        va="center",
+        fontsize=9,
+        color=colour,
+    )
+
+
+def _references(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, str, str]]:
+    """Label, composite, colour and line style of the best floor of each kind; one line where two kinds share it."""
+    found: dict[str, tuple[list[str], float, str, str]] = {}
+    for kind, keys, colour, style in _REFERENCES:
+        floors = [row for row in rows if row["method"] in keys and row["composite"] is not None]
+        if floors:
+            best = min(floors, key=lambda row: row["composite"])
+            kinds = found[best["method"]][0] if best["method"] in found else []
+            found[best["method"]] = ([*kinds, kind], best["composite"], colour, style)
+    return [
+        (f"best {' and '.join(kinds)}: {readable(method)}, {score:.2f}", score, colour, style)
+        for method, (kinds, score, colour, style) in found.items()
+    ]
+
+
+def _draw_references(axes: Axes, references: Sequence[tuple[str, float, str, str]]) -> None:
+    """Lines from the axis up to their labels, which stand above the axes, each on a level of its own."""
+    middle = 0.4 * axes.get_xlim()[1]  # there is more room for a label on the left, over the names
+    # Labels open away from the nearer edge. In this order no line passes through a label of its own side; where a long
+    # label of the left meets a line of the right, its white ground keeps it legible.
+    left = sorted((r for r in references if r[1] < middle), key=lambda r: -r[1])
+    right = sorted((r for r in references if r[1] >= middle), key=lambda r: r[1])
+    for level, (text, score, colour, style) in enumerate([*left, *right]):
+        axes.axvline(score, color=colour, linestyle=style, linewidth=1.2, zorder=1)
+        top = 3 + _LABEL_POINTS * level
+        axes.annotate(
+            "",
+            (score, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(0, top + 0.8 * _LABEL_POINTS),
+            textcoords="offset points",
+            arrowprops={"arrowstyle": "-", "color": colour, "linestyle": style, "shrinkA": 0, "shrinkB": 0, "lw": 1.2},
+            zorder=1,
+        )
+        axes.annotate(
+            text,
+            (score, 1),
+            xycoords=("data", "axes fraction"),
+            xytext=(4 if score < middle else -4, top),
+            textcoords="offset points",
+            ha="left" if score < middle else "right",
+            va="bottom",
+            fontsize=8.5,
+            color=colour,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+            zorder=5,
+        )
+
+
+def _draw_legend(figure: Figure, axes: Axes, groups: Sequence[str], height: float, left_out: int) -> None:
+    handles = [
+        axes.plot([], [], _STYLES[group][1], color=_STYLES[group][0], markersize=6, label=group)[0] for group in groups
+    ]
+    if handles:
+        figure.legend(
+            handles=handles,
+            loc="lower left",
+            bbox_to_anchor=(0.01, 0.22 / height),
+            ncols=len(handles),
+            frameon=False,
+            fontsize=8.5,
+            handletextpad=0.2,
+            columnspacing=1.2,
+        )
+    text = "Bar: 95 % bootstrap interval over people (blank below 10). Small dots: one person each."
+    if left_out:
+        text += f" {left_out} row{'s' if left_out > 1 else ''} without a finished person left out."
+    figure.text(0.02, 0.08 / height, text, fontsize=8, color="#555555", va="bottom")
+
+
+def _tick(row: Mapping[str, Any]) -> str:
+    label = row["label"] + (f" ({row['training']})" if row["training"] else "")
+    return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
+
+
+def _write_bytes(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

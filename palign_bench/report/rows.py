@@ -1,0 +1,186 @@
+"""The ledger's cells as the rows of one table: what the report keeps of every record, and notes on what is wrong."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from palign_bench.inventory import HIGHEST, LOWEST, Answers
+from palign_bench.ledger import CellFolder, LedgerError, Plan, Record
+from palign_bench.protocol import parse_released
+from palign_bench.report.names import readable
+from palign_bench.scoring import COMPOSITE
+
+MOST_FAILURE_NOTES = 5
+_LONGEST_MESSAGE = 90
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How the answers of one cell were read: counts of items."""
+
+    asked: int
+    unparsed: int
+    compared: int  # audited items with a parsed option and a recorded answer
+    agreed: int
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What a table needs of one finished cell's record; log-probabilities and texts stay on disk."""
+
+    answers: Answers
+    truth: Answers
+    scores: Mapping[str, float | None]
+    traits: Mapping[str, float]
+    person_traits: Mapping[str, float]
+    reading: Reading | None  # None: nothing was generated, so that nothing can be unparsed
+    trained_parameters: int
+    stored_bytes: int
+    cost: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row: a method, the respondents planned, and the cells that are finished, in plan order."""
+
+    key: str
+    folder: CellFolder
+    planned: tuple[str, ...]
+    cells: Mapping[str, Cell]
+
+    @property
+    def composites(self) -> dict[str, float]:
+        """Composite by respondent, of those that have one."""
+        scores = {respondent: cell.scores[COMPOSITE] for respondent, cell in self.cells.items()}
+        return {respondent: score for respondent, score in scores.items() if score is not None}
+
+    @property
+    def missing(self) -> int:
+        """Planned cells that are not finished."""
+        return len(self.planned) - len(self.cells)
+
+
+def read_rows(plan: Plan) -> tuple[list[Row], Record]:
+    """The rows of the last command in order, and what the plan says about them. Only reads, never repairs.
+
+    Jobs of one command that share a row and its folder (shards) make one row. Raises LedgerError when nothing is
+    planned.
+    """
+    planned, about = plan.read()
+    if not planned:
+        raise LedgerError(f"the plan in {plan.folder} has no rows: run the experiment again.")
+    wanted: dict[tuple[str, CellFolder], dict[str, None]] = {}
+    for cells in planned:
+        wanted.setdefault((cells.row, cells.folder), {}).update(dict.fromkeys(cells.respondent_ids))
+    rows = []
+    for (key, folder), respondents in wanted.items():
+        records = ((respondent, folder.read(respondent)) for respondent in respondents)
+        cells_of_row = {
+            respondent: _cell(record, about["protocol"]) for respondent, record in records if record is not None
+        }
+        rows.append(Row(key, folder, tuple(respondents), cells_of_row))
+    return rows, about
+
+
+def row_labels(rows: Iterable[Row]) -> list[str]:
+    """A readable name per row; rows of one method with different settings also carry their fingerprint."""
+    rows = list(rows)
+    often = Counter(row.key for row in rows)
+    return [
+        readable(row.key) + (f" [{row.folder.path.name.rsplit('-', 1)[-1][:6]}]" if often[row.key] > 1 else "")
+        for row in rows
+    ]
+
+
+def as_option(value: float) -> int:
+    """A floor's real number as the nearest option value, 1…5; halves go up."""
+    return min(HIGHEST, max(LOWEST, int(value + 0.5)))
+
+
+def _numbered(items: Mapping[str, Any] | None) -> dict[int, Any]:
+    return {int(number): value for number, value in (items or {}).items()}
+
+
+def _cell(record: Record, protocol: str) -> Cell:
+    answers = _numbered(record["answers"])
+    return Cell(
+        answers=answers,
+        truth=_numbered(record["truth"]),
+        scores=record["scores"],
+        traits=record["traits"],
+        person_traits=record["person_traits"],
+        reading=_reading(record, answers, protocol),
+        trained_parameters=record["alignment"]["trained_parameters"],
+        stored_bytes=record["alignment"]["stored_bytes"],
+        cost=record["cost"],
+    )
+
+
+def _reading(record: Record, answers: Answers, protocol: str) -> Reading | None:
+    """`as_released` generates every answer; `corrected` reads log-probabilities and generates only in the audit."""
+    audit = {number: parse_released(text) for number, text in _numbered(record["audit"]).items()}
+    parsed = {number: option for number, option in audit.items() if option is not None}
+    compared = [number for number in parsed if number in answers]
+    agreed = sum(parsed[number] == as_option(answers[number]) for number in compared)
+    if protocol == "as_released":
+        if record["texts"] is None:
+            return None
+        asked = len(record["asked"])
+        return Reading(asked, asked - len(answers), len(compared), agreed)
+    if not audit:
+        return None
+    return Reading(len(audit), len(audit) - len(parsed), len(compared), agreed)
+
+
+def ledger_notes(rows: list[Row]) -> list[str]:
+    """What a reader must know about the cells: missing ones, failures, mixed code, unequal sets of people."""
+    notes = []
+    incomplete = [f"{label} {row.missing}" for row, label in zip(rows, row_labels(rows), strict=True) if row.missing]
+    if incomplete:
+        notes.append(f"Missing cells: {', '.join(incomplete)}. The same command again computes only these.")
+    notes += _failure_notes(rows)
+    if len({frozenset(row.cells) for row in rows}) > 1:
+        notes.append("Rows do not cover the same people; differences to the floors are over the people both cover.")
+    unscored = [
+        f"{label} {len(row.cells) - len(row.composites)}"
+        for row, label in zip(rows, row_labels(rows), strict=True)
+        if len(row.composites) < len(row.cells)
+    ]
+    if unscored:
+        notes.append(f"No composite (a domain without a parsed answer), left out of the mean: {', '.join(unscored)}.")
+    return notes + _provenance_notes(rows)
+
+
+def _failure_notes(rows: list[Row]) -> list[str]:
+    """One line per row and message, without respondents' ids: notes may leave the machine."""
+    failures: Counter[tuple[str, str, str]] = Counter()
+    for row, label in zip(rows, row_labels(rows), strict=True):
+        for respondent, message in row.folder.failures().items():
+            if respondent in row.planned and respondent not in row.cells:
+                failures[label, _first_line(message), row.folder.path.name] += 1
+    notes = [
+        f"{label}: {count} failed, {message} (traceback in cells/{folder}/respondents/*.error.json)"
+        for (label, message, folder), count in failures.most_common(MOST_FAILURE_NOTES)
+    ]
+    if len(failures) > MOST_FAILURE_NOTES:
+        notes[-1] = f"… and {len(failures) - MOST_FAILURE_NOTES + 1} more kinds of failure in the ledger."
+    return notes
+
+
+def _first_line(message: str) -> str:
+    line = (message.splitlines() or [""])[0]
+    return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
+
+
+def _provenance_notes(rows: list[Row]) -> list[str]:
+    entries = [entry for folder in {row.folder for row in rows} for entry in folder.provenance()]
+    commits = sorted({str(entry["git_commit"])[:10] for entry in entries if entry.get("git_commit")})
+    notes = []
+    if len(commits) > 1:
+        notes.append(f"Cells come from {len(commits)} git commits: {', '.join(commits)}.")
+    if any(entry.get("git_dirty") for entry in entries):
+        notes.append("Some cells were computed with uncommitted changes in the working tree.")
+    return notes

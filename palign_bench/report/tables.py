@@ -1,0 +1,202 @@
+"""The table of one plan: computed from the ledger alone, written as CSV, JSON, Markdown and LaTeX."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from palign_bench.inventory import DOMAINS, Inventory, ipip_neo_300
+from palign_bench.ledger import Plan, write_atomically, write_json
+from palign_bench.report import measures, render
+from palign_bench.report.names import OTHER_PEOPLE_FLOORS, OWN_ANSWERS_FLOORS
+from palign_bench.report.paper import PaperSetting, matching_setting
+from palign_bench.report.rows import Row, ledger_notes, read_rows, row_labels
+from palign_bench.statistics import bootstrap_interval, mean
+
+COLUMNS: tuple[str, ...] = (
+    "method",
+    "protocol",
+    "model",
+    "respondents",
+    *DOMAINS.values(),
+    "composite",
+    "composite_low",
+    "composite_high",
+    "difference_to_best_own_floor",
+    "difference_to_best_people_floor",
+    "specificity",
+    "trait_correlation",
+    "most_frequent_option_share",
+    "unparsed_rate",
+    "missing_cells",
+    "shared_seconds",
+    "align_seconds",
+    "answer_seconds",
+    "peak_memory_mib",
+    "trained_parameters",
+    "alignment_bytes",
+)
+EXTRA_COLUMNS: tuple[str, ...] = (
+    "label",
+    "training",
+    "unscored",
+    "audit_agreement",
+    "beats_best_constant",
+    "best_own_floor",
+    "difference_to_best_own_floor_low",
+    "difference_to_best_own_floor_high",
+    "best_people_floor",
+    "difference_to_best_people_floor_low",
+    "difference_to_best_people_floor_high",
+    "paper_composite",
+    "tokens_read",
+    "tokens_generated",
+    "optimizer_steps",
+    "cells",
+)
+_WHOLE_COLUMNS: tuple[str, ...] = (
+    "respondents",
+    "missing_cells",
+    "unscored",
+    "trained_parameters",
+    "alignment_bytes",
+    "tokens_read",
+    "tokens_generated",
+    "optimizer_steps",
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """One table with what is said about it.
+
+    ``rows``: one dict per planned row, `COLUMNS` then `EXTRA_COLUMNS`, None where a measure is not defined.
+    ``composites``: per row, composite by respondent id (for pictures; ids stay on this machine).
+    ``paper``: the paper's setting when the table is in it.
+    """
+
+    about: Mapping[str, Any]
+    rows: tuple[Mapping[str, Any], ...]
+    composites: tuple[Mapping[str, float], ...]
+    notes: tuple[str, ...]
+    paper: PaperSetting | None
+
+    @property
+    def people(self) -> int:
+        """Number of people that the command asked for, over all rows."""
+        return int(self.about["people"])
+
+    @property
+    def frame(self) -> pd.DataFrame:
+        """The rows as a data frame; missing values are NaN, whole numbers stay whole."""
+        frame = pd.DataFrame(list(self.rows), columns=[*COLUMNS, *EXTRA_COLUMNS])
+        return frame.astype(dict.fromkeys(_WHOLE_COLUMNS, "Int64")).astype({"beats_best_constant": "boolean"})
+
+    @property
+    def title(self) -> str:
+        return render.title(self)
+
+    @property
+    def text(self) -> str:
+        """The table for a terminal, at most `render.TERMINAL_WIDTH` columns wide."""
+        return render.terminal(self)
+
+
+def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
+    """Compute the table of a plan. Raises LedgerError when nothing is planned."""
+    inventory = inventory or ipip_neo_300()
+    rows, about = read_rows(plan)
+    paper = matching_setting(about, random_weights=any(_random_weights(row) for row in rows))
+    truths = measures.known_truths(rows)
+    labels = row_labels(rows)
+    columns = []
+    for row, label in zip(rows, labels, strict=True):
+        columns.append(
+            {
+                "method": row.key,
+                "protocol": about["protocol"],
+                "model": about["model"],
+                "label": label,
+                "training": _training(row),
+                "cells": row.folder.path.name,
+                "paper_composite": paper.composite(row.key) if paper else None,
+                "specificity": measures.specificity(inventory, row, truths),
+                **_score_columns(row),
+                **_comparison_columns(row, rows),
+                **measures.costs(row),
+            }
+        )
+    ordered = tuple({name: row[name] for name in (*COLUMNS, *EXTRA_COLUMNS)} for row in columns)
+    people = len({respondent for row in rows for respondent in row.planned})
+    notes = (*about.get("notes", ()), *ledger_notes(rows))
+    return Report({**about, "people": people}, ordered, tuple(row.composites for row in rows), notes, paper)
+
+
+def write_table(plan: Plan, inventory: Inventory | None = None) -> Report:
+    """Write ``<experiment>.csv``, ``.json``, ``.md`` and ``.tex`` into the plan's folder, each atomically."""
+    report = build_report(plan, inventory)
+    base = plan.folder / report.about["experiment"]
+    write_atomically(base.with_suffix(".csv"), report.frame.to_csv(index=False))
+    write_json(base.with_suffix(".json"), as_document(report))
+    write_atomically(base.with_suffix(".md"), render.markdown(report))
+    write_atomically(base.with_suffix(".tex"), render.latex(report))
+    return report
+
+
+def as_document(report: Report) -> dict[str, Any]:
+    """The report as JSON values: title, what it is about, rows with null where undefined, notes."""
+    document = {
+        "title": report.title,
+        "about": dict(report.about),
+        "columns": [*COLUMNS, *EXTRA_COLUMNS],
+        "rows": [dict(row) for row in report.rows],
+        "notes": list(report.notes),
+    }
+    return dict(json.loads(json.dumps(document, allow_nan=False)))
+
+
+def _score_columns(row: Row) -> dict[str, Any]:
+    composites = list(row.composites.values())
+    low, high = bootstrap_interval(composites) or (None, None)
+    unparsed, agreement = measures.reading_rates(row)
+    return {
+        "respondents": len(row.cells),
+        "missing_cells": row.missing,
+        "unscored": len(row.cells) - len(composites),
+        **measures.domain_means(row),
+        "composite": mean(composites),
+        "composite_low": low,
+        "composite_high": high,
+        "trait_correlation": measures.trait_correlation(row),
+        "most_frequent_option_share": measures.most_frequent_option_share(row),
+        "unparsed_rate": unparsed,
+        "audit_agreement": agreement,
+    }
+
+
+def _comparison_columns(row: Row, rows: list[Row]) -> dict[str, Any]:
+    columns: dict[str, Any] = {"beats_best_constant": measures.beats_best_constant(row, rows)}
+    for name, floors in (("own_floor", OWN_ANSWERS_FLOORS), ("people_floor", OTHER_PEOPLE_FLOORS)):
+        best = measures.best_floor(row, [other for other in rows if other.key in floors])
+        difference, interval = measures.difference_to(row, best)
+        low, high = interval or (None, None)
+        columns[f"best_{name}"] = best.key if best else None
+        columns[f"difference_to_best_{name}"] = difference
+        columns[f"difference_to_best_{name}_low"] = low
+        columns[f"difference_to_best_{name}_high"] = high
+    return columns
+
+
+def _training(row: Row) -> str | None:
+    """The training budget of a trained row ("paper" or "quick"), from its resolved method."""
+    budget = row.folder.identity()["method"].get("training")
+    return budget if isinstance(budget, str) else None
+
+
+def _random_weights(row: Row) -> bool:
+    model = row.folder.identity()["model"]
+    return model is not None and model.get("weights") == "random"

@@ -1,0 +1,68 @@
+"""Where people come from: the real 300 of PAPI, simulated people, or a user's own file.
+
+Every source is a `RespondentSource`; `load_respondents` finds it from the settings under ``respondents`` in the config.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+from palign_bench.respondents.file import load_file
+from palign_bench.respondents.papi import PapiUnavailableError, load_papi
+from palign_bench.respondents.simulated import simulate
+from palign_bench.respondents.source import RespondentsError, RespondentSource, data_hash_of
+
+__all__ = [
+    "RespondentSource",
+    "RespondentsError",
+    "data_hash_of",
+    "load_file",
+    "load_papi",
+    "load_respondents",
+    "simulate",
+]
+
+_SELECTION = ("limit", "ids")  # for `RespondentSource.select`, which the caller applies
+
+
+def load_auto(folder: str | None = None, download: bool = True, count: int = 300, seed: int = 0) -> RespondentSource:
+    """PAPI where a folder, the cache or the download gives it, else simulated people, with the reason in the title.
+
+    Only that PAPI cannot be had leads to simulated people; a folder that is named but not as released is an error.
+    """
+    try:
+        return load_papi(folder, download=download)
+    except PapiUnavailableError as unavailable:
+        people = simulate(count, seed)
+        return replace(people, description=f"{people.description} (PAPI not reachable: {unavailable.reason})")
+
+
+_LOADERS: dict[str, tuple[Callable[..., RespondentSource], tuple[str, ...]]] = {
+    "papi": (load_papi, ("folder", "download")),
+    "simulated": (simulate, ("count", "seed")),
+    "file": (load_file, ("path",)),
+    "auto": (load_auto, ("folder", "download", "count", "seed")),
+}
+
+
+def load_respondents(settings: Mapping[str, Any]) -> RespondentSource:
+    """The source that ``settings["name"]`` names, loaded with the other settings; ``limit`` and ``ids`` are left alone.
+
+    Raises `RespondentsError` for an unknown name or setting, and whatever the loader raises.
+    """
+    name = settings.get("name")
+    if name not in _LOADERS:
+        raise RespondentsError(f"respondents.name={name}: choose one of {', '.join(_LOADERS)}")
+    loader, keys = _LOADERS[name]
+    given = {str(key): value for key, value in settings.items() if key not in ("name", *_SELECTION)}
+    for key in given:
+        if key not in keys:
+            raise RespondentsError(f"respondents.{key} is no setting of respondents={name}; it has {', '.join(keys)}")
+    if not isinstance(given.get("download", True), bool):
+        raise RespondentsError(f"respondents.download={given['download']}: give true or false")
+    for key in ("folder", "path"):
+        if given.get(key) is not None:
+            given[key] = str(given[key])  # a folder called 2024 arrives as a number
+    return loader(**given)

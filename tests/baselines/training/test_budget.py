@@ -1,0 +1,138 @@
+"""The training budget: what it fills in, what it is called, and what is refused before any work."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from palign_bench.alignment import Alignment
+from palign_bench.backbone import loading
+from palign_bench.configuration import options, read_option, resolve_budget, resolve_model, resolve_training
+from palign_bench.errors import UserError
+from palign_bench.job import check_needs, make_aligners, quantized
+from palign_bench.protocol import Corrected
+from tests.baselines.training.conftest import METHODS, Bench
+
+TRAINED = [name for name in options("method") if "budgets" in read_option("method", name)]
+PAPER = {"name": "paper", "people_limit": None}
+QUICK = {"name": "quick", "people_limit": 2}
+
+
+def test_the_paper_s_trained_methods_are_there() -> None:
+    assert {"lora", "qlora", "full_finetuning", "prompt_tuning", "dpo", "ppo", "rloo"} <= set(TRAINED)
+
+
+def test_auto_is_paper_on_cuda_and_quick_elsewhere() -> None:
+    auto = read_option("training", "auto")
+    assert resolve_training(auto, on_cuda=True)["name"] == "paper"
+    assert resolve_training(auto, on_cuda=False) == read_option("training", "quick")
+    assert resolve_training(auto | {"people_limit": None}, on_cuda=False)["people_limit"] is None
+    assert resolve_training(auto | {"people_limit": 7}, on_cuda=False)["people_limit"] == 7
+
+
+@pytest.mark.parametrize("limit", [0, -1, "few", 1.5, True])
+def test_a_bad_people_limit_is_named(limit: Any) -> None:
+    with pytest.raises(UserError, match=r"training\.people_limit"):
+        resolve_training(QUICK | {"people_limit": limit}, on_cuda=False)
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_every_trained_method_has_both_budgets_and_quick_is_shorter(name: str) -> None:
+    method = read_option("method", name)
+    paper, quick = resolve_budget(method, PAPER), resolve_budget(method, QUICK)
+    assert paper["training"] == "paper" and quick["training"] == "quick"
+    assert "budgets" not in paper and "auto" not in paper.values()
+    assert quick["steps"] < paper["steps"]
+    for settings in (paper, quick):
+        aligner = make_aligners(settings, Corrected())[name]
+        assert aligner.training == settings["training"]
+        assert aligner.warmup_steps == round(settings["warmup"] * settings["steps"])
+
+
+def test_the_paper_s_settings_are_the_defaults() -> None:
+    dpo = make_aligners(resolve_budget(read_option("method", "dpo"), PAPER), Corrected())["dpo"]
+    assert (dpo.learning_rate, dpo.warmup_steps, dpo.weight_decay) == (5e-4, 100, 0.05)
+    assert (dpo.batch_size, dpo.lora.alpha, dpo.steps) == (16, 100, 250)
+    ppo = make_aligners(resolve_budget(read_option("method", "ppo"), PAPER), Corrected())["ppo"]
+    assert (ppo.learning_rate, ppo.batch_size, ppo.lora.alpha) == (1.41e-5, 16, 100)
+    assert (ppo.steps, ppo.max_new_tokens) == (250, 15)
+    assert {read_option("method", name)["quantization"] for name in ("qlora", "dpo", "ppo")} == {"nf4"}
+    assert {read_option("method", n)["batch_size"] for n in ("lora", "qlora", "full_finetuning", "prompt_tuning")} == {
+        8
+    }
+
+
+def test_an_overridden_budget_is_called_custom() -> None:
+    method = read_option("method", "dpo") | {"steps": 3}
+    resolved = resolve_budget(method, QUICK)
+    assert (resolved["steps"], resolved["batch_size"], resolved["training"]) == (3, 8, "custom")
+
+
+def test_an_untrained_method_has_no_budget() -> None:
+    assert resolve_budget(read_option("method", "few_shot"), QUICK) == read_option("method", "few_shot")
+
+
+def test_a_method_s_quantization_settles_the_row_s_model(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = resolve_model(read_option("model", "smollm2_135m"))
+    for asked, can, settled in (
+        ("nf4", True, "nf4"),
+        ("auto", True, "nf4"),
+        ("auto", False, "none"),
+        ("none", 1, "none"),
+    ):
+        monkeypatch.setattr(loading, "why_no_nf4", lambda _, can=can: None if can else "bitsandbytes is broken.")
+        method, row_model = quantized({"name": "qlora", "quantization": asked}, model)
+        assert method["quantization"] == row_model["quantization"] == settled
+    assert (
+        quantized({"name": "lora", "quantization": None}, model | {"quantization": "nf4"})[1]["quantization"] == "nf4"
+    )
+    monkeypatch.setattr(loading, "why_no_nf4", lambda _: "bitsandbytes is broken.")
+    with pytest.raises(UserError, match=r"method\.quantization=nf4: bitsandbytes is broken\..*auto"):
+        quantized({"name": "qlora", "quantization": "nf4"}, model)
+    with pytest.raises(UserError, match=r"method\.quantization=int3"):
+        quantized({"name": "qlora", "quantization": "int3"}, model)
+    with pytest.raises(UserError, match=r"model\.quantization=nf4: bitsandbytes is broken"):
+        loading.check_settings(model | {"quantization": "nf4"})
+
+
+def test_what_bitsandbytes_lacks_is_told_in_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert loading.why_no_nf4(torch.device("cpu")) is None
+    loading.why_no_nf4.cache_clear()
+
+    def broken(*_: Any, **__: Any) -> None:
+        raise RuntimeError("no kernel\nand a long explanation")
+
+    monkeypatch.setattr("bitsandbytes.nn.Linear4bit", broken)
+    assert loading.why_no_nf4(torch.device("cpu")) == "bitsandbytes cannot do 4-bit on cpu here (no kernel)."
+    loading.why_no_nf4.cache_clear()
+
+
+def test_full_fine_tuning_refuses_quantized_weights() -> None:
+    settings = resolve_budget(read_option("method", "full_finetuning"), QUICK)
+    model = resolve_model(read_option("model", "smollm2_135m"))
+    aligners = make_aligners(settings, Corrected())
+    check_needs(aligners, model)
+    with pytest.raises(UserError, match="unquantized weights"):
+        check_needs(aligners, model | {"quantization": "nf4"})
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_summary_tells_the_budget_and_the_cost(bench: Bench, name: str) -> None:
+    alignment: Alignment = bench.aligner(name, steps=2, warmup=0.5, training="quick").align(bench.case())
+    summary = alignment.summary
+    assert (summary["training"], summary["steps"], summary["warmup_steps"]) == ("quick", 2, 1)
+    assert summary["optimizer_steps"] == (4 if name == "ppo" else 2)
+    assert summary["learning_rate"] == 3e-3
+    assert len(summary["loss_curve"]) <= 20
+    assert summary["seconds_per_step"] > 0
+    assert 0 < summary["not_model_share"] < 1
+    assert summary["fixed_seconds"] > 0
+
+
+def test_as_released_leaves_out_missing_answers(bench: Bench) -> None:
+    known = dict.fromkeys(bench.inventory.known, 5) | {bench.inventory.known[0]: 0}
+    for name in METHODS:
+        summary = bench.aligner(name, steps=1).align(bench.case(known=known)).summary
+        assert summary["examples"] == len(known) - 1

@@ -1,0 +1,76 @@
+"""Shared fixtures. Tests of the real 300 people need PALIGN_PAPI_DIR or the cache, and are skipped without."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("WANDB_MODE", "offline")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+
+import torch
+
+from palign_bench.backbone.loading import LoadedModel, load
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.configuration import read_option, resolve_model
+from palign_bench.inventory import Inventory, ipip_neo_300
+from palign_bench.protocol import Corrected
+from palign_bench.respondents import RespondentsError, RespondentSource, load_papi, simulate
+from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
+
+
+@pytest.fixture(scope="session")
+def inventory() -> Inventory:
+    return ipip_neo_300()
+
+
+@pytest.fixture(scope="session")
+def papi() -> RespondentSource:
+    """The 300 real people; skips where neither a folder nor the cache has them."""
+    try:
+        return load_papi(download=False)
+    except RespondentsError as error:
+        pytest.skip(f"the real 300 people are not at hand ({error})")
+
+
+@pytest.fixture(scope="session")
+def simulated() -> RespondentSource:
+    return simulate(count=300, seed=0)
+
+
+@pytest.fixture(scope="session")
+def source() -> RespondentSource:
+    """The real people where they are at hand, else simulated ones: for tests that hold for both."""
+    try:
+        return load_papi(download=False)
+    except RespondentsError:
+        return simulate(count=300, seed=0)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture
+def tiny() -> Iterator[LoadedModel]:
+    """A fresh tiny model for each test, so that none can spoil another's weights."""
+    tokenizer = tiny_tokenizer()
+    yield LoadedModel(tiny_model(tokenizer), tokenizer, "tiny", "tiny", "none")
+
+
+@pytest.fixture
+def tiny_backbone(tiny: LoadedModel) -> LocalBackbone:
+    return LocalBackbone(tiny, Corrected())
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> LoadedModel:
+    """The real embedded model in float32: comparisons to 1e-4 need it."""
+    torch.set_num_threads(2)
+    return load(resolve_model(read_option("model", "smollm2_135m")) | {"dtype": "float32"})

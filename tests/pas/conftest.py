@@ -1,0 +1,18 @@
+"""Fixtures of the PAS tests."""
+
+from __future__ import annotations
+
+import pytest
+
+from palign_bench.inventory import Inventory, ipip_neo_300
+from palign_bench.protocol import PROTOCOLS, EvaluationProtocol
+
+
+@pytest.fixture(params=["corrected", "as_released"])
+def protocol(request: pytest.FixtureRequest) -> EvaluationProtocol:
+    return PROTOCOLS[request.param]()
+
+
+@pytest.fixture
+def questionnaire() -> Inventory:
+    return ipip_neo_300()

@@ -1,0 +1,91 @@
+"""Small ledgers with hand-made records, written with the real `CellFolder` and `Plan`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from palign_bench.inventory import DOMAINS, Answers, Inventory, Item
+from palign_bench.ledger import CellFolder, Plan, PlannedCells
+
+Records = Mapping[str, Mapping[str, Any]]
+
+
+@pytest.fixture
+def five_items() -> Inventory:
+    """Items 1-5 known, 6-10 held out: one of each domain."""
+    items = [Item(5 * held_out + k + 1, f"Say {d}.", 1, f"{d}1") for held_out in (0, 1) for k, d in enumerate(DOMAINS)]
+    return Inventory("five_items", tuple(items), (1, 2, 3, 4, 5))
+
+
+@pytest.fixture
+def make_record() -> Callable[..., dict[str, Any]]:
+    """A whole record around answers, truth and composite; keyword arguments replace parts of it."""
+
+    def make(answers: Answers, truth: Answers, composite: float | None, **parts: Any) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "respondent": "",
+            "seed": 0,
+            "answers": {str(n): v for n, v in answers.items()},
+            "asked": list(answers),
+            "log_probs": None,
+            "texts": None,
+            "audit": None,
+            "truth": {str(n): v for n, v in truth.items()},
+            "scores": dict.fromkeys(DOMAINS.values(), None if composite is None else composite / 5)
+            | {"composite": composite},
+            "traits": dict.fromkeys(DOMAINS.values(), 3.0),
+            "person_traits": dict.fromkeys(DOMAINS.values(), 3.0),
+            "alignment": {"summary": {}, "stored_bytes": 0, "trained_parameters": 0},
+            "cost": {
+                "align_seconds": 0.0,
+                "answer_seconds": 0.0,
+                "peak_memory_mib": 0.0,
+                "tokens_read": 0,
+                "tokens_generated": 0,
+                "optimizer_steps": 0,
+                "reused_answers": False,
+            },
+        }
+        return record | parts
+
+    return make
+
+
+@pytest.fixture
+def make_plan(tmp_path: Path) -> Callable[..., Plan]:
+    """A ledger with one folder per row and a plan that shows them; ``people`` is what every row was asked for."""
+
+    def make(
+        rows: Mapping[str, Records],
+        people: tuple[str, ...],
+        protocol: str = "corrected",
+        model: str = "smollm2_135m",
+        weights: str = "package",
+        **about: Any,
+    ) -> Plan:
+        cells = []
+        for key, records in rows.items():
+            name = f"{key}-{model}-papi-{protocol}"
+            identity = {"method": {"name": key}, "model": {"name": model, "weights": weights}}
+            folder = CellFolder.open(tmp_path, name, {}, identity)
+            for respondent, record in records.items():
+                folder.record(respondent, {**record, "respondent": respondent})
+            cells.append(PlannedCells(key, folder, people))
+        plan = Plan(tmp_path, "table1", model, protocol)
+        told = {
+            "experiment": "table1",
+            "model": model,
+            "model_title": model,
+            "protocol": protocol,
+            "respondents": "papi",
+            "respondents_description": "300 people of PAPI",
+            "notes": [],
+        }
+        plan.add("command", cells, 0, told | about)
+        return plan
+
+    return make

@@ -1,0 +1,329 @@
+from __future__ import annotations
+
+import io
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from palign_bench.inventory import VALUE_OF_LETTER, Inventory, ipip_neo_300
+from palign_bench.ledger import CellFolder, LedgerError, Plan, PlannedCells
+from palign_bench.protocol import Corrected
+from palign_bench.report import make_report
+from palign_bench.report.names import CONSTANTS
+from palign_bench.report.render import TERMINAL_WIDTH, escape_latex
+from palign_bench.report.tables import COLUMNS, EXTRA_COLUMNS, build_report, write_table
+from palign_bench.respondents.source import RespondentSource
+from palign_bench.scoring import aligned_scores, trait_scores_of
+
+MakeRecord = Callable[..., dict[str, Any]]
+MakePlan = Callable[..., Plan]
+PEOPLE = tuple(f"p{i}" for i in range(12))
+REQUIRED = [
+    "method",
+    "protocol",
+    "model",
+    "respondents",
+    "agreeableness",
+    "conscientiousness",
+    "extraversion",
+    "neuroticism",
+    "openness",
+    "composite",
+    "composite_low",
+    "composite_high",
+    "difference_to_best_own_floor",
+    "difference_to_best_people_floor",
+    "specificity",
+    "trait_correlation",
+    "most_frequent_option_share",
+    "unparsed_rate",
+    "missing_cells",
+    "shared_seconds",
+    "align_seconds",
+    "answer_seconds",
+    "peak_memory_mib",
+    "trained_parameters",
+    "alignment_bytes",
+]
+
+
+@pytest.fixture
+def twelve_people(make_record: MakeRecord) -> dict[str, dict[str, Any]]:
+    """A good method, a bad one and the five constants on 12 random people, scored by the project's own scoring."""
+    inventory, generator = ipip_neo_300(), random.Random(12)
+    truth = {p: {n: generator.randint(1, 5) for n in inventory.held_out} for p in PEOPLE}
+
+    def record(answers: dict[int, int], person: str) -> dict[str, Any]:
+        traits = trait_scores_of(inventory, answers, Inventory.keyed)
+        own = trait_scores_of(inventory, truth[person], Inventory.keyed)
+        score = aligned_scores(inventory, answers, truth[person])
+        return make_record(answers, truth[person], 0.0, scores=score, traits=traits, person_traits=own)
+
+    good = {p: record({n: v if generator.random() < 0.8 else 3 for n, v in truth[p].items()}, p) for p in PEOPLE}
+    bad = {p: record({n: 6 - v for n, v in truth[p].items()}, p) for p in PEOPLE}
+    rows = {"pas": good, "my_own_method": bad}
+    for key in CONSTANTS:
+        answers = dict.fromkeys(inventory.held_out, VALUE_OF_LETTER[key[-1].upper()])
+        rows[key] = {p: record(answers, p) for p in PEOPLE}
+    return rows
+
+
+def test_required_columns_come_first_in_order(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
+    plan = make_plan(twelve_people, PEOPLE)
+    frame = write_table(plan).frame
+    assert list(COLUMNS) == REQUIRED
+    assert list(frame.columns)[: len(REQUIRED)] == REQUIRED
+    assert list(frame["method"]) == ["pas", "my_own_method", *CONSTANTS]
+    written = (plan.folder / "table1.csv").read_text(encoding="utf-8").splitlines()
+    assert written[0].split(",") == [*REQUIRED, *EXTRA_COLUMNS]
+    assert len(written) == 1 + len(frame)
+
+
+def test_csv_and_json_round_trip(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
+    del twelve_people["my_own_method"]["p3"]
+    plan = make_plan(twelve_people, PEOPLE)
+    report = write_table(plan)
+    read = pd.read_csv(plan.folder / "table1.csv")
+    document = json.loads((plan.folder / "table1.json").read_text(encoding="utf-8"))
+    assert document["columns"] == list(read.columns)
+    assert [row["method"] for row in document["rows"]] == list(read["method"])
+    assert document["rows"] == [dict(row) for row in report.rows]
+    for name in COLUMNS[3:]:
+        for from_csv, row in zip(read[name], document["rows"], strict=True):
+            assert (pd.isna(from_csv) and row[name] is None) or from_csv == row[name], name
+    assert document["rows"][1]["missing_cells"] == 1
+    again = pd.read_csv(io.StringIO(read.to_csv(index=False)))
+    pd.testing.assert_frame_equal(again, read)
+
+
+def test_interval_and_correlation_are_filled_for_twelve_people(
+    twelve_people: dict[str, Any], make_plan: MakePlan
+) -> None:
+    report = build_report(make_plan(twelve_people, PEOPLE))
+    good, bad, constant = report.rows[0], report.rows[1], report.rows[2]
+    assert good["composite_low"] < good["composite"] < good["composite_high"]
+    assert good["trait_correlation"] > 0.5 and bad["trait_correlation"] == pytest.approx(-1)
+    assert constant["trait_correlation"] is None and constant["most_frequent_option_share"] == 1.0
+    assert constant["specificity"] == pytest.approx(0, abs=1e-12)
+    assert good["specificity"] > 1 > 0 > bad["specificity"]
+
+
+def test_rebuilding_gives_the_same_files(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
+    plan = make_plan(twelve_people, PEOPLE)
+    names = [f"table1.{kind}" for kind in ("csv", "json", "md", "tex", "png", "pdf")]
+    make_report(plan)
+    first = {name: (plan.folder / name).read_bytes() for name in names}
+    make_report(plan)
+    assert first == {name: (plan.folder / name).read_bytes() for name in names}
+    assert not list(plan.folder.glob(".*.tmp"))
+
+
+def test_terminal_text(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
+    twelve_people["a_method_with_quite_a_long_name_of_its_own"] = twelve_people.pop("my_own_method")
+    plan = make_plan(twelve_people, PEOPLE, model_title="A model (4-bit)", notes=["Something to know."])
+    text = make_report(plan).text
+    lines = text.splitlines()
+    assert max(map(len, lines[:-1])) <= TERMINAL_WIDTH  # the last line names files, which must stay whole
+    assert lines[0] == (
+        "table1: A model (4-bit), protocol corrected, 12 people in this table (source: 300 people of PAPI)"
+    )
+    (bad,) = [line for line in lines if line.startswith("a_method_with") and "†" in line]
+    assert float(bad.split()[8]) > 5
+    assert not any("†" in line for line in lines if line.startswith(("PAS", "Always")))
+    assert any(line.startswith("† does not beat the best constant option") for line in lines)
+    assert "Note: Something to know." in lines
+    assert lines.index("Methods") < lines.index("Own-answers floors")
+    assert "Other-people floors" not in lines
+
+
+def test_every_column_filled_still_fits_the_terminal(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
+    rows = {"x" * 60: twelve_people["my_own_method"], **twelve_people}
+    rows["ridge"] = rows["domain_mean"] = rows["pas"]
+    del rows["ridge"]["p0"]
+    text = build_report(make_plan(rows, PEOPLE, protocol="as_released", model="llama3_8b")).text
+    assert " paper " in text
+    assert max(map(len, text.splitlines())) <= TERMINAL_WIDTH
+
+
+def test_the_papers_figures_stand_beside_ours_only_in_its_setting(
+    twelve_people: dict[str, Any], make_plan: MakePlan
+) -> None:
+    same = build_report(make_plan(twelve_people, PEOPLE, protocol="as_released", model="llama3_8b"))
+    assert same.rows[0]["paper_composite"] == 4.41
+    assert same.rows[2]["paper_composite"] is None
+    assert "not comparable" not in same.text
+    larger = build_report(make_plan(twelve_people, PEOPLE, protocol="as_released", model="llama3_70b"))
+    assert larger.rows[0]["paper_composite"] == 4.74
+    for other in (
+        {"protocol": "corrected", "model": "llama3_8b"},
+        {"protocol": "as_released", "model": "llama3_8b", "weights": "random"},
+        {"protocol": "as_released", "model": "llama3_8b", "respondents": "simulated"},
+        {"protocol": "as_released", "model": "smollm2_135m"},
+    ):
+        report = build_report(make_plan(twelve_people, PEOPLE, **other))
+        assert report.rows[0]["paper_composite"] is None, other
+        assert "not comparable" in report.text, other
+        assert "4.41" in report.text, other
+
+
+def test_markdown_has_title_groups_notes_and_escaped_pipes(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
+    twelve_people["a|b"] = twelve_people.pop("my_own_method")
+    plan = make_plan(twelve_people, PEOPLE, notes=["Something to know."])
+    write_table(plan)
+    text = (plan.folder / "table1.md").read_text(encoding="utf-8")
+    assert text.startswith("# table1: smollm2_135m, protocol corrected, 12 people")
+    assert "**Own-answers floors**" in text and "- Something to know." in text and r"a\|b †" in text
+    blocks = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    for block in blocks:
+        assert len({line.replace(r"\|", "").count("|") for line in block}) == 1
+
+
+def test_latex_is_a_booktabs_tabular_with_escaped_text(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
+    plan = make_plan(twelve_people, PEOPLE)
+    write_table(plan)
+    lines = (plan.folder / "table1.tex").read_text(encoding="utf-8").splitlines()
+    body = [line for line in lines if not line.startswith("%")]
+    assert body[0].startswith(r"\begin{tabular}{l") and body[-1] == r"\end{tabular}"
+    columns = len(body[0].split("}{")[1].rstrip("}"))
+    assert [line for line in body if line.endswith("rule")] == [r"\toprule", *[r"\midrule"] * 2, r"\bottomrule"]
+    cells = [line for line in body if line.endswith(r"\\") and not line.startswith(r"\multicolumn")]
+    assert len(cells) == 1 + len(twelve_people)
+    assert {line.count(" & ") + 1 for line in cells} == {columns}
+    assert any(line.startswith(r"my\_own\_method $^\dagger$ &") for line in cells)
+    assert "".join(body).isascii()
+    assert sum(line.startswith(rf"\multicolumn{{{columns}}}{{l}}") for line in body) == 2
+
+
+def test_latex_escapes() -> None:
+    assert escape_latex("a_b & 5 % #1 {x} $y$") == r"a\_b \& 5 \% \#1 \{x\} \$y\$"
+    assert escape_latex("P² †") == r"P$^2$ $^\dagger$"
+    assert escape_latex("a\\b~c^d") == r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d"
+    assert escape_latex("-0.40") == "$-$0.40"
+    assert escape_latex("Few-Shot") == "Few-Shot"
+
+
+def test_missing_and_failed_cells_are_told(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
+    for person in PEOPLE[:3]:
+        del twelve_people["pas"][person]
+    plan = make_plan(twelve_people, PEOPLE)
+    folder = plan.read()[0][0].folder
+    folder.fail("p0", RuntimeError("out of memory\nwith a second line"))
+    folder.fail("p1", RuntimeError("out of memory\nwith another second line"))
+    folder.fail("somebody_else", RuntimeError("not of this table"))
+    report = build_report(plan)
+    assert report.rows[0]["missing_cells"] == 3 and report.rows[0]["respondents"] == 9
+    notes = "\n".join(report.notes)
+    assert "Missing cells: PAS 3." in notes
+    assert "PAS: 2 failed, RuntimeError: out of memory (traceback" in notes
+    assert "second line" not in notes and "not of this table" not in notes
+    assert "Rows do not cover the same people" in notes
+    assert "9/12" in report.text
+
+
+def test_at_most_five_lines_of_failures(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
+    rows = {"pas": {}, **{key: twelve_people[key] for key in CONSTANTS}}
+    plan = make_plan(rows, PEOPLE)
+    for person in PEOPLE[:8]:
+        plan.read()[0][0].folder.fail(person, ValueError(f"reason {person} " + "long " * 60))
+    failures = [note for note in build_report(plan).notes if "fail" in note]
+    assert len(failures) == 5
+    assert failures[-1] == "… and 4 more kinds of failure in the ledger."
+    assert max(map(len, failures)) < 220
+
+
+def test_a_finished_cell_is_no_failure(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
+    plan = make_plan(twelve_people, PEOPLE)
+    plan.read()[0][0].folder.fail("p0", RuntimeError("tried once more"))  # the record of p0 is there
+    assert build_report(plan).notes == ()
+
+
+def test_mixed_code_is_told(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
+    plan = make_plan(twelve_people, PEOPLE)
+    cells = plan.read()[0]
+    for planned in cells:
+        planned.folder.write_provenance({"git_commit": "1" * 40, "git_dirty": False})
+    assert build_report(plan).notes == ()
+    cells[0].folder.write_provenance({"git_commit": "2" * 40, "git_dirty": True})
+    notes = build_report(plan).notes
+    assert notes[0] == "Cells come from 2 git commits: 1111111111, 2222222222."
+    assert "uncommitted changes" in notes[1]
+
+
+def test_people_without_composite_are_told(make_record: MakeRecord, make_plan: MakePlan, five_items: Inventory) -> None:
+    records = {"p0": make_record({6: 1}, {6: 2}, None), "p1": make_record({6: 1}, {6: 2}, 3.0)}
+    report = build_report(make_plan({"pas": records}, ("p0", "p1")), five_items)
+    assert report.rows[0]["composite"] == 3.0 and report.rows[0]["unscored"] == 1
+    assert any(note.startswith("No composite") and "PAS 1" in note for note in report.notes)
+
+
+def test_rows_of_one_method_are_told_apart_and_shards_join(
+    make_record: MakeRecord, make_plan: MakePlan, five_items: Inventory
+) -> None:
+    plan = make_plan({"pas": {"p0": make_record({6: 1}, {6: 2}, 3.0)}}, ("p0",))
+    (first,), about = plan.read()
+    first.folder.record("p1", make_record({6: 1}, {6: 2}, 5.0))
+    other = CellFolder.open(plan.runs, "pas", {}, {"method": {"name": "pas", "k": 48}, "model": None})
+    other.record("p0", make_record({6: 1}, {6: 2}, 7.0))
+    plan.add("command", [PlannedCells("pas", first.folder, ("p1",)), PlannedCells("pas", other, ("p0",))], 1, about)
+    report = build_report(plan, five_items)
+    assert [row["composite"] for row in report.rows] == [4.0, 7.0]
+    labels = [row["label"] for row in report.rows]
+    assert labels == [f"PAS [{f.path.name.rsplit('-', 1)[-1][:6]}]" for f in (first.folder, other)]
+
+
+def test_the_training_budget_is_part_of_the_name(
+    make_record: MakeRecord, make_plan: MakePlan, five_items: Inventory
+) -> None:
+    plan = make_plan({}, ("p0",))
+    folder = CellFolder.open(plan.runs, "dpo", {}, {"method": {"name": "dpo", "training": "quick"}, "model": None})
+    folder.record("p0", make_record({6: 1}, {6: 2}, 3.0))
+    plan.add("other", [PlannedCells("dpo", folder, ("p0",))], 0, plan_about("table1"))
+    report = build_report(plan, five_items)
+    assert report.rows[0]["training"] == "quick"
+    assert "DPO (quick)" in report.text
+
+
+def plan_about(experiment: str) -> dict[str, Any]:
+    return {"experiment": experiment, "model": "tiny", "protocol": "corrected", "respondents": "file", "notes": []}
+
+
+def test_nothing_planned_or_nothing_finished(tmp_path: Path, make_plan: MakePlan) -> None:
+    with pytest.raises(LedgerError, match="holds no plan: run the experiment first"):
+        make_report(Plan(tmp_path, "table1", "nowhere", "corrected"))
+    with pytest.raises(LedgerError, match="no rows"):
+        build_report(make_plan({}, ()))
+    plan = make_plan({"pas": {}, "ridge": {}}, PEOPLE)
+    text = make_report(plan).text
+    assert "0/12" in text and "Missing cells: PAS 12, Ridge on others 12" in text
+    assert (plan.folder / "table1.png").stat().st_size > 5_000
+
+
+def test_a_damaged_record_is_missing_and_left_alone(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
+    plan = make_plan(twelve_people, PEOPLE)
+    path = plan.read()[0][0].folder.path / "respondents" / "p4.json"
+    path.write_text(path.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 1'), encoding="utf-8")
+    before = path.read_bytes()
+    assert build_report(plan).rows[0]["missing_cells"] == 1
+    assert path.read_bytes() == before
+
+
+def test_truth_scores_zero_on_real_people(
+    papi: RespondentSource, inventory: Inventory, make_record: MakeRecord, make_plan: MakePlan
+) -> None:
+    people, rules = papi.people[:20], Corrected()
+    records = {}
+    for person in people:
+        truth = rules.truth(inventory, person)
+        traits = trait_scores_of(inventory, truth, rules.keyed)
+        scores = aligned_scores(inventory, truth, truth)
+        records[person.id] = make_record(truth, truth, 0.0, scores=scores, traits=traits, person_traits=traits)
+    row = build_report(make_plan({"truth": records}, tuple(p.id for p in people)), inventory).rows[0]
+    truths = [rules.truth(inventory, person) for person in people]
+    strangers = [aligned_scores(inventory, i, j)["composite"] for i in truths for j in truths if i is not j]
+    assert row["composite"] == 0 and row["trait_correlation"] == pytest.approx(1)
+    assert row["specificity"] == pytest.approx(sum(s for s in strangers if s is not None) / (20 * 19))

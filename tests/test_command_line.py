@@ -1,0 +1,286 @@
+"""`palign-bench` as a user types it: tables, sweeps, resumption, and one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from subprocess import CompletedProcess
+from typing import Any
+
+import pandas as pd
+import pytest
+import yaml
+
+from palign_bench import cli, job
+from palign_bench.configuration import options
+from palign_bench.ledger import CellFolder
+from tests.command import COST_COLUMNS, SCORE_COLUMNS, cells, run, save_many_headed, settings, table
+from tests.test_tracking import RunRead
+
+METHODS = ("floors", "vanilla", "few_shot", "pas")
+FLOORS = 11
+
+
+class Ran:
+    """A command that ran to its end."""
+
+    def __init__(self, folder: Path, arguments: list[str]):
+        self.folder, self.runs, self.arguments = folder, folder / "runs", arguments
+        self.result: CompletedProcess[str] = run(*arguments, folder=folder)
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_many_headed(tmp_path_factory.mktemp("many-headed") / "tiny24")
+
+
+@pytest.fixture(scope="module")
+def table1(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Ran:
+    """The whole command on two people, tracked by Weights & Biases offline."""
+    folder = tmp_path_factory.mktemp("table1")
+    choice = ["experiment=table1", f"method={','.join(METHODS)}"]
+    ran = Ran(folder, [*choice, *settings(model, folder / "runs", tracking="wandb")])
+    assert ran.result.returncode == 0, ran.result.stderr
+    return ran
+
+
+def test_table1_has_every_row_and_column(table1: Ran) -> None:
+    frame = table(table1.runs)
+    assert list(frame.columns[: len(SCORE_COLUMNS + COST_COLUMNS)]) == SCORE_COLUMNS + COST_COLUMNS
+    assert len(frame) == FLOORS + 3 and {"vanilla", "few_shot", "pas", "ridge", "truth"} <= set(frame["method"])
+    assert set(frame["respondents"]) == {2} and set(frame["missing_cells"]) == {0}
+    by_method = frame.set_index("method")
+    assert by_method.loc["truth", "composite"] == 0
+    constants = {f"constant_{letter}" for letter in "abcde"}
+    assert len(set(by_method.loc[sorted(constants), "composite"])) >= 4  # two may tie on two people
+    assert by_method.loc["pas", "alignment_bytes"] >= by_method.loc["few_shot", "alignment_bytes"] > 0
+
+
+def test_the_table_is_printed_and_written(table1: Ran) -> None:
+    output = table1.result.stdout
+    assert "protocol corrected" in output and "20 simulated people" in output and "tiny24" in output
+    assert "Few-Shot" in output and "Ridge on others" in output
+    (folder,) = (table1.runs / "table1").iterdir()
+    assert folder.name == "tiny24-corrected"
+    names = {path.name for path in folder.iterdir() if path.is_file()}
+    assert {f"table1.{kind}" for kind in ("csv", "json", "md", "tex", "png")} <= names
+    assert "Traceback" not in table1.result.stderr
+
+
+def test_the_ledger_says_where_numbers_come_from(table1: Ran) -> None:
+    (path,) = (table1.runs / "cells").glob("few_shot-tiny24-simulated-corrected-*")
+    folder = CellFolder(path)
+    assert len(folder.finished()) == 2
+    provenance = folder.provenance()[-1]
+    assert provenance["packages"]["torch"] and provenance["packages"]["transformers"] and provenance["cores"]
+    assert folder.identity()["seed"] == 0
+    assert yaml.safe_load((path / "config.yaml").read_text())["method"]["name"] == "few_shot"
+    assert str(table1.folder) not in (path / "identity.json").read_text()
+    assert folder.shared()["load_seconds"] > 0
+
+
+def test_the_table_is_found_in_the_offline_run(table1: Ran) -> None:
+    found = {}
+    for folder in (table1.runs / "wandb").glob("offline-run-*"):
+        read = RunRead(folder)
+        found[read.run.display_name] = read
+    tables = [read for read in found.values() if read.run.job_type == "table"]
+    assert len(tables) == 1 and {read.run.run_group for read in found.values()} == {"table1"}
+    logged = tables[0].table("table")
+    frame = pd.DataFrame(logged["data"], columns=logged["columns"])
+    expected = table(table1.runs)
+    assert list(frame["method"]) == list(expected["method"])
+    assert frame["composite"].astype(float).tolist() == pytest.approx(expected["composite"].tolist())
+    row = found["few_shot-tiny24-corrected-0"]
+    means = expected.set_index("method").loc["few_shot"]
+    assert row.summary["composite"] == pytest.approx(means["composite"])
+    assert row.summary["openness"] == pytest.approx(means["openness"])
+    assert len(row.table("people")["data"]) == 2
+    for path in (table1.runs / "wandb").rglob("*"):
+        assert not path.is_file() or b"simulated-0001" not in path.read_bytes(), path
+
+
+def test_the_same_command_again_computes_nothing_and_says_so(table1: Ran) -> None:
+    before, frame = cells(table1.runs), table(table1.runs)
+    again = run(*table1.arguments, "tracking=none", folder=table1.folder)
+    assert again.returncode == 0, again.stderr
+    assert again.stderr.count("all 2 people finished before, nothing to do") == FLOORS + 3
+    assert "Loading" not in again.stderr
+    assert cells(table1.runs) == before
+    pd.testing.assert_frame_equal(table(table1.runs), frame, check_exact=True)
+
+
+def test_report_prints_the_table_without_a_model(table1: Ran) -> None:
+    (folder,) = (table1.runs / "table1").iterdir()
+    written = (folder / "table1.csv").read_text()
+    (folder / "table1.csv").unlink()
+    told = run("report", "table1", "--runs", "runs", folder=table1.folder)
+    assert told.returncode == 0, told.stderr
+    assert (folder / "table1.csv").read_text() == written
+    assert told.stdout.split("\nWritten to ")[0] == table1.result.stdout.split("\nWritten to ")[0]
+    assert "Loading" not in told.stderr
+
+
+def test_sweeps_under_two_protocols_and_two_launchers_agree(model: Path, tmp_path: Path) -> None:
+    """One process after the other or two at once, as joblib launches them: the same tables."""
+    frames: dict[str, list[pd.DataFrame]] = {}
+    for launcher in ("basic", "joblib"):
+        runs = tmp_path / launcher
+        arguments = ["-m", "method=floors,vanilla", "protocol=corrected,as_released", f"hydra/launcher={launcher}"]
+        if launcher == "joblib":
+            arguments.append("hydra.launcher.n_jobs=2")
+        ran = run(*arguments, *settings(model, runs, people=1), folder=tmp_path)
+        assert ran.returncode == 0, ran.stderr
+        assert "protocol corrected" in ran.stdout and "protocol as_released" in ran.stdout
+        frames[launcher] = [table(runs, "run", protocol)[SCORE_COLUMNS] for protocol in ("corrected", "as_released")]
+    for one, other in zip(frames["basic"], frames["joblib"], strict=True):
+        pd.testing.assert_frame_equal(one, other, check_exact=True)
+    corrected, released = frames["basic"]
+    assert list(corrected["method"]) == list(released["method"]) and len(corrected) == FLOORS + 1
+    assert list(corrected["composite"]) != list(released["composite"])
+
+
+def test_a_mistake_in_a_launched_process_reaches_the_exit_code(tiny_folder: Path, tmp_path: Path) -> None:
+    """The tiny model has eight heads; only the process that the launcher started knows."""
+    launcher = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=1", "method=pas"]
+    ran = run(*launcher, *settings(tiny_folder, tmp_path / "runs"), folder=tmp_path)
+    assert ran.returncode == 1
+    assert "method.k=24: the model has only 8 heads" in ran.stderr and "Traceback" not in ran.stderr
+
+
+def test_help_lists_the_choices(tmp_path: Path) -> None:
+    told = run("--help", folder=tmp_path)
+    assert told.returncode == 0
+    for group in ("method", "model", "protocol", "respondents", "tracking"):
+        (line,) = [line for line in told.stdout.splitlines() if line.startswith(f"{group}: ")]
+        assert line.removeprefix(f"{group}: ").split(", ") == options(group)
+    assert not (tmp_path / "runs").exists()
+
+
+def test_cfg_shows_what_would_run(tmp_path: Path) -> None:
+    told = run("--cfg", "job", "method=pas", "method.k=3", "respondents.limit=7", folder=tmp_path)
+    assert told.returncode == 0
+    shown = yaml.safe_load(told.stdout)
+    assert (shown["method"]["k"], shown["respondents"]["limit"], shown["model"]["name"]) == (3, 7, "smollm2_135m")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_mistake_is_one_line_in_a_real_terminal_too(tmp_path: Path) -> None:
+    told = run("method=few_shot", "respondents.limt=3", folder=tmp_path)
+    assert told.returncode == 1 and told.stdout == ""
+    assert told.stderr == (
+        "palign-bench: respondents.limt is no setting (did you mean limit?); the keys of respondents are "
+        "count, download, folder, ids, limit, name, seed.\n"
+    )
+
+
+MISTAKES = {
+    "methd=floors": "methd is no setting (did you mean method?); the keys are ",
+    "method=florrs": "method=florrs does not exist; choose one of ",
+    "-m method=floors,few_sot": "method=few_sot does not exist; choose one of ",
+    "experiment=table1 method=floors,few_sot": "method=few_sot does not exist; choose one of ",
+    "experiment=table2": "experiment=table2 does not exist; choose one of table1",
+    "protocol=correct": "protocol=correct does not exist; choose one of as_released, corrected",
+    "protocol.name=correct": "protocol=correct does not exist; choose one of corrected, as_released",
+    "model=gpt5": "model=gpt5 does not exist; choose one of ",
+    "tracking=mlflow": "tracking=mlflow does not exist; choose one of none, wandb",
+    "method.kk=3 method=pas": "method.kk is no setting (did you mean k?); the keys of method are alphas, direction, k,",
+    "respondents.limit=0": "respondents.limit=0: give a whole number of at least 1, or null for all",
+    "respondents.limit=three": "respondents.limit=three: give a whole number",
+    "respondents.limit=1.5": "respondents.limit=1.5: give a whole number",
+    "respondents.ids=[nobody]": "respondents.ids: unknown nobody; ids of simulated are simulated-0001",
+    "respondents.count=-3": "respondents.count=-3: give a whole number",
+    "respondents=file respondents.path=missing.csv": "missing.csv: no such file; check respondents.path",
+    "respondents=file": "respondents.path is not set: give the CSV or JSON file",
+    "respondents=papi respondents.folder=/nowhere": "respondents.folder=/nowhere is no folder",
+    "seed=x": "seed=x: give a whole number",
+    "model.dtype=float8": "model.dtype=float8: choose auto or one of bfloat16, float32, float16",
+    "model.device=gpu": "model.device=gpu: choose auto, cpu, cuda or cuda:N",
+    "model.weights=pickle": "model.weights=pickle: choose one of package, hub, random",
+    "model.quantization=int4": "model.quantization=int4: choose one of none, nf4",
+    "model.engine=fast": "model.engine=fast: choose one of auto, shared_prefix, full_prompts",
+    "model=local": "model.name_or_path is empty: give a folder or a hub name",
+    "model.name_or_path=/no/where": "model.name_or_path=/no/where: there is no such folder",
+    "model=llama3_8b model.weights=package": "model.weights=package: model=llama3_8b comes in no package",
+    "method=pas method.k=0": "method.k=0: choose a whole number of heads, 1 or more",
+    "method=pas method.search=all": "method.search=all: choose one of grid, golden",
+    "method=floors method.rows=[constant_z]": "method.rows: unknown constant_z; choose among constant_a",
+    "method=personality_prompt method.writer=gpt": "method.writer=gpt: choose self, released or one of ",
+    "method=personality_prompt method.writer=released": "person simulated-0001 of respondents=simulated has none",
+    "runs=taken/runs": "taken",
+    "report nothing": "runs/nothing holds no table",
+}
+
+
+@pytest.mark.parametrize("typed", MISTAKES)
+def test_a_mistake_is_told_in_one_line_before_a_model_is_loaded(
+    typed: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "taken").write_text("a file where a folder should be")
+    typed_keys = {each.split("=")[0] for each in typed.split()}
+    defaults = {"method": "few_shot", "respondents": "simulated", "tracking": "none"}
+    arguments = typed.split()
+    if arguments[0] != "report":
+        arguments += [f"{key}={value}" for key, value in defaults.items() if key not in typed_keys]
+    told = in_process(arguments, tmp_path, monkeypatch, capsys)
+    assert told.startswith("palign-bench: ") and MISTAKES[typed] in told
+    assert told.count("\n") == 1, told
+    assert not list(tmp_path.glob("runs/cells/*"))
+
+
+def in_process(
+    arguments: list[str], folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> str:
+    """What a command that fails with exit code 1 says, without the seconds that a process of its own takes."""
+    monkeypatch.chdir(folder)
+    monkeypatch.setattr(sys, "argv", ["palign-bench", *arguments])
+    monkeypatch.setattr(cli, "_mistakes", [])
+    monkeypatch.setattr(cli, "_to_show", [])
+    monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
+    monkeypatch.setattr(job.loading, "load", _no_model)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    message = ended.value.code
+    told = capsys.readouterr().err
+    if isinstance(message, str):  # what Python prints, with exit code 1
+        return told + message + "\n"
+    assert message == 1
+    return told
+
+
+def _no_model(_: Any) -> Any:
+    raise AssertionError("a model was loaded")
+
+
+def test_too_many_heads_are_told_before_anyone_is_aligned(tiny_folder: Path, tmp_path: Path) -> None:
+    """Known only with the model at hand; the other rows of the command are still computed."""
+    arguments = ["-m", "method=pas,vanilla", "respondents.limit=1", *settings(tiny_folder, tmp_path / "runs")]
+    ran = run(*arguments, folder=tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr.count("method.k=24: the model has only 8 heads") == 1 and "Traceback" not in ran.stderr
+    frame = table(tmp_path / "runs", "run").set_index("method")
+    assert frame["missing_cells"].to_dict() == {"pas": 2, "vanilla": 0}
+
+
+def test_a_failed_cell_is_told_and_the_exit_code_says_so(table1: Ran, model: Path, tmp_path: Path) -> None:
+    """A portrait that cannot be read fails one person's cell; the sweep goes on, and mending it finishes the row."""
+    arguments = ["method=personality_prompt", "method.max_new_tokens=4", *settings(model, tmp_path / "runs")]
+    first = run(*arguments, folder=tmp_path)
+    assert first.returncode == 0, first.stderr
+    portraits = sorted((tmp_path / "runs" / "portraits").glob("*.json"))
+    assert len(portraits) == 2
+    kept = portraits[0].read_text()
+    portraits[0].write_text("{")
+    for path in (tmp_path / "runs").glob("cells/personality_prompt-*/respondents/*.json"):
+        path.unlink()
+    broken = run(*arguments, folder=tmp_path)
+    assert broken.returncode == 1
+    assert "1 cells are missing" in broken.stderr and str(portraits[0].name) in broken.stderr
+    assert table(tmp_path / "runs", "run")["missing_cells"].tolist() == [1]
+    errors = list((tmp_path / "runs").glob("cells/*/respondents/*.error.json"))
+    assert len(errors) == 1 and "Traceback" in json.loads(errors[0].read_text())["traceback"]
+    portraits[0].write_text(kept)
+    mended = run(*arguments, folder=tmp_path)
+    assert mended.returncode == 0 and "1 of 2 people finished before, 1 to do" in mended.stderr
+    assert not list((tmp_path / "runs").glob("cells/*/respondents/*.error.json"))

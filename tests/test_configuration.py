@@ -1,0 +1,151 @@
+"""Every option of `conf/` composes, means something, and its identity holds what can change a number and no more."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from palign_bench.cli import expand_experiment
+from palign_bench.configuration import (
+    conf_folder,
+    method_identity,
+    model_identity,
+    model_title,
+    options,
+    read_option,
+    resolve_budget,
+    resolve_model,
+)
+from palign_bench.errors import UserError
+from palign_bench.inventory import ipip_neo_300
+from palign_bench.job import check_needs, make_aligners
+from palign_bench.protocol import PROTOCOLS, Corrected
+
+METHODS = options("method")
+
+
+def composed(*overrides: str) -> dict[str, Any]:
+    with initialize_config_dir(str(conf_folder()), version_base="1.3"):
+        document = OmegaConf.to_container(compose("config", list(overrides)), resolve=True)
+    assert isinstance(document, dict)
+    return {str(key): value for key, value in document.items()}
+
+
+def test_there_are_the_options_that_the_readme_names() -> None:
+    assert {"floors", "vanilla", "few_shot", "personality_prompt", "pas", "pas_no_prompt"} <= set(METHODS)
+    assert options("protocol") == sorted(PROTOCOLS)
+    assert options("tracking") == ["none", "wandb"]
+    assert {"papi", "simulated", "auto", "file"} == set(options("respondents"))
+    assert {"smollm2_135m", "llama3_8b", "llama3_70b", "mistral_7b", "qwen3_8b", "local"} <= set(options("model"))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_every_method_composes_and_is_made(method: str) -> None:
+    settings = composed(f"method={method}")
+    assert settings["method"]["name"] == method
+    aligners = make_aligners(resolve_budget(settings["method"], {"name": "paper"}), Corrected())
+    assert aligners and (method == "floors" or list(aligners) == [method])
+    check_needs(aligners, settings["model"])
+
+
+@pytest.mark.parametrize("option", options("model"))
+def test_every_model_composes_and_has_a_title(option: str) -> None:
+    settings = resolve_model(composed(f"model={option}")["model"])
+    assert model_title(settings)
+    keys = {"name", "title", "weights", "name_or_path", "revision", "dtype", "device", "quantization", "engine"}
+    assert keys <= set(settings)
+
+
+def test_titles_say_what_is_unusual() -> None:
+    smollm2 = read_option("model", "smollm2_135m")
+    assert "Q4_1" in model_title(resolve_model(smollm2))
+    assert "Q4_1" not in model_title(resolve_model(smollm2 | {"weights": "hub"}))
+    assert "RANDOM WEIGHTS" in model_title(resolve_model(smollm2 | {"weights": "random"}))
+    assert "NF4" in model_title(resolve_model(read_option("model", "llama3_70b")))
+    assert model_title(resolve_model(read_option("model", "qwen3_8b"))) == "Qwen3-8B"
+
+
+def test_the_default_is_the_embedded_model_on_whoever_is_reachable() -> None:
+    settings = composed()
+    names = {group: settings[group]["name"] for group in ("method", "model", "respondents", "protocol", "tracking")}
+    assert names == {
+        "method": "vanilla",
+        "model": "smollm2_135m",
+        "respondents": "auto",
+        "protocol": "corrected",
+        "tracking": "wandb",
+    }
+
+
+def test_pas_without_prompt_differs_from_pas_in_that_alone() -> None:
+    pas, alone = composed("method=pas")["method"], composed("method=pas_no_prompt")["method"]
+    assert {key for key in pas if pas[key] != alone[key]} == {"name", "system_prompt"} and set(pas) == set(alone)
+    assert (pas["k"], pas["alphas"], pas["direction"]) == (24, [0, 1, 2, 4, 6, 8], "mass_mean")
+
+
+def test_places_are_no_part_of_an_identity() -> None:
+    here = composed("method=personality_prompt", "runs=/here")["method"]
+    there = composed("method=personality_prompt", "runs=/there")["method"]
+    assert here != there and method_identity(here) == method_identity(there)
+    assert method_identity(here) != method_identity(here | {"temperature": 0.7})
+
+
+def test_a_models_identity_covers_what_can_change_a_number() -> None:
+    settings = resolve_model(read_option("model", "smollm2_135m"))
+    identified = {"weights_hash": "w", "chat_template_hash": "c", "device_kind": "cpu", "dtype": "bfloat16"}
+    before = model_identity(settings, identified)
+    for key in identified:
+        assert model_identity(settings, identified | {key: "other"}) != before
+    for key in ("quantization", "engine", "weights"):
+        assert model_identity(settings | {key: "other"}, identified) != before
+    for key in ("title", "package_note", "name_or_path"):
+        assert model_identity(settings | {key: "other"}, identified) == before
+
+
+def test_an_unknown_option_names_the_choices() -> None:
+    with pytest.raises(UserError, match="protocol=none does not exist; choose one of as_released, corrected"):
+        read_option("protocol", "none")
+
+
+@pytest.mark.parametrize("name", options("experiment"))
+def test_an_experiment_sweeps_over_methods_that_exist(name: str) -> None:
+    swept = yaml.safe_load((conf_folder() / "experiment" / f"{name}.yaml").read_text())["sweep"]
+    assert set(swept["method"]) <= set(METHODS)
+    expanded = expand_experiment([f"experiment={name}", "seed=1"])
+    assert expanded[:2] == [f"experiment={name}", "seed=1"] and "--multirun" in expanded
+    assert f"method={','.join(swept['method'])}" in expanded
+
+
+def test_what_the_command_line_says_is_swept_instead() -> None:
+    expanded = expand_experiment(["experiment=table1", "method=floors", "-m"])
+    assert expanded == ["experiment=table1", "method=floors", "-m"]
+    assert expand_experiment(["method=pas"]) == ["method=pas"]
+    assert expand_experiment(["experiment=table1", "--cfg", "job"]) == ["experiment=table1", "--cfg", "job"]
+    with pytest.raises(UserError, match=r"experiment=table99 does not exist; choose one of .*table1"):
+        expand_experiment(["experiment=table99"])
+
+
+def test_conf_holds_no_key_twice_and_no_secret() -> None:
+    class Strict(yaml.SafeLoader):
+        pass
+
+    def unique(loader: yaml.SafeLoader, node: yaml.MappingNode) -> dict[Any, Any]:
+        keys = [loader.construct_object(key) for key, _ in node.value]  # type: ignore[no-untyped-call]
+        assert len(keys) == len(set(keys)), keys
+        return loader.construct_mapping(node)
+
+    Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, unique)
+    files: list[Path] = sorted(conf_folder().rglob("*.yaml"))
+    assert len(files) >= 20
+    for path in files:
+        yaml.load(path.read_text(), Strict)
+        assert "api_key" not in path.read_text() and "/home/" not in path.read_text()
+
+
+def test_the_inventory_is_packaged_with_the_code() -> None:
+    assert len(ipip_neo_300().items) == 300

@@ -1,0 +1,87 @@
+"""A real `palign-bench` killed at random moments: nothing finished is lost or done twice, and the table is the same."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from tests.command import SCORE_COLUMNS, cells, run, save_many_headed, settings, start, table
+
+PEOPLE = 3
+METHODS = "floors,vanilla,few_shot,pas_no_prompt"
+FLOOR_CELLS = PEOPLE * 11
+CELLS = FLOOR_CELLS + PEOPLE * 3
+SEED = 20
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_many_headed(tmp_path_factory.mktemp("many-headed") / "tiny24")
+
+
+def arguments(model: Path, runs: Path) -> list[str]:
+    return ["experiment=table1", f"method={METHODS}", *settings(model, runs, people=PEOPLE)]
+
+
+def wait_for_cells(process: subprocess.Popen[str], runs: Path, count: int) -> None:
+    """Until so many cells are finished; a process that ends earlier is a failure."""
+    while len(list(runs.glob("cells/*/respondents/[!.]*.json"))) < count:
+        if process.poll() is not None:
+            _, errors = process.communicate()
+            raise AssertionError(f"ended with {process.returncode} before {count} cells were finished: {errors}")
+        time.sleep(0.002)
+
+
+def test_kill_dash_nine_at_three_random_moments(model: Path, tmp_path: Path) -> None:
+    undisturbed = tmp_path / "undisturbed"
+    ran = run(*arguments(model, undisturbed), folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert len(cells(undisturbed)) == CELLS
+
+    runs = tmp_path / "disturbed"
+    generator = random.Random(SEED)
+    with_a_model = sorted(generator.sample(range(FLOOR_CELLS, CELLS - 2), 2))
+    moments = [generator.randrange(1, FLOOR_CELLS), *with_a_model]
+    finished = cells(runs)
+    for moment in moments:
+        process = start(*arguments(model, runs), folder=tmp_path)
+        wait_for_cells(process, runs, moment)
+        time.sleep(generator.random() * 0.3)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+        assert process.returncode == -signal.SIGKILL, "it had finished before it was killed: choose another seed"
+        now = cells(runs)
+        assert finished.items() <= now.items(), "a finished cell was lost or written again"
+        assert len(now) >= moment
+        finished = now
+    assert 0 < len(finished) < CELLS
+
+    last = run(*arguments(model, runs), folder=tmp_path)
+    assert last.returncode == 0, last.stderr
+    after = cells(runs)
+    assert finished.items() <= after.items() and len(after) == CELLS
+    assert "finished before" in last.stderr
+    assert not list(runs.glob("cells/*/respondents/*.damaged"))
+    names = {path.parts[1] for path in after}
+    assert names == {path.parts[1] for path in cells(undisturbed)}  # the same fingerprints
+    pd.testing.assert_frame_equal(table(runs)[SCORE_COLUMNS], table(undisturbed)[SCORE_COLUMNS], check_exact=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_ends_the_command_with_one_line(model: Path, tmp_path: Path, number: signal.Signals) -> None:
+    runs = tmp_path / "runs"
+    process = start(*arguments(model, runs), folder=tmp_path)
+    wait_for_cells(process, runs, FLOOR_CELLS + PEOPLE)
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130, errors
+    assert errors.rstrip().endswith("Interrupted. Finished people stay; the same command does the rest.")
+    assert "Traceback" not in errors
+    assert FLOOR_CELLS + PEOPLE <= len(cells(runs)) < CELLS
+    assert not list(runs.rglob("*.tmp")) and not list(runs.rglob("*.error.json"))

@@ -1,0 +1,390 @@
+"""The ledger: whole cells or none, whatever happens to process, disk or file, and exactly what is missing."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from palign_bench.errors import UserError
+from palign_bench.ledger import (
+    CellFolder,
+    LedgerError,
+    Plan,
+    PlannedCells,
+    canonical,
+    fingerprint,
+    read_json,
+    write_atomically,
+    write_json,
+)
+
+IDENTITY: dict[str, Any] = {
+    "method": {"name": "few_shot", "version": 1, "alphas": [0, 1.5]},
+    "model": {"dtype": "float32", "revision": None},
+    "seed": 0,
+}
+AWKWARD_IDS = [
+    "172481", "../../escape", "..", ".", "a/b", "a\\b", "a.error", "x.json", "x.error.json", "ümlaut 你好", "%2E",
+    "a b", "~", "-rf", "*", "con", "x" * 160, "é" * 30, "A", "a", ".hidden",
+]  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> CellFolder:
+    return CellFolder.open(tmp_path / "runs", "few_shot-tiny-simulated-corrected", {"seed": 0}, IDENTITY)
+
+
+def a_record(respondent_id: str) -> dict[str, Any]:
+    return {"respondent": respondent_id, "answers": {"9": 4, "10": 2}, "scores": {"composite": 4.25, "openness": None}}
+
+
+def leftovers(path: Path) -> list[str]:
+    """Temporary files that a failed write forgot."""
+    return [each.name for each in path.rglob("*.tmp")]
+
+
+@contextmanager
+def largest_file(size: int) -> Iterator[None]:
+    """The operating system refuses to let any file of this process grow beyond ``size`` bytes, as a full disk does."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_writing_replaces_the_whole_file(tmp_path: Path) -> None:
+    path = tmp_path / "deep" / "er" / "file.json"
+    write_json(path, {"ü": [1, None]})
+    assert read_json(path) == {"ü": [1, None]}
+    write_atomically(path, "short")
+    assert path.read_text() == "short"
+    assert [each.name for each in path.parent.iterdir()] == ["file.json"]
+
+
+def test_files_can_be_read_by_whom_the_folder_allows(tmp_path: Path) -> None:
+    """A ledger shared by a group follows the umask, as every other file does."""
+    plain = tmp_path / "plain"
+    plain.write_text("x")
+    write_atomically(tmp_path / "kept", "x")
+    assert (tmp_path / "kept").stat().st_mode == plain.stat().st_mode
+
+
+@pytest.mark.parametrize("step", ["os.fsync", "pathlib.Path.replace"])
+def test_a_failing_step_leaves_the_old_content(tmp_path: Path, step: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "file.json"
+    write_atomically(path, "old")
+
+    def full(*_: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(step, full)
+        with pytest.raises(LedgerError, match=r"cannot write .*file\.json: No space left on device\. .*runs=PATH"):
+            write_atomically(path, "new")
+        with pytest.raises(LedgerError):
+            write_atomically(tmp_path / "first.json", "new")
+    assert path.read_text() == "old"
+    assert not (tmp_path / "first.json").exists() and not leftovers(tmp_path)
+
+
+def test_a_disk_that_fills_up_midway(tmp_path: Path, folder: CellFolder) -> None:
+    folder.record("before", a_record("before"))
+    body = a_record("after") | {"texts": {str(n): "x" * 1000 for n in range(180)}}
+    with largest_file(50_000), pytest.raises(LedgerError) as caught:
+        folder.record("after", body)
+    assert "\n" not in str(caught.value) and isinstance(caught.value, UserError)
+    assert folder.finished() == {"before"} and not leftovers(tmp_path)
+    folder.record("after", body)
+    assert folder.read("after") == body
+
+
+def test_an_interruption_in_the_middle_of_a_write_leaves_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(_: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("os.fsync", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(tmp_path / "file.json", "new")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_place_that_cannot_be_a_folder(tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    with pytest.raises(LedgerError, match=r"taken.*: Not a directory|File exists"):
+        CellFolder.open(tmp_path / "taken", "name", {}, IDENTITY)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
+def test_a_read_only_folder(tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir(mode=0o500)
+    with pytest.raises(LedgerError, match="Permission denied"):
+        CellFolder.open(tmp_path / "runs", "name", {}, IDENTITY)
+
+
+def test_kill_dash_nine_in_the_middle_of_writing(tmp_path: Path) -> None:
+    """A process that rewrites one file without pause is killed ten times; the file is whole each time."""
+    path = tmp_path / "file.json"
+    code = (
+        "import sys, itertools; from pathlib import Path; from palign_bench.ledger import write_json\n"
+        "for n in itertools.count(): write_json(Path(sys.argv[1]), {'n': n, 'long': ['x' * 100] * 2000, 'end': n})"
+    )
+    for round_ in range(10):
+        path.unlink(missing_ok=True)
+        process = subprocess.Popen([sys.executable, "-c", code, str(path)])
+        deadline = time.monotonic() + 60
+        while not path.exists() and time.monotonic() < deadline:
+            time.sleep(0.002)
+        time.sleep(0.003 * round_)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        document = read_json(path)
+        assert document["n"] == document["end"] and len(document["long"]) == 2000
+
+
+def test_a_record_comes_back_as_stored(folder: CellFolder) -> None:
+    body = a_record("1") | {"log_probs": {"9": [-0.1, -2.5, -3.0, -4.0, -1e-30]}, "text": 'Option (A)"\n<|im_end|> ü'}
+    folder.record("1", body)
+    assert folder.read("1") == body
+    assert folder.read("2") is None
+    assert folder.finished() == {"1"}
+
+
+def test_a_record_that_is_no_number_is_refused(folder: CellFolder) -> None:
+    with pytest.raises(ValueError, match="JSON compliant"):
+        folder.record("1", {"score": float("nan")})
+    assert folder.finished() == set()
+
+
+def test_awkward_ids_stay_inside_the_folder_and_apart(tmp_path: Path, folder: CellFolder) -> None:
+    before = {path for path in tmp_path.rglob("*") if path.is_file()}
+    for respondent_id in AWKWARD_IDS:
+        folder.fail(respondent_id, ValueError(respondent_id))
+    assert folder.failures() == {respondent_id: f"ValueError: {respondent_id}" for respondent_id in AWKWARD_IDS}
+    assert folder.finished() == set()
+    for respondent_id in AWKWARD_IDS:
+        folder.record(respondent_id, a_record(respondent_id))
+    assert folder.finished() == set(AWKWARD_IDS) and folder.failures() == {}
+    for respondent_id in AWKWARD_IDS:
+        assert folder.read(respondent_id) == a_record(respondent_id)
+    written = {path for path in tmp_path.rglob("*") if path.is_file()} - before
+    assert {path.parent for path in written} == {folder.path / "respondents"}
+    assert len(written) == len(AWKWARD_IDS)
+
+
+@settings(max_examples=150, deadline=None)
+@given(first=st.text(min_size=1, max_size=20), second=st.text(min_size=1, max_size=20))
+def test_no_two_ids_share_a_file(tmp_path_factory: pytest.TempPathFactory, first: str, second: str) -> None:
+    try:
+        (first + second).encode()
+    except UnicodeEncodeError:  # a lone surrogate is no text that a file could hold
+        return
+    folder = CellFolder(tmp_path_factory.mktemp("ids"))
+    folder.record(first, a_record(first))
+    folder.record(second, a_record(second))
+    assert folder.finished() == {first, second}
+    assert folder.read(first) == a_record(first)
+
+
+def _truncate(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def _edit(path: Path) -> None:
+    document = json.loads(path.read_text())
+    document["record"]["scores"]["composite"] = 0.5
+    path.write_text(json.dumps(document))
+
+
+def _edit_the_sum_too(path: Path) -> None:
+    path.write_text(json.dumps({"record": {"respondent": "1"}, "sha256": "0" * 64}))
+
+
+def _empty(path: Path) -> None:
+    path.write_bytes(b"")
+
+
+def _flip_a_bit(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 0x80
+    path.write_bytes(bytes(content))
+
+
+def _other_json(path: Path) -> None:
+    path.write_text("[1, 2]")
+
+
+def _zeros(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+@pytest.mark.parametrize("damage", [_truncate, _edit, _edit_the_sum_too, _empty, _flip_a_bit, _other_json, _zeros])
+def test_a_damaged_cell_is_set_aside_and_missing(
+    folder: CellFolder, damage: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.record("1", a_record("1"))
+    folder.record("2", a_record("2"))
+    path = folder.path / "respondents" / "1.json"
+    damage(path)
+    damaged = path.read_bytes()
+    assert folder.read("1") is None
+    planned = PlannedCells("few_shot", folder, ("2", "1", "3"))
+    assert planned.missing() == ["1", "3"]
+    assert path.with_suffix(".damaged").read_bytes() == damaged and not path.exists()
+    assert "1.json was damaged or edited" in capsys.readouterr().err
+    folder.record("1", a_record("1"))
+    assert planned.missing() == ["3"]
+
+
+def test_reformatting_a_cell_is_no_damage(folder: CellFolder) -> None:
+    folder.record("1", a_record("1"))
+    path = folder.path / "respondents" / "1.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=4, sort_keys=True))
+    assert folder.finished() == {"1"}
+
+
+def test_a_failure_is_told_until_the_cell_is_finished(folder: CellFolder) -> None:
+    try:
+        raise RuntimeError("out of luck")
+    except RuntimeError as error:
+        folder.fail("1", error)
+    assert folder.failures() == {"1": "RuntimeError: out of luck"}
+    stored = read_json(folder.path / "respondents" / "1.error.json")
+    assert "Traceback" in stored["traceback"] and 'raise RuntimeError("out of luck")' in stored["traceback"]
+    assert PlannedCells("few_shot", folder, ("1",)).missing() == ["1"]
+    folder.record("1", a_record("1"))
+    assert folder.failures() == {} and folder.finished() == {"1"}
+
+
+def test_a_kill_between_record_and_forgetting_the_failure(folder: CellFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.fail("1", ValueError("x"))
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", lambda *_, **__: None)
+        folder.record("1", a_record("1"))
+    assert (folder.path / "respondents" / "1.error.json").exists()
+    assert folder.finished() == {"1"} and folder.failures() == {}
+
+
+def changed(document: Any) -> Iterator[Any]:
+    """Every document that differs from this one in one leaf."""
+    if isinstance(document, dict):
+        for key, value in document.items():
+            for other in changed(value):
+                yield document | {key: other}
+            yield {k: v for k, v in document.items() if k != key}
+            yield {(f"{k}_" if k == key else k): v for k, v in document.items()}
+    elif isinstance(document, list):
+        yield document[::-1]
+        yield document[:-1]
+    elif isinstance(document, str):
+        yield document + " "
+    else:
+        yield 1 if document is None else None
+        yield 17
+
+
+def test_fingerprint_changes_with_anything_and_not_with_order() -> None:
+    others = [fingerprint(each) for each in changed(IDENTITY)]
+    assert len(others) > 15
+    assert len({fingerprint(IDENTITY), *others}) == 1 + len({canonical(each) for each in changed(IDENTITY)})
+    reordered = dict(reversed(IDENTITY.items()))
+    assert fingerprint(reordered) == fingerprint(IDENTITY)
+    assert len(fingerprint(IDENTITY)) == 12 and int(fingerprint(IDENTITY), 16) >= 0
+
+
+def test_fingerprint_is_a_hash_of_plain_json() -> None:
+    """From `sha256sum` of {"a":{"ü":"x"},"b":[1,2.5,null,true]}: a change here orphans all cells on users' disks."""
+    assert fingerprint({"b": [1, 2.5, None, True], "a": {"ü": "x"}}) == "55f2191f7fd5"
+
+
+def test_folders_of_different_identities_differ_and_keep_their_settings(tmp_path: Path) -> None:
+    one = CellFolder.open(tmp_path, "name", {"runs": "a"}, IDENTITY)
+    same = CellFolder.open(tmp_path, "name", {"runs": "b"}, IDENTITY)
+    other = CellFolder.open(tmp_path, "name", {"runs": "a"}, IDENTITY | {"seed": 1})
+    assert one == same != other
+    assert one.path.name == f"name-{fingerprint(IDENTITY)}" and one.path.parent == tmp_path / "cells"
+    assert one.identity() == IDENTITY and other.identity()["seed"] == 1
+    assert (one.path / "config.yaml").read_text() == "runs: a\n"
+
+
+def test_provenance_grows_and_the_first_shared_cost_stays(folder: CellFolder) -> None:
+    assert folder.provenance() == [] and folder.shared() == {}
+    for commit in ("a", "b", "a"):
+        folder.write_provenance({"git_commit": commit})
+    assert folder.provenance() == [{"git_commit": "a"}, {"git_commit": "b"}]
+    folder.write_shared({"load_seconds": 1.5})
+    folder.write_shared({"load_seconds": 99.0})
+    assert folder.shared() == {"load_seconds": 1.5}
+
+
+def test_unreadable_json_names_file_and_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "identity.json"
+    for content in (b"{", b"\xff\xfe"):
+        path.write_bytes(content)
+        with pytest.raises(LedgerError, match=r"cannot read .*identity\.json: .* Delete it and run the same command"):
+            read_json(path)
+
+
+@pytest.fixture
+def planned(tmp_path: Path) -> dict[str, PlannedCells]:
+    runs = tmp_path / "runs"
+    return {
+        row: PlannedCells(row, CellFolder.open(runs, row, {}, {"row": row}), ("1", "2"))
+        for row in ("constant_a", "constant_b", "constant_c", "constant_d", "few_shot", "pas")
+    }
+
+
+def test_jobs_of_one_command_make_one_plan_in_their_order(tmp_path: Path, planned: dict[str, PlannedCells]) -> None:
+    plan = Plan(tmp_path / "runs", "table1", "tiny", "corrected")
+    with pytest.raises(LedgerError, match="holds no plan: run the experiment first"):
+        plan.read()
+    floors = [planned[f"constant_{letter}"] for letter in "abcd"]
+    plan.add("first", [planned["pas"]], order=10, about={"model": "tiny"})
+    plan.add("first", [planned["few_shot"]], order=2, about={"model": "tiny"})
+    plan.add("first", floors, order=0, about={"model": "tiny"})
+    cells, about = plan.read()
+    assert [each.row for each in cells] == [*(f"constant_{letter}" for letter in "abcd"), "few_shot", "pas"]
+    assert cells == [*floors, planned["few_shot"], planned["pas"]] and about == {"model": "tiny"}
+    assert plan.last_command() == "first"
+
+
+def test_a_later_command_replaces_the_plan(tmp_path: Path, planned: dict[str, PlannedCells]) -> None:
+    plan = Plan(tmp_path / "runs", "table1", "tiny", "corrected")
+    plan.add("first", [planned["few_shot"]], order=0, about={"n": 1})
+    plan.add("first", [planned["pas"]], order=1, about={"n": 1})
+    fewer = PlannedCells("few_shot", planned["few_shot"].folder, ("2",))
+    plan.add("second", [fewer], order=0, about={"n": 2})
+    assert plan.read() == ([fewer], {"n": 2})
+
+
+def test_plans_of_protocols_models_and_experiments_are_apart(tmp_path: Path, planned: dict[str, PlannedCells]) -> None:
+    settings_of = [("table1", "tiny", "corrected"), ("table1", "tiny", "as_released"), ("run", "tiny", "corrected")]
+    for index, (experiment, model, protocol) in enumerate(settings_of):
+        Plan(tmp_path / "runs", experiment, model, protocol).add("c", [planned["pas"]], 0, {"index": index})
+    for index, (experiment, model, protocol) in enumerate(settings_of):
+        assert Plan(tmp_path / "runs", experiment, model, protocol).read()[1] == {"index": index}
+
+
+def test_a_moved_ledger_still_reads(tmp_path: Path, planned: dict[str, PlannedCells]) -> None:
+    planned["pas"].folder.record("1", a_record("1"))
+    Plan(tmp_path / "runs", "table1", "tiny", "corrected").add("c", [planned["pas"]], 0, {})
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    (cells,), _ = Plan(tmp_path / "elsewhere", "table1", "tiny", "corrected").read()
+    assert cells.missing() == ["2"] and cells.folder.read("1") == a_record("1")

@@ -1,0 +1,374 @@
+"""The runner: what is missing is computed, what fails is recorded, and nobody's result depends on anybody else."""
+
+from __future__ import annotations
+
+import json
+import random
+import weakref
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from baselines.few_shot import FewShot, Vanilla
+from baselines.floors import floors
+from palign_bench import runner
+from palign_bench.alignment import Aligner, Alignment, AnswerSheet, Case
+from palign_bench.backbone.loading import LoadedModel
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.costs import Cost
+from palign_bench.inventory import Inventory, ipip_neo_300
+from palign_bench.ledger import CellFolder
+from palign_bench.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.respondents import RespondentSource, simulate
+from palign_bench.respondents.source import make_source
+from palign_bench.runner import AnswerMemo, Cases, Experiment, LeaveOneOut, Row, derived_seed, run_row
+from palign_bench.tracking import NoTracker, Tracker
+
+
+class Watched(Tracker):
+    """Keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.told: list[tuple[str, Any]] = []
+
+    def start_row(self, config: Any, name: str, group: str, tags: Sequence[str] = ()) -> None:
+        self.told.append(("start", name))
+
+    def log_person(self, record: Any) -> None:
+        self.told.append(("person", record["respondent"]))
+
+    def finish_row(self, summary: Any) -> None:
+        self.told.append(("finish", dict(summary)))
+
+    def log_table(self, table: Any, pictures: Any, title: str) -> None: ...
+
+
+class Fragile(FewShot):
+    """Fails for the people named, and counts whom it was given."""
+
+    def __init__(self, fails_for: Sequence[str] = ()) -> None:
+        self.fails_for = list(fails_for)
+        self.given: list[str] = []
+
+    def align(self, case: Case) -> Alignment:
+        self.given.append(case.respondent_id)
+        if case.respondent_id in self.fails_for:
+            raise RuntimeError("no alignment for you")
+        return super().align(case)
+
+
+@pytest.fixture(scope="module")
+def people() -> RespondentSource:
+    return simulate(count=6, seed=3)
+
+
+@pytest.fixture(autouse=True)
+def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No answers are taken over from another test."""
+    monkeypatch.setattr(runner, "MEMO", AnswerMemo())
+
+
+class Setting:
+    """An experiment on the tiny model whose parts a test can exchange."""
+
+    def __init__(self, runs: Path, source: RespondentSource, backbone: LocalBackbone):
+        self.loads = 0
+        self.backbone = backbone
+        self.tracker = Watched()
+        self.experiment = Experiment(
+            runs=runs,
+            inventory=ipip_neo_300(),
+            protocol=Corrected(),
+            source=source,
+            people=source.people[:3],
+            model_name="tiny",
+            seed=0,
+            load_backbone=self._load,
+            provenance={"git_commit": None},
+            tracker=self.tracker,
+            group="test",
+        )
+
+    def _load(self) -> tuple[LocalBackbone, float]:
+        self.loads += 1
+        return self.backbone, 1.5
+
+    def change(self, **changes: Any) -> Setting:
+        self.experiment = replace(self.experiment, **changes)
+        return self
+
+    def run(self, aligner: Aligner, name: str = "few_shot") -> tuple[int, CellFolder]:
+        row = Row(name, aligner, {"row": name, "protocol": self.experiment.protocol.name}, {"name": name})
+        planned = self.experiment.planned(row)
+        return run_row(self.experiment, row, planned), planned.folder
+
+
+@pytest.fixture
+def setting(tmp_path: Path, people: RespondentSource, tiny_backbone: LocalBackbone) -> Setting:
+    return Setting(tmp_path / "runs", people, tiny_backbone)
+
+
+def without_costs(record: Any) -> dict[str, Any]:
+    assert record is not None
+    return {key: value for key, value in record.items() if key != "cost"}
+
+
+def test_a_record_holds_what_the_ledger_promises(setting: Setting, inventory: Inventory) -> None:
+    failed, folder = setting.run(FewShot())
+    person = setting.experiment.people[0]
+    record = folder.read(person.id)
+    assert failed == 0 and record is not None
+    assert set(record) == {
+        "respondent", "seed", "asked", "answers", "log_probs", "texts", "audit", "truth", "scores", "traits",
+        "person_traits", "alignment", "cost",
+    }  # fmt: skip
+    assert record["asked"] == list(inventory.held_out) and len(record["answers"]) == 180
+    assert record["truth"] == {str(n): person.answers[n] for n in inventory.held_out if n in person.answers}
+    for number, row in record["log_probs"].items():
+        assert np.exp(row).sum() == pytest.approx(1, abs=1e-5)
+        assert record["answers"][number] == 5 - int(np.argmax(row))
+    by_domain: dict[str, list[float]] = {}
+    for number, value in record["truth"].items():
+        by_domain.setdefault(inventory[int(number)].domain, []).append(abs(record["answers"][number] - value))
+    means = [sum(each) / len(each) for each in by_domain.values()]
+    assert record["scores"]["composite"] == pytest.approx(sum(means))
+    assert record["texts"] is None and len(record["audit"]) == 20
+    assert record["cost"]["tokens_read"] > 180 and record["cost"]["reused_answers"] is False
+    assert folder.shared()["load_seconds"] == 1.5 and folder.provenance() == [{"git_commit": None}]
+
+
+def test_generating_protocol_keeps_texts_and_needs_no_audit(setting: Setting) -> None:
+    setting.change(protocol=AsReleased(), people=setting.experiment.people[:1])
+    setting.backbone.protocol = AsReleased()
+    _, folder = setting.run(FewShot())
+    record = folder.read(setting.experiment.people[0].id)
+    assert record is not None
+    assert len(record["texts"]) == 180 and record["log_probs"] is None and record["audit"] is None
+    assert set(record["answers"]) <= set(record["texts"])
+
+
+def test_resuming_is_a_set_difference(setting: Setting) -> None:
+    everyone = setting.experiment.source.people
+    setting.change(people=everyone[:2]).run(FewShot())
+    folder = setting.run(FewShot())[1]
+    kept = {path.name: path.stat().st_mtime_ns for path in (folder.path / "respondents").iterdir()}
+    assert setting.loads == 1, "a row that is complete must not load the model"
+    aligner = Fragile()
+    chosen = (everyone[4], everyone[1], everyone[2], everyone[0])
+    failed, again = setting.change(people=chosen).run(aligner)
+    assert (failed, again) == (0, folder)
+    assert aligner.given == [everyone[4].id, everyone[2].id]
+    assert folder.finished() == {person.id for person in chosen}
+    for name, modified in kept.items():
+        assert (folder.path / "respondents" / name).stat().st_mtime_ns == modified
+
+
+def test_what_is_done_and_left_is_told(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
+    everyone = setting.experiment.source.people
+    setting.change(people=everyone[:2]).run(FewShot())
+    assert "finished before" not in capsys.readouterr().err
+    setting.change(people=everyone[:3]).run(FewShot())
+    assert "few_shot: 2 of 3 people finished before, 1 to do" in capsys.readouterr().err
+    setting.run(FewShot())
+    assert "few_shot: all 3 people finished before, nothing to do" in capsys.readouterr().err
+
+
+def test_a_failing_cell_is_recorded_and_only_it_is_retried(
+    setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, second, third = (person.id for person in setting.experiment.people)
+    failed, folder = setting.run(Fragile([second]))
+    assert failed == 1
+    assert folder.finished() == {first, third}
+    assert folder.failures() == {second: "RuntimeError: no alignment for you"}
+    assert f"person {second} failed: RuntimeError: no alignment for you" in capsys.readouterr().err
+    trace = json.loads((folder.path / "respondents" / f"{second}.error.json").read_text())["traceback"]
+    assert "raise RuntimeError" in trace
+    assert setting.tracker.told[-1] == ("finish", {"missing_cells": 1, "failed_cells": 1})
+    mended = Fragile()
+    assert setting.run(mended)[0] == 0
+    assert mended.given == [second]
+    assert folder.failures() == {} and folder.finished() == {first, second, third}
+
+
+def test_ctrl_c_ends_the_run_and_keeps_what_is_finished(setting: Setting) -> None:
+    class Interrupted(FewShot):
+        def align(self, case: Case) -> Alignment:
+            if case.respondent_id == setting.experiment.people[1].id:
+                raise KeyboardInterrupt
+            return super().align(case)
+
+    with pytest.raises(KeyboardInterrupt):
+        setting.run(Interrupted())
+    rest = Fragile()
+    _, folder = setting.run(rest)
+    assert rest.given == [person.id for person in setting.experiment.people[1:]]
+    assert folder.failures() == {}
+
+
+@pytest.mark.parametrize("protocol", [Corrected(), AsReleased()])
+def test_results_do_not_depend_on_neighbours_order_or_limit(
+    tmp_path: Path, people: RespondentSource, tiny_backbone: LocalBackbone, protocol: EvaluationProtocol
+) -> None:
+    tiny_backbone.protocol = protocol
+    person = people.people[1]
+    records = []
+    for index, chosen in enumerate([(person,), people.people[:2], people.people[2:0:-1]]):
+        runner.MEMO = AnswerMemo()
+        setting = Setting(tmp_path / str(index), people, tiny_backbone).change(people=chosen, protocol=protocol)
+        records.append(without_costs(setting.run(FewShot())[1].read(person.id)))
+    assert records[0] == records[1] == records[2]
+
+
+def test_floors_of_other_people_do_not_depend_on_the_limit(setting: Setting, people: RespondentSource) -> None:
+    person = people.people[0]
+    for row in ("item_median", "ridge", "random"):
+        aligner = floors([row], Corrected())[row]
+        _, alone = setting.change(people=(person,), runs=setting.experiment.runs / "a").run(aligner, row)
+        _, crowd = setting.change(people=people.people, runs=setting.experiment.runs / "b").run(aligner, row)
+        assert without_costs(alone.read(person.id)) == without_costs(crowd.read(person.id))
+    assert setting.loads == 0
+
+
+def test_everyone_else_is_everyone_else() -> None:
+    everyone: list[Any] = [{1: n} for n in range(5)]
+    for left_out in range(5):
+        others = LeaveOneOut(everyone, left_out)
+        expected = everyone[:left_out] + everyone[left_out + 1 :]
+        assert len(others) == 4 and list(others) == expected
+        assert all(mine is theirs for mine, theirs in zip(others, expected, strict=True))
+        assert [others[i] for i in range(-4, 0)] == expected
+        assert others[1:3] == expected[1:3] and others[::-1] == expected[::-1]
+        for outside in (4, -5):
+            with pytest.raises(IndexError):
+                others[outside]
+    assert list(LeaveOneOut(everyone[:1], 0)) == []
+
+
+@pytest.mark.parametrize("protocol", [Corrected(), AsReleased()])
+def test_a_case_tells_what_was_asked_for_and_no_more(
+    setting: Setting, inventory: Inventory, protocol: EvaluationProtocol
+) -> None:
+    source = setting.experiment.source
+    people = [replace(person, portrait=f"portrait of {person.id}") for person in source.people]
+    experiment = replace(
+        setting.experiment, protocol=protocol, source=make_source("file", "x", people), people=people[:1]
+    )
+    person = people[0]
+    bare = Cases(experiment).case(person, frozenset({"prompt"}))
+    assert (bare.others, bare.truth, bare.portrait) == (None, None, None)
+    assert set(bare.known) <= set(inventory.known) and bare.known == protocol.known(inventory, person)
+    if protocol.name == "corrected":
+        assert not set(bare.selection) & set(inventory.held_out)
+    case = Cases(experiment).case(person, frozenset({"people", "truth", "portrait"}))
+    assert case.portrait == f"portrait of {person.id}"
+    assert case.truth == {n: person.answers[n] for n in inventory.held_out if n in person.answers}
+    assert case.others is not None and len(case.others) == len(people) - 1  # of the whole source, not of the selection
+    whole = [{**protocol.known(inventory, each), **protocol.truth(inventory, each)} for each in people]
+    assert list(case.others) == whole[1:] and whole[0] not in case.others
+
+
+def test_derived_seeds_depend_on_seed_and_person_alone() -> None:
+    ids = [f"p{n}" for n in range(1000)]
+    seeds = {i: derived_seed(0, i) for i in ids}
+    assert seeds == {i: derived_seed(0, i) for i in random.Random(0).sample(ids, len(ids))}
+    assert len({*seeds.values(), *(derived_seed(1, i) for i in ids)}) == 2000
+    assert all(0 <= seed < 2**63 for seed in seeds.values())
+    # From `printf 0:p1 | sha256sum`: every process and machine derives the same.
+    assert derived_seed(0, "p1") == 0xFC7902413132B41D >> 1
+
+
+def test_every_generator_starts_from_the_persons_seed(setting: Setting) -> None:
+    """Whatever a method draws from: it does not depend on who came before."""
+    drawn: dict[str, list[Any]] = {}
+
+    class Drawing(Aligner):
+        needs_backbone = False
+
+        def align(self, case: Case) -> Alignment:
+            draws = (random.random(), np.random.rand(), torch.rand(1).item())
+            drawn.setdefault(case.respondent_id, []).append(draws)
+            return Alignment(answers={})
+
+    source = setting.experiment.source
+    setting.run(Drawing(), "drawing")
+    setting.change(people=source.people[:3][::-1], runs=setting.experiment.runs / "again").run(Drawing(), "drawing")
+    assert all(first == second for first, second in drawn.values())
+    assert len({draws[0] for draws in drawn.values()}) == 3
+
+
+def test_an_answer_taken_over_is_charged_all_the_same(setting: Setting) -> None:
+    _, folder = setting.run(Vanilla(), "vanilla")
+    records: list[Any] = [folder.read(person.id) for person in setting.experiment.people]
+    assert [record["cost"]["reused_answers"] for record in records] == [False, True, True]
+    assert len({record["cost"]["answer_seconds"] for record in records}) == 1
+    assert len({record["cost"]["tokens_read"] for record in records}) == 1 and records[1]["cost"]["tokens_read"] > 0
+    assert records[0]["answers"] == records[1]["answers"] and records[0]["log_probs"] == records[2]["log_probs"]
+    assert records[0]["cost"]["answer_seconds"] > 0
+
+
+@pytest.fixture
+def memo() -> AnswerMemo:
+    return AnswerMemo()
+
+
+SHEET = AnswerSheet(asked=(9,), answers={9: 4})
+
+
+def test_only_prompts_are_taken_over(memo: AnswerMemo, tiny_backbone: LocalBackbone) -> None:
+    key = memo.key(tiny_backbone, Alignment(system_prompt="x"))
+    assert key is not None
+    memo.put(tiny_backbone, key, SHEET, Cost(), 0.0)
+    assert memo.get(tiny_backbone, key) is not None
+    assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment(system_prompt="y"))) is None
+    assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment())) is None
+    tiny_backbone.protocol = AsReleased()
+    assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment(system_prompt="x"))) is None
+    for alignment in (
+        Alignment(system_prompt="x", head_shifts=torch.zeros(2, 64)),
+        Alignment(system_prompt="x", adapter={}, adapter_kind="lora"),
+    ):
+        assert memo.key(tiny_backbone, alignment) is None
+
+
+def test_a_later_model_takes_nothing_over_from_an_unloaded_one(memo: AnswerMemo, tiny: LoadedModel) -> None:
+    """Python gives a new object the address of a deleted one, so an address is no identity."""
+    for _ in range(20):
+        backbone = LocalBackbone(tiny, Corrected())
+        key = memo.key(backbone, Alignment())
+        assert memo.get(backbone, key) is None
+        memo.put(backbone, key, SHEET, Cost(), 0.0)
+        unloaded = weakref.ref(backbone)
+        del backbone
+        assert unloaded() is None, "what the memo keeps must not keep a model in memory"
+
+
+def test_a_record_holds_nothing_of_another_person_and_no_demography(setting: Setting) -> None:
+    people = setting.experiment.people
+    setting.run(FewShot())
+    setting.run(floors(["ridge"], Corrected())["ridge"], "ridge")
+    texts = [path.read_text() for path in setting.experiment.runs.rglob("*.json")]
+    assert len(texts) >= 6
+    for path in setting.experiment.runs.rglob("respondents/*.json"):
+        others = [person.id for person in people if person.id != path.stem]
+        assert not [other for other in others if other in path.read_text()]
+    for text in texts:
+        assert not [word for word in ('"age"', '"sex"', '"country"', '"timestamp"', "female") if word in text.lower()]
+
+
+def test_the_tracker_hears_of_everyone_who_is_finished(setting: Setting) -> None:
+    ids = [person.id for person in setting.experiment.people]
+    setting.change(people=setting.experiment.people[:1]).run(FewShot())
+    setting.change(people=setting.experiment.source.people[:3]).run(FewShot())
+    people = [told for kind, told in setting.tracker.told if kind == "person"]
+    assert people == [ids[0], *ids]  # a second command's run is whole by itself
+    assert setting.tracker.told[0] == ("start", "few_shot-tiny-corrected-0")
+
+
+def test_no_tracker_is_needed(setting: Setting) -> None:
+    assert setting.change(tracker=NoTracker()).run(Vanilla(), "vanilla")[0] == 0
