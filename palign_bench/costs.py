@@ -141,6 +141,7 @@ def measure() -> Iterator[Cost]:
             _keep_peaks(mark)
         else:
             mark.start()
+        _return_freed_memory()  # pages that an earlier phase freed are not this one's
         _reset(mark)
         _open.append(cost)
     _synchronize()
