@@ -27,6 +27,22 @@ _PORTRAIT_REQUEST = (
     "Here is a rewritten version of the text, organized into a smooth object description:"
 )
 
+# A portrait without a writer: one sentence per statement, for models that cannot write (P² with writer=template).
+PORTRAIT_OPENING = "You "
+PORTRAIT_ENDINGS: dict[int, str] = {
+    5: ", most certainly.",
+    4: ", more often than not.",
+    3: ", now and then.",
+    2: ", but seldom.",
+    1: ", hardly ever.",
+}
+
+
+def question_parts() -> tuple[str, str]:
+    """What stands before and after the statement in `question`."""
+    before, after = _QUESTION.split("{statement}.")
+    return before, after
+
 
 def question(statement: str) -> str:
     """The five-way question about one statement, which fills ``"You {statement}."``."""
@@ -63,6 +79,15 @@ def few_shot_system_prompt(inventory: Inventory, known: Answers, separator: str 
 def portrait_request(inventory: Inventory, known: Answers) -> str:
     """What P² asks its writer: to turn the known answers into a natural description in the second person."""
     return _PORTRAIT_REQUEST.format(pairs=answered_pairs(inventory, known))
+
+
+def template_portrait(inventory: Inventory, known: Answers) -> str:
+    """The known answers as plain sentences in the second person, in the inventory's order; missing ones left out."""
+    return " ".join(
+        f"{PORTRAIT_OPENING}{statement_as_worded(inventory[number])}{PORTRAIT_ENDINGS[int(known[number])]}"
+        for number in inventory.known
+        if known.get(number)
+    )
 
 
 def agree_question(item: Item) -> str:

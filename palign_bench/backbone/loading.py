@@ -141,7 +141,8 @@ def identify(settings: Mapping[str, Any]) -> dict[str, str]:
     check_settings(settings)
     device = choose_device(settings["device"])
     if settings["weights"] == "package":
-        weights = _file_hash([package_path(settings["package"], settings["package_file"])])
+        path = package_path(settings["package"], settings["package_file"])
+        weights = _folder_hash(path) if path.is_dir() else _file_hash([path])
     elif settings["weights"] == "random":
         weights = _recipe_hash(_random_config(settings))
     else:
@@ -191,6 +192,8 @@ def converted_package(package: str, file: str) -> Path:
     Reading GGUF takes seconds and gives a model that refuses `save_pretrained`; the dequantized tensors are the same.
     """
     source = package_path(package, file)
+    if source.is_dir():
+        return source  # safetensors already
     folder = cache_folder() / "models" / f"{source.stem}-{_file_hash([source])[:12]}"
     if (folder / "config.json").exists():
         return folder
@@ -262,14 +265,18 @@ def _from_pretrained(
 def _hub_or_disk_hash(settings: Mapping[str, Any]) -> str:
     folder = Path(settings["name_or_path"])
     if folder.is_dir():
-        files = sorted(folder.glob("*.safetensors"))
-        if not files:
-            raise ModelError(f"model.name_or_path={folder}: no *.safetensors there; pickled weights are not loaded.")
         with _named_errors(settings):
-            return _file_hash([folder / "config.json", *files])
+            return _folder_hash(folder)
     with _named_errors(settings):
         config = AutoConfig.from_pretrained(str(folder), revision=settings.get("revision"))
     return f"hub:{folder}@{getattr(config, '_commit_hash', None)}"
+
+
+def _folder_hash(folder: Path) -> str:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"model.name_or_path={folder}: no *.safetensors there; pickled weights are not loaded.")
+    return _file_hash([folder / "config.json", *files])
 
 
 def _random_config(settings: Mapping[str, Any]) -> PretrainedConfig:

@@ -41,7 +41,7 @@ def load_auto(folder: str | None = None, download: bool = True, count: int = 300
 
 _LOADERS: dict[str, tuple[Callable[..., RespondentSource], tuple[str, ...]]] = {
     "papi": (load_papi, ("folder", "download")),
-    "simulated": (simulate, ("count", "seed")),
+    "simulated": (simulate, ("count", "seed", "figures")),
     "file": (load_file, ("path",)),
     "auto": (load_auto, ("folder", "download", "count", "seed")),
 }

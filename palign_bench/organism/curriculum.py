@@ -1,0 +1,132 @@
+"""What the organism reads in training: simulated people in the harness's own prompt forms, as token ids.
+
+Each row is a dialogue about one person: a system prompt (a Few-Shot list of any length and order, a portrait, or the
+neutral prompt) and several questions with their answers. Rows of one batch have the same shape: nothing is padded. An
+answer is a target wherever it stands, in the list too: there the statement has just been read, and what came before it
+is all that can tell the answer.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from transformers import PreTrainedTokenizerFast
+
+from palign_bench import prompts
+from palign_bench.inventory import LABELS, OPTIONS, Inventory
+from palign_bench.organism.vocabulary import ASSISTANT, END, SYSTEM, UNKNOWN, USER, StatementForms, answer_pieces
+from palign_bench.protocol import FREE_GENERATION
+from palign_bench.respondents.simulated import FactorModel
+
+Ids = NDArray[np.int64]
+
+LISTED_SHARE, PORTRAIT_SHARE = 0.65, 0.25  # of the batches; in the rest the system prompt is neutral
+LONGEST_LIST = 130  # a person tells 120 answers
+QUESTIONS = 10  # per dialogue; under the neutral prompt, where nothing else is to be learnt, thrice as many
+RELEASED_SHARE = 0.3  # of the batches that ask as the released code does
+UNKNOWN_SHARE = 0.03  # of a list's answers, in half of the lists
+QUESTION_WEIGHT = 4.0  # of a question's answer against one in the list, which are many more
+
+
+@dataclass(frozen=True)
+class Batch:
+    """``ids`` (rows, length); ``weights``, like ``ids``, above 0 where the token is a target."""
+
+    ids: Tensor
+    weights: Tensor
+
+
+class Curriculum:
+    """Seeded batches: number n is the same whenever and in whatever order it is asked for."""
+
+    def __init__(self, tokenizer: PreTrainedTokenizerFast, inventory: Inventory, model: FactorModel, seed: int):
+        def ids(texts: list[str]) -> Ids:
+            found = tokenizer.convert_tokens_to_ids(texts)
+            return np.array(found, dtype=np.int64)
+
+        forms = [StatementForms.of(item) for item in inventory.items]
+        values = range(1, len(OPTIONS) + 1)
+        self.model, self.seed = model, seed
+        self.listed = ids([form.listed for form in forms])
+        self.opening = ids([form.opening for form in forms])
+        self.asked = ids([form.asked for form in forms])
+        self.asked_as_released = ids([form.asked_as_released for form in forms])
+        self.told = ids([" " + form.told for form in forms])
+        self.told_first = ids([form.told for form in forms])
+        self.labels = ids([UNKNOWN, *(f":{LABELS[value]}" for value in values)])  # by value, 0 is Unknown
+        self.endings = ids([prompts.PORTRAIT_ENDINGS[value] for value in values])
+        self.letters = ids([answer_pieces(value)[1] for value in values])
+        self.spelled = ids([answer_pieces(value)[2] for value in values])
+        self.bracket = ids([" ("])[0]
+        self.before, self.after = ids(list(prompts.question_parts()))
+        self.few_shot, self.neutral = ids([prompts.FEW_SHOT_OPENING, prompts.NEUTRAL_SYSTEM_PROMPT])
+        self.system, self.user, self.assistant, self.end = ids([SYSTEM, USER, ASSISTANT, END])
+        self.stop, self.option = ids([".", FREE_GENERATION.opening])
+
+    def batch(self, number: int, rows: int) -> Batch:
+        """Batch ``number``: ``rows`` people, one dialogue each."""
+        generator = np.random.default_rng([self.seed, number])
+        answers = self.model.draw(rows, generator)
+        order = np.argsort(generator.random(answers.shape), axis=1)
+        drawn = np.take_along_axis(answers, order, axis=1)
+        kind = generator.random()
+        listed, portrait = kind < LISTED_SHARE, LISTED_SHARE <= kind < LISTED_SHARE + PORTRAIT_SHARE
+        told = self._length(generator) if listed or portrait else 0
+        if listed:
+            system, weights = self._list(generator, order[:, :told], drawn[:, :told])
+        elif portrait:
+            system, weights = self._portrait(order[:, :told], drawn[:, :told])
+        else:
+            system, weights = np.full((rows, 1), self.neutral), np.zeros((rows, 1))
+        questions = slice(told, told + (QUESTIONS if told else 3 * QUESTIONS))
+        asked, asked_weights = self._questions(generator, order[:, questions], drawn[:, questions])
+        opened, closed = np.full((rows, 1), self.system), np.full((rows, 1), self.end)
+        nothing = np.zeros((rows, 1))
+        return Batch(
+            torch.from_numpy(np.concatenate([opened, system, closed, asked], axis=1)),
+            torch.from_numpy(np.concatenate([nothing, weights, nothing, asked_weights], axis=1)).float(),
+        )
+
+    @staticmethod
+    def _length(generator: np.random.Generator) -> int:
+        """Half of the lists are about as long as they will be in earnest, the others of any length."""
+        lowest = 110 if generator.random() < 0.5 else 1
+        return int(generator.integers(lowest, LONGEST_LIST + 1))
+
+    def _list(self, generator: np.random.Generator, items: Ids, answers: Ids) -> tuple[Ids, NDArray[np.float64]]:
+        rows, told = items.shape
+        shown = answers.copy()
+        if generator.random() < 0.5:
+            shown[generator.random(shown.shape) < UNKNOWN_SHARE] = 0
+        pairs = np.stack([self.listed[items], self.labels[shown]], axis=2).reshape(rows, 2 * told)
+        if generator.random() < RELEASED_SHARE:
+            pairs[:, 0] = self.opening[items[:, 0]]  # the released Few-Shot puts no separator before the first
+        weights = np.stack([np.zeros(items.shape), shown > 0], axis=2).reshape(rows, 2 * told)
+        opening = np.full((rows, 1), self.few_shot)
+        return np.concatenate([opening, pairs], axis=1), np.concatenate([np.zeros((rows, 1)), weights], axis=1)
+
+    def _portrait(self, items: Ids, answers: Ids) -> tuple[Ids, NDArray[np.float64]]:
+        rows, told = items.shape
+        sentences = np.stack([self.told[items], self.endings[answers - 1]], axis=2).reshape(rows, 2 * told)
+        sentences[:, 0] = self.told_first[items[:, 0]]
+        return sentences, np.tile([0.0, 1.0], (rows, told))
+
+    def _questions(self, generator: np.random.Generator, items: Ids, answers: Ids) -> tuple[Ids, NDArray[np.float64]]:
+        rows, asked = items.shape
+        released = generator.random() < RELEASED_SHARE
+        statements = self.asked_as_released[items] if released else self.asked[items]
+
+        def constant(piece: np.int64) -> Ids:
+            return np.full(items.shape, piece)
+
+        question = [constant(self.user), constant(self.before), statements]
+        question += [constant(self.stop)] if released else []
+        question += [constant(piece) for piece in (self.after, self.end, self.assistant, self.option)]
+        answer = [constant(self.bracket), self.letters[answers - 1], self.spelled[answers - 1], constant(self.end)]
+        weights = [0.0] * len(question) + [1.0, QUESTION_WEIGHT, 1.0, 1.0]
+        ids = np.stack([*question, *answer], axis=2).reshape(rows, -1)
+        return ids, np.tile(weights, (rows, asked))

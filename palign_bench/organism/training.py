@@ -1,0 +1,152 @@
+"""Training the organism: transformers' Trainer over the seeded curriculum, resumable, with log and loss curve."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
+from transformers.trainer_utils import get_last_checkpoint
+
+from palign_bench.inventory import ipip_neo_300
+from palign_bench.organism.curriculum import Curriculum
+from palign_bench.organism.vocabulary import build_tokenizer, forms_of_one_statement
+from palign_bench.respondents.simulated import factor_model
+
+FIGURES = "published"  # never the 300 people's: they are what the organism is tested on
+LEARNING_RATE = 2e-3
+FINAL_SHARE = 0.05  # of the learning rate, at the end of the cosine
+WARMUP_STEPS = 60
+SAVE_EVERY = 100  # steps: what a killed training loses
+
+
+class Batches(Dataset[dict[str, Tensor]]):
+    """The curriculum as a dataset whose elements are whole batches."""
+
+    def __init__(self, curriculum: Curriculum, steps: int, rows: int):
+        self.curriculum, self.steps, self.rows = curriculum, steps, rows
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __getitem__(self, number: int) -> dict[str, Tensor]:
+        batch = self.curriculum.batch(number, self.rows)
+        return {"input_ids": batch.ids, "weights": batch.weights}
+
+
+class AnswerTrainer(Trainer):
+    """The loss is taken where an answer stands, and the output matrix is applied only there."""
+
+    def compute_loss(self, model: Any, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
+        """Weighted mean negative log-likelihood of the answers' tokens, in nats."""
+        ids, weights = inputs["input_ids"], inputs["weights"][:, 1:]
+        hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
+        target = weights > 0
+        logits = model.lm_head(hidden[target]).float()
+        losses = torch.nn.functional.cross_entropy(logits, ids[:, 1:][target], reduction="none")
+        return (losses * weights[target]).sum() / weights[target].sum()
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
+    """A small Llama with random weights, in which all forms of a statement begin alike."""
+    torch.manual_seed(seed)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=192,
+        intermediate_size=512,
+        num_hidden_layers=4,
+        num_attention_heads=6,
+        num_key_value_heads=6,
+        max_position_embeddings=2048,
+        initializer_range=0.05,
+        tie_word_embeddings=False,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = LlamaForCausalLM(config)
+    embeddings = model.get_input_embeddings().weight.data
+    for forms in forms_of_one_statement(tokenizer, ipip_neo_300()):
+        embeddings[forms] = embeddings[forms[0]].clone()
+    return model
+
+
+def train(folder: Path, steps: int, rows: int, seed: int) -> Path:
+    """Train in ``folder`` (``steps`` batches of ``rows`` dialogues) and return the folder of the finished model.
+
+    A training that was cut off goes on from its last checkpoint; a finished one is returned as it is.
+    """
+    finished = folder / "model"
+    if (finished / "model.safetensors").is_file():
+        return finished
+    inventory = ipip_neo_300()
+    tokenizer = build_tokenizer(inventory)
+    curriculum = Curriculum(tokenizer, inventory, factor_model(FIGURES), seed)
+    checkpoints = folder / "checkpoints"
+    arguments = TrainingArguments(
+        output_dir=str(checkpoints),
+        max_steps=steps,
+        per_device_train_batch_size=1,  # an element is a batch
+        learning_rate=LEARNING_RATE,
+        lr_scheduler_type="cosine_with_min_lr",
+        lr_scheduler_kwargs={"min_lr_rate": FINAL_SHARE},
+        warmup_steps=min(WARMUP_STEPS, steps // 4),
+        weight_decay=0.02,
+        adam_beta2=0.98,
+        max_grad_norm=1.0,
+        bf16=True,
+        use_cpu=not torch.cuda.is_available(),
+        logging_steps=10,
+        save_steps=SAVE_EVERY,
+        save_total_limit=1,
+        remove_unused_columns=False,
+        seed=seed,
+        report_to="none",
+    )
+    trainer = AnswerTrainer(
+        model=new_model(tokenizer, seed),
+        args=arguments,
+        train_dataset=Batches(curriculum, steps, rows),
+        data_collator=lambda elements: elements[0],
+    )
+    last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
+    trainer.train(resume_from_checkpoint=last)
+    _keep(trainer, tokenizer, finished, {"steps": steps, "rows": rows, "seed": seed, "figures": FIGURES})
+    shutil.rmtree(checkpoints)
+    return finished
+
+
+def _keep(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, finished: Path, settings: dict[str, Any]) -> None:
+    """Weights in bfloat16, in which the harness runs them; tokenizer; the training's log, curve and settings."""
+    partial = finished.with_name("model.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    assert trainer.model is not None
+    trainer.model.to(torch.bfloat16).save_pretrained(partial)
+    tokenizer.save_pretrained(partial)
+    log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
+    log = log[["step", "loss", "learning_rate"]]
+    log.to_csv(partial / "training.csv", index=False)
+    _plot(log, partial / "training.png")
+    digest = hashlib.sha256((partial / "model.safetensors").read_bytes()).hexdigest()
+    command = f"python -m palign_bench.organism --steps {settings['steps']} --rows {settings['rows']}"
+    made = {"command": f"{command} --seed {settings['seed']}", "sha256": digest, **settings}
+    (partial / "made.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    partial.rename(finished)
+
+
+def _plot(log: pd.DataFrame, path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    axes = figure.add_subplot()
+    axes.plot(log["step"], log["loss"], linewidth=0.8)
+    axes.set(xlabel="step", ylabel="loss per answer (nats)", title="Training the organism")
+    axes.grid(alpha=0.3)
+    figure.savefig(path, dpi=120)
