@@ -26,7 +26,7 @@ Ids = NDArray[np.int64]
 
 LISTED_SHARE, PORTRAIT_SHARE = 0.65, 0.25  # of the batches; in the rest the system prompt is neutral
 LONGEST_LIST = 130  # a person tells 120 answers
-QUESTIONS = 10  # per dialogue; under the neutral prompt, where nothing else is to be learnt, thrice as many
+QUESTIONS = 5  # per dialogue; under the neutral prompt, where nothing else is to be learnt, thrice as many
 RELEASED_SHARE = 0.3  # of the batches that ask as the released code does
 UNKNOWN_SHARE = 0.03  # of a list's answers, in half of the lists
 QUESTION_WEIGHT = 4.0  # of a question's answer against one in the list, which are many more
