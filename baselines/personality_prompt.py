@@ -25,9 +25,10 @@ PORTRAIT_VERSION = 1  # raise when the wording or sampling of portraits changes
 class PersonalityPrompt(Aligner):
     """The portrait as the whole system prompt.
 
-    ``writer``: ``self`` (the aligned model), ``released`` (the portraits that came with PAPI) or the settings of
-    another model. ``portraits``: folder in which written portraits are kept, so that one writer serves many aligned
-    models. Raises ValueError when released portraits are asked of a person without one.
+    ``writer``: ``self`` (the aligned model), ``released`` (the portraits that came with PAPI), ``template`` (a fixed
+    sentence per statement, for models that cannot write) or the settings of another model. ``portraits``: folder in
+    which written portraits are kept, so that one writer serves many aligned models. Raises ValueError when released
+    portraits are asked of a person without one.
     """
 
     def __init__(
@@ -41,7 +42,9 @@ class PersonalityPrompt(Aligner):
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
         self.folder = Path(portraits)
-        self.needs = frozenset({"prompt"}) | ({"portrait"} if writer == "released" else {"generation"})
+        needed = {"released": {"portrait"}, "template": set()}
+        asked = {"generation"} if not isinstance(writer, str) else needed.get(writer, {"generation"})
+        self.needs = frozenset({"prompt"}) | asked
 
     def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
         super().prepare(backbone, inventory)
@@ -58,6 +61,9 @@ class PersonalityPrompt(Aligner):
             if not case.portrait:
                 raise ValueError(f"person {case.respondent_id} has no released portrait; use method.writer=self")
             return Alignment(system_prompt=case.portrait, summary={"writer": "released"})
+        if self.writer == "template":
+            portrait = prompts.template_portrait(self.inventory, case.known)
+            return Alignment(system_prompt=portrait, summary={"writer": "template"})
         writer = self._writer or self.backbone
         text, charged = self._portrait(writer, prompts.portrait_request(self.inventory, case.known), case.seed)
         return Alignment(system_prompt=text, summary={"writer": writer.identity["name"], "charged_seconds": charged})

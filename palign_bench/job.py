@@ -34,7 +34,7 @@ from palign_bench.provenance import provenance
 from palign_bench.report import make_report
 from palign_bench.report.names import readable
 from palign_bench.respondents import load_respondents
-from palign_bench.runner import Experiment, Row, run_row
+from palign_bench.runner import Experiment, Row, run_row, told_items
 from palign_bench.tracking import Tracker, make_tracker
 
 transformers_logging.disable_progress_bar()  # ours are per person; a bar per weight file would drown them
@@ -74,7 +74,9 @@ def run(settings: Settings, command: str) -> int:
         provenance=provenance(),
         tracker=_tracker(settings["tracking"], runs),
         group=settings["name"],
+        known_answers=settings["known_answers"],
     )
+    told_items(experiment.inventory, experiment.known_answers, experiment.seed)  # refuses before anything is loaded
     rows = [_row(name, aligner, settings, identified, experiment) for name, aligner in aligners.items()]
     planned = [experiment.planned(row) for row in rows]
     about = {
@@ -122,9 +124,10 @@ def make_aligners(method: Mapping[str, Any], protocol: EvaluationProtocol) -> di
     if method["name"] == "floors":
         extra["protocol"] = protocol
     writer = settings.get("writer")
-    if writer is not None and writer not in ("self", "released"):
+    if writer is not None and writer not in ("self", "released", "template"):
         if writer not in options("model"):
-            raise UserError(f"method.writer={writer}: choose self, released or one of {', '.join(options('model'))}.")
+            choices = ", ".join(("self", "released", "template", *options("model")))
+            raise UserError(f"method.writer={writer}: choose one of {choices}.")
         settings["writer"] = resolve_model(read_option("model", writer))
     try:
         made = instantiate(settings, **extra, _convert_="all")
@@ -196,6 +199,8 @@ def _row(name: str, aligner: Aligner, settings: Settings, model: Settings | None
         "inventory": experiment.inventory.name,
         "seed": experiment.seed,
     }
+    if experiment.known_answers is not None:
+        identity["known_answers"] = experiment.known_answers
     return Row(name, aligner, identity, {k: v for k, v in settings.items() if k != "sweep"})
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,6 +19,7 @@ from tqdm import tqdm
 from palign_bench.alignment import Aligner, Alignment, AnswerSheet, Case
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs import Cost, bare_memory_mib, measure
+from palign_bench.errors import UserError
 from palign_bench.inventory import Answers, Inventory, Respondent
 from palign_bench.ledger import CellFolder, PlannedCells, Record
 from palign_bench.protocol import EvaluationProtocol, audit_items
@@ -53,6 +55,7 @@ class Experiment:
     provenance: Mapping[str, Any]
     tracker: Tracker
     group: str
+    known_answers: int | None = None  # how many of them a method is told; None: all
 
     def planned(self, row: Row) -> PlannedCells:
         """The row's cell folder and the people asked for."""
@@ -87,15 +90,19 @@ class Cases:
         self.experiment = experiment
         self._position = {person.id: i for i, person in enumerate(experiment.source.people)}
         self._everyone: list[Answers] | None = None
+        self._told = told_items(experiment.inventory, experiment.known_answers, experiment.seed)
 
     def case(self, person: Respondent, needs: frozenset[str]) -> Case:
         """What an aligner with these needs is told about the person."""
         inventory, protocol = self.experiment.inventory, self.experiment.protocol
         held_out = {n: person.answers[n] for n in inventory.held_out if n in person.answers}
+        known = protocol.known(inventory, person)
+        selection = protocol.selection(inventory, person, self.experiment.seed)
+        untold = frozenset(known) - self._told
         return Case(
             respondent_id=person.id,
-            known=protocol.known(inventory, person),
-            selection=protocol.selection(inventory, person, self.experiment.seed),
+            known={n: value for n, value in known.items() if n not in untold},
+            selection={n: value for n, value in selection.items() if n not in untold},
             seed=derived_seed(self.experiment.seed, person.id),
             others=LeaveOneOut(self._all_answers(), self._position[person.id]) if "people" in needs else None,
             truth=held_out if "truth" in needs else None,
@@ -140,6 +147,30 @@ class AnswerMemo:
 
 
 MEMO = AnswerMemo()
+
+
+def told_items(inventory: Inventory, count: int | None, seed: int) -> frozenset[int]:
+    """The known items of which a method is told the answers: the same for everyone, nested, spread over the domains.
+
+    Five are one of each domain, thirty one of each facet. Raises UserError for a count that the inventory lacks.
+    """
+    known = sorted(inventory.known)
+    if count is None:
+        return frozenset(known)
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(known):
+        raise UserError(f"known_answers={count}: choose a whole number from 1 to {len(known)}, or null for all.")
+    generator = random.Random(f"known-answers-{seed}")
+    generator.shuffle(known)
+    of_facet: Counter[str] = Counter()
+    of_domain: Counter[tuple[int, str]] = Counter()
+    ranks: dict[int, tuple[int, int]] = {}
+    for number in known:
+        item = inventory[number]
+        turn = of_facet[item.facet]
+        ranks[number] = (turn, of_domain[turn, item.domain])
+        of_facet[item.facet] += 1
+        of_domain[turn, item.domain] += 1
+    return frozenset(sorted(known, key=ranks.__getitem__)[:count])
 
 
 def derived_seed(seed: int, respondent_id: str) -> int:

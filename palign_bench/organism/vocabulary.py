@@ -7,6 +7,7 @@ learn to read.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import cast
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -107,6 +108,6 @@ def build_tokenizer(inventory: Inventory) -> PreTrainedTokenizerFast:
 def forms_of_one_statement(tokenizer: PreTrainedTokenizerFast, inventory: Inventory) -> list[list[int]]:
     """Per item, the token ids of all its forms: they start training with one embedding, since they mean one thing."""
     return [
-        sorted({tokenizer.convert_tokens_to_ids(form) for form in StatementForms.of(item).all})
+        sorted(set(cast(list[int], tokenizer.convert_tokens_to_ids(list(StatementForms.of(item).all)))))
         for item in inventory.items
     ]

@@ -25,10 +25,13 @@ def make_report(plan: Plan) -> MadeReport:
     Raises LedgerError when nothing is planned there.
     """
     from palign_bench.report.figures import draw_figure  # pandas and matplotlib take seconds to import
+    from palign_bench.report.learning_curve import draw_learning_curve
     from palign_bench.report.tables import write_table
 
     report = write_table(plan)
     experiment = report.about["experiment"]
     pictures = draw_figure(report, plan.folder / experiment)
+    if len(set(report.frame["known_answers"].dropna())) > 1:
+        pictures += draw_learning_curve(report, plan.folder / f"{experiment}_curve")
     files = ", ".join([*(f"{experiment}.{kind}" for kind in ("csv", "json", "md", "tex")), *(p.name for p in pictures)])
     return MadeReport(report, pictures, f"{report.text}\nWritten to {plan.folder}: {files}\n")

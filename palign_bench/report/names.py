@@ -32,6 +32,7 @@ _READABLE: dict[str, str] = {
     "vanilla": "Vanilla",
     "few_shot": "Few-Shot",
     "personality_prompt": "P²",
+    "personality_prompt_template": "P², template",
     "pas": "PAS",
     "pas_no_prompt": "PAS, no prompt",
     "dpo": "DPO",

@@ -86,13 +86,30 @@ def read_rows(plan: Plan) -> tuple[list[Row], Record]:
 
 
 def row_labels(rows: Iterable[Row]) -> list[str]:
-    """A readable name per row; rows of one method with different settings also carry their fingerprint."""
+    """A readable name per row; rows of one method also carry the settings that tell them apart, or a fingerprint."""
     rows = list(rows)
-    often = Counter(row.key for row in rows)
-    return [
-        readable(row.key) + (f" [{row.folder.path.name.rsplit('-', 1)[-1][:6]}]" if often[row.key] > 1 else "")
-        for row in rows
-    ]
+    labels = []
+    for row in rows:
+        namesakes = [_settings(other) for other in rows if other.key == row.key]
+        own = _settings(row)
+        differing = sorted(key for key in own if any(each.get(key) != own[key] for each in namesakes))
+        told = ", ".join(f"{key}={own[key]}" for key in differing)
+        if len(namesakes) > 1 and namesakes.count(own) > 1:
+            told = row.folder.path.name.rsplit("-", 1)[-1][:6]
+        labels.append(readable(row.key) + (f" [{told}]" if told else ""))
+    return labels
+
+
+def known_answers(row: Row) -> int | None:
+    """How many of the known answers the row's method was told; None: all of them."""
+    count = row.folder.identity().get("known_answers")
+    return int(count) if count is not None else None
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    """What a reader calls the row's settings: the method's own, the seed, how many answers it was told."""
+    identity = row.folder.identity()
+    return dict(identity["method"]) | {key: identity[key] for key in ("seed", "known_answers") if key in identity}
 
 
 def as_option(value: float) -> int:

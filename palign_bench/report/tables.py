@@ -14,7 +14,7 @@ from palign_bench.ledger import Plan, write_atomically, write_json
 from palign_bench.report import measures, render
 from palign_bench.report.names import OTHER_PEOPLE_FLOORS, OWN_ANSWERS_FLOORS
 from palign_bench.report.paper import PaperSetting, matching_setting
-from palign_bench.report.rows import Row, ledger_notes, read_rows, row_labels
+from palign_bench.report.rows import Row, known_answers, ledger_notes, read_rows, row_labels
 from palign_bench.statistics import bootstrap_interval, mean
 
 COLUMNS: tuple[str, ...] = (
@@ -43,6 +43,7 @@ COLUMNS: tuple[str, ...] = (
 EXTRA_COLUMNS: tuple[str, ...] = (
     "label",
     "training",
+    "known_answers",
     "unscored",
     "audit_agreement",
     "beats_best_constant",
@@ -62,6 +63,7 @@ _WHOLE_COLUMNS: tuple[str, ...] = (
     "respondents",
     "missing_cells",
     "unscored",
+    "known_answers",
     "trained_parameters",
     "alignment_bytes",
     "tokens_read",
@@ -122,6 +124,7 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
                 "model": about["model"],
                 "label": label,
                 "training": _training(row),
+                "known_answers": known_answers(row),
                 "cells": row.folder.path.name,
                 "paper_composite": paper.composite(row.key) if paper else None,
                 "specificity": measures.specificity(inventory, row, truths),

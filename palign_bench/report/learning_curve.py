@@ -1,0 +1,57 @@
+"""How methods do with the number of known answers that they were told: composite against answers, a line a method."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from palign_bench.inventory import ipip_neo_300
+from palign_bench.report.figures import save_figure
+from palign_bench.report.names import readable
+from palign_bench.report.render import setting_line
+from palign_bench.report.tables import Report
+
+_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")  # Okabe and Ito
+_MARKERS = "osD^vPX"
+
+
+def draw_learning_curve(report: Report, base: Path) -> list[Path]:
+    """Write ``<base>.png`` and ``<base>.pdf``; return their paths. A row that was told everything stands at the end."""
+    figure = Figure(figsize=(7.5, 4.6), layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    ticks: set[int] = set()
+    for number, (method, rows) in enumerate(learning_curves(report).items()):
+        counts = sorted(rows)
+        ticks |= set(counts)
+        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        scores = [rows[count]["composite"] for count in counts]
+        axes.plot(counts, scores, f"-{marker}", color=colour, markersize=5, linewidth=1.4, label=readable(method))
+        if all(rows[count]["composite_low"] is not None for count in counts):
+            low, high = ([rows[count][f"composite_{end}"] for count in counts] for end in ("low", "high"))
+            axes.fill_between(counts, low, high, color=colour, alpha=0.15, linewidth=0)
+    axes.set_xscale("log")
+    axes.set_xticks(sorted(ticks), [str(tick) for tick in sorted(ticks)])
+    axes.minorticks_off()
+    axes.set_xlabel("known answers that the method was told")
+    axes.set_ylabel("composite aligned score (lower is better)")
+    axes.set_title(setting_line(report), fontsize=9, loc="left", wrap=True)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(color="#EEEEEE")
+    axes.legend(frameon=False, fontsize=8.5)
+    return save_figure(figure, base)
+
+
+def learning_curves(report: Report) -> dict[str, dict[int, Mapping[str, Any]]]:
+    """By method, the table's rows by how many known answers they were told; methods of a single count left out."""
+    everything = len(ipip_neo_300().known)
+    curves: dict[str, dict[int, Mapping[str, Any]]] = {}
+    for row in report.rows:
+        if row["composite"] is not None:
+            told = everything if row["known_answers"] is None else row["known_answers"]
+            curves.setdefault(row["method"], {})[told] = row
+    return {method: rows for method, rows in curves.items() if len(rows) > 1}
