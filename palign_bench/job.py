@@ -5,10 +5,11 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from inspect import signature
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from transformers.utils import logging as transformers_logging
 
@@ -117,12 +118,10 @@ def quantized(method: Settings, model: Settings) -> tuple[Settings, Settings]:
 def make_aligners(method: Mapping[str, Any], protocol: EvaluationProtocol) -> dict[str, Aligner]:
     """The method's aligner under its name, or the several that its target makes (floors).
 
-    Raises UserError for a setting that the method refuses.
+    A target with a parameter ``protocol`` is given it: it answers in the protocol's orientation itself. Raises
+    UserError for a setting that the method refuses.
     """
     settings = {key: value for key, value in method.items() if key not in ("name", "quantization")}
-    extra: dict[str, Any] = {}
-    if method["name"] == "floors":
-        extra["protocol"] = protocol
     writer = settings.get("writer")
     if writer is not None and writer not in ("self", "released", "template"):
         if writer not in options("model"):
@@ -130,6 +129,8 @@ def make_aligners(method: Mapping[str, Any], protocol: EvaluationProtocol) -> di
             raise UserError(f"method.writer={writer}: choose one of {choices}.")
         settings["writer"] = resolve_model(read_option("model", writer))
     try:
+        asked_for = signature(get_object(settings["_target_"])).parameters
+        extra = {"protocol": protocol} if "protocol" in asked_for else {}
         made = instantiate(settings, **extra, _convert_="all")
     except Exception as error:  # Hydra wraps whatever the constructor raised
         cause = error.__cause__ or error

@@ -18,6 +18,7 @@ from palign_bench.report.names import (
     CHECK_GROUP,
     CONSTANTS,
     GROUPS,
+    KNOWN_TRUTH_GROUP,
     METHODS_GROUP,
     OTHER_PEOPLE_FLOORS,
     OWN_ANSWERS_FLOORS,
@@ -36,6 +37,7 @@ _STYLES: dict[str, tuple[str, str]] = {
     PEOPLE_METHODS_GROUP: ("#56B4E9", "^"),
     OWN_GROUP: ("#D55E00", "s"),
     PEOPLE_GROUP: ("#009E73", "D"),
+    KNOWN_TRUTH_GROUP: ("#CC79A7", "*"),
     CHECK_GROUP: ("#555555", "X"),
 }
 _REFERENCES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (

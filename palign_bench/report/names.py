@@ -8,18 +8,28 @@ CONSTANTS: tuple[str, ...] = tuple(f"constant_{option.letter.lower()}" for optio
 OWN_ANSWERS_FLOORS: tuple[str, ...] = (*CONSTANTS, "random", "domain_mean", "facet_mean")
 OTHER_PEOPLE_FLOORS: tuple[str, ...] = ("item_median", "ridge")
 CHECKS: tuple[str, ...] = ("truth",)
+# What is best for people drawn from a model, computed with that very model: no floor to beat on anyone else.
+KNOWN_TRUTH: tuple[str, ...] = ("ceiling", "factor_posterior")
 
 # Methods that learn from the other people: to be held against the other-people floors, not against the other methods.
 PEOPLE_METHODS: tuple[str, ...] = ("readout_people",)
 
-METHODS_GROUP, PEOPLE_METHODS_GROUP, OWN_GROUP, PEOPLE_GROUP, CHECK_GROUP = (
+METHODS_GROUP, PEOPLE_METHODS_GROUP, OWN_GROUP, PEOPLE_GROUP, KNOWN_TRUTH_GROUP, CHECK_GROUP = (
     "Methods",
     "Methods that learn from others' answers",
     "Own-answers floors",
     "Other-people floors",
+    "Known truth",
     "Check",
 )
-GROUPS: tuple[str, ...] = (METHODS_GROUP, PEOPLE_METHODS_GROUP, OWN_GROUP, PEOPLE_GROUP, CHECK_GROUP)
+GROUPS: tuple[str, ...] = (
+    METHODS_GROUP,
+    PEOPLE_METHODS_GROUP,
+    OWN_GROUP,
+    PEOPLE_GROUP,
+    KNOWN_TRUTH_GROUP,
+    CHECK_GROUP,
+)
 
 _READABLE: dict[str, str] = {
     **{f"constant_{option.letter.lower()}": f"Always {option.letter}" for option in OPTIONS},
@@ -28,6 +38,8 @@ _READABLE: dict[str, str] = {
     "facet_mean": "Own facet mean",
     "item_median": "Item median of others",
     "ridge": "Ridge on others",
+    "ceiling": "Factor-model posterior (ceiling on simulated people)",
+    "factor_posterior": "Factor-model posterior, items alike",
     "truth": "Own true answers",
     "vanilla": "Vanilla",
     "few_shot": "Few-Shot",
@@ -63,4 +75,6 @@ def group_of(row: str) -> str:
         return PEOPLE_GROUP
     if row in PEOPLE_METHODS:
         return PEOPLE_METHODS_GROUP
+    if row in KNOWN_TRUTH:
+        return KNOWN_TRUTH_GROUP
     return CHECK_GROUP if row in CHECKS else METHODS_GROUP

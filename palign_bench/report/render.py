@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from palign_bench.inventory import DOMAINS
-from palign_bench.report.names import GROUPS, METHODS_GROUP, PEOPLE_METHODS_GROUP, group_of, readable
+from palign_bench.report.names import GROUPS, KNOWN_TRUTH, METHODS_GROUP, PEOPLE_METHODS_GROUP, group_of, readable
 from palign_bench.report.paper import PAPER_PEOPLE, matching_setting, nearest_setting
 from palign_bench.statistics import FEWEST_FOR_AN_INTERVAL
 
@@ -160,6 +160,12 @@ def legends(report: Report) -> list[str]:
             if names
         ]
         lines.append(f"Δ: paired difference, row minus best floor ({'; '.join(named)}); below 0 is better.")
+    if any(row["method"] in KNOWN_TRUTH for row in report.rows):
+        lines.append(
+            "Known truth: what the factor model that draws simulated people predicts from the known answers; on people "
+            "drawn from it no method can expect a lower composite, on others it is one more predictor. Items "
+            "alike: without the differences that the model invents between items of one facet and sign."
+        )
     if report.paper is not None:
         lines.append(
             f"paper: its tables 1 and 6, {report.paper.title}, {PAPER_PEOPLE} people; this table has {report.people}."

@@ -18,9 +18,15 @@ from palign_bench.report.figures import compose_figure, draw_figure
 from palign_bench.report.names import CONSTANTS
 from palign_bench.report.tables import Report, build_report
 
-FLOORS = (*CONSTANTS, "random", "domain_mean", "facet_mean", "item_median", "ridge", "truth")
+FLOORS = (*CONSTANTS, "random", "domain_mean", "facet_mean", "item_median", "ridge", "ceiling", "truth")
 METHODS = ("vanilla", "few_shot", "personality_prompt", "pas", "pas_no_prompt", "dpo", "ppo", "rloo", "lora", "qlora")
-MORE = ("full_finetuning", "prompt_tuning", "few_shot_readout", "a_method_with_a_very_long_name_of_its_own_indeed")
+MORE = (
+    "full_finetuning",
+    "prompt_tuning",
+    "readout_people",
+    "few_shot_readout",
+    "a_method_with_a_very_long_name_of_its_own_indeed",
+)
 
 MakeReport = Callable[..., Report]
 
@@ -66,11 +72,11 @@ def assert_legible(figure: Figure) -> None:
 
 @pytest.mark.parametrize("people", [1, 3, 40])
 @pytest.mark.parametrize("best", [1.5, 3.8, 6.0])
-def test_25_rows_are_legible(make_scored: MakeReport, people: int, best: float) -> None:
+def test_27_rows_are_legible(make_scored: MakeReport, people: int, best: float) -> None:
     generator = random.Random(people)
     composites = {key: generator.uniform(best, 11) for key in (*METHODS, *MORE, *FLOORS)}
     report = make_scored(composites, people, model_title="A model with a long name " * 5)
-    assert len(report.rows) == 25
+    assert len(report.rows) == 27
     assert_legible(compose_figure(report))
 
 

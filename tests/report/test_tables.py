@@ -14,7 +14,7 @@ from palign_bench.inventory import VALUE_OF_LETTER, Inventory, ipip_neo_300
 from palign_bench.ledger import CellFolder, LedgerError, Plan, PlannedCells
 from palign_bench.protocol import Corrected
 from palign_bench.report import make_report
-from palign_bench.report.names import CONSTANTS
+from palign_bench.report.names import CONSTANTS, KNOWN_TRUTH_GROUP
 from palign_bench.report.render import TERMINAL_WIDTH, escape_latex
 from palign_bench.report.tables import COLUMNS, EXTRA_COLUMNS, build_report, write_table
 from palign_bench.respondents.source import RespondentSource
@@ -331,3 +331,15 @@ def test_truth_scores_zero_on_real_people(
     strangers = [aligned_scores(inventory, i, j)["composite"] for i in truths for j in truths if i is not j]
     assert row["composite"] == 0 and row["trait_correlation"] == pytest.approx(1)
     assert row["specificity"] == pytest.approx(sum(s for s in strangers if s is not None) / (20 * 19))
+
+
+def test_the_ceiling_is_known_truth_and_no_floor(make_record: MakeRecord, make_plan: MakePlan) -> None:
+    scores = {"vanilla": 3.0, "ceiling": 1.0, "facet_mean": 2.0, "ridge": 1.5}
+    rows = {key: {person: make_record({6: 3}, {6: 3}, score) for person in PEOPLE} for key, score in scores.items()}
+    report = build_report(make_plan(rows, PEOPLE))
+    vanilla, ceiling, *_ = report.rows
+    assert (vanilla["best_own_floor"], vanilla["best_people_floor"]) == ("facet_mean", "ridge")
+    assert ceiling["difference_to_best_people_floor"] == pytest.approx(-0.5)
+    lines = report.text.splitlines()
+    assert lines[lines.index(KNOWN_TRUTH_GROUP) + 1].startswith("Factor-model posterior")
+    assert any(line.startswith("Known truth: what the factor model") for line in lines)

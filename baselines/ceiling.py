@@ -1,0 +1,87 @@
+"""The row ``ceiling``: the posterior of the factor model that draws simulated people, given a person's known answers.
+
+On people simulated from the same figures no method can expect a lower score; on others it is that model's own guess.
+The differences between items of one facet and sign are the model's invention: they mislead where people were not drawn
+from it, so ``items=alike`` leaves them out (the row ``factor_posterior``). On the 300 people of PAPI either is a guess
+with hindsight, for the measured figures are theirs. No statement is read, and no other person of the source is used.
+Every held-out item is answered with the median option of the posterior predictive distribution
+(`palign_bench/respondents/posterior.py`): what minimises the expected absolute error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from palign_bench.alignment import Aligner, Alignment, Backbone, Case
+from palign_bench.inventory import DOMAINS, Answers, Inventory
+from palign_bench.protocol import EvaluationProtocol
+from palign_bench.respondents.posterior import FactorPosterior, expected_error, median_option, with_items_alike
+from palign_bench.respondents.simulated import FactorModel, factor_model
+
+FIGURES: dict[str, Callable[[], FactorModel]] = {
+    "measured": factor_model
+}  # where the model's means and spreads are from
+
+
+class Ceiling(Aligner):
+    """Answers as the factor model expects of a person with these known answers.
+
+    ``figures``: the calibration of the model, a key of `FIGURES`. ``items``: own (each item's own loadings and
+    thresholds) or alike (see `with_items_alike`). ``sweeps``, ``burn_in``: of the Gibbs sampler.
+    """
+
+    needs_backbone = False
+    cohort = 50  # people at once; more are no faster
+
+    def __init__(self, figures: str, items: str, sweeps: int, burn_in: int, protocol: EvaluationProtocol):
+        if figures not in FIGURES:
+            raise ValueError(f"method.figures={figures}: choose one of {', '.join(FIGURES)}")
+        if items not in ("own", "alike"):
+            raise ValueError(f"method.items={items}: choose own or alike")
+        for key, value, lowest in (("sweeps", sweeps, 1), ("burn_in", burn_in, 0)):
+            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+                raise ValueError(f"method.{key}={value}: give a whole number of at least {lowest}")
+        model = FIGURES[figures]()
+        self.model = model if items == "own" else with_items_alike(model)
+        self.sweeps, self.burn_in = sweeps, burn_in
+        self.protocol = protocol
+
+    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
+        """Raises ValueError for an inventory that the model is not of."""
+        super().prepare(backbone, inventory)
+        if inventory.items != self.model.inventory.items:
+            raise ValueError(f"the factor model is of {self.model.inventory.name}, not of {inventory.name}")
+        self.posterior = FactorPosterior(self.model, inventory.known, inventory.held_out, self.sweeps, self.burn_in)
+
+    def align(self, case: Case) -> Alignment:
+        return self.align_many([case])[0]
+
+    def align_many(self, cases: Sequence[Case]) -> list[Alignment]:
+        known = np.array([self._literal(case.known) for case in cases])
+        probabilities = self.posterior.predict(known, [case.seed for case in cases])
+        answers = median_option(probabilities)
+        return [
+            Alignment(
+                answers=self.protocol.orient(
+                    self.inventory, dict(zip(self.inventory.held_out, options.tolist(), strict=True))
+                ),
+                summary={"expected_composite": self._composite(errors)},
+            )
+            for options, errors in zip(answers, expected_error(probabilities, answers), strict=True)
+        ]
+
+    def _literal(self, known: Answers) -> list[int]:
+        """Literal answers to the known items, in their order; 0 where missing."""
+        literal = []
+        for number in self.inventory.known:
+            value = known.get(number, 0)
+            keyed = self.protocol.keyed(self.inventory, number, value)
+            literal.append(int(self.inventory.keyed(number, keyed)) if value else 0)
+        return literal
+
+    def _composite(self, errors: np.ndarray) -> float:
+        """The composite that the model itself expects of its answers: expected errors, mean per domain, summed."""
+        domains = np.array([item.domain for item in self.inventory.select(self.inventory.held_out)])
+        return float(sum(errors[domains == domain].mean() for domain in DOMAINS))

@@ -1,0 +1,167 @@
+"""The row ``ceiling`` on the runner's own path: ahead of the floors, in the protocol's orientation."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from baselines.ceiling import Ceiling
+from palign_bench.alignment import Aligner, Case
+from palign_bench.configuration import read_option
+from palign_bench.errors import UserError
+from palign_bench.inventory import Inventory, Respondent
+from palign_bench.job import make_aligners
+from palign_bench.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.respondents import RespondentSource
+from palign_bench.runner import Experiment, Row, run_row
+from palign_bench.tracking import NoTracker
+
+PEOPLE = 60
+QUICK = {"sweeps": 60, "burn_in": 20}
+
+
+def made(method: str, protocol: EvaluationProtocol, **settings: Any) -> dict[str, Aligner]:
+    """The method's aligners as a command makes them."""
+    return make_aligners(read_option("method", method) | settings, protocol)
+
+
+def made_alike() -> dict[str, Aligner]:
+    """The row ``factor_posterior``; the settings that its YAML takes over from ``ceiling`` are spelt out."""
+    settings = read_option("method", "ceiling") | read_option("method", "factor_posterior") | QUICK
+    return make_aligners({key: value for key, value in settings.items() if key != "defaults"}, Corrected())
+
+
+def run(folder: Path, source: RespondentSource, aligners: dict[str, Aligner], inventory: Inventory) -> dict[str, Any]:
+    """The records of the first people, by row, from a run that loads no backbone."""
+
+    def no_backbone() -> Any:
+        raise AssertionError("nobody needs a backbone here")
+
+    experiment = Experiment(
+        runs=folder,
+        inventory=inventory,
+        protocol=Corrected(),
+        source=source,
+        people=source.people[:PEOPLE],
+        model_name="none",
+        seed=0,
+        load_backbone=no_backbone,
+        provenance={},
+        tracker=NoTracker(),
+        group="test",
+    )
+    records = {}
+    for name, aligner in aligners.items():
+        row = Row(name, aligner, {"method": {"name": name}}, {})
+        planned = experiment.planned(row)
+        assert run_row(experiment, row, planned) == 0
+        records[name] = [planned.folder.read(person.id) for person in experiment.people]
+    return records
+
+
+@pytest.fixture(scope="module")
+def records(
+    tmp_path_factory: pytest.TempPathFactory, simulated: RespondentSource, inventory: Inventory
+) -> dict[str, Any]:
+    aligners = made("ceiling", Corrected(), **QUICK) | made_alike()
+    aligners |= made("floors", Corrected(), rows=["facet_mean", "item_median", "ridge"])
+    return run(tmp_path_factory.mktemp("runs"), simulated, aligners, inventory)
+
+
+def composites(records: list[Any]) -> np.ndarray:
+    return np.array([record["scores"]["composite"] for record in records])
+
+
+@pytest.mark.parametrize("floor", ["facet_mean", "item_median", "ridge"])
+def test_on_people_of_the_model_it_is_ahead_of_every_floor(records: dict[str, Any], floor: str) -> None:
+    """Ridge has learned from 299 others; even so the difference is beyond four standard errors."""
+    difference = composites(records["ceiling"]) - composites(records[floor])
+    assert difference.mean() < -4 * difference.std() / np.sqrt(PEOPLE)
+    assert difference.mean() < -0.1
+
+
+def test_items_alike_lose_on_people_of_the_model(records: dict[str, Any]) -> None:
+    difference = composites(records["ceiling"]) - composites(records["factor_posterior"])
+    assert difference.mean() < -4 * difference.std() / np.sqrt(PEOPLE)
+    assert difference.mean() < -0.1
+
+
+def test_items_alike_win_on_real_people(tmp_path: Path, papi: RespondentSource, inventory: Inventory) -> None:
+    """Ahead of the own facet mean too, which the model's invented items are not."""
+    aligners = made("ceiling", Corrected(), **QUICK) | made_alike()
+    aligners |= made("floors", Corrected(), rows=["facet_mean"])
+    found = run(tmp_path, papi, aligners, inventory)
+    alike = composites(found["factor_posterior"])
+    for row in ("ceiling", "facet_mean"):
+        difference = alike - composites(found[row])
+        assert difference.mean() < -4 * difference.std() / np.sqrt(PEOPLE), row
+
+
+def test_the_record_tells_the_composite_that_the_model_expected(records: dict[str, Any]) -> None:
+    expected = np.array([record["alignment"]["summary"]["expected_composite"] for record in records["ceiling"]])
+    difference = composites(records["ceiling"]) - expected
+    assert abs(difference.mean()) < 3.5 * difference.std() / np.sqrt(PEOPLE)
+    assert np.corrcoef(expected, composites(records["ceiling"]))[0, 1] > 0.3
+
+
+def case(protocol: EvaluationProtocol, inventory: Inventory, person: Respondent, seed: int) -> Case:
+    return Case(person.id, protocol.known(inventory, person), {}, seed)
+
+
+def prepared(protocol: EvaluationProtocol, inventory: Inventory) -> Ceiling:
+    aligner = made("ceiling", protocol, **QUICK)["ceiling"]
+    assert isinstance(aligner, Ceiling)
+    aligner.prepare(None, inventory)
+    return aligner
+
+
+def test_as_released_it_is_told_and_answers_stored_answers(simulated: RespondentSource, inventory: Inventory) -> None:
+    """The same person, also with answers missing, under both protocols: the same literal answers, keyed in one."""
+    person = simulated.people[0]
+    gaps = replace(person, answers={n: value for n, value in person.answers.items() if n % 7})
+    literal, stored = prepared(Corrected(), inventory), prepared(AsReleased(), inventory)
+    for each in (person, gaps):
+        answers = literal.align(case(Corrected(), inventory, each, 5)).answers
+        keyed = stored.align(case(AsReleased(), inventory, each, 5)).answers
+        assert answers is not None and keyed is not None
+        assert {n: inventory.keyed(n, value) for n, value in answers.items()} == keyed
+        assert set(answers) == set(inventory.held_out) and set(answers.values()) <= {1, 2, 3, 4, 5}
+    assert 0 in case(AsReleased(), inventory, gaps, 5).known.values()
+    assert answers != keyed
+
+
+def test_a_cohort_is_aligned_as_each_alone(simulated: RespondentSource, inventory: Inventory) -> None:
+    aligner = prepared(Corrected(), inventory)
+    cases = [case(Corrected(), inventory, person, seed) for seed, person in enumerate(simulated.people[:4])]
+    assert aligner.align_many(cases) == [aligner.align(each) for each in cases]
+    assert aligner.align(replace(cases[0], seed=9)) != aligner.align(cases[0])
+
+
+def test_someone_who_answered_nothing_is_answered_alike_whoever_it_is(inventory: Inventory) -> None:
+    alignment = prepared(Corrected(), inventory).align(Case("nobody", {}, {}, 0))
+    stored = prepared(AsReleased(), inventory).align(Case("nobody", dict.fromkeys(inventory.known, 0), {}, 0))
+    assert alignment.answers is not None and stored.answers is not None
+    assert {n: inventory.keyed(n, value) for n, value in alignment.answers.items()} == stored.answers
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"figures": "guessed"}, "method.figures=guessed: choose one of measured"),
+        ({"items": "all"}, "method.items=all: choose own or alike"),
+        ({"sweeps": 0}, "method.sweeps=0: give a whole number of at least 1"),
+        ({"burn_in": 1.5}, "method.burn_in=1.5: give a whole number of at least 0"),
+    ],
+)
+def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        made("ceiling", Corrected(), **settings)
+
+
+def test_another_inventory_is_refused(inventory: Inventory) -> None:
+    with pytest.raises(ValueError, match="the factor model is of ipip_neo_300, not of short"):
+        prepared(Corrected(), Inventory("short", inventory.items[:10], inventory.known))
