@@ -1,50 +1,42 @@
 """The row ``ceiling``: the posterior of the factor model that draws simulated people, given a person's known answers.
 
 On people simulated from the same figures no method can expect a lower score; on others it is that model's own guess.
-The differences between items of one facet and sign are the model's invention: they mislead where people were not drawn
-from it, so ``items=alike`` leaves them out (the row ``factor_posterior``). On the 300 people of PAPI either is a guess
-with hindsight, for the measured figures are theirs. No statement is read, and no other person of the source is used.
-Every held-out item is answered with the median option of the posterior predictive distribution
+The measured figures invent differences between items of one facet and sign, which misleads where people were not drawn
+from them; the published ones do not. No statement is read, and no other person of the source is used. Every held-out
+item is answered with the median option of the posterior predictive distribution
 (`palign_bench/respondents/posterior.py`): what minimises the expected absolute error.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from palign_bench.alignment import Aligner, Alignment, Backbone, Case
 from palign_bench.inventory import DOMAINS, Answers, Inventory
 from palign_bench.protocol import EvaluationProtocol
-from palign_bench.respondents.posterior import FactorPosterior, expected_error, median_option, with_items_alike
-from palign_bench.respondents.simulated import FactorModel, factor_model
-
-FIGURES: dict[str, Callable[[], FactorModel]] = {
-    "measured": factor_model
-}  # where the model's means and spreads are from
+from palign_bench.respondents.figures import FIGURES
+from palign_bench.respondents.posterior import FactorPosterior, expected_error, median_option
+from palign_bench.respondents.simulated import factor_model
 
 
 class Ceiling(Aligner):
     """Answers as the factor model expects of a person with these known answers.
 
-    ``figures``: the calibration of the model, a key of `FIGURES`. ``items``: own (each item's own loadings and
-    thresholds) or alike (see `with_items_alike`). ``sweeps``, ``burn_in``: of the Gibbs sampler.
+    ``figures``: the model's, a key of `FIGURES`. ``sweeps``, ``burn_in``: of the Gibbs sampler.
     """
 
     needs_backbone = False
     cohort = 50  # people at once; more are no faster
 
-    def __init__(self, figures: str, items: str, sweeps: int, burn_in: int, protocol: EvaluationProtocol):
+    def __init__(self, figures: str, sweeps: int, burn_in: int, protocol: EvaluationProtocol):
         if figures not in FIGURES:
             raise ValueError(f"method.figures={figures}: choose one of {', '.join(FIGURES)}")
-        if items not in ("own", "alike"):
-            raise ValueError(f"method.items={items}: choose own or alike")
         for key, value, lowest in (("sweeps", sweeps, 1), ("burn_in", burn_in, 0)):
             if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
                 raise ValueError(f"method.{key}={value}: give a whole number of at least {lowest}")
-        model = FIGURES[figures]()
-        self.model = model if items == "own" else with_items_alike(model)
+        self.model = factor_model(figures)
         self.sweeps, self.burn_in = sweeps, burn_in
         self.protocol = protocol
 

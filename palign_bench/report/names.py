@@ -9,7 +9,7 @@ OWN_ANSWERS_FLOORS: tuple[str, ...] = (*CONSTANTS, "random", "domain_mean", "fac
 OTHER_PEOPLE_FLOORS: tuple[str, ...] = ("item_median", "ridge")
 CHECKS: tuple[str, ...] = ("truth",)
 # What is best for people drawn from a model, computed with that very model: no floor to beat on anyone else.
-KNOWN_TRUTH: tuple[str, ...] = ("ceiling", "factor_posterior")
+KNOWN_TRUTH: tuple[str, ...] = ("ceiling",)
 
 # Methods that learn from the other people: to be held against the other-people floors, not against the other methods.
 PEOPLE_METHODS: tuple[str, ...] = ("readout_people",)
@@ -38,8 +38,7 @@ _READABLE: dict[str, str] = {
     "facet_mean": "Own facet mean",
     "item_median": "Item median of others",
     "ridge": "Ridge on others",
-    "ceiling": "Factor-model posterior (ceiling on simulated people)",
-    "factor_posterior": "Factor-model posterior, items alike",
+    "ceiling": "Factor-model posterior",
     "truth": "Own true answers",
     "vanilla": "Vanilla",
     "few_shot": "Few-Shot",

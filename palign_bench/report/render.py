@@ -163,8 +163,7 @@ def legends(report: Report) -> list[str]:
     if any(row["method"] in KNOWN_TRUTH for row in report.rows):
         lines.append(
             "Known truth: what the factor model that draws simulated people predicts from the known answers; on people "
-            "drawn from it no method can expect a lower composite, on others it is one more predictor. Items "
-            "alike: without the differences that the model invents between items of one facet and sign."
+            "drawn from it no method can expect a lower composite, on others it is one more predictor."
         )
     if report.paper is not None:
         lines.append(

@@ -20,7 +20,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -157,27 +156,6 @@ class _Items:
         mirrored, lowest, highest = _lower_tails(low, high)
         drawn = quantile(np.clip(lowest + uniform * (highest - lowest), _SMALLEST, 1 - 2**-53))
         return mean + self.rest * np.clip(np.where(mirrored, -drawn, drawn), low, high)
-
-
-def with_items_alike(model: FactorModel) -> FactorModel:
-    """The model for someone who knows of an item no more than its facet and sign: items of one kind become the same.
-
-    Their loadings are averaged. So are their thresholds; by how much those lie apart is integrated out, which for one
-    person's answers amounts to as much more variance that an item shares with nothing (y is scaled back to 1).
-    """
-    kinds = [(item.facet, item.sign) for item in model.inventory.items]
-    members = {kind: [row for row, each in enumerate(kinds) if each == kind] for kind in kinds}
-    loadings = np.array([model.item_loadings[members[kind]].mean(axis=0) for kind in kinds])
-    thresholds = np.array([model.thresholds[members[kind]].mean(axis=0) for kind in kinds])
-    apart = (model.thresholds - thresholds).mean(axis=1)
-    variance = float((apart**2).sum()) / (len(kinds) - len(members))
-    scale = 1 / math.sqrt(1 + variance)
-    return replace(
-        model,
-        item_loadings=scale * loadings,
-        thresholds=scale * thresholds,
-        acquiescence=scale * model.acquiescence,
-    )
 
 
 def median_option(probabilities: Array) -> NDArray[np.int64]:

@@ -64,7 +64,7 @@ class Bench:
         """A prepared aligner; of the floors (one YAML, many aligners) the ridge, which uses other people."""
         method, model = self._resolved(name)
         made = make_aligners(method, Corrected())
-        aligner = made.get(name) or made["ridge"]
+        aligner = made.get(name) or made.get("ridge") or made["facet_mean"]
         backbone = self._backbone(model) if aligner.needs_backbone else None
         seed_everything(0)
         aligner.prepare(backbone, self.inventory)
@@ -74,7 +74,8 @@ class Bench:
         """What the runner would tell the aligner about the person."""
         everyone = tuple(person if p.id == person.id else p for p in self.source.people)
         source = replace(self.source, people=everyone)
-        cases = Cases(SimpleNamespace(inventory=self.inventory, protocol=Corrected(), source=source, seed=seed))
+        told = {"inventory": self.inventory, "protocol": Corrected(), "source": source, "known_answers": None}
+        cases = Cases(SimpleNamespace(**told, seed=seed))
         return cases.case(replace(person, portrait="You are kind."), aligner.needs)
 
     def align(self, aligner: Aligner, person: Respondent, seed: int = 0) -> Alignment:

@@ -17,7 +17,6 @@ from palign_bench.respondents.posterior import (
     expected_error,
     median_option,
     quantile,
-    with_items_alike,
 )
 from palign_bench.respondents.simulated import FactorModel, factor_model, simulate
 
@@ -137,27 +136,6 @@ def test_the_expected_composite_comes_true(people: Predicted) -> None:
     difference = found - people.composites(expected_error(people.probabilities, answers))
     assert abs(difference.mean()) < 3.5 * difference.std() / np.sqrt(len(difference))
     assert found.mean() < 1.8
-
-
-def test_items_alike_share_loadings_and_have_their_thresholds_spread_integrated_out(model: FactorModel) -> None:
-    """Against thresholds drawn apart: what share answers above each of them, in one facet and sign."""
-    alike = with_items_alike(model)
-    kinds = [(item.facet, item.sign) for item in model.inventory.items]
-    rows = [row for row, kind in enumerate(kinds) if kind == ("E1", -1)]
-    assert len(rows) > 1
-    assert (alike.item_loadings[rows] == alike.item_loadings[rows[0]]).all()
-    assert (alike.thresholds[rows] == alike.thresholds[rows[0]]).all()
-    centre = {kind: model.thresholds[[k == kind for k in kinds]].mean(axis=0) for kind in set(kinds)}
-    apart = np.array([(t - centre[kind]).mean() for t, kind in zip(model.thresholds, kinds, strict=True)])
-    spread = np.sqrt((apart**2).sum() / (300 - len(centre)))
-    assert 0.2 < spread < 0.6
-    generator = np.random.default_rng(0)
-    latent = generator.standard_normal(400_000) - spread * generator.standard_normal(400_000)
-    above = (latent[:, None] > centre[("E1", -1)]).mean(axis=0)
-    assert stats.norm.sf(alike.thresholds[rows[0]]) == pytest.approx(above, abs=4 * 0.5 / np.sqrt(400_000))
-    own, shared = model.inventory.facets.index("E1"), alike.item_loadings[rows[0]]
-    assert shared[own] == pytest.approx(model.item_loadings[rows, own].mean() / np.sqrt(1 + spread**2))
-    assert (alike.rest > 0).all()
 
 
 def test_no_other_answer_has_a_smaller_expected_error() -> None:
