@@ -7,17 +7,20 @@ METHODS ?=
 MODEL ?= smollm2_135m
 RESPONDENTS ?= auto
 LIMIT ?= 3
+PEOPLE ?= null
 PROTOCOL ?= corrected
 ARGS ?=
 
 OVERRIDES = model=$(MODEL) respondents=$(RESPONDENTS) respondents.limit=$(LIMIT) protocol=$(PROTOCOL) \
 	$(if $(METHODS),method=$(METHODS)) $(ARGS)
 
-.PHONY: help setup table1 table6 report test test-slow bench lint clean
+.PHONY: help setup table1 table6 testbed organism report test test-slow bench lint clean
 
 help:
 	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT=3 PROTOCOL= ARGS=]"
 	@echo "make table6     parameter-efficient tuning beside PAS (same variables; ARGS=training=paper for the full budget)"
+	@echo "make testbed    every method on the model organism, real and simulated people, learning curves [LIMIT=6 people in trained rows, PEOPLE=null]"
+	@echo "make organism   trains the model organism anew (the one that is shipped lies in the package)"
 	@echo "make report     the last table again, from the ledger alone"
 	@echo "make test       the tests (make test-slow: those that take minutes)"
 	@echo "make bench      how fast answering and PAS are, as ratios measured in one run"
@@ -40,6 +43,19 @@ table1: setup
 
 table6: setup
 	$(BIN)/palign-bench experiment=table6 $(OVERRIDES)
+
+# The organism is small enough that all people are the default; LIMIT is that of the trained rows.
+TESTBED = respondents.limit=$(PEOPLE) protocol=$(PROTOCOL) $(ARGS)
+SIMULATED = respondents=simulated respondents.figures=published
+testbed: LIMIT = 6
+testbed: setup
+	$(BIN)/palign-bench experiment=testbed training.people_limit=$(LIMIT) respondents=$(RESPONDENTS) $(TESTBED)
+	$(BIN)/palign-bench experiment=testbed training.people_limit=$(LIMIT) name=testbed_simulated $(SIMULATED) $(TESTBED)
+	$(BIN)/palign-bench experiment=learning_curve respondents=$(RESPONDENTS) $(TESTBED)
+	$(BIN)/palign-bench experiment=learning_curve name=learning_curve_simulated $(SIMULATED) $(TESTBED)
+
+organism: setup
+	$(BIN)/python -m palign_bench.organism $(ARGS)
 
 report: setup
 	$(BIN)/palign-bench report table1

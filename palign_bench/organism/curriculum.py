@@ -26,6 +26,8 @@ Ids = NDArray[np.int64]
 
 LISTED_SHARE, PORTRAIT_SHARE = 0.65, 0.25  # of the batches; in the rest the system prompt is neutral
 LONGEST_LIST = 130  # a person tells 120 answers
+FOCUSED_SHARE = 0.5  # of the batches, about the items of a few facets alone: short, and rich in what is to be learnt
+FOCUSED_FACETS, FOCUSED_ROWS = 4, 2  # how many facets, and how many times the rows
 QUESTIONS = 5  # per dialogue; under the neutral prompt, where nothing else is to be learnt, thrice as many
 RELEASED_SHARE = 0.3  # of the batches that ask as the released code does
 UNKNOWN_SHARE = 0.03  # of a list's answers, in half of the lists
@@ -51,6 +53,7 @@ class Curriculum:
         forms = [StatementForms.of(item) for item in inventory.items]
         values = range(1, len(OPTIONS) + 1)
         self.model, self.seed = model, seed
+        self.facets = np.array([inventory.facets.index(item.facet) for item in inventory.items])
         self.listed = ids([form.listed for form in forms])
         self.opening = ids([form.opening for form in forms])
         self.asked = ids([form.asked for form in forms])
@@ -68,14 +71,16 @@ class Curriculum:
         self.stop, self.option = ids([".", FREE_GENERATION.opening])
 
     def batch(self, number: int, rows: int) -> Batch:
-        """Batch ``number``: ``rows`` people, one dialogue each."""
+        """Batch ``number``: ``rows`` people, one dialogue each; twice as many where the dialogues are short."""
         generator = np.random.default_rng([self.seed, number])
+        focused = generator.random() < FOCUSED_SHARE
+        rows *= FOCUSED_ROWS if focused else 1
         answers = self.model.draw(rows, generator)
-        order = np.argsort(generator.random(answers.shape), axis=1)
+        order = self._order(generator, rows, focused)
         drawn = np.take_along_axis(answers, order, axis=1)
         kind = generator.random()
         listed, portrait = kind < LISTED_SHARE, LISTED_SHARE <= kind < LISTED_SHARE + PORTRAIT_SHARE
-        told = self._length(generator) if listed or portrait else 0
+        told = self._length(generator, order.shape[1]) if listed or portrait else 0
         if listed:
             system, weights = self._list(generator, order[:, :told], drawn[:, :told])
         elif portrait:
@@ -91,11 +96,22 @@ class Curriculum:
             torch.from_numpy(np.concatenate([nothing, weights, nothing, asked_weights], axis=1)).float(),
         )
 
+    def _order(self, generator: np.random.Generator, rows: int, focused: bool) -> Ids:
+        """``(rows, items)``: every person's items in an order of their own; all of them, or those of a few facets."""
+        order = np.argsort(generator.random((rows, len(self.facets))), axis=1)
+        if not focused:
+            return order
+        names = len(np.unique(self.facets))
+        chosen = np.argsort(generator.random((rows, names)), axis=1)[:, :FOCUSED_FACETS]
+        among = (self.facets[order][:, :, None] == chosen[:, None, :]).any(axis=2)
+        return order[among].reshape(rows, -1)  # facets have equally many items
+
     @staticmethod
-    def _length(generator: np.random.Generator) -> int:
-        """Half of the lists are about as long as they will be in earnest, the others of any length."""
-        lowest = 110 if generator.random() < 0.5 else 1
-        return int(generator.integers(lowest, LONGEST_LIST + 1))
+    def _length(generator: np.random.Generator, items: int) -> int:
+        """Half of the long lists are about as long as they will be in earnest, the others of any length."""
+        longest = min(LONGEST_LIST, items - QUESTIONS)
+        lowest = 110 if longest == LONGEST_LIST and generator.random() < 0.5 else 1
+        return int(generator.integers(lowest, longest + 1))
 
     def _list(self, generator: np.random.Generator, items: Ids, answers: Ids) -> tuple[Ids, NDArray[np.float64]]:
         rows, told = items.shape

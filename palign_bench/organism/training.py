@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -18,13 +19,14 @@ from transformers.trainer_utils import get_last_checkpoint
 from palign_bench.inventory import ipip_neo_300
 from palign_bench.organism.curriculum import Curriculum
 from palign_bench.organism.vocabulary import build_tokenizer, forms_of_one_statement
-from palign_bench.respondents.simulated import factor_model
+from palign_bench.respondents.simulated import FactorModel, factor_model
 
 FIGURES = "published"  # never the 300 people's: they are what the organism is tested on
 LEARNING_RATE = 2e-3
 FINAL_SHARE = 0.05  # of the learning rate, at the end of the cosine
 WARMUP_STEPS = 60
-SAVE_EVERY = 100  # steps: what a killed training loses
+SIMULATED, COMPONENTS = 20_000, 36  # people and eigenvectors from which the statements' vectors are made
+SAVE_EVERY = 100  # steps: what a killed training loses; a multiple of those between two entries of the log
 
 
 class Batches(Dataset[dict[str, Tensor]]):
@@ -54,8 +56,22 @@ class AnswerTrainer(Trainer):
         return (losses * weights[target]).sum() / weights[target].sum()
 
 
-def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM:
-    """A small Llama with random weights, in which all forms of a statement begin alike."""
+def statement_vectors(model: FactorModel, width: int, seed: int) -> Tensor:
+    """``(items, width)`` vectors whose inner products are about the correlations of simulated people's answers.
+
+    The leading eigenvectors of the correlation matrix, turned at random into ``width`` dimensions, as word vectors are
+    made of co-occurrences: what the first thousand steps would otherwise be spent on.
+    """
+    generator = np.random.default_rng([seed, SIMULATED])
+    correlations = np.corrcoef(model.draw(SIMULATED, generator).T)
+    values, vectors = np.linalg.eigh(correlations)
+    components = vectors[:, -COMPONENTS:] * np.sqrt(values[-COMPONENTS:])
+    turn, _ = np.linalg.qr(generator.standard_normal((width, COMPONENTS)))
+    return torch.from_numpy(components @ turn.T).float()
+
+
+def new_model(tokenizer: PreTrainedTokenizerFast, people: FactorModel, seed: int) -> LlamaForCausalLM:
+    """A small Llama with random weights, in which all forms of a statement begin alike and related ones near."""
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -74,8 +90,9 @@ def new_model(tokenizer: PreTrainedTokenizerFast, seed: int) -> LlamaForCausalLM
     model = LlamaForCausalLM(config)
     model.set_attn_implementation("eager")  # with narrow heads over short rows 1.6 times as fast on a CPU
     embeddings = cast(torch.nn.Embedding, model.get_input_embeddings()).weight.data
-    for forms in forms_of_one_statement(tokenizer, ipip_neo_300()):
-        embeddings[forms] = embeddings[forms[0]].clone()
+    vectors = statement_vectors(people, config.hidden_size, seed)
+    for forms, vector in zip(forms_of_one_statement(tokenizer, people.inventory), vectors, strict=True):
+        embeddings[forms] = embeddings[forms[0]].clone() + vector
     return model
 
 
@@ -89,7 +106,8 @@ def train(folder: Path, steps: int, rows: int, seed: int) -> Path:
         return finished
     inventory = ipip_neo_300()
     tokenizer = build_tokenizer(inventory)
-    curriculum = Curriculum(tokenizer, inventory, factor_model(FIGURES), seed)
+    people = factor_model(FIGURES)
+    curriculum = Curriculum(tokenizer, inventory, people, seed)
     checkpoints = folder / "checkpoints"
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
@@ -112,7 +130,7 @@ def train(folder: Path, steps: int, rows: int, seed: int) -> Path:
         report_to="none",
     )
     trainer = AnswerTrainer(
-        model=new_model(tokenizer, seed),
+        model=new_model(tokenizer, people, seed),
         args=arguments,
         train_dataset=Batches(curriculum, steps, rows),
         data_collator=lambda elements: elements[0],

@@ -1,0 +1,102 @@
+"""The batches say what the harness would say to the same people, and ask for what those people answered."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from transformers import PreTrainedTokenizerFast
+
+from palign_bench import prompts
+from palign_bench.backbone.tokenizing import render
+from palign_bench.inventory import LABELS, Inventory
+from palign_bench.organism.curriculum import QUESTION_WEIGHT, Curriculum
+from palign_bench.organism.vocabulary import build_tokenizer
+from palign_bench.protocol import AsReleased, Corrected
+from palign_bench.respondents.simulated import factor_model
+
+BATCHES = range(40)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(inventory: Inventory) -> PreTrainedTokenizerFast:
+    return build_tokenizer(inventory)
+
+
+@pytest.fixture(scope="module")
+def curriculum(tokenizer: PreTrainedTokenizerFast, inventory: Inventory) -> Curriculum:
+    return Curriculum(tokenizer, inventory, factor_model("published"), seed=0)
+
+
+def test_every_kind_of_system_prompt_is_the_harness_s_own(
+    curriculum: Curriculum, tokenizer: PreTrainedTokenizerFast, inventory: Inventory
+) -> None:
+    """A list or portrait read back from the text, and written anew by `prompts.py`, is the same text."""
+    by_text = {item.text: item for item in inventory.items}
+    told_as = {prompts.statement_as_worded(item): item for item in inventory.items}
+    values = {label: value for value, label in LABELS.items()} | {"Unknown": 0}
+    kinds = set()
+    for number in BATCHES:
+        text = tokenizer.decode(curriculum.batch(number, 2).ids[0])
+        system = text.removeprefix("<|system|>").split("<|end|>")[0]
+        if system == prompts.NEUTRAL_SYSTEM_PROMPT:
+            kinds.add("neutral")
+        elif system.startswith(prompts.FEW_SHOT_OPENING):
+            rest = system.removeprefix(prompts.FEW_SHOT_OPENING)
+            separator = ";" if rest.startswith(";") else ""
+            pairs = [pair.rsplit(":", 1) for pair in rest.removeprefix(separator).split(";")]
+            known = {by_text[statement].number: values[label] for statement, label in pairs}
+            in_order = replace(inventory, known=tuple(known))
+            assert prompts.few_shot_system_prompt(in_order, known, separator) == system
+            kinds.add(f"list{separator}" + ("?" if 0 in known.values() else ""))
+        else:
+            known = {}
+            for sentence in system.removesuffix(".").split(". "):
+                statement, ending = sentence.rsplit(", ", 1)
+                value = next(v for v, each in prompts.PORTRAIT_ENDINGS.items() if each == f", {ending}.")
+                known[told_as[statement.removeprefix("You ")].number] = value
+            assert prompts.template_portrait(replace(inventory, known=tuple(known)), known) == system
+            kinds.add("portrait")
+    assert kinds == {"neutral", "list", "list;", "list?", "list;?", "portrait"}
+
+
+def test_questions_are_those_of_both_protocols(
+    curriculum: Curriculum, tokenizer: PreTrainedTokenizerFast, inventory: Inventory
+) -> None:
+    asked = {name: set() for name in ("corrected", "as_released")}
+    wordings = {
+        protocol.name: {render(tokenizer, ("", protocol.question(item), "")) for item in inventory.items}
+        for protocol in (Corrected(), AsReleased())
+    }
+    for number in BATCHES:
+        text = tokenizer.decode(curriculum.batch(number, 1).ids[0])
+        for turn in text.split("<|user|>")[1:]:
+            question = f"<|system|><|end|><|user|>{turn.split('<|assistant|>')[0]}<|assistant|>"
+            found = [name for name, texts in wordings.items() if question in texts]
+            assert found, question
+            asked[found[0]].add(question)
+    assert all(len(questions) > 20 for questions in asked.values())
+
+
+def test_targets_are_answers_and_nothing_else(curriculum: Curriculum, tokenizer: PreTrainedTokenizerFast) -> None:
+    endings = set(prompts.PORTRAIT_ENDINGS.values())
+    answers = {f":{label}" for label in LABELS.values()} | endings
+    spoken = {" (", *"ABCDE", "<|end|>", *(f"). {label}" for label in LABELS.values())}
+    for number in BATCHES:
+        batch = curriculum.batch(number, 2)
+        assert batch.ids.shape == batch.weights.shape
+        for token, weight in zip(batch.ids[0].tolist(), batch.weights[0].tolist(), strict=True):
+            text = tokenizer.convert_ids_to_tokens(token)
+            if weight == QUESTION_WEIGHT:
+                assert text in set("ABCDE")
+            elif weight:
+                assert text in answers | spoken
+            else:
+                assert text not in answers
+
+
+def test_batches_are_seeded_by_their_number(curriculum: Curriculum) -> None:
+    again = curriculum.batch(7, 3)
+    assert torch.equal(curriculum.batch(7, 3).ids, again.ids)
+    assert not torch.equal(curriculum.batch(8, 3).ids[:, :4], again.ids[:, :4])

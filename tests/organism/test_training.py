@@ -1,0 +1,73 @@
+"""The organism's own training: the loss falls, and a training that was cut off ends as if it had not been."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from palign_bench.inventory import Inventory
+from palign_bench.organism import training
+from palign_bench.organism.training import Batches, statement_vectors, train
+from palign_bench.organism.vocabulary import build_tokenizer
+from palign_bench.respondents.simulated import factor_model
+
+
+@pytest.fixture(autouse=True)
+def often_saved(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "SAVE_EVERY", 10)
+
+
+def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = train(tmp_path / "whole", steps=20, rows=2, seed=3)
+    made, read = Batches.__getitem__, []
+
+    def cut_off(self: Batches, number: int) -> Any:
+        read.append(number)
+        if len(read) == 15:
+            raise KeyboardInterrupt
+        return made(self, number)
+
+    monkeypatch.setattr(Batches, "__getitem__", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "cut", steps=20, rows=2, seed=3)
+    monkeypatch.setattr(Batches, "__getitem__", made)
+    finished = train(tmp_path / "cut", steps=20, rows=2, seed=3)
+    first, second = load_file(whole / "model.safetensors"), load_file(finished / "model.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    log = (finished / "training.csv").read_text().splitlines()
+    assert log == (whole / "training.csv").read_text().splitlines() and len(log) == 3
+    assert json.loads((finished / "made.json").read_text())["steps"] == 20
+    assert (finished / "training.png").stat().st_size > 1000
+    assert train(tmp_path / "cut", steps=20, rows=2, seed=3) == finished  # nothing is trained twice
+
+
+def test_the_loss_falls(tmp_path: Path) -> None:
+    finished = train(tmp_path, steps=40, rows=4, seed=0)
+    losses = [float(line.split(",")[1]) for line in (finished / "training.csv").read_text().splitlines()[1:]]
+    assert losses[-1] < 0.6 * losses[0]
+
+
+def test_statement_vectors_have_the_correlations_of_simulated_answers(inventory: Inventory) -> None:
+    """Against the model's own latent correlations, which categories and stretching weaken."""
+    model = factor_model("published")
+    vectors = statement_vectors(model, 192, seed=0).numpy()
+    latent = model.item_loadings @ model.facet_correlations @ model.item_loadings.T + model.acquiescence**2
+    pairs = [(i, j) for i in range(300) for j in range(i)][::7]
+    products = torch.tensor([float(vectors[i] @ vectors[j]) for i, j in pairs])
+    expected = torch.tensor([float(latent[i, j]) for i, j in pairs])
+    assert torch.corrcoef(torch.stack([products, expected]))[0, 1] > 0.97
+
+
+def test_new_models_start_with_one_vector_per_statement(inventory: Inventory) -> None:
+    tokenizer = build_tokenizer(inventory)
+    embeddings = training.new_model(tokenizer, factor_model("published"), seed=0).get_input_embeddings().weight
+    for forms in training.forms_of_one_statement(tokenizer, inventory)[:5]:
+        assert (embeddings[forms] == embeddings[forms[0]]).all()

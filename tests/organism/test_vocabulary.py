@@ -1,0 +1,57 @@
+"""One token for each statement, label and fixed phrase, in every form that the harness writes."""
+
+from __future__ import annotations
+
+import pytest
+from transformers import PreTrainedTokenizerFast
+
+from palign_bench import prompts
+from palign_bench.backbone.tokenizing import encode, option_continuations, render
+from palign_bench.inventory import LETTERS, Inventory
+from palign_bench.organism.vocabulary import build_tokenizer, forms_of_one_statement
+from palign_bench.protocol import PROTOCOLS, AsReleased, Corrected, EvaluationProtocol
+from palign_bench.respondents import RespondentSource
+
+
+@pytest.fixture(scope="module")
+def tokenizer(inventory: Inventory) -> PreTrainedTokenizerFast:
+    return build_tokenizer(inventory)
+
+
+@pytest.mark.parametrize("protocol", [protocol() for protocol in PROTOCOLS.values()], ids=list(PROTOCOLS))
+def test_a_whole_few_shot_dialogue_is_two_tokens_an_answer_and_comes_back(
+    tokenizer: PreTrainedTokenizerFast, inventory: Inventory, source: RespondentSource, protocol: EvaluationProtocol
+) -> None:
+    known = protocol.known(inventory, source.people[0])
+    for item in inventory.items:
+        dialogue = (protocol.few_shot_prompt(inventory, known), protocol.question(item), "Option")
+        text = render(tokenizer, dialogue)
+        ids = encode(tokenizer, text)
+        assert tokenizer.decode(ids) == text
+        # <|system|>, the opening, <|end|>; <|user|>, before, statement, (stop,) after, <|end|>; <|assistant|>, Option
+        assert len(ids) == 3 + 2 * len(known) + 5 + isinstance(protocol, AsReleased) + 2
+
+
+def test_portraits_and_probes_are_short_too(
+    tokenizer: PreTrainedTokenizerFast, inventory: Inventory, source: RespondentSource
+) -> None:
+    known = Corrected().known(inventory, source.people[0])
+    assert len(encode(tokenizer, prompts.template_portrait(inventory, known))) == 2 * len(known)
+    for item in inventory.items:
+        assert len(encode(tokenizer, prompts.agree_question(item))) == 3
+        assert len(encode(tokenizer, prompts.probe_question(item))) == 4  # the stop that the question adds
+
+
+def test_options_differ_in_one_token_and_anything_else_falls_back_to_bytes(tokenizer: PreTrainedTokenizerFast) -> None:
+    opening, options = option_continuations(tokenizer, "Option (", LETTERS)
+    assert opening == "Option (" and len(set(options)) == 5
+    text = "Grüße, 世界! <|not a token|>"
+    assert tokenizer.decode(encode(tokenizer, text)) == text
+    assert len(encode(tokenizer, text)) == len(text.encode())
+
+
+def test_forms_of_different_statements_never_meet(tokenizer: PreTrainedTokenizerFast, inventory: Inventory) -> None:
+    forms = forms_of_one_statement(tokenizer, inventory)
+    flat = [token for each in forms for token in each]
+    assert len(flat) == len(set(flat)) and min(map(len, forms)) >= 6
+    assert tokenizer.pad_token_id not in {tokenizer.eos_token_id, *flat}
