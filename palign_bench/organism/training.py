@@ -25,6 +25,7 @@ FIGURES = "published"  # never the 300 people's: they are what the organism is t
 LEARNING_RATE = 2e-3
 FINAL_SHARE = 0.05  # of the learning rate, at the end of the cosine
 WARMUP_STEPS = 60
+DISTANCE_WEIGHT = 3.0  # of the expected distance of an answered letter, against its negative log-likelihood
 SIMULATED, COMPONENTS = 20_000, 36  # people and eigenvectors from which the statements' vectors are made
 SAVE_EVERY = 100  # steps: what a killed training loses; a multiple of those between two entries of the log
 
@@ -44,16 +45,29 @@ class Batches(Dataset[dict[str, Tensor]]):
 
 
 class AnswerTrainer(Trainer):
-    """The loss is taken where an answer stands, and the output matrix is applied only there."""
+    """The loss is taken where an answer stands, and the output matrix is applied only there.
+
+    ``letters``: token ids of A…E. A question is answered by one letter, judged by its distance to the person's: besides
+    its likelihood the expected distance is made small, so that the likeliest option is the middle of what may be true
+    and not its most frequent extreme.
+    """
+
+    letters: Tensor
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
-        """Weighted mean negative log-likelihood of the answers' tokens, in nats."""
+        """Weighted mean negative log-likelihood of the answers' tokens, in nats, and the letters' expected distance."""
         ids, weights = inputs["input_ids"], inputs["weights"][:, 1:]
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
         target = weights > 0
         logits = model.lm_head(hidden[target]).float()
-        losses = torch.nn.functional.cross_entropy(logits, ids[:, 1:][target], reduction="none")
-        return (losses * weights[target]).sum() / weights[target].sum()
+        answers, weight = ids[:, 1:][target], weights[target]
+        losses = torch.nn.functional.cross_entropy(logits, answers, reduction="none")
+        asked = torch.isin(answers, self.letters)
+        place = torch.arange(len(self.letters))
+        own = (answers[asked, None] == self.letters).float() @ place.float()
+        distances = (place - own[:, None]).abs()
+        losses[asked] += DISTANCE_WEIGHT * (logits[asked][:, self.letters].softmax(dim=1) * distances).sum(dim=1)
+        return (losses * weight).sum() / weight.sum()
 
 
 def statement_vectors(model: FactorModel, width: int, seed: int) -> Tensor:
@@ -135,6 +149,7 @@ def train(folder: Path, steps: int, rows: int, seed: int) -> Path:
         train_dataset=Batches(curriculum, steps, rows),
         data_collator=lambda elements: elements[0],
     )
+    trainer.letters = torch.from_numpy(curriculum.letters).to(trainer.args.device)
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
     _keep(trainer, tokenizer, finished, {"steps": steps, "rows": rows, "seed": seed, "figures": FIGURES})
