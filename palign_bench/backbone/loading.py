@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import logging
 import os
 import shutil
 import sys
@@ -30,6 +31,9 @@ from transformers import (
 )
 
 from palign_bench.errors import UserError
+
+# bitsandbytes warns at import that a faster 4-bit kernel is not installed; the one that it has serves.
+logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit_forward" not in record.msg)
 
 WEIGHTS = ("package", "hub", "random")
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
