@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
@@ -137,6 +138,7 @@ class TrainedAligner(Aligner):
         with (
             training_session(self.steps, type(self).__name__) as (clock, folder),
             leaving_no_trace(self.local.model),
+            clock.counting_positions(self.local.model),
         ):
             trained = self.train(rows, seed, clock, folder)
         summary = told | {"optimizer_steps": self.optimizer_steps} | dict(trained.summary)
@@ -148,6 +150,12 @@ class TrainedAligner(Aligner):
             trained_parameters=trained.trained_parameters,
             summary=summary,
         )
+
+    def warm_up(self, case: Case) -> None:
+        """One step on the person's answers."""
+        once = copy.copy(self)
+        once.steps = 1
+        once.align(case)
 
     @property
     def optimizer_steps(self) -> int:

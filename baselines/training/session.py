@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from palign_bench.backbone.adapters import quiet
 
@@ -37,6 +37,7 @@ class TrainingClock(TrainerCallback):
         self._other_seconds = 0.0
         self._running = False
         self._collecting = 0.0
+        self._positions = 0
         # A bar within the bar over people; in a log file it would only be noise.
         self._bar = tqdm(total=steps, desc=title, unit="step", leave=False, file=sys.stderr, disable=not _is_terminal())
 
@@ -83,17 +84,31 @@ class TrainingClock(TrainerCallback):
         elif self._running:
             self._other_seconds += time.perf_counter() - self._collecting
 
+    @contextmanager
+    def counting_positions(self, model: PreTrainedModel) -> Iterator[None]:
+        """Count what the model's embedding is asked for: positions of forward passes, pads included."""
+
+        def count(_: Any, inputs: tuple[Any, ...]) -> None:
+            self._positions += inputs[0].numel()
+
+        handle = model.get_input_embeddings().register_forward_pre_hook(count)
+        try:
+            yield
+        finally:
+            handle.remove()
+
     def close(self) -> None:
         self._bar.close()
 
     def summary(self) -> dict[str, float]:
-        """Seconds per step in the loop, and the share of the whole time that is not the model's."""
+        """Seconds per step in the loop, the share of the whole time that is not the model's, positions computed."""
         total = time.perf_counter() - self.started
         model = self._loop_seconds - self._other_seconds
         return {
             "seconds_per_step": self._loop_seconds / max(self.steps, 1),
             "not_model_share": 1 - model / total,
             "fixed_seconds": total - self._loop_seconds,
+            "training_tokens": self._positions,
         }
 
 
