@@ -21,6 +21,10 @@ COSTS = ("in_passing", "isolated")
 _MEASURING = "PALIGN_MEASURING"  # set in the process that measures
 
 
+class IsolationError(RuntimeError):
+    """The process that measured died without saying why: killed, or out of memory."""
+
+
 def cost_repeats(settings: Mapping[str, Any]) -> int | None:
     """How often each cell is computed under ``cost=isolated``; None under ``in_passing``. Raises UserError."""
     cost, repeats = settings.get("cost", COSTS[0]), settings.get("cost_repeats", 1)
@@ -49,7 +53,7 @@ def refuse_finished(planned: Sequence[PlannedCells]) -> None:
 def run_isolated(settings: Mapping[str, Any], command: str, order: int) -> int:
     """Run one job in a new process. Returns how many cells failed.
 
-    Raises UserError for the user's mistake that the process met, RuntimeError where it died without a word.
+    Raises UserError for the user's mistake that the process met, IsolationError where it died without a word.
     """
     with tempfile.TemporaryDirectory(prefix="palign-measuring-") as folder:
         outcome = Path(folder) / "outcome.json"
@@ -58,7 +62,7 @@ def run_isolated(settings: Mapping[str, Any], command: str, order: int) -> int:
         environment = os.environ | {_MEASURING: "1"}
         finished = subprocess.run(program, input=json.dumps(job), text=True, env=environment, check=False)
         if not outcome.exists():
-            raise RuntimeError(
+            raise IsolationError(
                 f"the process that measured {settings['method']['name']} ended with {finished.returncode}"
             )
         document = json.loads(outcome.read_text(encoding="utf-8"))

@@ -9,7 +9,7 @@ from typing import Any
 from palign_bench.costs import Cost
 from palign_bench.ledger import Record
 
-_SPREAD = ("align_seconds", "search_seconds", "answer_seconds", "peak_memory_mib", "joules")
+_SPREAD = ("align_seconds", "search_seconds", "seconds_per_step", "answer_seconds", "peak_memory_mib", "joules")
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float]:

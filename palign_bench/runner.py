@@ -182,7 +182,8 @@ def run_row(experiment: Experiment, row: Row, planned: PlannedCells) -> int:
         backbone.answer(Alignment(), experiment.inventory.items[:WARM_UP_ITEMS])
     bare = bare_memory()
     preparations = [_prepare(experiment, row, backbone).above(bare) for _ in range(experiment.repeats or 1)]
-    planned.folder.write_shared({"load_seconds": load_seconds} | shared_cost(preparations))
+    shared = {"load_seconds": load_seconds, "bare_memory_mib": bare.mib, "bare_reserved_mib": bare.reserved_mib}
+    planned.folder.write_shared(shared | shared_cost(preparations))
     planned.folder.write_provenance(experiment.provenance)
     experiment.tracker.start_row(
         dict(row.config),
@@ -321,6 +322,7 @@ class CellRun:
                 "align_tokens_generated": generated_now - generated,
                 "training_tokens": int(alignment.summary.get("training_tokens", 0)),
                 "optimizer_steps": int(alignment.summary.get("optimizer_steps", 0)),
+                "seconds_per_step": alignment.summary.get("seconds_per_step"),
                 "reused_answers": reused,
             },
         }

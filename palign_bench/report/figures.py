@@ -53,7 +53,11 @@ def draw_figure(report: Report, base: Path) -> list[Path]:
 
     Rows without a composite (nothing finished yet) are left out and counted under the axis.
     """
-    figure = compose_figure(report)
+    return save_figure(compose_figure(report), base)
+
+
+def save_figure(figure: Figure, base: Path) -> list[Path]:
+    """Write a picture as ``<base>.png`` and ``<base>.pdf``, each atomically and without a date; return their paths."""
     paths = []
     for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None})):
         buffer = io.BytesIO()
