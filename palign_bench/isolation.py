@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from palign_bench.alignment import Aligner
 from palign_bench.errors import UserError
 from palign_bench.ledger import PlannedCells
 
@@ -48,6 +49,13 @@ def refuse_finished(planned: Sequence[PlannedCells]) -> None:
                 f"cost=isolated: {cells.row} has finished cells in {cells.folder.path}, and a finished cell is not "
                 "measured again; choose another ledger with runs=FOLDER."
             )
+
+
+def check_cohort(aligners: Mapping[str, Aligner], repeats: int | None) -> None:
+    """Raise UserError for a method that takes several people at once: repeats are of one person's cell."""
+    for name, aligner in aligners.items():
+        if repeats and aligner.cohort > 1:
+            raise UserError(f"cost=isolated measures people one by one; method={name} needs training.cohort=1 for it.")
 
 
 def run_isolated(settings: Mapping[str, Any], command: str, order: int) -> int:

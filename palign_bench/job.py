@@ -28,7 +28,7 @@ from palign_bench.configuration import (
 )
 from palign_bench.errors import UserError
 from palign_bench.inventory import Respondent, ipip_neo_300
-from palign_bench.isolation import cost_repeats, is_measuring, refuse_finished, run_isolated
+from palign_bench.isolation import check_cohort, cost_repeats, is_measuring, refuse_finished, run_isolated
 from palign_bench.ledger import Plan
 from palign_bench.protocol import PROTOCOLS, EvaluationProtocol
 from palign_bench.provenance import provenance
@@ -56,6 +56,7 @@ def run(settings: Settings, command: str, order: int | None = None) -> int:
     settings = settings | {"method": method, "training": training}
     aligners = make_aligners(method, protocol)
     check_needs(aligners, model)
+    check_cohort(aligners, repeats)
     source = load_respondents(settings["respondents"])
     people = source.select(settings["respondents"].get("limit"), settings["respondents"].get("ids"))
     if "training" in method:
@@ -213,6 +214,8 @@ def _training_notes(method: Settings, model: Settings, asked_model: Settings, tr
     if "training" not in method:
         return []
     said = [f"{method['steps']} steps of {method['batch_size']}"]
+    if "cohort" in method:
+        said.append(f"in cohorts of {method['cohort']}")
     if training["people_limit"] is not None:
         said.append(f"at most {training['people_limit']} people (training.people_limit)")
     if model["quantization"] != asked_model["quantization"]:

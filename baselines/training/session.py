@@ -41,13 +41,26 @@ class TrainingClock(TrainerCallback):
         # A bar within the bar over people; in a log file it would only be noise.
         self._bar = tqdm(total=steps, desc=title, unit="step", leave=False, file=sys.stderr, disable=not _is_terminal())
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def begin(self) -> None:
+        """The loop over steps begins."""
         self._loop_seconds -= time.perf_counter()
         self._running = True
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def step(self) -> None:
+        """A step is done."""
         self.steps += 1
         self._bar.update()
+
+    def end(self) -> None:
+        """The loop is over."""
+        self._loop_seconds += time.perf_counter()
+        self._running = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.begin()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.step()
 
     def on_log(
         self,
@@ -62,8 +75,7 @@ class TrainingClock(TrainerCallback):
                 self.logs.setdefault(name, []).append(float(value))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._loop_seconds += time.perf_counter()
-        self._running = False
+        self.end()
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, its seconds counted as not the model's."""
@@ -110,6 +122,12 @@ class TrainingClock(TrainerCallback):
             "fixed_seconds": total - self._loop_seconds,
             "training_tokens": self._positions,
         }
+
+    def share(self, people: int) -> dict[str, float]:
+        """`summary` for each of several people who were trained in one pass."""
+        whole = self.summary()
+        divided = {name: whole[name] / people for name in ("seconds_per_step", "fixed_seconds")}
+        return whole | divided | {"training_tokens": self._positions // people}
 
 
 @contextmanager
