@@ -30,6 +30,7 @@ from palign_bench.backbone.steering import head_shape
 from palign_bench.backbone.tokenizing import encode, render
 from palign_bench.bench_growth import PEOPLE, draw_growth, measure_growth
 from palign_bench.bench_lm_eval import require_lm_eval
+from palign_bench.bench_profile import profiled
 from palign_bench.configuration import model_title, read_option, resolve_budget, resolve_model
 from palign_bench.errors import UserError
 from palign_bench.inventory import Inventory, Item, Respondent, ipip_neo_300
@@ -188,6 +189,21 @@ def bench_pas(backbone: LocalBackbone, inventory: Inventory, person: Respondent,
     ]
 
 
+def profile_text(backbone: LocalBackbone, inventory: Inventory, person: Respondent, items: int) -> str:
+    """Operators of Few-Shot answers and of PAS: preparation and one person's probes (its search is answers again)."""
+    protocol, aligner = Corrected(), PersonalityActivationSearch()
+    known = protocol.known(inventory, person)
+    alignment = Alignment(system_prompt=protocol.few_shot_prompt(inventory, known))
+    part = inventory.select(inventory.held_out[:items])
+    backbone.answer(alignment, part[:2])  # warm-up
+    texts = [
+        profiled(f"Few-Shot, {len(part)} answers", lambda: backbone.answer(alignment, part)),
+        profiled("PAS, prepare", lambda: aligner.prepare(backbone, inventory)),
+        profiled("PAS, probes of one person", lambda: aligner.fit([known], [0])),
+    ]
+    return "\n".join(texts)
+
+
 def bench_cohort(
     backbone: LocalBackbone, inventory: Inventory, people: Sequence[Respondent], steps: int
 ) -> list[Measurement]:
@@ -227,6 +243,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
         f"average {os.getloadavg()[0]:.1f} at the start; people: {source.description}"
     )
     print(machine, flush=True)
+    if chosen.profile:
+        text = f"{machine}\n\n{profile_text(backbone, inventory, source.people[0], chosen.profile)}"
+        write_atomically(chosen.runs / "bench" / "profile.txt", text)
+        print(text)
+        return
     alignment, items = Alignment(system_prompt=prompts[0]), inventory.select(inventory.held_out)
     rows = bench_answering(backbone, alignment, items, chosen.plain_items, chosen.repeats)
     if chosen.lm_eval:
@@ -262,6 +283,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--lm-eval", action="store_true", help="compare with lm-evaluation-harness (pip install lm-eval)"
     )
     parser.add_argument("--growth", action="store_true", help="also people × items × model size, with a picture")
+    parser.add_argument(
+        "--profile", type=int, metavar="ITEMS", help="only profile so many answers and PAS; write profile.txt"
+    )
     parser.add_argument("--cohort", type=int, default=1, help="N: also train N people at once, and with TRL one by one")
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps of that training")
     parser.add_argument("--repeats", type=int, default=3, help="repetitions of our own timings (median)")

@@ -99,6 +99,7 @@ def draw_growth(found: Sequence[Growth], title: str, base: Path) -> list[Path]:
         axes.loglog(growth.amounts, proportion, "--", color="#777777", linewidth=1)
         axes.set_title(f"{growth.what}: exponent {growth.exponent:.2f}", fontsize=9)
         axes.set_xticks(growth.amounts, [f"{amount:.3g}" for amount in growth.amounts])
+        axes.set_yticks(growth.seconds, [f"{seconds:.3g}" for seconds in growth.seconds])
         axes.minorticks_off()
         axes.set_xlabel(growth.what)
         if position == 1:

@@ -17,6 +17,7 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import render
 from palign_bench.bench_growth import DEPTHS, ITEMS, PEOPLE, Growth, depths, random_model
 from palign_bench.bench_lm_eval import lm_eval_log_probs, require_lm_eval
+from palign_bench.bench_profile import profiled
 from palign_bench.errors import UserError
 from palign_bench.inventory import Inventory
 from tests.command import save_many_headed
@@ -60,6 +61,16 @@ def test_growth_is_measured_drawn_and_told(folder: Path, rows: pd.DataFrame) -> 
     assert f"few_shot_answers_{ITEMS[-1]}_items" in rows.index
     assert {path.name for path in folder.iterdir()} == {"bench.csv", "bench.md", "growth.png", "growth.pdf"}
     assert "load average" in (folder / "bench.md").read_text()
+
+
+def test_a_profile_names_the_operators_and_their_shares(folder: Path, tmp_path: Path) -> None:
+    matrix = torch.randn(300, 300)
+    text = profiled("products", lambda: [matrix @ matrix for _ in range(50)])
+    assert re.search(r"^aten::mm +([5-9]\d\.\d|100\.0)% .* 50$", text, re.MULTILINE), text
+    options = ["--model", "local", "--path", str(folder.parents[1] / "tiny24"), "--respondents", "simulated"]
+    bench.main([*options, "--dtype", "float32", "--profile", "4", "--runs", str(tmp_path)])
+    written = (tmp_path / "bench" / "profile.txt").read_text()
+    assert all(title in written for title in ("Few-Shot, 4 answers", "PAS, prepare", "PAS, probes of one person"))
 
 
 def test_the_exponent_of_a_power_law() -> None:

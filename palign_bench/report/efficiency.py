@@ -220,7 +220,11 @@ def _ratio(value: float | None, unit: float | None) -> float | None:
 
 
 def _text(value: float | None) -> str:
-    return "" if value is None else f"{value:,.3g}" if abs(value) < 1000 else f"{value:,.0f}"
+    if value is None:
+        return ""
+    if 0 < value < 0.001:
+        return "<0.001"
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def _between(low: float | None, high: float | None) -> str:

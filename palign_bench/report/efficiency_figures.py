@@ -48,6 +48,7 @@ def time_figure(rows: Sequence[Record], title: str) -> Figure:
             axes.plot(row["paper_relative_time"], position, "D", color=_CLAIM, markersize=8, zorder=4)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.set_xlabel("time relative to PAS (logarithmic)")
     axes.barh([0], [0], color=_ONE, label="1 person")
     axes.barh([0], [0], color=_MANY, label=f"{PAPER_PEOPLE} people")
@@ -85,6 +86,7 @@ def score_figure(rows: Sequence[Record], title: str) -> Figure:
         steps = f" ({row['steps']} step{'s' if row['steps'] > 1 else ''})" if row["extrapolated"] else ""
         axes.annotate(row["label"] + steps, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=9)
     axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
     axes.margins(x=0.15, y=0.15)
     axes.set_xlabel("seconds per person as measured: align + answer (logarithmic)")
     axes.set_ylabel("composite (lower is better)")
