@@ -9,12 +9,14 @@ RESPONDENTS ?= auto
 LIMIT ?= 3
 PEOPLE ?= null
 PROTOCOL ?= corrected
+WEIGHTS ?=
+REPEATS ?=
 ARGS ?=
 
 OVERRIDES = model=$(MODEL) respondents=$(RESPONDENTS) respondents.limit=$(LIMIT) protocol=$(PROTOCOL) \
 	$(if $(METHODS),method=$(METHODS)) $(ARGS)
 
-.PHONY: help setup table1 table6 testbed organism report test test-slow bench lint clean
+.PHONY: help setup table1 table6 testbed organism report efficiency test test-slow bench lint clean
 
 help:
 	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT=3 PROTOCOL= ARGS=]"
@@ -22,6 +24,7 @@ help:
 	@echo "make testbed    every method on the model organism, real and simulated people, learning curves [LIMIT=6 people in trained rows, PEOPLE=null]"
 	@echo "make organism   trains the model organism anew (the one that is shipped lies in the package)"
 	@echo "make report     the last table again, from the ledger alone"
+	@echo "make efficiency what each method costs relative to PAS, measured one by one [METHODS= MODEL= WEIGHTS=random LIMIT=1 REPEATS=3]"
 	@echo "make test       the tests (make test-slow: those that take minutes)"
 	@echo "make bench      how fast answering and PAS are, as ratios measured in one run"
 	@echo "make lint       ruff and mypy"
@@ -59,6 +62,12 @@ organism: setup
 
 report: setup
 	$(BIN)/palign-bench report table1
+
+# LIMIT's default of 3 people is the table's; here one person, measured several times, is enough.
+efficiency: setup
+	$(BIN)/palign-bench efficiency $(if $(METHODS),--methods $(METHODS)) $(if $(filter command% environment%,$(origin LIMIT)),--limit $(LIMIT)) \
+		$(if $(REPEATS),--repeats $(REPEATS)) model=$(MODEL) $(if $(WEIGHTS),model.weights=$(WEIGHTS)) \
+		respondents=$(RESPONDENTS) protocol=$(PROTOCOL) $(ARGS)
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(ARGS)

@@ -214,6 +214,10 @@ class Aligner(ABC):
     def align(self, case: Case) -> Alignment:
         """Work for one respondent, timed as marginal cost."""
 
+    def warm_up(self, case: Case) -> None:
+        """Run once, before costs are measured, what a first `align` pays extra for; a long method does less."""
+        self.align(case)
+
     def align_many(self, cases: Sequence[Case]) -> list[Alignment]:
         """Align several respondents; a method that can align a cohort at once overrides this and sets ``cohort``."""
         return [self.align(case) for case in cases]

@@ -1,8 +1,9 @@
-"""`make bench`: how fast answering and PAS are, as ratios measured in one run on one machine.
+"""`make bench`: how fast answering, PAS and training are, as ratios measured in one run on one machine.
 
-Answering is compared with plain batched `model.generate` on full prompts (same model, dtype and prompts); PAS's probes
-with scikit-learn in a loop over heads. Plain generation is timed on a part of the items and scaled, since its cost is
-the same for each item; the table says on how many.
+Answering is compared with plain batched `model.generate` on full prompts and, with ``--lm-eval``, with
+lm-evaluation-harness (same model, dtype, prompts and items); PAS's probes with scikit-learn in a loop over heads; with
+``--cohort N``, the training of N people at once with TRL one by one. What others take is timed on a part of the items
+and scaled, since their cost is the same for each item; the table says on how many.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +28,17 @@ from palign_bench.backbone.loading import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.steering import head_shape
 from palign_bench.backbone.tokenizing import encode, render
-from palign_bench.configuration import model_title, read_option, resolve_model
+from palign_bench.bench_growth import PEOPLE, draw_growth, measure_growth
+from palign_bench.bench_lm_eval import require_lm_eval
+from palign_bench.bench_profile import profiled
+from palign_bench.configuration import model_title, read_option, resolve_budget, resolve_model
+from palign_bench.errors import UserError
 from palign_bench.inventory import Inventory, Item, Respondent, ipip_neo_300
 from palign_bench.ledger import write_atomically
 from palign_bench.pas.aligner import PersonalityActivationSearch
 from palign_bench.pas.benchmark import time_probes
 from palign_bench.pas.probes import collect_activations, label_samples
-from palign_bench.protocol import AsReleased, Corrected
+from palign_bench.protocol import AsReleased, Corrected, parse_released
 from palign_bench.provenance import processor
 from palign_bench.respondents import load_respondents
 
@@ -94,8 +101,15 @@ def bench_answering(
     note = "greedy until the parse is decided"
     rows.append(Measurement("few_shot_answers_ours_generating", greedy, greedy / ours, note))
     part = items[:plain_items]
-    plain = seconds_of(lambda: plain_generation(backbone, alignment, part), 1) * len(items) / len(part)
-    note = f"plain generate on full prompts, 15 new tokens; {len(part)} of {len(items)} items timed, scaled"
+    texts: list[str] = []
+    plain = seconds_of(lambda: texts.extend(plain_generation(backbone, alignment, part)), 1) * len(items) / len(part)
+    theirs = [parse_released(text) for text in texts]
+    own = backbone.answer(alignment, part[:1], audit=part).audit or {}
+    same = sum(parse_released(own[item.number]) == option for item, option in zip(part, theirs, strict=True)) / len(
+        part
+    )
+    note = f"plain generate on full prompts, 15 new tokens; {len(part)} of {len(items)} items timed, scaled; "
+    note += f"{same:.0%} equal answers to ours generating"
     rows.append(Measurement("few_shot_answers_plain_generate", plain, plain / ours, note))
     lengths = [len(encode(backbone.tokenizer, t)) for t in _texts(backbone, alignment, items)]
     shared = len(encode(backbone.tokenizer, render(backbone.tokenizer, (backbone.system_prompt(alignment), "", ""))))
@@ -107,14 +121,35 @@ def bench_answering(
     return rows
 
 
-def plain_generation(backbone: LocalBackbone, alignment: Alignment, items: Sequence[Item]) -> None:
+def bench_lm_eval(
+    backbone: LocalBackbone, alignment: Alignment, items: Sequence[Item], part_items: int, ours: float
+) -> Measurement:
+    """The same five-way choices through lm-evaluation-harness."""
+    from palign_bench.bench_lm_eval import lm_eval_log_probs
+
+    part = items[:part_items]
+    texts = [render(backbone.tokenizer, backbone.dialogue(alignment, item, "Option (")) for item in part]
+    found: list[torch.Tensor] = []
+    seconds = seconds_of(lambda: found.append(lm_eval_log_probs(backbone, texts)), 1) * len(items) / len(part)
+    own = backbone.answer(alignment, part).log_probs or {}
+    rows = torch.tensor([list(own[item.number]) for item in part])
+    same = (found[0].argmax(-1) == rows.argmax(-1)).float().mean()
+    note = f"lm-eval {version('lm-eval')}, HF backend; {len(part)} of {len(items)} items timed, scaled; "
+    note += f"{same:.0%} equal answers, log-probabilities differ by at most {(found[0] - rows).abs().max():.2g}"
+    return Measurement("few_shot_answers_lm_eval", seconds, seconds / ours, note)
+
+
+def plain_generation(backbone: LocalBackbone, alignment: Alignment, items: Sequence[Item]) -> list[str]:
     """What a script without an engine does: whole prompts, left-padded, `generate` with 15 new tokens."""
     rows = [encode(backbone.tokenizer, text) for text in _texts(backbone, alignment, items)]
     engine = FullPromptEngine(backbone.model, backbone.tokenizer)
+    texts: list[str] = []
     for start in range(0, len(rows), RELEASED_BATCH):
         inputs = engine.inputs(rows[start : start + RELEASED_BATCH], None)
         with torch.no_grad():
-            backbone.model.generate(**inputs, max_new_tokens=15, do_sample=False, pad_token_id=0)
+            tokens = backbone.model.generate(**inputs, max_new_tokens=15, do_sample=False, pad_token_id=0)
+        texts += backbone.tokenizer.batch_decode(tokens, clean_up_tokenization_spaces=False)
+    return texts
 
 
 def bench_pas(backbone: LocalBackbone, inventory: Inventory, person: Respondent, few_shot: float) -> list[Measurement]:
@@ -128,7 +163,11 @@ def bench_pas(backbone: LocalBackbone, inventory: Inventory, person: Respondent,
         selection=protocol.selection(inventory, person, seed=0),
         seed=0,
     )
-    align = seconds_of(lambda: aligner.align(case), 1)
+    made: list[Alignment] = []
+    align = seconds_of(lambda: made.append(aligner.align(case)), 1)
+    items = inventory.select(inventory.held_out)
+    # Alpha 0 is Few-Shot, whose answers are taken over; a shift needs answers of its own.
+    answers = seconds_of(lambda: backbone.answer(made[0], items), 1) if made[0].head_shifts is not None else few_shot
     activations = collect_activations(backbone, inventory, aligner.probe_prompt)
     samples = label_samples(activations.numbers, case.known, seed=0, by_item=True)
     training = samples.rows[samples.training]
@@ -138,37 +177,120 @@ def bench_pas(backbone: LocalBackbone, inventory: Inventory, person: Respondent,
         Measurement(
             "pas_align", align, None, f"one person, grid of 6 alphas; {align / few_shot:.1f} × one answer sheet"
         ),
+        Measurement(
+            "pas_align_and_answers",
+            align + answers,
+            None,
+            f"end to end without prepare, alpha {made[0].summary['alpha']:g}; "
+            f"{(align + answers) / few_shot:.1f} × one answer sheet of Few-Shot (aim: under 3)",
+        ),
         Measurement("pas_probes_ours", probes.batched_seconds, None, f"{probes.heads} heads, {probes.samples} samples"),
         Measurement("pas_probes_scikit_learn", probes.scikit_learn_seconds, probes.ratio, "a loop over the heads"),
     ]
 
 
-def main() -> None:
-    """Run the benchmark, print it and write ``runs/bench/bench.csv``."""
-    parser = argparse.ArgumentParser("python -m palign_bench.bench", description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="smollm2_135m", help="an option of conf/model")
-    parser.add_argument("--dtype", default="auto", help="auto, bfloat16, float32 or float16")
-    parser.add_argument(
-        "--plain-items", type=int, default=10, help="items that plain generation is timed on (180: all)"
+def profile_text(backbone: LocalBackbone, inventory: Inventory, person: Respondent, items: int) -> str:
+    """Operators of Few-Shot answers and of PAS: preparation and one person's probes (its search is answers again)."""
+    protocol, aligner = Corrected(), PersonalityActivationSearch()
+    known = protocol.known(inventory, person)
+    alignment = Alignment(system_prompt=protocol.few_shot_prompt(inventory, known))
+    part = inventory.select(inventory.held_out[:items])
+    backbone.answer(alignment, part[:2])  # warm-up
+    texts = [
+        profiled(f"Few-Shot, {len(part)} answers", lambda: backbone.answer(alignment, part)),
+        profiled("PAS, prepare", lambda: aligner.prepare(backbone, inventory)),
+        profiled("PAS, probes of one person", lambda: aligner.fit([known], [0])),
+    ]
+    return "\n".join(texts)
+
+
+def bench_cohort(
+    backbone: LocalBackbone, inventory: Inventory, people: Sequence[Respondent], steps: int
+) -> list[Measurement]:
+    """Supervised LoRA of several people, in one pass and with TRL one by one; seconds per person."""
+    from palign_bench.job import make_aligners
+
+    protocol = Corrected()
+    cases = [Case(p.id, protocol.known(inventory, p), {}, seed=number) for number, p in enumerate(people)]
+    seconds = []
+    for cohort in (len(people), 1):
+        method = resolve_budget(read_option("method", "lora") | {"steps": steps}, {"name": "quick", "cohort": cohort})
+        aligner = make_aligners(method, protocol)["lora"]
+        aligner.prepare(backbone, inventory)
+        aligner.warm_up(cases[0])
+        seconds.append(seconds_of(lambda aligner=aligner: aligner.align_many(cases), 1) / len(people))  # type: ignore[misc]
+    ours, alone = seconds
+    note = f"LoRA, {len(people)} people, {steps} steps of 8, seconds per person"
+    return [
+        Measurement("lora_cohort", ours, None, f"{note}; one pass"),
+        Measurement("lora_one_by_one", alone, alone / ours, f"{note}; TRL"),
+    ]
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark, print it and write ``bench.csv`` and ``bench.md`` into ``runs/bench/``."""
+    chosen = _parse(arguments)
+    if chosen.lm_eval:
+        require_lm_eval()
+    inventory, protocol = ipip_neo_300(), Corrected()
+    settings = read_option("model", chosen.model) | {"dtype": chosen.dtype}
+    settings = resolve_model(settings | ({"name_or_path": chosen.path} if chosen.path else {}))
+    backbone = LocalBackbone(load(settings), protocol)
+    source = load_respondents(read_option("respondents", chosen.respondents))
+    prompts = [protocol.few_shot_prompt(inventory, protocol.known(inventory, p)) for p in source.people[: max(PEOPLE)]]
+    machine = (
+        f"{model_title(settings)}, {backbone.model.dtype}, {processor()}, {torch.get_num_threads()} threads; load "
+        f"average {os.getloadavg()[0]:.1f} at the start; people: {source.description}"
     )
-    parser.add_argument("--repeats", type=int, default=3, help="repetitions of our own timings (median)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder")
-    chosen = parser.parse_args()
-    inventory = ipip_neo_300()
-    settings = resolve_model(read_option("model", chosen.model)) | {"dtype": chosen.dtype}
-    backbone = LocalBackbone(load(settings), Corrected())
-    source = load_respondents(read_option("respondents", "auto"))
-    person = source.people[0]
-    prompt = Corrected().few_shot_prompt(inventory, Corrected().known(inventory, person))
-    print(f"{model_title(settings)}, {backbone.model.dtype}, {processor()}, {torch.get_num_threads()} threads")
-    print(f"load average {os.getloadavg()[0]:.1f} at the start; one person of: {source.description}\n", flush=True)
-    items = inventory.select(inventory.held_out)
-    rows = bench_answering(backbone, Alignment(system_prompt=prompt), items, chosen.plain_items, chosen.repeats)
-    rows += bench_pas(backbone, inventory, person, few_shot=rows[0].seconds)
+    print(machine, flush=True)
+    if chosen.profile:
+        text = f"{machine}\n\n{profile_text(backbone, inventory, source.people[0], chosen.profile)}"
+        write_atomically(chosen.runs / "bench" / "profile.txt", text)
+        print(text)
+        return
+    alignment, items = Alignment(system_prompt=prompts[0]), inventory.select(inventory.held_out)
+    rows = bench_answering(backbone, alignment, items, chosen.plain_items, chosen.repeats)
+    if chosen.lm_eval:
+        rows.append(bench_lm_eval(backbone, alignment, items, chosen.plain_items, ours=rows[0].seconds))
+    rows += bench_pas(backbone, inventory, source.people[0], few_shot=rows[0].seconds)
+    if chosen.cohort > 1:
+        rows += bench_cohort(backbone, inventory, source.people[: chosen.cohort], chosen.steps)
+    folder = chosen.runs / "bench"
+    if chosen.growth:
+        found = measure_growth(backbone, inventory, prompts, lambda work: seconds_of(work, chosen.repeats))
+        draw_growth(found, machine.split(";")[0], folder / "growth")
+        for growth in found:
+            note = f"{growth.seconds[0]:.3g} s at {growth.amounts[0]:g}; exponent {growth.exponent:.2f} (1: linear)"
+            name = f"few_shot_answers_{growth.amounts[-1]:g}_{growth.what}"
+            rows.append(Measurement(name, growth.seconds[-1], None, note))
     table = pd.DataFrame([row.__dict__ for row in rows])
     print(table.to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="", justify="left"))
-    write_atomically(chosen.runs / "bench" / "bench.csv", table.to_csv(index=False))
-    print(f"\nWritten to {chosen.runs / 'bench' / 'bench.csv'}")
+    write_atomically(folder / "bench.csv", table.to_csv(index=False))
+    filled = table.astype(object).where(table.notna(), None)
+    text = filled.to_markdown(index=False, floatfmt=".3g", missingval="")
+    write_atomically(folder / "bench.md", f"# bench: {machine}; {os.getloadavg()[0]:.1f} at the end\n\n{text}\n")
+    print(f"\nWritten to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser("python -m palign_bench.bench", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--model", default="smollm2_135m", help="an option of conf/model")
+    parser.add_argument("--path", help="with --model local: a folder or hub name")
+    parser.add_argument("--respondents", default="auto", help="an option of conf/respondents")
+    parser.add_argument("--dtype", default="auto", help="auto, bfloat16, float32 or float16")
+    parser.add_argument("--plain-items", type=int, default=10, help="items that others are timed on (180: all)")
+    parser.add_argument(
+        "--lm-eval", action="store_true", help="compare with lm-evaluation-harness (pip install lm-eval)"
+    )
+    parser.add_argument("--growth", action="store_true", help="also people × items × model size, with a picture")
+    parser.add_argument(
+        "--profile", type=int, metavar="ITEMS", help="only profile so many answers and PAS; write profile.txt"
+    )
+    parser.add_argument("--cohort", type=int, default=1, help="N: also train N people at once, and with TRL one by one")
+    parser.add_argument("--steps", type=int, default=2, help="optimizer steps of that training")
+    parser.add_argument("--repeats", type=int, default=3, help="repetitions of our own timings (median)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder")
+    return parser.parse_args(arguments)
 
 
 def _texts(backbone: LocalBackbone, alignment: Alignment, items: Sequence[Item]) -> list[str]:
@@ -181,4 +303,7 @@ def _synchronize() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except UserError as error:
+        sys.exit(f"palign-bench: {error}")

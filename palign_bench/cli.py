@@ -108,7 +108,14 @@ def report(arguments: Sequence[str]) -> None:
         print(make_report(Plan(chosen.runs, chosen.name, model, protocol)).text)
 
 
-SUBCOMMANDS = {"report": report}
+def efficiency(arguments: Sequence[str]) -> None:
+    """`palign-bench efficiency …`: measure what each method costs, relative to PAS."""
+    from palign_bench.efficiency import efficiency as measure_efficiency
+
+    measure_efficiency(arguments)
+
+
+SUBCOMMANDS = {"report": report, "efficiency": efficiency}
 
 
 def main() -> None:

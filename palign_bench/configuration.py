@@ -52,10 +52,13 @@ def resolve_model(model: Mapping[str, Any]) -> Settings:
 
 
 def resolve_training(training: Mapping[str, Any], on_cuda: bool) -> Settings:
-    """``auto`` is ``paper`` where CUDA is and ``quick`` elsewhere; a people_limit that was given stays."""
+    """``auto`` is ``paper`` where CUDA is and ``quick`` elsewhere; a people_limit and a cohort that were given stay."""
     settings = dict(training)
+    cohort = settings.get("cohort", 1)
+    if not isinstance(cohort, int) or isinstance(cohort, bool) or cohort < 1:
+        raise UserError(f"training.cohort={cohort}: choose a whole number, 1 or more.")
     if settings["name"] == "auto":
-        chosen = read_option("training", "paper" if on_cuda else "quick")
+        chosen = read_option("training", "paper" if on_cuda else "quick") | {"cohort": cohort}
         return chosen if settings["people_limit"] == "auto" else chosen | {"people_limit": settings["people_limit"]}
     limit = settings["people_limit"]
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
@@ -69,7 +72,10 @@ def resolve_budget(method: Mapping[str, Any], training: Mapping[str, Any]) -> Se
     ``training`` in the result names the budget, "custom" where a number of it was overridden. Raises UserError for a
     budget that the method does not have.
     """
-    settings = {key: value for key, value in method.items() if key != "budgets"}
+    settings = {key: value for key, value in method.items() if key not in ("budgets", "cohort")}
+    cohort = training.get("cohort", 1) if method.get("cohort") == "auto" else method.get("cohort", 1)
+    if cohort != 1:  # another trainer, so other cells; TRL's keep the identity that they have
+        settings["cohort"] = cohort
     if "budgets" not in method:
         return settings
     budget = method["budgets"].get(training["name"])

@@ -1,8 +1,9 @@
-"""What a phase costs: wall-clock seconds and peak memory.
+"""What a phase costs: wall-clock seconds, peak memory and, on a GPU, energy.
 
 `measure` times a block and finds the highest memory level inside it: of the CUDA allocator where anything lies on a GPU
 (the devices' peaks summed), else the resident set of this process. Blocks may nest; an inner block never hides the
-outer one's peak. Blocks that overlap in several threads share one process and so one peak.
+outer one's peak. Blocks that overlap in several threads share one process and so one peak. `part` tells a stretch of
+the open blocks apart, such as the search for hyperparameters.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from palign_bench.energy import joules_by_device
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -30,19 +33,58 @@ _SAMPLING_SECONDS = 0.005  # between two looks at the resident set where the ker
 
 @dataclass
 class Cost:
-    """Filled in when the block ends, also when it ends in an exception."""
+    """Filled in when the block ends, also when it ends in an exception.
+
+    ``peak_memory_mib``: of what was allocated. ``reserved_memory_mib``: of what the CUDA allocator held, None on a CPU.
+    ``joules``: of the GPUs in use when the block began, None where nobody counts them. ``parts``: seconds by `part`.
+    """
 
     seconds: float = 0.0
     peak_memory_mib: float = 0.0
+    reserved_memory_mib: float | None = None
+    joules: float | None = None
+    parts: dict[str, float] = field(default_factory=dict)
     _highest: dict[str, float] = field(default_factory=dict, init=False, repr=False)  # MiB by kind of memory, so far
 
     def memory_above(self, bare_mib: float) -> float:
         """Peak memory above a level taken with `bare_memory_mib`, in MiB; never negative."""
         return max(self.peak_memory_mib - bare_mib, 0.0)
 
+    def above(self, bare: MemoryLevel) -> Cost:
+        """The same cost with memory counted from a level taken with `bare_memory`; never negative."""
+        reserved = self.reserved_memory_mib
+        if reserved is not None:
+            reserved = max(reserved - bare.reserved_mib, 0.0)
+        return replace(self, peak_memory_mib=self.memory_above(bare.mib), reserved_memory_mib=reserved)
+
+    def followed_by(self, later: Cost) -> Cost:
+        """Both in one: time and energy added, the higher of each peak."""
+        reserved = [c.reserved_memory_mib for c in (self, later) if c.reserved_memory_mib is not None]
+        joules = [c.joules for c in (self, later) if c.joules is not None]
+        return Cost(
+            seconds=self.seconds + later.seconds,
+            peak_memory_mib=max(self.peak_memory_mib, later.peak_memory_mib),
+            reserved_memory_mib=max(reserved, default=None),
+            joules=sum(joules) if joules else None,
+        )
+
+    def share(self, people: int) -> Cost:
+        """What each of several people costs who were treated at once: time and energy divided, memory shared."""
+        joules = None if self.joules is None else self.joules / people
+        parts = {name: seconds / people for name, seconds in self.parts.items()}
+        return replace(self, seconds=self.seconds / people, joules=joules, parts=parts)
+
     def _raise_to(self, peaks: dict[str, float]) -> None:
         for kind, mib in peaks.items():
             self._highest[kind] = max(self._highest.get(kind, 0.0), mib)
+
+
+@dataclass(frozen=True)
+class MemoryLevel:
+    """Memory in use at one moment, in MiB; ``reserved_mib`` is the CUDA allocator's, 0 on a CPU."""
+
+    mib: float
+    reserved_mib: float = 0.0
 
 
 class _HighWaterMark(Protocol):
@@ -144,6 +186,7 @@ def measure() -> Iterator[Cost]:
         _return_freed_memory()  # pages that an earlier phase freed are not this one's
         _reset(mark)
         _open.append(cost)
+    energy = _joules()
     _synchronize()
     start = time.perf_counter()
     try:
@@ -153,6 +196,7 @@ def measure() -> Iterator[Cost]:
             _synchronize()
         finally:  # a fault on the device surfaces here, and must not leave the block open
             cost.seconds = time.perf_counter() - start
+            cost.joules = _joules_since(energy)
             with _lock:
                 _keep_peaks(mark)
                 # By identity: two blocks that have just begun are equal.
@@ -161,17 +205,41 @@ def measure() -> Iterator[Cost]:
                     mark.stop()
             highest = cost._highest
             cost.peak_memory_mib = highest.get("cuda") or highest["resident"]
+            cost.reserved_memory_mib = highest.get("reserved") or None
 
 
-def bare_memory_mib() -> float:
-    """The level now, in MiB, of the memory that `measure` watches: taken with the bare model loaded, to subtract.
+@contextmanager
+def part(name: str) -> Iterator[None]:
+    """Time a stretch of the blocks that are open now: their ``parts[name]`` grows by its seconds."""
+    _synchronize()
+    start = time.perf_counter()
+    try:
+        yield
+    finally:
+        _synchronize()
+        seconds = time.perf_counter() - start
+        with _lock:
+            for cost in _open:
+                cost.parts[name] = cost.parts.get(name, 0.0) + seconds
+
+
+def bare_memory() -> MemoryLevel:
+    """The level now of the memory that `measure` watches: taken with the bare model loaded, to subtract.
 
     What earlier work has freed is first given back to the system, else a row after a greedy one would look frugal.
     """
     gc.collect()
     _return_freed_memory()
+    for cuda, _ in _gpus()[:1]:
+        cuda.empty_cache()
     allocated = sum(cuda.memory_allocated(device) for cuda, device in _gpus()) / MIB
-    return allocated or _resident_mib()
+    reserved = sum(cuda.memory_reserved(device) for cuda, device in _gpus()) / MIB
+    return MemoryLevel(allocated or _resident_mib(), reserved)
+
+
+def bare_memory_mib() -> float:
+    """`bare_memory` without what is reserved."""
+    return bare_memory().mib
 
 
 def _return_freed_memory() -> None:
@@ -184,8 +252,19 @@ def _return_freed_memory() -> None:
 def _keep_peaks(mark: _HighWaterMark) -> None:
     """Credit every open block with the peaks since the last reset: all of them were open all that time."""
     allocated = sum(cuda.max_memory_allocated(device) for cuda, device in _gpus()) / MIB
+    reserved = sum(cuda.max_memory_reserved(device) for cuda, device in _gpus()) / MIB
     for cost in _open:
-        cost._raise_to({"resident": mark.read(), "cuda": allocated})
+        cost._raise_to({"resident": mark.read(), "cuda": allocated, "reserved": reserved})
+
+
+def _joules() -> dict[int, float]:
+    gpus = _gpus()
+    return joules_by_device(gpus[0][0], [device for _, device in gpus]) if gpus else {}
+
+
+def _joules_since(before: dict[int, float]) -> float | None:
+    now = _joules() if before else {}
+    return sum(now[device] - before[device] for device in before) if before and before.keys() <= now.keys() else None
 
 
 def _reset(mark: _HighWaterMark) -> None:

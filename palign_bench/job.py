@@ -29,6 +29,7 @@ from palign_bench.configuration import (
 )
 from palign_bench.errors import UserError
 from palign_bench.inventory import Respondent, ipip_neo_300
+from palign_bench.isolation import check_cohort, cost_repeats, is_measuring, refuse_finished, run_isolated
 from palign_bench.ledger import Plan
 from palign_bench.protocol import PROTOCOLS, EvaluationProtocol
 from palign_bench.provenance import provenance
@@ -45,9 +46,10 @@ _backbones: dict[str, tuple[LocalBackbone, float]] = {}  # one at a time: a swee
 _trackers: dict[str, Tracker] = {}
 
 
-def run(settings: Settings, command: str) -> int:
+def run(settings: Settings, command: str, order: int | None = None) -> int:
     """Run one method on the selected people. Returns how many cells failed. Raises UserError before any work starts."""
     global _order
+    asked, repeats = settings, cost_repeats(settings)
     protocol = _protocol(settings["protocol"])
     asked_model = resolve_model(settings["model"])
     training = resolve_training(settings["training"], loading.choose_device(asked_model["device"]).type == "cuda")
@@ -55,6 +57,7 @@ def run(settings: Settings, command: str) -> int:
     settings = settings | {"method": method, "training": training}
     aligners = make_aligners(method, protocol)
     check_needs(aligners, model)
+    check_cohort(aligners, repeats)
     source = load_respondents(settings["respondents"])
     people = source.select(settings["respondents"].get("limit"), settings["respondents"].get("ids"))
     if "training" in method:
@@ -76,10 +79,17 @@ def run(settings: Settings, command: str) -> int:
         tracker=_tracker(settings["tracking"], runs),
         group=settings["name"],
         known_answers=settings["known_answers"],
+        repeats=repeats,
     )
     told_items(experiment.inventory, experiment.known_answers, experiment.seed)  # refuses before anything is loaded
     rows = [_row(name, aligner, settings, identified, experiment) for name, aligner in aligners.items()]
     planned = [experiment.planned(row) for row in rows]
+    order = _job_number() if order is None else order
+    if repeats:
+        refuse_finished(planned)
+        if not is_measuring():
+            _order += 1
+            return run_isolated(asked, command, order)
     about = {
         "experiment": settings["name"],
         "model": model["name"],
@@ -90,7 +100,7 @@ def run(settings: Settings, command: str) -> int:
         "notes": _training_notes(method, model, asked_model, training),
     }
     plan = Plan(runs, settings["name"], model["name"], protocol.name)
-    plan.add(command, planned, order=_job_number(), about=about)
+    plan.add(command, planned, order=order, about=about)
     _order += 1
     return sum(run_row(experiment, row, cells) for row, cells in zip(rows, planned, strict=True))
 
@@ -210,6 +220,8 @@ def _training_notes(method: Settings, model: Settings, asked_model: Settings, tr
     if "training" not in method:
         return []
     said = [f"{method['steps']} steps of {method['batch_size']}"]
+    if "cohort" in method:
+        said.append(f"in cohorts of {method['cohort']}")
     if training["people_limit"] is not None:
         said.append(f"at most {training['people_limit']} people (training.people_limit)")
     if model["quantization"] != asked_model["quantization"]:

@@ -178,6 +178,15 @@ class CellFolder:
         if not (self.path / "shared.json").exists():
             write_json(self.path / "shared.json", dict(cost))
 
+    def write_measurement(self, about: Mapping[str, Any]) -> None:
+        """Keep under what conditions the costs were measured (cost=isolated)."""
+        write_json(self.path / "measurement.json", dict(about))
+
+    def measurement(self) -> Record:
+        """What `write_measurement` kept; empty where the costs were taken in passing."""
+        path = self.path / "measurement.json"
+        return dict(read_json(path)) if path.exists() else {}
+
     def shared(self) -> Record:
         path = self.path / "shared.json"
         return dict(read_json(path)) if path.exists() else {}

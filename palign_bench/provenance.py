@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import subprocess
+import time
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -23,6 +25,28 @@ def provenance() -> dict[str, Any]:
         "platform": platform.platform(terse=True),
         "processor": processor(),
         "cores": os.cpu_count(),
+    }
+
+
+def machine_state() -> dict[str, Any]:
+    """What may slow a measurement down at this moment: load averages, processor clock (MHz), free memory, threads.
+
+    None where the system does not tell.
+    """
+    import psutil
+    import torch
+
+    frequency = psutil.cpu_freq() if hasattr(psutil, "cpu_freq") else None
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "load_averages": list(psutil.getloadavg()),
+        "processor_mhz": frequency.current if frequency else None,
+        "processor_max_mhz": (frequency.max or None) if frequency else None,
+        "memory_total_mib": psutil.virtual_memory().total / 2**20,
+        "memory_available_mib": psutil.virtual_memory().available / 2**20,
+        "torch_threads": torch.get_num_threads(),
+        "clock_resolution_seconds": time.get_clock_info("perf_counter").resolution,
+        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
 
 

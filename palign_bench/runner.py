@@ -18,15 +18,18 @@ from tqdm import tqdm
 
 from palign_bench.alignment import Aligner, Alignment, AnswerSheet, Case
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.costs import Cost, bare_memory_mib, measure
+from palign_bench.costs import Cost, MemoryLevel, bare_memory, measure
 from palign_bench.errors import UserError
 from palign_bench.inventory import Answers, Inventory, Respondent
 from palign_bench.ledger import CellFolder, PlannedCells, Record
 from palign_bench.protocol import EvaluationProtocol, audit_items
+from palign_bench.provenance import machine_state
+from palign_bench.repeats import median_cost, shared_cost
 from palign_bench.respondents.source import RespondentSource
 from palign_bench.scoring import aligned_scores, trait_scores_of
 from palign_bench.tracking import Tracker
 
+WARM_UP_ITEMS = 8
 LoadBackbone = Callable[[], tuple[LocalBackbone, float]]
 
 
@@ -56,6 +59,7 @@ class Experiment:
     tracker: Tracker
     group: str
     known_answers: int | None = None  # how many of them a method is told; None: all
+    repeats: int | None = None  # cost=isolated: every cell is computed so often, after a warm-up, and none taken over
 
     def planned(self, row: Row) -> PlannedCells:
         """The row's cell folder and the people asked for."""
@@ -128,7 +132,7 @@ class AnswerMemo:
 
     def __init__(self) -> None:
         # Weak: a model that is unloaded takes its answers along, and none of a later one can be taken for its.
-        self._sheets: WeakKeyDictionary[LocalBackbone, dict[str, tuple[AnswerSheet, Cost, float]]] = WeakKeyDictionary()
+        self._sheets: WeakKeyDictionary[LocalBackbone, dict[str, tuple[AnswerSheet, Cost]]] = WeakKeyDictionary()
 
     @staticmethod
     def key(backbone: LocalBackbone, alignment: Alignment) -> str | None:
@@ -138,12 +142,17 @@ class AnswerMemo:
         text = f"{backbone.protocol.name}\n{alignment.system_prompt}"
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def get(self, backbone: LocalBackbone, key: str | None) -> tuple[AnswerSheet, Cost, float] | None:
+    def get(self, backbone: LocalBackbone, key: str | None) -> tuple[AnswerSheet, Cost] | None:
         return self._sheets.get(backbone, {}).get(key) if key else None
 
-    def put(self, backbone: LocalBackbone, key: str | None, sheet: AnswerSheet, cost: Cost, bare: float) -> None:
+    def put(self, backbone: LocalBackbone, key: str | None, sheet: AnswerSheet, cost: Cost) -> None:
+        """``cost``: its memory above the bare model's, so that it holds for any row."""
         if key:
-            self._sheets.setdefault(backbone, {})[key] = (sheet, cost, bare)
+            self._sheets.setdefault(backbone, {})[key] = (sheet, cost)
+
+    def forget(self) -> None:
+        """Take nothing over from here on."""
+        self._sheets.clear()
 
 
 MEMO = AnswerMemo()
@@ -199,11 +208,13 @@ def run_row(experiment: Experiment, row: Row, planned: PlannedCells) -> int:
     if len(missing) < total:
         _say(f"{row.name}: {total - len(missing)} of {total} people finished before, {len(missing)} to do")
     backbone, load_seconds = experiment.load_backbone() if row.aligner.needs_backbone else (None, 0.0)
-    bare = bare_memory_mib()
-    seed_everything(experiment.seed)
-    with measure() as preparation:
-        row.aligner.prepare(backbone, experiment.inventory)
-    planned.folder.write_shared({"load_seconds": load_seconds, "prepare_seconds": preparation.seconds})
+    before = machine_state()
+    if experiment.repeats and backbone is not None:
+        backbone.answer(Alignment(), experiment.inventory.items[:WARM_UP_ITEMS])
+    bare = bare_memory()
+    preparations = [_prepare(experiment, row, backbone).above(bare) for _ in range(experiment.repeats or 1)]
+    shared = {"load_seconds": load_seconds, "bare_memory_mib": bare.mib, "bare_reserved_mib": bare.reserved_mib}
+    planned.folder.write_shared(shared | shared_cost(preparations))
     planned.folder.write_provenance(experiment.provenance)
     experiment.tracker.start_row(
         dict(row.config),
@@ -215,11 +226,13 @@ def run_row(experiment: Experiment, row: Row, planned: PlannedCells) -> int:
         experiment.tracker.log_person(record)
     failed = 0
     cell = CellRun(experiment, row, backbone, bare)
+    if experiment.repeats:
+        cell.warm_up(experiment.people[0])
     todo = [person for person in experiment.people if person.id in missing]
     with tqdm(total=len(todo), desc=row.name, unit="person", file=sys.stderr) as bar:
         for start in range(0, len(todo), row.aligner.cohort):
             cohort = todo[start : start + row.aligner.cohort]
-            aligned = cell.align_cohort(cohort)
+            aligned = {} if experiment.repeats else cell.align_cohort(cohort)
             for person in cohort:
                 try:
                     record = cell.compute(person, aligned.get(person.id))
@@ -230,18 +243,27 @@ def run_row(experiment: Experiment, row: Row, planned: PlannedCells) -> int:
                     failed += 1
                     _say(f"{row.name}: person {person.id} failed: {type(error).__name__}: {error}")
                 bar.update()
+    if experiment.repeats:
+        planned.folder.write_measurement({"repeats": experiment.repeats, "before": before, "after": machine_state()})
     experiment.tracker.finish_row({"missing_cells": len(planned.missing()), "failed_cells": failed})
     return failed
+
+
+def _prepare(experiment: Experiment, row: Row, backbone: LocalBackbone | None) -> Cost:
+    seed_everything(experiment.seed)
+    with measure() as cost:
+        row.aligner.prepare(backbone, experiment.inventory)
+    return cost
 
 
 class CellRun:
     """Computes cells of one row, one person at a time."""
 
-    def __init__(self, experiment: Experiment, row: Row, backbone: LocalBackbone | None, bare_mib: float):
+    def __init__(self, experiment: Experiment, row: Row, backbone: LocalBackbone | None, bare: MemoryLevel):
         self.experiment = experiment
         self.row = row
         self.backbone = backbone
-        self.bare_mib = bare_mib
+        self.bare = bare
         self.cases = Cases(experiment)
         self.items = experiment.inventory.select(experiment.inventory.held_out)
         # Under `as_released` every answer is freely generated already; the audit would ask the same again.
@@ -262,23 +284,45 @@ class CellRun:
         except Exception as error:
             _say(f"{self.row.name}: a cohort of {len(people)} failed ({type(error).__name__}: {error}); one by one now")
             return {}
-        share = Cost(cost.seconds / len(people), cost.peak_memory_mib)
+        share = cost.share(len(people))
         return {case.respondent_id: (alignment, share) for case, alignment in zip(cases, alignments, strict=True)}
 
-    def compute(self, person: Respondent, aligned: tuple[Alignment, Cost] | None = None) -> Record:
-        """Align (unless a cohort did), answer, score: the record of one finished cell."""
+    def warm_up(self, person: Respondent) -> None:
+        """What a first alignment pays for libraries and kernels is no cost of the method; see `Aligner.warm_up`."""
         case = self.cases.case(person, self.row.aligner.needs)
+        seed_everything(case.seed)
+        try:
+            self.row.aligner.warm_up(case)
+        except Exception as error:  # the person's own cell will meet and record it
+            _say(f"{self.row.name}: the warm-up failed: {type(error).__name__}: {error}")
+
+    def compute(self, person: Respondent, aligned: tuple[Alignment, Cost] | None = None) -> Record:
+        """The record of one finished cell. Where costs are measured: of several times, with nothing taken over."""
+        if not self.experiment.repeats:
+            return self._compute(person, aligned)
+        records = []
+        for _ in range(self.experiment.repeats):
+            MEMO.forget()
+            records.append(self._compute(person, None))
+        return records[0] | {"cost": median_cost([record["cost"] for record in records])}
+
+    def _compute(self, person: Respondent, aligned: tuple[Alignment, Cost] | None) -> Record:
+        """Align (unless a cohort did), answer, score."""
+        case = self.cases.case(person, self.row.aligner.needs)
+        read, generated = self._tokens()
         if aligned is None:
             seed_everything(case.seed)
             with measure() as aligning:
                 alignment = self.row.aligner.align(case)
         else:
             alignment, aligning = aligned
+        aligning = aligning.above(self.bare)
+        read_now, generated_now = self._tokens()
         sheet, answering, reused = self._answer(alignment)
+        both = aligning.followed_by(answering)
         inventory, protocol = self.experiment.inventory, self.experiment.protocol
         truth = protocol.truth(inventory, person)
         literal = {n: person.answers[n] for n in inventory.held_out if n in person.answers}
-        peak = max(aligning.memory_above(self.bare_mib), answering.memory_above(self.bare_mib))
         return {
             "respondent": person.id,
             "seed": case.seed,
@@ -298,14 +342,24 @@ class CellRun:
             },
             "cost": {
                 "align_seconds": aligning.seconds + float(alignment.summary.get("charged_seconds", 0.0)),
+                "search_seconds": aligning.parts.get("search", 0.0),
                 "answer_seconds": answering.seconds,
-                "peak_memory_mib": peak,
+                "peak_memory_mib": both.peak_memory_mib,
+                "reserved_memory_mib": both.reserved_memory_mib,
+                "joules": both.joules,
                 "tokens_read": sheet.tokens_read,
                 "tokens_generated": sheet.tokens_generated,
+                "align_tokens_read": read_now - read,
+                "align_tokens_generated": generated_now - generated,
+                "training_tokens": int(alignment.summary.get("training_tokens", 0)),
                 "optimizer_steps": int(alignment.summary.get("optimizer_steps", 0)),
+                "seconds_per_step": alignment.summary.get("seconds_per_step"),
                 "reused_answers": reused,
             },
         }
+
+    def _tokens(self) -> tuple[int, int]:
+        return (self.backbone.engine.tokens_read, self.backbone.engine.tokens_generated) if self.backbone else (0, 0)
 
     def _answer(self, alignment: Alignment) -> tuple[AnswerSheet, Cost, bool]:
         if alignment.answers is not None:
@@ -316,8 +370,8 @@ class CellRun:
         key = MEMO.key(self.backbone, alignment)
         taken_over = MEMO.get(self.backbone, key)
         if taken_over is not None:
-            sheet, cost, bare = taken_over
-            return sheet, Cost(cost.seconds, cost.memory_above(bare) + self.bare_mib), True
+            sheet, cost = taken_over
+            return sheet, cost, True
         if alignment.readout is not None and not self.experiment.protocol.reading.generates:
             prompt_alone = replace(alignment, readout=None)
             key_alone = MEMO.key(self.backbone, prompt_alone)
@@ -326,7 +380,8 @@ class CellRun:
                 return self._under_readout(alignment, prompt_alone)
         with measure() as cost:
             sheet = self.backbone.answer(alignment, self.items, self.audit)
-        MEMO.put(self.backbone, key, sheet, cost, self.bare_mib)
+        cost = cost.above(self.bare)
+        MEMO.put(self.backbone, key, sheet, cost)
         return sheet, cost, False
 
     def _under_readout(self, alignment: Alignment, prompt_alone: Alignment) -> tuple[AnswerSheet, Cost, bool]:
@@ -335,8 +390,7 @@ class CellRun:
         bare_sheet, bare_cost, reused = self._answer(prompt_alone)
         with measure() as cost:
             sheet = self.backbone.under_readout(alignment, bare_sheet, self.items, self.audit)
-        peak = max(bare_cost.peak_memory_mib, cost.peak_memory_mib)
-        return sheet, Cost(bare_cost.seconds + cost.seconds, peak), reused
+        return sheet, bare_cost.followed_by(cost.above(self.bare)), reused
 
 
 def _finished_records(planned: PlannedCells) -> Iterator[Record]:

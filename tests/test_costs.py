@@ -7,10 +7,11 @@ import sys
 import textwrap
 import time
 from collections.abc import Callable, Iterator
+from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from palign_bench.costs import KernelMark, bare_memory_mib, measure
+from palign_bench.costs import Cost, KernelMark, bare_memory, bare_memory_mib, measure, part
 
 
 @pytest.fixture(params=["KernelMark", "SampledMark"])
@@ -126,11 +127,21 @@ class FakeCuda:
     """The calls of ``torch.cuda`` that matter, over two devices of which one is idle."""
 
     def __init__(self) -> None:
-        self.now, self.peak, self.synchronized = 0, 0, []  # type: ignore[var-annotated]
+        self.now, self.peak, self.reserved, self.synchronized = 0, 0, 0, []  # type: ignore[var-annotated]
 
     def allocate(self, mib: int) -> None:
         self.now += mib * 1024 * 1024
         self.peak = max(self.peak, self.now)
+        self.reserved = max(self.reserved, 2 * self.now)  # an allocator that takes twice what it needs, and keeps it
+
+    def empty_cache(self) -> None:
+        self.reserved = 2 * self.now
+
+    def memory_reserved(self, device: int) -> int:
+        return self.reserved if device == 0 else 0
+
+    def get_device_properties(self, device: int) -> SimpleNamespace:
+        return SimpleNamespace(uuid=f"0000-{device}")
 
     def is_initialized(self) -> bool:
         return True
@@ -139,7 +150,7 @@ class FakeCuda:
         return 2
 
     def max_memory_reserved(self, device: int) -> int:
-        return self.peak if device == 0 else 0
+        return self.reserved if device == 0 else 0
 
     def max_memory_allocated(self, device: int) -> int:
         return self.peak
@@ -170,6 +181,85 @@ def test_cuda_peaks_nest_and_idle_devices_are_left_alone(monkeypatch: pytest.Mon
     assert bare == 100
     assert (outer.memory_above(bare), inner.memory_above(bare)) == (50, 20)
     assert Torch.cuda.synchronized == [0, 0, 0, 0]
+
+
+def test_reserved_memory_is_the_allocators_above_what_it_holds_for_the_bare_model(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Torch:
+        cuda = FakeCuda()
+
+    monkeypatch.setitem(sys.modules, "torch", Torch)
+    Torch.cuda.allocate(400)  # an earlier method's, given back
+    Torch.cuda.allocate(-300)
+    bare = bare_memory()
+    with measure() as cost:
+        Torch.cuda.allocate(50)
+        Torch.cuda.allocate(-50)
+    assert (bare.mib, bare.reserved_mib) == (100, 200)
+    assert (cost.above(bare).peak_memory_mib, cost.above(bare).reserved_memory_mib) == (50, 100)
+
+
+def test_energy_is_the_counters_difference_over_the_devices_in_use(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Torch:
+        cuda = FakeCuda()
+
+    class Nvml(ModuleType):
+        """Counts 3 J a look on the first board; the second is never asked."""
+
+        NVMLError = type("NVMLError", (Exception,), {})
+        millijoules = 1_000_000
+        tells = True
+
+        def nvmlInit(self) -> None: ...  # noqa: N802
+
+        def nvmlDeviceGetHandleByUUID(self, uuid: str) -> str:  # noqa: N802
+            assert uuid == "GPU-0000-0"
+            return uuid
+
+        def nvmlDeviceGetTotalEnergyConsumption(self, handle: str) -> int:  # noqa: N802
+            if not self.tells:
+                raise self.NVMLError
+            self.millijoules += 3000
+            return self.millijoules
+
+    monkeypatch.setitem(sys.modules, "torch", Torch)
+    monkeypatch.setitem(sys.modules, "pynvml", Nvml("pynvml"))
+    with measure() as cost:
+        pass
+    assert cost.joules is None, "no device is in use"
+    Torch.cuda.allocate(1)
+    with measure() as cost:
+        pass
+    assert cost.joules == 3
+    assert cost.share(4).joules == 0.75
+    monkeypatch.setattr(Nvml, "tells", False)
+    with measure() as cost:
+        pass
+    assert cost.joules is None
+
+
+def test_a_part_is_charged_to_every_open_block() -> None:
+    with measure() as outer:
+        with measure() as closed:
+            pass
+        with measure() as inner, part("search"):
+            time.sleep(0.03)
+        with part("search"):
+            time.sleep(0.02)
+    assert closed.parts == {}
+    assert 0.03 <= inner.parts["search"] <= inner.seconds
+    assert inner.parts["search"] + 0.02 <= outer.parts["search"] <= outer.seconds
+
+
+def test_two_phases_in_one_and_a_cohort_s_share() -> None:
+    first = Cost(seconds=2.0, peak_memory_mib=5.0, reserved_memory_mib=9.0, joules=4.0)
+    second = Cost(seconds=1.0, peak_memory_mib=7.0)
+    both = first.followed_by(second)
+    assert (both.seconds, both.peak_memory_mib, both.reserved_memory_mib, both.joules) == (3.0, 7.0, 9.0, 4.0)
+    assert second.followed_by(second).joules is None
+    share = Cost(seconds=8.0, peak_memory_mib=5.0, parts={"search": 4.0}).share(4)
+    assert (share.seconds, share.peak_memory_mib, share.parts, share.joules) == (2.0, 5.0, {"search": 1.0}, None)
 
 
 def test_cuda_peak_on_a_real_device() -> None:

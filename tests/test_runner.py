@@ -20,7 +20,7 @@ from palign_bench import runner
 from palign_bench.alignment import Aligner, Alignment, AnswerSheet, Case
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.costs import Cost
+from palign_bench.costs import Cost, part
 from palign_bench.inventory import Inventory, ipip_neo_300
 from palign_bench.ledger import CellFolder
 from palign_bench.protocol import AsReleased, Corrected, EvaluationProtocol
@@ -312,6 +312,60 @@ def test_an_answer_taken_over_is_charged_all_the_same(setting: Setting) -> None:
     assert records[0]["cost"]["answer_seconds"] > 0
 
 
+class Searching(FewShot):
+    """Searches a while, answers under the neutral prompt, and counts what it was asked to do."""
+
+    def __init__(self) -> None:
+        self.warmed: list[str] = []
+        self.aligned: list[str] = []
+
+    def warm_up(self, case: Case) -> None:
+        self.warmed.append(case.respondent_id)
+
+    def align(self, case: Case) -> Alignment:
+        self.aligned.append(case.respondent_id)
+        with part("search"):
+            self.backbone.answer(Alignment(), self.inventory.items[:2])
+        return Alignment()
+
+
+def test_the_search_is_a_part_of_align_and_its_tokens_are_told(setting: Setting) -> None:
+    setting.change(people=setting.experiment.people[:1])
+    record = setting.run(Searching())[1].read(setting.experiment.people[0].id)
+    assert record is not None
+    assert 0 < record["cost"]["search_seconds"] <= record["cost"]["align_seconds"]
+    assert 0 < record["cost"]["align_tokens_read"] < record["cost"]["tokens_read"]
+    assert (record["cost"]["reserved_memory_mib"], record["cost"]["joules"]) == (None, None)  # on a CPU
+
+
+def test_measured_cells_are_computed_anew_each_time_after_a_warm_up(setting: Setting) -> None:
+    people = setting.experiment.people[:2]
+    aligner = Searching()
+    failed, folder = setting.change(people=people, repeats=3).run(aligner)
+    assert failed == 0
+    assert aligner.warmed == [people[0].id]
+    assert aligner.aligned == [person.id for person in people for _ in range(3)]
+    for person in people:
+        record = folder.read(person.id)
+        assert record is not None and record["cost"]["reused_answers"] is False
+        assert record["cost"]["repeats"] == 3 and record["cost"]["optimizer_steps"] == 0
+        low, high = record["cost"]["quartiles"]["answer_seconds"]
+        assert 0 < low <= record["cost"]["answer_seconds"] <= high
+    assert folder.shared()["repeats"] == 3 and folder.shared()["prepare_seconds"] >= 0
+    measurement = folder.measurement()
+    assert measurement["repeats"] == 3
+    assert len(measurement["before"]["load_averages"]) == 3 and measurement["after"]["torch_threads"] >= 1
+
+
+def test_measuring_changes_no_answer(setting: Setting) -> None:
+    person = setting.experiment.people[0]
+    setting.change(people=[person])
+    _, plain = setting.run(FewShot())
+    setting.change(runs=setting.experiment.runs / "measured", repeats=2)
+    _, measured = setting.run(FewShot())
+    assert without_costs(plain.read(person.id)) == without_costs(measured.read(person.id))
+
+
 @pytest.fixture
 def memo() -> AnswerMemo:
     return AnswerMemo()
@@ -323,7 +377,7 @@ SHEET = AnswerSheet(asked=(9,), answers={9: 4})
 def test_only_prompts_are_taken_over(memo: AnswerMemo, tiny_backbone: LocalBackbone) -> None:
     key = memo.key(tiny_backbone, Alignment(system_prompt="x"))
     assert key is not None
-    memo.put(tiny_backbone, key, SHEET, Cost(), 0.0)
+    memo.put(tiny_backbone, key, SHEET, Cost())
     assert memo.get(tiny_backbone, key) is not None
     assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment(system_prompt="y"))) is None
     assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment())) is None
@@ -342,7 +396,7 @@ def test_a_later_model_takes_nothing_over_from_an_unloaded_one(memo: AnswerMemo,
         backbone = LocalBackbone(tiny, Corrected())
         key = memo.key(backbone, Alignment())
         assert memo.get(backbone, key) is None
-        memo.put(backbone, key, SHEET, Cost(), 0.0)
+        memo.put(backbone, key, SHEET, Cost())
         unloaded = weakref.ref(backbone)
         del backbone
         assert unloaded() is None, "what the memo keeps must not keep a model in memory"

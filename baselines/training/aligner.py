@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from abc import abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -76,9 +77,9 @@ class TrainedAligner(Aligner):
         gradient_checkpointing: bool = False,
         training: str = "custom",
     ) -> None:
-        _positive("learning_rate", learning_rate)
-        _whole("batch_size", batch_size)
-        _whole("steps", steps)
+        positive("learning_rate", learning_rate)
+        whole("batch_size", batch_size)
+        whole("steps", steps)
         if not (_is_number(warmup) and 0 <= warmup <= 1):
             raise ValueError(f"method.warmup={warmup}: choose a share of the steps between 0 and 1")
         if not (_is_number(weight_decay) and weight_decay >= 0):
@@ -121,33 +122,26 @@ class TrainedAligner(Aligner):
     def align(self, case: Case) -> Alignment:
         """Train on one person's known answers. Without a usable one the alignment is the bare model, with a reason."""
         rows = self.examples(answered(case.known))
-        told: dict[str, Any] = {
-            "training": self.training,
-            "optimizer_steps": 0,
-            "steps": self.steps,
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-            "warmup_steps": self.warmup_steps,
-            "examples": len(rows),
-        }
+        told = self.told(rows)
         if not rows:
-            return Alignment(summary=told | {"reason": "no known answer to learn from"})
+            return Alignment(summary=told)
         seed = case.seed % 2**31  # what the libraries take
         torch.manual_seed(seed)
         with (
             training_session(self.steps, type(self).__name__) as (clock, folder),
             leaving_no_trace(self.local.model),
+            clock.counting_positions(self.local.model),
         ):
             trained = self.train(rows, seed, clock, folder)
         summary = told | {"optimizer_steps": self.optimizer_steps} | dict(trained.summary)
-        summary |= self._curves(clock) | clock.summary()
-        return Alignment(
-            adapter=trained.adapter,
-            adapter_kind=trained.adapter_kind,
-            adapter_settings=trained.adapter_settings,
-            trained_parameters=trained.trained_parameters,
-            summary=summary,
-        )
+        summary |= self.curves_of(clock.logs) | clock.summary()
+        return replace(trained, summary=summary)
+
+    def warm_up(self, case: Case) -> None:
+        """One step on the person's answers."""
+        once = copy.copy(self)
+        once.steps = 1
+        once.align(case)
 
     @property
     def optimizer_steps(self) -> int:
@@ -156,11 +150,24 @@ class TrainedAligner(Aligner):
 
     curves: ClassVar[Mapping[str, str]] = {"loss": "loss"}  # what the trainer logs, and how the summary calls it
 
-    def _curves(self, clock: TrainingClock) -> dict[str, Any]:
+    def told(self, rows: Sequence[Any]) -> dict[str, Any]:
+        """What the summary says before any training, with the reason where there is nothing to train on."""
+        reason = {} if rows else {"reason": "no known answer to learn from"}
+        return reason | {
+            "training": self.training,
+            "optimizer_steps": 0,
+            "steps": self.steps,
+            "batch_size": self.batch_size,
+            "learning_rate": self.learning_rate,
+            "warmup_steps": self.warmup_steps,
+            "examples": len(rows),
+        }
+
+    def curves_of(self, logs: Mapping[str, list[float]]) -> dict[str, Any]:
         """First and last value and a thinned curve of each. Raises FloatingPointError when one is not finite."""
         found: dict[str, Any] = {}
         for logged, name in self.curves.items():
-            values = clock.logs.get(logged)
+            values = logs.get(logged)
             if not values:
                 continue
             if not all(map(math.isfinite, values)):
@@ -192,7 +199,12 @@ class TrainedAligner(Aligner):
 
     def lora_alignment(self, model: Any, lora: Lora, summary: Mapping[str, Any]) -> Alignment:
         """The alignment that a PEFT model's LoRA tensors make."""
-        tensors = lora_tensors(model)
+        return self.adapter_alignment(lora_tensors(model), lora, summary)
+
+    def adapter_alignment(
+        self, tensors: Mapping[str, torch.Tensor], lora: Lora, summary: Mapping[str, Any]
+    ) -> Alignment:
+        """The alignment that LoRA tensors by PEFT's names make."""
         return Alignment(
             adapter=tensors,
             adapter_kind="lora",
@@ -222,8 +234,8 @@ def lora_of(settings: Mapping[str, Any] | None) -> Lora:
         lora = Lora(**dict(settings or {}))
     except TypeError as error:
         raise ValueError(f"method.lora: {error}; give rank, alpha, dropout, target_modules") from error
-    _whole("lora.rank", lora.rank)
-    _positive("lora.alpha", lora.alpha)
+    whole("lora.rank", lora.rank)
+    positive("lora.alpha", lora.alpha)
     if not (_is_number(lora.dropout) and 0 <= lora.dropout < 1):
         raise ValueError(f"method.lora.dropout={lora.dropout}: choose a number from 0 up to, but not, 1")
     return lora
@@ -238,11 +250,11 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
-def _positive(key: str, value: object) -> None:
+def positive(key: str, value: object) -> None:
     if not _is_number(value) or value <= 0:  # type: ignore[operator]
         raise ValueError(f"method.{key}={value}: choose a positive number")
 
 
-def _whole(key: str, value: object) -> None:
+def whole(key: str, value: object) -> None:
     if not _is_number(value) or value != int(value) or value < 1:  # type: ignore[call-overload,operator]
         raise ValueError(f"method.{key}={value}: choose a whole number, 1 or more")

@@ -6,14 +6,19 @@ no opposite and are left out. The reference policy is the same model with its ad
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from datasets import Dataset
+from torch import Tensor
+from torch.nn.functional import logsigmoid
 from trl import DPOConfig, DPOTrainer
 
-from baselines.training.aligner import TrainedAligner, in_float32, lora_of, one_device
+from baselines.training.aligner import Lora, in_float32, lora_of, one_device
+from baselines.training.cohort import Passage, Person, Recipe, Trained, answer_log_probs, train_cohort
+from baselines.training.cohort_aligner import CohortAligner
 from baselines.training.session import TrainingClock
 from palign_bench.alignment import Alignment
 from palign_bench.inventory import HIGHEST, LOWEST
@@ -26,7 +31,7 @@ class DPOTrainerOfTokens(DPOTrainer):
         return dataset
 
 
-class DirectPreferenceOptimization(TrainedAligner):
+class DirectPreferenceOptimization(CohortAligner):
     """DPO with LoRA on pairs (the person's option, its opposite). Raises ValueError for a keyword out of its range."""
 
     version = 1
@@ -74,3 +79,45 @@ class DirectPreferenceOptimization(TrainedAligner):
         in_float32(trainer.model)
         trainer.train()
         return self.lora_alignment(trainer.model, self.lora, {"beta": self.beta, "pairs": len(rows)})
+
+    @property
+    def adapter(self) -> Lora:
+        return self.lora
+
+    def passages(self, rows: list[dict[str, Any]]) -> list[tuple[Passage, ...]]:
+        """The dialogue with the preferred answer, and with the rejected one."""
+
+        def passage(row: dict[str, Any], answer: str) -> Passage:
+            return Passage(row["prompt_ids"] + row[answer], len(row["prompt_ids"]))
+
+        return [(passage(row, "chosen_ids"), passage(row, "rejected_ids")) for row in rows]
+
+    def train_many(self, people: Sequence[Person], clock: TrainingClock) -> list[Trained]:
+        """Equation 7 of Rafailov et al.; the reference's log-probabilities are read once for everyone."""
+        recipe = self.recipe()
+        reference = self._reference(people, recipe)
+
+        def loss(log_probs: Tensor, _: Tensor, chosen: Tensor, counts: Tensor) -> dict[str, Tensor]:
+            rows = torch.arange(len(people), device=chosen.device)[:, None]
+            rewards = self.beta * (log_probs - reference[rows, chosen])  # (people, batch, 2)
+            margins = rewards[..., 0] - rewards[..., 1]
+            right = (margins > 0).float()
+            values = {"loss": -logsigmoid(margins), "rewards/margins": margins, "rewards/accuracies": right}
+            return {name: (value * counts).sum(1) / counts.sum(1) for name, value in values.items()}
+
+        return train_cohort(self.local.model, people, loss, recipe, clock)
+
+    def _reference(self, people: Sequence[Person], recipe: Recipe) -> Tensor:
+        """The bare model's log-probabilities of the answers ``(people, most examples, 2)``, each text read once."""
+        texts = {(*p.ids, p.start): p for person in people for example in person.examples for p in example}
+        keys, size = list(texts), 2 * self.batch_size
+        parts = [[texts[key] for key in keys[start : start + size]] for start in range(0, len(keys), size)]
+        with torch.no_grad():
+            found = torch.cat([answer_log_probs(self.local.model, part, recipe.length)[0] for part in parts]).cpu()
+        row = {key: index for index, key in enumerate(keys)}
+        most = max(len(person.examples) for person in people)
+        reference = torch.zeros(len(people), most, 2)
+        for index, person in enumerate(people):
+            own = [[row[(*p.ids, p.start)] for p in example] for example in person.examples]
+            reference[index, : len(own)] = found[torch.tensor(own)]
+        return reference.to(self.local.model.device)

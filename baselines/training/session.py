@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from palign_bench.backbone.adapters import quiet
 
@@ -37,16 +37,30 @@ class TrainingClock(TrainerCallback):
         self._other_seconds = 0.0
         self._running = False
         self._collecting = 0.0
+        self._positions = 0
         # A bar within the bar over people; in a log file it would only be noise.
         self._bar = tqdm(total=steps, desc=title, unit="step", leave=False, file=sys.stderr, disable=not _is_terminal())
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def begin(self) -> None:
+        """The loop over steps begins."""
         self._loop_seconds -= time.perf_counter()
         self._running = True
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def step(self) -> None:
+        """A step is done."""
         self.steps += 1
         self._bar.update()
+
+    def end(self) -> None:
+        """The loop is over."""
+        self._loop_seconds += time.perf_counter()
+        self._running = False
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.begin()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.step()
 
     def on_log(
         self,
@@ -61,8 +75,7 @@ class TrainingClock(TrainerCallback):
                 self.logs.setdefault(name, []).append(float(value))
 
     def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self._loop_seconds += time.perf_counter()
-        self._running = False
+        self.end()
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, its seconds counted as not the model's."""
@@ -83,18 +96,38 @@ class TrainingClock(TrainerCallback):
         elif self._running:
             self._other_seconds += time.perf_counter() - self._collecting
 
+    @contextmanager
+    def counting_positions(self, model: PreTrainedModel) -> Iterator[None]:
+        """Count what the model's embedding is asked for: positions of forward passes, pads included."""
+
+        def count(_: Any, inputs: tuple[Any, ...]) -> None:
+            self._positions += inputs[0].numel()
+
+        handle = model.get_input_embeddings().register_forward_pre_hook(count)
+        try:
+            yield
+        finally:
+            handle.remove()
+
     def close(self) -> None:
         self._bar.close()
 
     def summary(self) -> dict[str, float]:
-        """Seconds per step in the loop, and the share of the whole time that is not the model's."""
+        """Seconds per step in the loop, the share of the whole time that is not the model's, positions computed."""
         total = time.perf_counter() - self.started
         model = self._loop_seconds - self._other_seconds
         return {
             "seconds_per_step": self._loop_seconds / max(self.steps, 1),
             "not_model_share": 1 - model / total,
             "fixed_seconds": total - self._loop_seconds,
+            "training_tokens": self._positions,
         }
+
+    def share(self, people: int) -> dict[str, float]:
+        """`summary` for each of several people who were trained in one pass."""
+        whole = self.summary()
+        divided = {name: whole[name] / people for name in ("seconds_per_step", "fixed_seconds")}
+        return whole | divided | {"training_tokens": self._positions // people}
 
 
 @contextmanager

@@ -6,15 +6,18 @@ on the answer alone. QLoRA is LoRA on a backbone in NF4 (``method.quantization``
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
 from peft import PromptTuningConfig, PromptTuningInit
+from torch import Tensor
 from trl import SFTConfig, SFTTrainer
 
-from baselines.training.aligner import TrainedAligner, in_float32, lora_of, one_device
+from baselines.training.aligner import Lora, in_float32, lora_of, one_device
+from baselines.training.cohort import Passage, Person, Trained, train_cohort
+from baselines.training.cohort_aligner import CohortAligner
 from baselines.training.session import TrainingClock
 from palign_bench.alignment import Alignment
 from palign_bench.backbone.adapters import VIRTUAL, full_tensors, trainable_copies
@@ -22,7 +25,7 @@ from palign_bench.backbone.adapters import VIRTUAL, full_tensors, trainable_copi
 TECHNIQUES = ("lora", "full", "prompt")
 
 
-class SupervisedFineTuning(TrainedAligner):
+class SupervisedFineTuning(CohortAligner):
     """Supervised fine-tuning of an adapter (``lora``), of all weights (``full``) or of a soft prompt (``prompt``).
 
     Full fine-tuning trains in the weights' own type. A soft prompt starts from embeddings of the vocabulary, drawn at
@@ -46,6 +49,8 @@ class SupervisedFineTuning(TrainedAligner):
         self.virtual_tokens = int(virtual_tokens)
         if self.virtual_tokens < 1:
             raise ValueError(f"method.virtual_tokens={virtual_tokens}: choose 1 or more")
+        if self.cohort > 1 and self.lora is None:
+            raise ValueError(f"method.cohort={self.cohort}: only technique=lora trains several people at once")
         if technique == "full":
             self.needs = self.needs | {"unquantized weights"}
 
@@ -84,6 +89,24 @@ class SupervisedFineTuning(TrainedAligner):
             in_float32(trainer.model)
         trainer.train()
         return self._alignment(trainer.model)
+
+    @property
+    def adapter(self) -> Lora:
+        assert self.lora is not None, "only technique=lora has a cohort"
+        return self.lora
+
+    def passages(self, rows: list[dict[str, Any]]) -> list[tuple[Passage, ...]]:
+        """The dialogue with its answer."""
+        return [(Passage(row["input_ids"], row["labels"].count(-100)),) for row in rows]
+
+    def train_many(self, people: Sequence[Person], clock: TrainingClock) -> list[Trained]:
+        """The mean over the batch's answer tokens, person by person."""
+
+        def loss(log_probs: Tensor, tokens: Tensor, _: Tensor, counts: Tensor) -> dict[str, Tensor]:
+            weight = counts[..., None]
+            return {"loss": -(log_probs * weight).sum((1, 2)) / (tokens * weight).sum((1, 2))}
+
+        return train_cohort(self.local.model, people, loss, self.recipe(), clock)
 
     def _peft_config(self) -> Any:
         if self.lora is not None:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from palign_bench.alignment import Aligner, Alignment, Backbone, Case
+from palign_bench.costs import part
 from palign_bench.errors import UserError
 from palign_bench.inventory import Answers, Inventory
 from palign_bench.pas.probes import (
@@ -88,7 +89,8 @@ class PersonalityActivationSearch(Aligner):
     def align_many(self, cases: Sequence[Case]) -> list[Alignment]:
         """Align several respondents; their probes are solved together, alpha is chosen person by person."""
         fits = self.fit([case.fitting for case in cases], [case.seed for case in cases])
-        choices = [self._choose(case, fit) for case, fit in zip(cases, fits, strict=True)]
+        with part("search"):
+            choices = [self._choose(case, fit) for case, fit in zip(cases, fits, strict=True)]
         refit = [i for i, case in enumerate(cases) if _keeps_out(case) and choices[i].alpha > 0]
         refits = self.fit([cases[i].known for i in refit], [cases[i].seed for i in refit])
         for i, again in zip(refit, refits, strict=True):

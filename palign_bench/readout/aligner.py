@@ -10,6 +10,7 @@ from torch import Tensor
 
 from palign_bench.alignment import Aligner, Alignment, Backbone, Case
 from palign_bench.backbone.options import OptionScores
+from palign_bench.costs import part
 from palign_bench.inventory import HIGHEST, Answers, Inventory, Item
 from palign_bench.readout.features import FeatureRecipe, ItemKernel, item_kernel
 from palign_bench.readout.ordinal import option_log_scores
@@ -90,16 +91,19 @@ class ClosedFormReadout(Aligner):
         final = self.predict(cases, [self._literal(case.known) for case in cases])
         if len(self.weights) == 1:
             weights = [(self.weights[0], {})] * len(cases)
-        elif self.system_prompt == "none":
-            weights = [self._weight_alone(case, made) for case, made in zip(cases, final, strict=True)]
         else:
-            kept = [kept_out(case) for case in cases]
-            shown = [
-                {n: v for n, v in case.known.items() if n not in out} for case, out in zip(cases, kept, strict=True)
-            ]
-            partial = self.predict(cases, [self._literal(answers) for answers in shown])
-            weights = [self._weight_prompted(*each) for each in zip(kept, shown, partial, strict=True)]
+            with part("search"):
+                weights = self._choose_weights(cases, final)
         return [self._alignment(*each) for each in zip(cases, final, weights, strict=True)]
+
+    def _choose_weights(self, cases: Sequence[Case], final: Sequence[Prediction]) -> list[tuple[float, dict[str, Any]]]:
+        """Each person's weight and the composites of all that were tried."""
+        if self.system_prompt == "none":
+            return [self._weight_alone(case, made) for case, made in zip(cases, final, strict=True)]
+        kept = [kept_out(case) for case in cases]
+        shown = [{n: v for n, v in case.known.items() if n not in out} for case, out in zip(cases, kept, strict=True)]
+        partial = self.predict(cases, [self._literal(answers) for answers in shown])
+        return [self._weight_prompted(*each) for each in zip(kept, shown, partial, strict=True)]
 
     def predict(self, cases: Sequence[Case], answers: Sequence[Answers]) -> list[Prediction]:
         """Every case's prediction from these of its literal answers."""

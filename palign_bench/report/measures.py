@@ -11,6 +11,7 @@ import numpy as np
 
 from palign_bench.inventory import DOMAINS, Answers, Inventory
 from palign_bench.report.names import CONSTANTS
+from palign_bench.report.paper import PAPER_PEOPLE
 from palign_bench.report.rows import Cell, Row, as_option
 from palign_bench.scoring import as_matrix, cross_composites
 from palign_bench.statistics import FEWEST_FOR_A_CORRELATION, bootstrap_interval, mean, paired_differences, pearson
@@ -125,21 +126,39 @@ def reading_rates(row: Row) -> tuple[float | None, float | None]:
 
 
 def costs(row: Row) -> dict[str, Any]:
-    """Shared seconds; medians per person of seconds, tokens, steps, parameters and bytes; highest peak of memory."""
+    """Shared seconds; medians per person of seconds, tokens, steps, parameters and bytes; highest peak of memory.
+
+    Cells from before a cost was recorded leave it None.
+    """
     cells = list(row.cells.values())
-    shared = row.folder.shared()
-    memory = _recorded(cells, "peak_memory_mib")
+    kept = row.folder.shared()
+    shared = kept["load_seconds"] + kept["prepare_seconds"] if kept else None
+    align, answer = (_median(_recorded(cells, f"{phase}_seconds")) for phase in ("align", "answer"))
     return {
-        "shared_seconds": shared["load_seconds"] + shared["prepare_seconds"] if shared else None,
-        "align_seconds": _median(_recorded(cells, "align_seconds")),
-        "answer_seconds": _median(_recorded(cells, "answer_seconds")),
-        "peak_memory_mib": max(memory) if memory else None,
+        "shared_seconds": shared,
+        "align_seconds": align,
+        "search_seconds": _median(_recorded(cells, "search_seconds")),
+        "answer_seconds": answer,
+        "seconds_for_one": seconds_for(1, shared, align, answer),
+        "seconds_for_300": seconds_for(PAPER_PEOPLE, shared, align, answer),
+        "peak_memory_mib": max(_recorded(cells, "peak_memory_mib"), default=None),
+        "reserved_memory_mib": max(_recorded(cells, "reserved_memory_mib"), default=None),
+        "joules": _median(_recorded(cells, "joules")),
         "trained_parameters": _whole(_median([cell.trained_parameters for cell in cells])),
         "alignment_bytes": _whole(_median([cell.stored_bytes for cell in cells])),
         "tokens_read": _whole(_median(_recorded(cells, "tokens_read"))),
         "tokens_generated": _whole(_median(_recorded(cells, "tokens_generated"))),
+        "align_tokens_read": _whole(_median(_recorded(cells, "align_tokens_read"))),
+        "align_tokens_generated": _whole(_median(_recorded(cells, "align_tokens_generated"))),
+        "training_tokens": _whole(_median(_recorded(cells, "training_tokens"))),
         "optimizer_steps": _whole(_median(_recorded(cells, "optimizer_steps"))),
+        "cost_repeats": min(_recorded(cells, "repeats"), default=None),
     }
+
+
+def seconds_for(people: int, shared: float | None, align: float | None, answer: float | None) -> float | None:
+    """What so many people cost: shared + people × (align + answer); None where a part is not known."""
+    return None if shared is None or align is None or answer is None else shared + people * (align + answer)
 
 
 def _recorded(cells: Sequence[Cell], name: str) -> list[float]:

@@ -13,6 +13,7 @@ from typing import Any
 from palign_bench.scoring import SCORES
 
 PAPER_PEOPLE = 300
+RELATIVE_TIMES: Mapping[str, float] = {"pas": 1.0, "dpo": 5.0, "ppo": 6.0}  # "1/5 of the time of DPO, 1/6 of PPO's"
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 TERMINAL_WIDTH = 140
 MARK = "†"
+COSTS_HEADING = "Costs (per person: median)"
+GPU_HEADING = "On the GPU, above the bare model's memory (energy per person: median, the whole board's)"
 
 Cells = dict[str, str]
 
@@ -49,7 +51,9 @@ def terminal(report: Report) -> str:
     """The whole report for a terminal, at most `TERMINAL_WIDTH` columns wide."""
     blocks = [*_wrapped(title(report)), "", _plain(score_table(report)), ""]
     blocks += [line for legend in legends(report) for line in _wrapped(legend)]
-    blocks += ["", "Costs (per person: median)", "", _plain(cost_table(report)), ""]
+    blocks += ["", COSTS_HEADING, "", _plain(cost_table(report)), ""]
+    if gpu_table(report):
+        blocks += [GPU_HEADING, "", _plain(gpu_table(report)), ""]
     if report.paper is None:
         blocks += [*_wrapped(_paper_heading(report)), "", _plain(paper_table(report)), ""]
     blocks += [line for note in report.notes for line in _wrapped(f"Note: {note}")]
@@ -61,7 +65,9 @@ def terminal(report: Report) -> str:
 def markdown(report: Report) -> str:
     """The whole report as Markdown."""
     blocks = [f"# {title(report)}", _pipes(score_table(report)), *legends(report)]
-    blocks += ["## Costs (per person: median)", _pipes(cost_table(report))]
+    blocks += [f"## {COSTS_HEADING}", _pipes(cost_table(report))]
+    if gpu_table(report):
+        blocks += [f"## {GPU_HEADING}", _pipes(gpu_table(report))]
     if report.paper is None:
         blocks += [f"## {_paper_heading(report)}", _pipes(paper_table(report))]
     if report.notes:
@@ -121,19 +127,36 @@ def cost_table(report: Report) -> list[Cells]:
             "method": _label(row, mark=False),
             "shared\nseconds": _significant(row["shared_seconds"]),
             "align\nseconds": _significant(row["align_seconds"]),
+            "of it\nsearch": _significant(row["search_seconds"]),
             "answer\nseconds": _significant(row["answer_seconds"]),
-            "peak memory\nMiB": _significant(row["peak_memory_mib"]),
+            "1 person\nseconds": _significant(row["seconds_for_one"]),
+            "300 people\nseconds": _significant(row["seconds_for_300"]),
+            "memory\nMiB": _significant(row["peak_memory_mib"]),
             "trained\nparameters": _whole(row["trained_parameters"]),
             "bytes\nstored": _whole(row["alignment_bytes"]),
             "tokens\nread": _whole(row["tokens_read"]),
             "tokens\ngenerated": _whole(row["tokens_generated"]),
-            "optimizer\nsteps": _whole(row["optimizer_steps"]),
+            "steps": _whole(row["optimizer_steps"]),
         }
         for row in report.rows
     ]
     shown = (METHODS_GROUP, PEOPLE_METHODS_GROUP)
     methods = [c for c, row in zip(cells, report.rows, strict=True) if group_of(row["method"]) in shown]
     return methods or cells
+
+
+def gpu_table(report: Report) -> list[Cells]:
+    """Display cells of what only a GPU tells, of the rows that ran on one."""
+    return [
+        {
+            "method": _label(row, mark=False),
+            "allocated\nMiB": _significant(row["peak_memory_mib"]),
+            "reserved\nMiB": _significant(row["reserved_memory_mib"]),
+            "joules": _significant(row["joules"]),
+        }
+        for row in report.rows
+        if row["reserved_memory_mib"] is not None
+    ]
 
 
 def paper_table(report: Report) -> list[Cells]:
@@ -182,7 +205,8 @@ def reading_guide(report: Report) -> str:
         "method ignored whom it was aligned to); trait r is the correlation across people of the five trait scores (a "
         "constant option earns none); top option is the share of the most frequent option; unparsed comes from "
         f"{asked}. The interval is a 95 % bootstrap over people, blank below {FEWEST_FOR_AN_INTERVAL} of them. Shared "
-        "seconds are paid once (load, prepare), the others per person; memory is what comes on top of the bare model."
+        "seconds are paid once (load, prepare), align (with its search for hyperparameters) and answer per person: so "
+        "many people cost shared + people × (align + answer). Memory is what comes on top of the bare model."
     )
 
 

@@ -168,7 +168,23 @@ def ledger_notes(rows: list[Row]) -> list[str]:
     ]
     if unscored:
         notes.append(f"No composite (a domain without a parsed answer), left out of the mean: {', '.join(unscored)}.")
-    return notes + _provenance_notes(rows)
+    return notes + _measurement_notes(rows) + _provenance_notes(rows)
+
+
+def _measurement_notes(rows: list[Row]) -> list[str]:
+    """How the costs were taken, where some were measured for their own sake."""
+    measured = [(row, row.folder.measurement()) for row in rows]
+    found = [(row, about) for row, about in measured if about]
+    if not found:
+        return []
+    repeats = sorted({about["repeats"] for _, about in found})
+    loads = [about[when]["load_averages"][0] for _, about in found for when in ("before", "after")]
+    which = "all rows" if len(found) == len(rows) else ", ".join(row_labels([row for row, _ in found]))
+    times = " or ".join(map(str, repeats))
+    return [
+        f"Costs measured in a process per method, median of {times} repeats: {which}; the machine's load average was "
+        f"{min(loads):.1f} to {max(loads):.1f}."
+    ]
 
 
 def _failure_notes(rows: list[Row]) -> list[str]:

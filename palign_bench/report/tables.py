@@ -54,9 +54,18 @@ EXTRA_COLUMNS: tuple[str, ...] = (
     "difference_to_best_people_floor_low",
     "difference_to_best_people_floor_high",
     "paper_composite",
+    "search_seconds",
+    "seconds_for_one",
+    "seconds_for_300",
+    "reserved_memory_mib",
+    "joules",
     "tokens_read",
     "tokens_generated",
+    "align_tokens_read",
+    "align_tokens_generated",
+    "training_tokens",
     "optimizer_steps",
+    "cost_repeats",
     "cells",
 )
 _WHOLE_COLUMNS: tuple[str, ...] = (
@@ -68,7 +77,11 @@ _WHOLE_COLUMNS: tuple[str, ...] = (
     "alignment_bytes",
     "tokens_read",
     "tokens_generated",
+    "align_tokens_read",
+    "align_tokens_generated",
+    "training_tokens",
     "optimizer_steps",
+    "cost_repeats",
 )
 
 

@@ -15,7 +15,7 @@ from palign_bench.ledger import CellFolder, LedgerError, Plan, PlannedCells
 from palign_bench.protocol import Corrected
 from palign_bench.report import make_report
 from palign_bench.report.names import CONSTANTS, KNOWN_TRUTH_GROUP
-from palign_bench.report.render import TERMINAL_WIDTH, escape_latex
+from palign_bench.report.render import TERMINAL_WIDTH, escape_latex, markdown
 from palign_bench.report.tables import COLUMNS, EXTRA_COLUMNS, build_report, write_table
 from palign_bench.respondents.source import RespondentSource
 from palign_bench.scoring import aligned_scores, trait_scores_of
@@ -343,3 +343,16 @@ def test_the_ceiling_is_known_truth_and_no_floor(make_record: MakeRecord, make_p
     lines = report.text.splitlines()
     assert lines[lines.index(KNOWN_TRUTH_GROUP) + 1].startswith("Factor-model posterior")
     assert any(line.startswith("Known truth: what the factor model") for line in lines)
+
+
+def test_what_only_a_gpu_tells_is_shown_where_a_row_ran_on_one(
+    twelve_people: dict[str, dict[str, Any]], make_plan: MakePlan
+) -> None:
+    plan = make_plan(twelve_people, PEOPLE)
+    assert "joules" not in build_report(plan).text
+    for record in twelve_people["pas"].values():
+        record["cost"] |= {"reserved_memory_mib": 4321.0, "joules": 77.5, "align_seconds": 123456.0}
+    report = build_report(make_plan(twelve_people, PEOPLE))
+    for text in (report.text, markdown(report)):
+        assert "4,321" in text and "77.5" in text
+    assert max(map(len, report.text.splitlines())) <= TERMINAL_WIDTH

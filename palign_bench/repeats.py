@@ -1,0 +1,46 @@
+"""Several measurements of one thing: medians and quartiles. The record of a cell measured once looks the same."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median, quantiles
+from typing import Any
+
+from palign_bench.costs import Cost
+from palign_bench.ledger import Record
+
+_SPREAD = ("align_seconds", "search_seconds", "seconds_per_step", "answer_seconds", "peak_memory_mib", "joules")
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    """First and third quartile, interpolated with the extremes included; of a single value, that value twice."""
+    if len(values) == 1:
+        return values[0], values[0]
+    first, _, third = quantiles(values, n=4, method="inclusive")
+    return first, third
+
+
+def median_cost(costs: Sequence[Record]) -> Record:
+    """One cell's cost from several: the median of every number, quartiles of what varies, and how often measured."""
+    merged: dict[str, Any] = dict(costs[0])
+    spread = {}
+    for name, first in costs[0].items():
+        if isinstance(first, bool) or first is None:
+            continue
+        values = [cost[name] for cost in costs]
+        merged[name] = round(median(values)) if isinstance(first, int) else float(median(values))
+        if name in _SPREAD:
+            spread[name] = list(quartiles(values))
+    return merged | {"repeats": len(costs), "quartiles": spread}
+
+
+def shared_cost(preparations: Sequence[Cost]) -> Record:
+    """What `prepare` costs, for the ledger's shared.json."""
+    seconds = [cost.seconds for cost in preparations]
+    return {
+        "prepare_seconds": float(median(seconds)),
+        "prepare_quartiles": list(quartiles(seconds)),
+        "prepare_peak_memory_mib": max(cost.peak_memory_mib for cost in preparations),
+        "prepare_joules": preparations[0].joules,
+        "repeats": len(preparations),
+    }

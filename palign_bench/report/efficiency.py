@@ -1,0 +1,231 @@
+"""Costs relative to PAS: the rows of one measurement as CSV, Markdown, LaTeX and pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from statistics import median
+
+import pandas as pd
+
+from palign_bench.ledger import Plan, Record, write_atomically
+from palign_bench.report import measures
+from palign_bench.report.efficiency_figures import draw_figures
+from palign_bench.report.names import readable
+from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
+from palign_bench.report.render import escape_latex
+from palign_bench.report.rows import Row, read_rows
+from palign_bench.statistics import mean
+
+UNIT = "pas"
+SPREAD = ("align_seconds", "search_seconds", "answer_seconds", "seconds_per_step")
+
+KEPT = (
+    "peak_memory_mib",
+    "reserved_memory_mib",
+    "joules",
+    "tokens_read",
+    "tokens_generated",
+    "align_tokens_read",
+    "align_tokens_generated",
+    "training_tokens",
+    "optimizer_steps",
+    "trained_parameters",
+    "alignment_bytes",
+)
+RANDOM_WEIGHTS = (
+    "The weights are random. Seconds of reading and of training, and memory, are those of the shape, whatever the "
+    "values. Random weights cannot tell any score, nor how long answers are: a free generation runs to its full 15 "
+    "tokens where a trained model stops after the option, PAS keeps whichever alpha chance prefers, and the rollouts "
+    "of an on-policy method run to their full length."
+)
+
+
+def write_efficiency(plan: Plan, folder: Path, full_steps: Mapping[str, int | None]) -> str:
+    """Write ``efficiency.csv``, ``.md``, ``.tex`` and the pictures into ``folder``; return the text for the terminal.
+
+    ``full_steps``: optimizer steps of each trained method's full budget. Raises LedgerError for an empty plan.
+    """
+    rows, about = read_rows(plan)
+    costs = relative([measured_costs(row, full_steps.get(row.key)) for row in rows])
+    random = any(cost["weights"] == "random" for cost in costs)
+    frame = pd.DataFrame(costs)
+    base = folder / "efficiency"
+    title = (
+        f"efficiency: {about['model_title']}, protocol {about['protocol']}, source: {about['respondents_description']}"
+    )
+    pictures = draw_figures(costs, title, base, scores=not random)
+    notes = [*reading_notes(costs, random), *machine_notes(rows)]
+    shown = display(costs)
+    write_atomically(base.with_suffix(".csv"), frame.to_csv(index=False))
+    images = [f"![{path.stem}]({path.name})" for path in pictures if path.suffix == ".png"]
+    blocks = [f"# {title}", _markdown(shown), *images, "\n".join(f"- {note}" for note in notes)]
+    write_atomically(base.with_suffix(".md"), "\n\n".join(blocks) + "\n")
+    write_atomically(base.with_suffix(".tex"), _latex(shown, [title, *notes]))
+    files = ", ".join(["efficiency.csv", "efficiency.md", "efficiency.tex", *(path.name for path in pictures)])
+    lines = "\n".join(f"Note: {note}" for note in notes)
+    return f"{title}\n\n{shown.to_string(index=False)}\n\n{lines}\n\nWritten to {folder}: {files}\n"
+
+
+def measured_costs(row: Row, full_steps: int | None) -> Record:
+    """One method's costs. ``full_…`` are those of the full training budget, extrapolated where it was not run."""
+    identity, shared = row.folder.identity(), row.folder.shared()
+    costs = measures.costs(row)
+    cells = [cell.cost for cell in row.cells.values()]
+    method, model = identity["method"], identity["model"] or {}
+    steps = method.get("steps")
+    found: Record = {
+        "method": row.key,
+        "label": readable(row.key),
+        "model": model.get("name"),
+        "weights": model.get("weights"),
+        "quantization": model.get("quantization"),
+        "people": len(row.cells),
+        "missing_cells": row.missing,
+        "repeats": costs["cost_repeats"],
+        "batch_size": method.get("batch_size"),
+        "steps": steps,
+        "full_steps": full_steps,
+        "extrapolated": full_steps is not None and full_steps != steps,
+        "load_seconds": shared.get("load_seconds"),
+        "prepare_seconds": shared.get("prepare_seconds"),
+    }
+    for name in SPREAD:
+        found[name] = _median_of([cost.get(name) for cost in cells])
+        for end, suffix in enumerate(("low", "high")):
+            ends = [cost.get("quartiles", {}).get(name, [None] * 2)[end] for cost in cells]
+            found[f"{name}_{suffix}"] = _median_of(ends)
+    found["full_align_seconds"] = _full(found)
+    phases = (costs["shared_seconds"], found["full_align_seconds"], found["answer_seconds"])
+    found["seconds_for_one"] = measures.seconds_for(1, *phases)
+    found[f"seconds_for_{PAPER_PEOPLE}"] = measures.seconds_for(PAPER_PEOPLE, *phases)
+    found |= {name: costs[name] for name in KEPT}
+    bare, peak = shared.get("bare_memory_mib"), costs["peak_memory_mib"]
+    prepared = shared.get("prepare_peak_memory_mib") or 0.0
+    found["bare_memory_mib"] = bare
+    found["total_memory_mib"] = None if bare is None or peak is None else bare + max(peak, prepared)
+    return found | {"composite": mean(list(row.composites.values()))}
+
+
+def _full(found: Record) -> float | None:
+    """Align seconds with the full training budget: what was measured, plus the steps not taken."""
+    if not found["extrapolated"]:
+        return found["align_seconds"]
+    if found["align_seconds"] is None or found["seconds_per_step"] is None:
+        return None
+    return float(found["align_seconds"] + (found["full_steps"] - found["steps"]) * found["seconds_per_step"])
+
+
+def relative(costs: Sequence[Record]) -> list[Record]:
+    """The rows with their ratios to PAS, None where either is missing, and the paper's claims beside them."""
+    unit: Record = next((cost for cost in costs if cost["method"] == UNIT), {})
+    ratios = {
+        "relative_align": "full_align_seconds",
+        "relative_one": "seconds_for_one",
+        f"relative_{PAPER_PEOPLE}": f"seconds_for_{PAPER_PEOPLE}",
+        "relative_memory": "total_memory_mib",
+    }
+    return [
+        cost
+        | {ratio: _ratio(cost[name], unit.get(name)) for ratio, name in ratios.items()}
+        | {"paper_relative_time": RELATIVE_TIMES.get(cost["method"])}
+        for cost in costs
+    ]
+
+
+def reading_notes(costs: Sequence[Record], random: bool) -> list[str]:
+    """What a reader must know to judge the numbers."""
+    notes = [
+        f"Seconds are medians over repeats (and people); so many people cost shared + people × (align + answer), with "
+        f"load and prepare shared. Ratios are to {readable(UNIT)}. Memory is the whole process's; on a GPU, what is "
+        "allocated.",
+        "The paper's claim, without saying for how many people: PAS takes 1/5 of DPO's time and 1/6 of PPO's.",
+    ]
+    guessed = [
+        f"{cost['label']} {cost['steps']} of {cost['full_steps']} steps of {cost['batch_size']}"
+        for cost in costs
+        if cost["extrapolated"]
+    ]
+    if guessed:
+        notes.append(
+            f"EXTRAPOLATED to the full budget from the measured seconds per step (marked *): {', '.join(guessed)}. "
+            "Scores and optimizer steps are those of the steps that were taken."
+        )
+    missing = [cost["label"] for cost in costs if cost["missing_cells"]]
+    if missing:
+        notes.append(f"Not measured, since it failed: {', '.join(missing)}.")
+    return notes + ([RANDOM_WEIGHTS] if random else [])
+
+
+def machine_notes(rows: Sequence[Row]) -> list[str]:
+    """Hardware, clock, versions, and how busy the machine was."""
+    measured = [about for about in (row.folder.measurement() for row in rows) if about]
+    if not measured:
+        return []
+    origin, state = rows[0].folder.provenance()[-1], measured[0]["before"]
+    loads = [about[when]["load_averages"][0] for about in measured for when in ("before", "after")]
+    packages = ", ".join(f"{name} {origin['packages'][name]}" for name in ("torch", "transformers", "trl", "peft"))
+    clock = f" at {state['processor_mhz']:.0f} MHz" if state["processor_mhz"] else ""
+    return [
+        f"Machine: {origin['processor']}{clock}, {origin['cores']} cores, {state['torch_threads']} threads, "
+        f"{state['memory_total_mib'] / 1024:.0f} GiB; Python {origin['python']}, {packages}; {state['time']}; load "
+        f"average {min(loads):.1f} to {max(loads):.1f} over the measurements."
+    ]
+
+
+def display(costs: Sequence[Record]) -> pd.DataFrame:
+    """The columns that are worth reading, as text."""
+    return pd.DataFrame(
+        [
+            {
+                "method": cost["label"] + (" *" if cost["extrapolated"] else ""),
+                "prepare s": _text(cost["prepare_seconds"]),
+                "align s": _text(cost["full_align_seconds"]),
+                "of it search s": _text(cost["search_seconds"]),
+                "answer s": _text(cost["answer_seconds"]),
+                "answer quartiles": _between(cost["answer_seconds_low"], cost["answer_seconds_high"]),
+                "1 person s": _text(cost["seconds_for_one"]),
+                f"{PAPER_PEOPLE} people s": _text(cost[f"seconds_for_{PAPER_PEOPLE}"]),
+                "× PAS, align": _text(cost["relative_align"]),
+                "× PAS, 1": _text(cost["relative_one"]),
+                f"× PAS, {PAPER_PEOPLE}": _text(cost[f"relative_{PAPER_PEOPLE}"]),
+                "paper": _text(cost["paper_relative_time"]),
+                "memory MiB": _text(cost["total_memory_mib"]),
+                "× PAS, memory": _text(cost["relative_memory"]),
+            }
+            for cost in costs
+        ]
+    )
+
+
+def _markdown(frame: pd.DataFrame) -> str:
+    alignment = ["left"] + ["right"] * (len(frame.columns) - 1)
+    return str(frame.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=alignment))
+
+
+def _latex(frame: pd.DataFrame, comments: Sequence[str]) -> str:
+    escaped = frame.map(escape_latex).rename(columns=lambda name: escape_latex(name).replace("×", r"$\times$"))
+    layout = "l" + "r" * (len(frame.columns) - 1)
+    text = escaped.to_latex(index=False, escape=False, column_format=layout)
+    return "\n".join([*(f"% {line}" for line in comments), text])
+
+
+def _median_of(values: Sequence[float | None]) -> float | None:
+    present = [value for value in values if value is not None]
+    return float(median(present)) if present else None
+
+
+def _ratio(value: float | None, unit: float | None) -> float | None:
+    return None if value is None or not unit else value / unit
+
+
+def _text(value: float | None) -> str:
+    if value is None:
+        return ""
+    if 0 < value < 0.001:
+        return "<0.001"
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def _between(low: float | None, high: float | None) -> str:
+    return "" if low is None or high is None else f"{_text(low)}–{_text(high)}"

@@ -1,0 +1,131 @@
+"""The pictures of `palign_bench.report.efficiency`: relative time, relative memory, score against cost."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from palign_bench.ledger import Record
+from palign_bench.report.figures import save_figure
+from palign_bench.report.paper import PAPER_PEOPLE
+
+_ONE, _MANY, _CLAIM, _BARE = "#56B4E9", "#0072B2", "#D55E00", "#BBBBBB"  # Okabe and Ito
+_ROW_INCHES, _WIDTH_INCHES = 0.5, 8.0
+
+
+def draw_figures(costs: Sequence[Record], title: str, base: Path, scores: bool) -> list[Path]:
+    """Write ``<base>_time``, ``_memory`` and, with ``scores``, ``_score`` as PNG and PDF; return their paths.
+
+    A picture without a single row that has what it shows is left out.
+    """
+    drawings: list[tuple[str, str, Callable[[Sequence[Record], str], Figure]]] = [
+        ("time", "relative_one", time_figure),
+        ("memory", "relative_memory", memory_figure),
+    ]
+    if scores:
+        drawings.append(("score", "composite", score_figure))
+    paths = []
+    for name, needed, draw in drawings:
+        rows = [cost for cost in costs if cost[needed] is not None and cost["answer_seconds"] is not None]
+        if rows:
+            paths += save_figure(draw(rows, title), base.with_name(f"{base.name}_{name}"))
+    return paths
+
+
+def time_figure(rows: Sequence[Record], title: str) -> Figure:
+    """Time for one person and for 300 relative to PAS; hatched where extrapolated; the paper's claims as diamonds."""
+    figure, axes = _axes(rows, title)
+    for position, row in enumerate(rows):
+        bars = ((0.2, "relative_one", _ONE), (-0.2, f"relative_{PAPER_PEOPLE}", _MANY))
+        for offset, name, colour in bars:
+            _bar(axes, position + offset, row[name], colour, hatched=row["extrapolated"])
+        if row["paper_relative_time"] is not None:
+            axes.plot(row["paper_relative_time"], position, "D", color=_CLAIM, markersize=8, zorder=4)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.set_xlabel("time relative to PAS (logarithmic)")
+    axes.barh([0], [0], color=_ONE, label="1 person")
+    axes.barh([0], [0], color=_MANY, label=f"{PAPER_PEOPLE} people")
+    axes.barh([0], [0], color="white", edgecolor="black", hatch="///", label="extrapolated to the full budget")
+    axes.plot([], [], "D", color=_CLAIM, label="the paper's claim")
+    _legend(figure)
+    return figure
+
+
+def memory_figure(rows: Sequence[Record], title: str) -> Figure:
+    """Peak memory relative to PAS; what the bare model takes is grey."""
+    figure, axes = _axes(rows, title)
+    for position, row in enumerate(rows):
+        bare = row["relative_memory"] * row["bare_memory_mib"] / row["total_memory_mib"]
+        _bar(axes, position, row["relative_memory"], _MANY)
+        axes.barh(position, bare, height=0.38, color=_BARE, zorder=3)
+    axes.axvline(1, color="black", linewidth=0.8)
+    axes.set_xlabel("peak memory relative to PAS")
+    axes.barh([0], [0], color=_BARE, label="bare model" + ("" if _on_gpu(rows) else " and program"))
+    axes.barh([0], [0], color=_MANY, label="the method")
+    _legend(figure)
+    return figure
+
+
+def score_figure(rows: Sequence[Record], title: str) -> Figure:
+    """Composite against the seconds per person that it took (nothing extrapolated), with the Pareto front."""
+    figure = Figure(figsize=(_WIDTH_INCHES, 4.8))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.1, 0.14, 0.86, 0.7))
+    points = [(row["align_seconds"] + row["answer_seconds"], row["composite"]) for row in rows]
+    front = pareto_front(points)
+    axes.step([x for x, _ in front], [y for _, y in front], where="post", color=_CLAIM, zorder=2, label="Pareto front")
+    axes.scatter([x for x, _ in points], [y for _, y in points], color=_MANY, zorder=3)
+    for (x, y), row in zip(points, rows, strict=True):
+        steps = f" ({row['steps']} step{'s' if row['steps'] > 1 else ''})" if row["extrapolated"] else ""
+        axes.annotate(row["label"] + steps, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=9)
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.margins(x=0.15, y=0.15)
+    axes.set_xlabel("seconds per person as measured: align + answer (logarithmic)")
+    axes.set_ylabel("composite (lower is better)")
+    axes.legend(frameon=False, fontsize=8)
+    figure.text(0.02, 0.98, textwrap.fill(title, 100), va="top", fontsize=9)
+    return figure
+
+
+def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:
+    """The points that no other beats or equals in both, ascending in the first coordinate; lower is better in both."""
+    front: list[tuple[float, float]] = []
+    for point in sorted(set(points)):
+        if not front or point[1] < front[-1][1]:
+            front.append(point)
+    return front
+
+
+def _axes(rows: Sequence[Record], title: str) -> tuple[Figure, Axes]:
+    height = _ROW_INCHES * max(len(rows), 2) + 1.6
+    figure = Figure(figsize=(_WIDTH_INCHES, height))
+    FigureCanvasAgg(figure)
+    axes = figure.add_axes((0.2, 0.95 / height, 0.72, 1 - 1.5 / height))
+    axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
+    axes.set_ylim(len(rows) - 0.4, -0.6)  # the first on top
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.text(0.02, 1 - 0.08 / height, textwrap.fill(title, 110), va="top", fontsize=9)
+    return figure, axes
+
+
+def _bar(axes: Axes, position: float, value: float | None, colour: str, hatched: bool = False) -> None:
+    if value is None:
+        return
+    axes.barh(position, value, height=0.38, color=colour, hatch="///" if hatched else None, edgecolor="white", zorder=2)
+    axes.annotate(f"{value:.2g}", (value, position), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+
+
+def _legend(figure: Figure) -> None:
+    figure.legend(loc="lower center", ncols=4, frameon=False, fontsize=8)
+
+
+def _on_gpu(rows: Sequence[Record]) -> bool:
+    return any(row["reserved_memory_mib"] is not None for row in rows)

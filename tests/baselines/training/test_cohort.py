@@ -1,0 +1,126 @@
+"""Many people in one pass: each gets what TRL gives them alone, whoever else is trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from baselines.training import cohort
+from palign_bench.alignment import Alignment, Case
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.configuration import read_option, resolve_budget, resolve_training
+from palign_bench.errors import UserError
+from palign_bench.isolation import check_cohort
+from tests.baselines.training.conftest import LORA, METHODS, Bench
+
+# Every setting that the trainers treat in a way of their own; 12 steps of 11 pass the end of an epoch of 120.
+SETTINGS: dict[str, Any] = {"steps": 12, "batch_size": 11, "schedule": "cosine", "warmup": 0.25, "weight_decay": 0.05}
+WITH_DROPOUT = {"lora": LORA | {"dropout": 0.2}}
+
+
+def cases(bench: Bench, people: int = 3) -> list[Case]:
+    return [bench.case(index, seed=2**40 + 7 * index) for index in range(people)]
+
+
+def log_probs(bench: Bench, alignment: Alignment) -> torch.Tensor:
+    items = bench.inventory.select(bench.inventory.held_out[:60])
+    sheet = bench.backbone.answer(alignment, items)
+    assert sheet.log_probs is not None
+    return torch.tensor([list(row) for row in sheet.log_probs.values()])
+
+
+def largest_difference(first: Alignment, second: Alignment) -> float:
+    assert first.adapter is not None and second.adapter is not None and first.adapter.keys() == second.adapter.keys()
+    return max(float((first.adapter[name] - second.adapter[name]).abs().max()) for name in first.adapter)
+
+
+@pytest.mark.parametrize("name", ["lora", "dpo"])
+def test_each_person_gets_what_trl_gives_them_alone(bench: Bench, name: str) -> None:
+    together = bench.aligner(name, cohort=3, **SETTINGS).align_many(cases(bench))
+    alone = [bench.aligner(name, **SETTINGS).align(case) for case in cases(bench)]
+    for ours, theirs in zip(together, alone, strict=True):
+        assert largest_difference(ours, theirs) < 1e-4
+        torch.testing.assert_close(log_probs(bench, ours), log_probs(bench, theirs), atol=1e-4, rtol=0)
+        for key in ("first_loss", "last_loss", "examples", "optimizer_steps", "warmup_steps"):
+            assert ours.summary[key] == pytest.approx(theirs.summary[key], abs=1e-4), key
+        assert (ours.adapter_settings, ours.trained_parameters) == (theirs.adapter_settings, theirs.trained_parameters)
+    assert largest_difference(together[0], together[1]) > 1e-2, "people who answer differently are trained differently"
+
+
+@pytest.mark.parametrize("name", ["lora", "dpo"])
+def test_neighbours_change_nobody_also_with_dropout(bench: Bench, name: str) -> None:
+    aligner = bench.aligner(name, cohort=3, **SETTINGS, **WITH_DROPOUT)
+    together, alone = aligner.align_many(cases(bench)), aligner.align(cases(bench)[2])
+    turned = aligner.align_many(cases(bench)[::-1])[0]
+    assert largest_difference(together[2], alone) < 1e-4 and largest_difference(together[2], turned) < 1e-4
+    without = bench.aligner(name, cohort=3, **SETTINGS).align(cases(bench)[2])
+    assert largest_difference(alone, without) > 1e-4, "dropout does something"
+
+
+def test_a_gradient_of_one_person_is_clipped_by_their_own_norm(bench: Bench) -> None:
+    adapters = cohort.Adapters(bench.backbone.model, bench.aligner("lora").adapter.config(), [1, 2])
+    for parameter in adapters.parameters:
+        parameter.grad = torch.zeros_like(parameter)
+    adapters.a[0].grad[0, 0, 0], adapters.b[1].grad[0, 0, 0], adapters.a[0].grad[1, 0, 0] = 30.0, 40.0, 0.5
+    adapters.clip()
+    found = adapters.a[0].grad[0, 0, 0], adapters.b[1].grad[0, 0, 0], adapters.a[0].grad[1, 0, 0]
+    assert [float(value) for value in found] == pytest.approx([0.6, 0.8, 0.5], abs=1e-6)
+
+
+def test_the_bare_model_is_left_as_it_was(bench: Bench) -> None:
+    ids = torch.arange(5, 45).view(2, 20)
+    before = bench.backbone.model(input_ids=ids).logits.detach().clone()
+    bench.aligner("dpo", cohort=2, steps=2).align_many(cases(bench, 2))
+    model = bench.backbone.model
+    assert torch.equal(model(input_ids=ids).logits, before)
+    assert not any(module._forward_hooks for module in model.modules()) and not hasattr(model, "peft_config")
+    assert not any(p.requires_grad and p.grad is not None for p in model.parameters())
+
+
+def test_someone_without_an_answer_is_left_out_and_told(bench: Bench) -> None:
+    nobody = bench.case(1, known=dict.fromkeys(bench.inventory.known, 3))  # neutral throughout: no opposite, no pair
+    (someone,), aligner = cases(bench, 1), bench.aligner("dpo", cohort=3, steps=2)
+    first, empty, last = aligner.align_many([someone, nobody, someone])
+    assert empty.adapter is None and empty.summary["reason"] and empty.summary["optimizer_steps"] == 0
+    assert largest_difference(first, last) < 1e-6 and first.summary["cohort"] == 2
+    assert aligner.align(nobody).adapter is None
+
+
+def test_costs_are_shared(bench: Bench) -> None:
+    aligner = bench.aligner("lora", cohort=4, steps=3)
+    alone, shared = (aligner.align_many(cases(bench, n))[0].summary["training_tokens"] for n in (1, 4))
+    assert shared == alone and alone >= 3 * 8 * 50  # steps, rows, tokens of a short dialogue
+
+
+def test_nf4_trains_too(nf4_backbone: LocalBackbone, bench: Bench) -> None:
+    quantized = Bench(nf4_backbone, bench.inventory, bench.source)
+    ours = quantized.aligner("lora", cohort=2, steps=6).align_many(cases(quantized, 2))
+    theirs = quantized.aligner("lora", steps=6).align(cases(quantized, 1)[0])
+    assert ours[0].summary["last_loss"] < ours[0].summary["first_loss"]
+    assert ours[0].summary["last_loss"] == pytest.approx(theirs.summary["last_loss"], rel=0.02)
+
+
+def test_the_default_is_trl_and_its_cells_keep_their_identity() -> None:
+    method, training = read_option("method", "dpo"), read_option("training", "paper")
+    assert "cohort" not in resolve_budget(method, training)
+    assert resolve_budget(method, training | {"cohort": 16})["cohort"] == 16
+    assert "cohort" not in resolve_budget(read_option("method", "ppo"), training | {"cohort": 16})
+    auto = read_option("training", "auto") | {"cohort": 4}
+    assert resolve_training(auto, on_cuda=False)["cohort"] == resolve_training(auto, on_cuda=True)["cohort"] == 4
+    for wrong in (0, 1.5, True, "many"):
+        with pytest.raises(UserError, match=r"training\.cohort"):
+            resolve_training(auto | {"cohort": wrong}, on_cuda=False)
+
+
+def test_what_a_cohort_cannot_do_is_refused(bench: Bench) -> None:
+    with pytest.raises(ValueError, match="gradient_checkpointing"):
+        METHODS["lora"](cohort=2, gradient_checkpointing=True)
+    with pytest.raises(ValueError, match="technique=lora"):
+        METHODS["full"](cohort=2)
+    with pytest.raises(UserError, match=r"training\.cohort=1"):
+        check_cohort({"lora": METHODS["lora"](cohort=2)}, repeats=3)
+    bench.backbone.model.config.final_logit_softcapping = 30.0
+    with pytest.raises(UserError, match="final_logit_softcapping"):
+        bench.aligner("lora", cohort=2)

@@ -1,0 +1,104 @@
+"""`make bench` for real on a tiny model, and whether its peers answer the same questions."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from palign_bench import bench
+from palign_bench.alignment import Alignment
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.backbone.tokenizing import render
+from palign_bench.bench_growth import DEPTHS, ITEMS, PEOPLE, Growth, depths, random_model
+from palign_bench.bench_lm_eval import lm_eval_log_probs, require_lm_eval
+from palign_bench.bench_profile import profiled
+from palign_bench.errors import UserError
+from palign_bench.inventory import Inventory
+from tests.command import save_many_headed
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What one run of everything but lm-eval wrote."""
+    here = tmp_path_factory.mktemp("bench")
+    model = save_many_headed(here / "tiny24")
+    options = ["--model", "local", "--path", str(model), "--dtype", "float32", "--respondents", "simulated"]
+    amounts = ["--repeats", "1", "--plain-items", "4", "--growth", "--cohort", "2", "--steps", "1"]
+    bench.main([*options, *amounts, "--runs", str(here / "runs")])
+    return here / "runs" / "bench"
+
+
+@pytest.fixture(scope="module")
+def rows(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "bench.csv").set_index("name")
+
+
+def test_seconds_and_ratios_to_ours(rows: pd.DataFrame) -> None:
+    assert list(rows.columns) == ["seconds", "ratio_to_ours", "note"] and (rows["seconds"] > 0).all()
+    for theirs, ours in (
+        ("few_shot_answers_plain_generate", "few_shot_answers_ours"),
+        ("lora_one_by_one", "lora_cohort"),
+        ("pas_probes_scikit_learn", "pas_probes_ours"),
+    ):
+        ratio = rows.loc[theirs, "seconds"] / rows.loc[ours, "seconds"]
+        assert rows.loc[theirs, "ratio_to_ours"] == pytest.approx(ratio)
+    assert rows.loc["pas_align_and_answers", "seconds"] > rows.loc["pas_align", "seconds"]
+
+
+def test_plain_generation_answers_as_ours_does(rows: pd.DataFrame) -> None:
+    assert "100% equal answers" in rows.loc["few_shot_answers_plain_generate", "note"]
+
+
+def test_growth_is_measured_drawn_and_told(folder: Path, rows: pd.DataFrame) -> None:
+    told = rows.loc[f"few_shot_answers_{PEOPLE[-1]}_people", "note"]
+    assert re.search(r"exponent -?[0-9.]+ \(1: linear\)", told)
+    assert f"few_shot_answers_{ITEMS[-1]}_items" in rows.index
+    assert {path.name for path in folder.iterdir()} == {"bench.csv", "bench.md", "growth.png", "growth.pdf"}
+    assert "load average" in (folder / "bench.md").read_text()
+
+
+def test_a_profile_names_the_operators_and_their_shares(folder: Path, tmp_path: Path) -> None:
+    matrix = torch.randn(300, 300)
+    text = profiled("products", lambda: [matrix @ matrix for _ in range(50)])
+    assert re.search(r"^aten::mm +([5-9]\d\.\d|100\.0)% .* 50$", text, re.MULTILINE), text
+    options = ["--model", "local", "--path", str(folder.parents[1] / "tiny24"), "--respondents", "simulated"]
+    bench.main([*options, "--dtype", "float32", "--profile", "4", "--runs", str(tmp_path)])
+    written = (tmp_path / "bench" / "profile.txt").read_text()
+    assert all(title in written for title in ("Few-Shot, 4 answers", "PAS, prepare", "PAS, probes of one person"))
+
+
+def test_the_exponent_of_a_power_law() -> None:
+    amounts = (1.0, 3.0, 10.0, 200.0)
+    assert Growth("items", amounts, tuple(2.5 * x**1.7 for x in amounts)).exponent == pytest.approx(1.7)
+
+
+def test_deeper_models_keep_the_shape(tiny_backbone: LocalBackbone) -> None:
+    layers = tiny_backbone.model.config.num_hidden_layers
+    assert depths(tiny_backbone) == [1, layers] and len(DEPTHS) == 3
+    shallow = random_model(tiny_backbone, 1)
+    assert shallow.model.config.hidden_size == tiny_backbone.model.config.hidden_size
+    assert len(shallow.model.base_model.layers) == 1 and tiny_backbone.model.config.num_hidden_layers == layers
+
+
+def test_without_lm_eval_the_way_to_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "lm_eval", None)
+    with pytest.raises(UserError, match="pip install lm-eval"):
+        require_lm_eval()
+
+
+def test_lm_eval_gives_our_log_probabilities(tiny_backbone: LocalBackbone, inventory: Inventory) -> None:
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is optional")
+    items, alignment = (
+        inventory.select(inventory.held_out[:12]),
+        Alignment(system_prompt="You worry, and you are kind."),
+    )
+    texts = [render(tiny_backbone.tokenizer, tiny_backbone.dialogue(alignment, item, "Option (")) for item in items]
+    ours: Any = tiny_backbone.answer(alignment, items).log_probs
+    rows = torch.tensor([list(ours[item.number]) for item in items])
+    torch.testing.assert_close(lm_eval_log_probs(tiny_backbone, texts), rows, atol=1e-4, rtol=0)

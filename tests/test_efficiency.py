@@ -1,0 +1,105 @@
+"""`palign-bench efficiency` for real on a tiny model, and what is made of its numbers."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from palign_bench.report.efficiency import relative
+from palign_bench.report.efficiency_figures import pareto_front
+from tests.command import run, save_many_headed
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_many_headed(tmp_path_factory.mktemp("many-headed") / "tiny24")
+
+
+def arguments(model: Path, runs: Path, methods: str, *more: str) -> list[str]:
+    options = ["efficiency", "--methods", methods, "--repeats", "2", "--runs", str(runs)]
+    people = ["respondents=simulated", "respondents.count=20"]
+    return [*options, "model=local", f"model.name_or_path={model}", *people, *more]
+
+
+@pytest.fixture(scope="module")
+def folder(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What the command wrote for one method of each kind."""
+    runs = tmp_path_factory.mktemp("efficiency") / "runs"
+    result = run(*arguments(model, runs, "few_shot,pas,dpo"), folder=runs.parent)
+    assert result.returncode == 0, result.stderr
+    return runs / "efficiency"
+
+
+@pytest.fixture(scope="module")
+def costs(folder: Path) -> pd.DataFrame:
+    return pd.read_csv(folder / "efficiency.csv").set_index("method")
+
+
+def test_every_file_is_there(folder: Path) -> None:
+    pictures = [f"efficiency_{what}.{kind}" for what in ("time", "memory", "score") for kind in ("png", "pdf")]
+    for name in ("efficiency.csv", "efficiency.md", "efficiency.tex", *pictures):
+        assert (folder / name).stat().st_size > 100, name
+
+
+def test_pas_is_the_unit(costs: pd.DataFrame) -> None:
+    ratios = ["relative_align", "relative_one", "relative_300", "relative_memory"]
+    assert list(costs.loc["pas", ratios]) == [1, 1, 1, 1]
+    assert costs.loc["dpo", "relative_300"] == pytest.approx(
+        costs.loc["dpo", "seconds_for_300"] / costs.loc["pas", "seconds_for_300"]
+    )
+    assert costs.loc["dpo", "paper_relative_time"] == 5 and pd.isna(costs.loc["few_shot", "paper_relative_time"])
+
+
+def test_the_full_budget_is_extrapolated_from_measured_steps_and_marked(folder: Path, costs: pd.DataFrame) -> None:
+    dpo = costs.loc["dpo"]
+    assert (dpo["steps"], dpo["full_steps"], dpo["batch_size"], dpo["quantization"]) == (1, 250, 16, "none")
+    assert dpo["full_align_seconds"] == pytest.approx(dpo["align_seconds"] + 249 * dpo["seconds_per_step"])
+    assert dpo["seconds_for_one"] == pytest.approx(
+        dpo["load_seconds"] + dpo["prepare_seconds"] + dpo["full_align_seconds"] + dpo["answer_seconds"]
+    )
+    assert list(costs["extrapolated"]) == [False, False, True]
+    text = (folder / "efficiency.md").read_text()
+    assert re.search(r"^\| DPO \*", text, re.MULTILINE) and "DPO 1 of 250 steps of 16" in text
+
+
+def test_phases_and_conditions_are_told(folder: Path, costs: pd.DataFrame) -> None:
+    pas = costs.loc["pas"]
+    assert 0 < pas["search_seconds"] <= pas["align_seconds"] and pas["prepare_seconds"] > 0
+    assert pas["answer_seconds_low"] <= pas["answer_seconds"] <= pas["answer_seconds_high"]
+    assert set(costs["repeats"]) == {2} and (costs["total_memory_mib"] > costs["bare_memory_mib"]).all()
+    text = (folder / "efficiency.md").read_text()
+    assert "load average" in text and "threads" in text and "random" not in text.lower()
+
+
+def test_random_weights_say_what_they_cannot_tell_and_show_no_score(tmp_path: Path, model: Path) -> None:
+    random = ["model.weights=random", "model.shape={model_type: llama, vocab_size: 49152, hidden_size: 64, "
+              "intermediate_size: 64, num_hidden_layers: 3, num_attention_heads: 8, num_key_value_heads: 4, "
+              "max_position_embeddings: 8192}"]  # fmt: skip
+    options = ["efficiency", "--methods", "pas", "--repeats", "1", "--runs", str(tmp_path / "runs")]
+    result = run(*options, "model=llama3_8b", "respondents=simulated", "respondents.count=5", *random, folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert "cannot tell any score" in result.stdout and "full 15 tokens" in result.stdout
+    assert not list(tmp_path.rglob("efficiency_score.*")) and list(tmp_path.rglob("efficiency_time.png"))
+
+
+def test_mistakes_are_one_line(model: Path, tmp_path: Path) -> None:
+    for methods, named in (("few_shot", "pas must be among them"), ("pas,nonsense", "nonsense does not exist")):
+        result = run(*arguments(model, tmp_path, methods), folder=tmp_path)
+        assert result.returncode == 1 and named in result.stderr and "Traceback" not in result.stderr
+
+
+def test_without_pas_nothing_is_relative() -> None:
+    names = ("full_align_seconds", "seconds_for_one", "seconds_for_300", "total_memory_mib")
+    row: dict[str, Any] = {"method": "dpo", **dict.fromkeys(names, 2.0)}
+    unmeasured = {"method": "pas", **dict.fromkeys(names)}
+    assert relative([row, unmeasured])[0]["relative_one"] is None
+    assert relative([row, unmeasured | dict.fromkeys(names, 4.0)])[0]["relative_one"] == 0.5
+
+
+def test_pareto_front() -> None:
+    points = [(1.0, 5.0), (2.0, 3.0), (2.0, 4.0), (3.0, 3.0), (4.0, 1.0), (9.0, 2.0)]
+    assert pareto_front(points) == [(1.0, 5.0), (2.0, 3.0), (4.0, 1.0)]

@@ -1,0 +1,36 @@
+"""Medians and quartiles of repeated measurements."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from palign_bench.costs import Cost
+from palign_bench.repeats import median_cost, quartiles, shared_cost
+
+
+@pytest.mark.parametrize("values", [[1.0], [4.0, 1.0], [5.0, 1.0, 2.0], [3.0, 9.0, 1.0, 2.0], list(range(11))])
+def test_quartiles_are_numpy_s(values: list[float]) -> None:
+    assert quartiles(values) == pytest.approx(tuple(np.percentile(values, [25, 75])))
+
+
+def test_the_median_of_every_number_and_the_spread_of_what_varies() -> None:
+    costs = [
+        {"align_seconds": seconds, "tokens_read": 7, "joules": None, "reused_answers": False, "optimizer_steps": 2}
+        for seconds in (9.0, 1.0, 2.0)
+    ]
+    assert median_cost(costs) == {
+        "align_seconds": 2.0,
+        "tokens_read": 7,
+        "joules": None,
+        "reused_answers": False,
+        "optimizer_steps": 2,
+        "repeats": 3,
+        "quartiles": {"align_seconds": [1.5, 5.5]},
+    }
+
+
+def test_preparation() -> None:
+    cost = shared_cost([Cost(seconds=3.0, peak_memory_mib=1.0), Cost(seconds=1.0, peak_memory_mib=4.0)])
+    assert (cost["prepare_seconds"], cost["prepare_peak_memory_mib"], cost["repeats"]) == (2.0, 4.0, 2)
+    assert cost["prepare_quartiles"] == [1.5, 2.5]
