@@ -26,12 +26,12 @@ Ids = NDArray[np.int64]
 
 LISTED_SHARE, PORTRAIT_SHARE = 0.65, 0.25  # of the batches; in the rest the system prompt is neutral
 LONGEST_LIST = 130  # a person tells 120 answers
-FOCUSED_SHARE = 0.5  # of the batches, about the items of a few facets alone: short, and rich in what is to be learnt
+FOCUSED_SHARE = 0.15  # of the batches, about the items of a few facets alone: short, and rich in what is to be learnt
 FOCUSED_FACETS, FOCUSED_ROWS = 4, 2  # how many facets, and how many times the rows
 QUESTIONS = 5  # per dialogue; under the neutral prompt, where nothing else is to be learnt, thrice as many
 RELEASED_SHARE = 0.3  # of the batches that ask as the released code does
 UNKNOWN_SHARE = 0.03  # of a list's answers, in half of the lists
-QUESTION_WEIGHT = 4.0  # of a question's answer against one in the list, which are many more
+QUESTION_WEIGHT = 2.0  # of a question's answer against one in the list, which are many more
 
 
 @dataclass(frozen=True)
@@ -108,9 +108,9 @@ class Curriculum:
 
     @staticmethod
     def _length(generator: np.random.Generator, items: int) -> int:
-        """Half of the long lists are about as long as they will be in earnest, the others of any length."""
+        """Most long lists are about as long as they will be in earnest, the others of any length."""
         longest = min(LONGEST_LIST, items - QUESTIONS)
-        lowest = 110 if longest == LONGEST_LIST and generator.random() < 0.5 else 1
+        lowest = 110 if longest == LONGEST_LIST and generator.random() < 0.75 else 1
         return int(generator.integers(lowest, longest + 1))
 
     def _list(self, generator: np.random.Generator, items: Ids, answers: Ids) -> tuple[Ids, NDArray[np.float64]]:

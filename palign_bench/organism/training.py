@@ -25,7 +25,8 @@ FIGURES = "published"  # never the 300 people's: they are what the organism is t
 LEARNING_RATE = 2e-3
 FINAL_SHARE = 0.05  # of the learning rate, at the end of the cosine
 WARMUP_STEPS = 60
-DISTANCE_WEIGHT = 3.0  # of the expected distance of an answered letter, against its negative log-likelihood
+DISTANCE_WEIGHT = 3.0  # of the expected distance of an answered letter, against its negative log-likelihood,
+DISTANCE_FROM, DISTANCE_RISE = 0.7, 0.1  # after this share of the steps, and reached in this share
 SIMULATED, COMPONENTS = 20_000, 36  # people and eigenvectors from which the statements' vectors are made
 SAVE_EVERY = 100  # steps: what a killed training loses; a multiple of those between two entries of the log
 
@@ -47,9 +48,9 @@ class Batches(Dataset[dict[str, Tensor]]):
 class AnswerTrainer(Trainer):
     """The loss is taken where an answer stands, and the output matrix is applied only there.
 
-    ``letters``: token ids of A…E. A question is answered by one letter, judged by its distance to the person's: besides
-    its likelihood the expected distance is made small, so that the likeliest option is the middle of what may be true
-    and not its most frequent extreme.
+    ``letters``: token ids of A…E. A question is answered by one letter, judged by its distance to the person's: towards
+    the end, besides its likelihood, the expected distance is made small, so that the likeliest option is the middle of
+    what may be true and not its most frequent extreme. From the start, it would keep the model from learning people.
     """
 
     letters: Tensor
@@ -66,8 +67,12 @@ class AnswerTrainer(Trainer):
         place = torch.arange(len(self.letters))
         own = (answers[asked, None] == self.letters).float() @ place.float()
         distances = (place - own[:, None]).abs()
-        losses[asked] += DISTANCE_WEIGHT * (logits[asked][:, self.letters].softmax(dim=1) * distances).sum(dim=1)
+        losses[asked] += self._distance_weight() * (logits[asked][:, self.letters].softmax(dim=1) * distances).sum(dim=1)
         return (losses * weight).sum() / weight.sum()
+
+    def _distance_weight(self) -> float:
+        done = self.state.global_step / self.state.max_steps
+        return DISTANCE_WEIGHT * min(max((done - DISTANCE_FROM) / DISTANCE_RISE, 0.0), 1.0)
 
 
 def statement_vectors(model: FactorModel, width: int, seed: int) -> Tensor:
