@@ -34,7 +34,7 @@ from palign_bench.errors import UserError
 WEIGHTS = ("package", "hub", "random")
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 QUANTIZATIONS = ("none", "nf4")
-ENGINES = ("auto", "shared_prefix", "full_prompts")
+ENGINES = ("auto", "shared_prefix", "together", "full_prompts")
 
 
 class ModelError(UserError):
