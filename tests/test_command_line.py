@@ -199,7 +199,7 @@ MISTAKES = {
     "model.device=gpu": "model.device=gpu: choose auto, cpu, cuda or cuda:N",
     "model.weights=pickle": "model.weights=pickle: choose one of package, hub, random",
     "model.quantization=int4": "model.quantization=int4: choose one of none, nf4",
-    "model.engine=fast": "model.engine=fast: choose one of auto, shared_prefix, full_prompts",
+    "model.engine=fast": "model.engine=fast: choose one of auto, shared_prefix, together, full_prompts",
     "model=local": "model.name_or_path is empty: give a folder or a hub name",
     "model.name_or_path=/no/where": "model.name_or_path=/no/where: there is no such folder",
     "model=llama3_8b model.weights=package": "model.weights=package: model=llama3_8b comes in no package",

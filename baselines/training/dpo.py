@@ -59,6 +59,9 @@ class DirectPreferenceOptimization(CohortAligner):
                 rows.append({"prompt_ids": texts.turn, "chosen_ids": chosen, "rejected_ids": rejected})
         return rows
 
+    def told(self, rows: Sequence[Any]) -> dict[str, Any]:
+        return super().told(rows) | {"beta": self.beta, "pairs": len(rows)}
+
     def train(self, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Alignment:
         arguments = DPOConfig(
             **self.arguments(seed, folder),
@@ -78,7 +81,7 @@ class DirectPreferenceOptimization(CohortAligner):
         trainer.data_collator = clock.timed(trainer.data_collator)
         in_float32(trainer.model)
         trainer.train()
-        return self.lora_alignment(trainer.model, self.lora, {"beta": self.beta, "pairs": len(rows)})
+        return self.lora_alignment(trainer.model, self.lora, {})
 
     @property
     def adapter(self) -> Lora:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
-from palign_bench.backbone.attention import SharedPrefix, shared_prefix_mode, supports_shared_prefix
+from palign_bench.backbone.attention import SharedPrefix, shared_prefix_mode
 from palign_bench.backbone.options import OptionScores, PooledLogits, option_families
 from palign_bench.backbone.tokenizing import SplitPrompts
 
@@ -64,12 +64,12 @@ class Engine(ABC):
         ``scores``: a second opinion on the five options, pooled with the model's wherever it would write a letter.
         """
 
-    def batches(self, suffixes: Sequence[Sequence[int]], extra: int = 0) -> Iterator[list[int]]:
+    def batches(self, suffixes: Sequence[Sequence[int]], extra: int = 0, copies: int = 1) -> Iterator[list[int]]:
         """Row indices, sorted by length, cut where a batch would hold more than ``positions`` padded positions."""
         order = sorted(range(len(suffixes)), key=lambda i: (len(suffixes[i]), i))
         batch: list[int] = []
         for index in order:
-            if batch and (len(batch) + 1) * (len(suffixes[index]) + extra) > self.positions:
+            if batch and copies * (len(batch) + 1) * (len(suffixes[index]) + extra) > self.positions:
                 yield batch
                 batch = []
             batch.append(index)
@@ -97,10 +97,13 @@ class Engine(ABC):
 class SharedPrefixEngine(Engine):
     """Computes the shared beginning once and never copies its cache (see `attention`)."""
 
-    def compute_prefix(self, prefix: Sequence[int], virtual: Tensor | None) -> SharedPrefix | None:
-        """Keys and values of the prefix, the soft prompt before it included; None for an empty one."""
+    def compute_prefix(self, prefix: Sequence[int], virtual: Tensor | None, copies: int = 1) -> SharedPrefix | None:
+        """Keys and values of the prefix, the soft prompt before it included; None for an empty one.
+
+        ``copies``: computed so often, once per group of rows, where groups differ in what is applied to the model.
+        """
         embeddings = self.model.get_input_embeddings()
-        ids = torch.tensor([list(prefix)], dtype=torch.long, device=self.model.device)
+        ids = torch.tensor([list(prefix)] * copies, dtype=torch.long, device=self.model.device)
         inputs = embeddings(ids)
         if virtual is not None:
             inputs = torch.cat([virtual.to(inputs)[None], inputs], dim=1)
@@ -108,7 +111,7 @@ class SharedPrefixEngine(Engine):
             return None
         cache = DynamicCache(config=self.model.config)
         self._decoder()(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
-        self.tokens_read += inputs.shape[1]
+        self.tokens_read += copies * inputs.shape[1]
         layers: list[Any] = list(cache.layers)
         return SharedPrefix([layer.keys for layer in layers], [layer.values for layer in layers])
 
@@ -279,17 +282,6 @@ class FullPromptEngine(Engine):
             if token in self.end_tokens or is_decided(text):
                 break
         return text
-
-
-def choose_engine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> Engine:
-    """``auto`` shares the prefix where the architecture allows it; ``shared_prefix`` and ``full_prompts`` force one."""
-    if name == "shared_prefix" and not supports_shared_prefix(model):
-        raise ValueError(
-            f"model.engine=shared_prefix does not know {model.config.model_type}; use full_prompts or auto"
-        )
-    if name == "shared_prefix" or (name == "auto" and supports_shared_prefix(model)):
-        return SharedPrefixEngine(model, tokenizer)
-    return FullPromptEngine(model, tokenizer)
 
 
 def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:

@@ -32,7 +32,10 @@ def supports_shared_prefix(model: PreTrainedModel) -> bool:
 
 @dataclass
 class SharedPrefix:
-    """Keys and values of a prefix for every layer, each ``(1, key-value heads, length, head width)``."""
+    """Keys and values of a prefix for every layer, each ``(groups, key-value heads, length, head width)``.
+
+    Usually one group. Where there are several, the rows come group by group, equally many each.
+    """
 
     keys: list[Tensor]
     values: list[Tensor]
@@ -96,14 +99,17 @@ def shared_prefix_attention(
     if shared_prefix is None:
         return own.transpose(1, 2), None
     layer = int(module.layer_idx)  # type: ignore[arg-type]
-    # (rows, kv·group, n, d) → (1, kv, group·rows·n, d): all rows' queries meet the prefix in one product.
-    kv_heads = heads // groups
-    flat = query.reshape(rows, kv_heads, groups, n, width).permute(1, 2, 0, 3, 4).reshape(1, kv_heads, -1, width)
-    seen, seen_normaliser = attention_with_normaliser(
-        flat, shared_prefix.keys[layer], shared_prefix.values[layer], scaling
-    )
-    seen = seen.view(kv_heads, groups, rows, n, width).permute(2, 0, 1, 3, 4).reshape(rows, heads, n, width)
-    seen_normaliser = seen_normaliser.view(kv_heads, groups, rows, n).permute(2, 0, 1, 3).reshape(rows, heads, n)
+    prefix_keys, prefix_values = shared_prefix.keys[layer], shared_prefix.values[layer]
+    # (prefixes·each, kv·group, n, d) → (prefixes, kv, group·each·n, d): all rows' queries meet their prefix at once.
+    kv_heads, prefixes = heads // groups, prefix_keys.shape[0]
+    each = rows // prefixes
+    split = query.reshape(prefixes, each, kv_heads, groups, n, width).permute(0, 2, 3, 1, 4, 5)
+    flat = split.reshape(prefixes, kv_heads, -1, width)
+    seen, seen_normaliser = attention_with_normaliser(flat, prefix_keys, prefix_values, scaling)
+    seen = seen.view(prefixes, kv_heads, groups, each, n, width).permute(0, 3, 1, 2, 4, 5)
+    seen = seen.reshape(rows, heads, n, width)
+    seen_normaliser = seen_normaliser.view(prefixes, kv_heads, groups, each, n).permute(0, 3, 1, 2, 4)
+    seen_normaliser = seen_normaliser.reshape(rows, heads, n)
     share = torch.sigmoid(seen_normaliser - own_normaliser).to(own.dtype).unsqueeze(-1)
     return torch.lerp(own, seen, share).transpose(1, 2), None
 

@@ -38,7 +38,7 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gem
 WEIGHTS = ("package", "hub", "random")
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 QUANTIZATIONS = ("none", "nf4")
-ENGINES = ("auto", "shared_prefix", "full_prompts")
+ENGINES = ("auto", "shared_prefix", "together", "full_prompts")
 
 
 class ModelError(UserError):

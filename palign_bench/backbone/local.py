@@ -13,11 +13,13 @@ from torch import Tensor
 from palign_bench import prompts
 from palign_bench.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.adapters import VIRTUAL, applied_adapter
-from palign_bench.backbone.answering import Engine, choose_engine
+from palign_bench.backbone.answering import Engine
+from palign_bench.backbone.engines import choose_engine
 from palign_bench.backbone.hidden import decoder_layers, hidden_states
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.options import OptionScores
 from palign_bench.backbone.steering import head_shape, recorded_heads, shifted_heads
+from palign_bench.backbone.together import ShiftsTogetherEngine, differ_in_shifts_alone, stacked_shifts
 from palign_bench.backbone.tokenizing import Dialogue, encode, option_continuations, render, split_prompts
 from palign_bench.inventory import LETTERS, OPTIONS, Item
 from palign_bench.protocol import FREE_GENERATION, EvaluationProtocol, Reading, parse_is_decided, parse_released
@@ -86,8 +88,25 @@ class LocalBackbone:
         )
 
     def answer_many(self, alignments: Sequence[Alignment], items: Sequence[Item]) -> list[AnswerSheet]:
-        """The same items under several alignments."""
+        """The same items under several alignments; with ``model.engine=together``, several shifts in one batch."""
+        if (
+            isinstance(self.engine, ShiftsTogetherEngine)
+            and differ_in_shifts_alone(alignments)
+            and not self.protocol.reading.generates
+        ):
+            return self._answer_shifts(self.engine, alignments, items)
         return [self.answer(alignment, items) for alignment in alignments]
+
+    def _answer_shifts(
+        self, engine: ShiftsTogetherEngine, alignments: Sequence[Alignment], items: Sequence[Item]
+    ) -> list[AnswerSheet]:
+        read = engine.tokens_read
+        opening, options = option_continuations(self.tokenizer, self.protocol.reading.opening, LETTERS)
+        split = split_prompts(self.tokenizer, [self.dialogue(alignments[0], item, opening) for item in items])
+        tables = engine.option_log_probs_of_shifts(split, options, stacked_shifts(alignments))
+        numbers, each = [item.number for item in items], (engine.tokens_read - read) // len(alignments)
+        found = [dict(zip(numbers, table.tolist(), strict=True)) for table in tables]
+        return [AnswerSheet(tuple(numbers), likeliest(rows), rows, tokens_read=each) for rows in found]
 
     def system_prompt(self, alignment: Alignment) -> str:
         """The alignment's system prompt, or the neutral one."""

@@ -37,18 +37,24 @@ def shifted_heads(model: PreTrainedModel, shifts: Tensor) -> Iterator[None]:
 
     Layers whose shift is zero are left untouched, so a shift of 0 is the bare model bit for bit. The hooks are removed
     on leaving, also after an exception.
+
+    Shifts of several groups ``(groups, layers, heads × head width)`` act on rows that come group by group, equally many
+    each.
     """
     projections = output_projections(model)
-    if shifts.shape != (len(projections), projections[0].in_features):
+    if shifts.shape[-2:] != (len(projections), projections[0].in_features) or shifts.ndim not in (2, 3):
         raise ValueError(f"shifts of shape {tuple(shifts.shape)} do not fit {len(projections)} layers of this model")
     handles = []
     try:
-        for projection, shift in zip(projections, shifts, strict=True):
+        for projection, shift in zip(projections, shifts.unbind(-2), strict=True):
             if not bool(shift.any()):
                 continue
 
             def add(_: nn.Module, args: tuple[Tensor, ...], shift: Tensor = shift) -> tuple[Tensor, ...]:
-                return (args[0] + shift.to(args[0]), *args[1:])
+                shift = shift.to(args[0])
+                if shift.ndim == 2:
+                    shift = shift.repeat_interleave(len(args[0]) // len(shift), dim=0)[:, None]
+                return (args[0] + shift, *args[1:])
 
             handles.append(projection.register_forward_pre_hook(add))
         yield

@@ -1,0 +1,26 @@
+"""Which engine answers for a model."""
+
+from __future__ import annotations
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from palign_bench.backbone.answering import Engine, FullPromptEngine, SharedPrefixEngine
+from palign_bench.backbone.attention import supports_shared_prefix
+from palign_bench.backbone.together import ShiftsTogetherEngine
+
+SHARING: dict[str, type[SharedPrefixEngine]] = {"shared_prefix": SharedPrefixEngine, "together": ShiftsTogetherEngine}
+
+
+def choose_engine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> Engine:
+    """``auto`` shares the prefix where the architecture allows it; ``shared_prefix`` and ``full_prompts`` force one.
+
+    ``together`` is ``shared_prefix`` with the alphas of PAS's search in one batch. Raises ValueError for an
+    architecture whose prefix cannot be shared.
+    """
+    if name in SHARING and not supports_shared_prefix(model):
+        raise ValueError(f"model.engine={name} does not know {model.config.model_type}; use full_prompts or auto")
+    if name in SHARING:
+        return SHARING[name](model, tokenizer)
+    if name == "auto" and supports_shared_prefix(model):
+        return SharedPrefixEngine(model, tokenizer)
+    return FullPromptEngine(model, tokenizer)
