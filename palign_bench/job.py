@@ -15,6 +15,7 @@ from transformers.utils import logging as transformers_logging
 from palign_bench.alignment import Aligner
 from palign_bench.backbone import loading
 from palign_bench.backbone.local import LocalBackbone
+from palign_bench.claims import RETRIES, Shard
 from palign_bench.configuration import (
     Settings,
     method_identity,
@@ -58,6 +59,9 @@ def run(settings: Settings, command: str) -> int:
     people = source.select(settings["respondents"].get("limit"), settings["respondents"].get("ids"))
     if "training" in method:
         people = people[: training["people_limit"]]
+    shard = Shard.parse(settings["shard"])
+    if shard is not None:
+        people = tuple(shard.cut(people))
     check_portraits(aligners, people, source.name)
     needs_backbone = any(aligner.needs_backbone for aligner in aligners.values())
     identified = model_identity(model, loading.identify(model)) if needs_backbone else None
@@ -74,6 +78,8 @@ def run(settings: Settings, command: str) -> int:
         provenance=provenance(),
         tracker=_tracker(settings["tracking"], runs),
         group=settings["name"],
+        retry=_retry(settings["retry"]),
+        shard=shard,
     )
     rows = [_row(name, aligner, settings, identified, experiment) for name, aligner in aligners.items()]
     planned = [experiment.planned(row) for row in rows]
@@ -87,7 +93,8 @@ def run(settings: Settings, command: str) -> int:
         "notes": _training_notes(method, model, asked_model, training),
     }
     plan = Plan(runs, settings["name"], model["name"], protocol.name)
-    plan.add(command, planned, order=_job_number(), about=about)
+    part = (shard.index, shard.count) if shard else None
+    plan.add(command, planned, order=_job_number(), about=about, shard=part)
     _order += 1
     return sum(run_row(experiment, row, cells) for row, cells in zip(rows, planned, strict=True))
 
@@ -169,9 +176,12 @@ def load_backbone(model: Settings, protocol: EvaluationProtocol) -> tuple[LocalB
     return backbone, seconds
 
 
-def show_tables(runs: Path, name: str, command: str, tracking: Settings) -> int:
-    """Build, print and track every table that has rows of this command. Returns how many of their cells are missing."""
-    missing = 0
+def show_tables(runs: Path, name: str, command: str, tracking: Settings, shard: str | None = None) -> int | None:
+    """Build, print and track every table that has rows of this command. Returns how many of their cells are missing.
+
+    With a shard: how many of the shard's own; the table shows what there is of all of them. None: no such table.
+    """
+    missing = shown = 0
     for folder in sorted((runs / name).glob("*/plan/last.json")):
         model, _, protocol = folder.parent.parent.name.rpartition("-")
         plan = Plan(runs, name, model, protocol)
@@ -180,8 +190,13 @@ def show_tables(runs: Path, name: str, command: str, tracking: Settings) -> int:
         report, pictures, text = make_report(plan)
         print(text, flush=True)
         _tracker(tracking, runs).log_table(report.frame, pictures, report.title)
-        missing += int(report.frame["missing_cells"].sum())
-    return missing
+        shown += 1
+        part = Shard.parse(shard)
+        if part is None:
+            missing += int(report.frame["missing_cells"].sum())
+        else:
+            missing += sum(len(cells.missing()) for cells in plan.read((part.index, part.count))[0])
+    return missing if shown else None
 
 
 def _row(name: str, aligner: Aligner, settings: Settings, model: Settings | None, experiment: Experiment) -> Row:
@@ -219,6 +234,12 @@ def _protocol(settings: Mapping[str, Any]) -> EvaluationProtocol:
     if name not in PROTOCOLS:
         raise UserError(f"protocol={name} does not exist; choose one of {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]()
+
+
+def _retry(retry: Any) -> str:
+    if retry not in RETRIES:
+        raise UserError(f"retry={retry}: choose one of {', '.join(RETRIES)}.")
+    return str(retry)
 
 
 def _seed(seed: Any) -> int:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import random
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -17,9 +18,10 @@ from tqdm import tqdm
 
 from palign_bench.alignment import Aligner, Alignment, AnswerSheet, Case
 from palign_bench.backbone.local import LocalBackbone
+from palign_bench.claims import Claims, Shard
 from palign_bench.costs import Cost, bare_memory_mib, measure
 from palign_bench.inventory import Answers, Inventory, Respondent
-from palign_bench.ledger import CellFolder, PlannedCells, Record
+from palign_bench.ledger import CellFolder, PlannedCells, Record, WriteError
 from palign_bench.protocol import EvaluationProtocol, audit_items
 from palign_bench.respondents.source import RespondentSource
 from palign_bench.scoring import aligned_scores, trait_scores_of
@@ -53,6 +55,18 @@ class Experiment:
     provenance: Mapping[str, Any]
     tracker: Tracker
     group: str
+    retry: str = "all"  # which missing cells are computed; see `claims.RETRIES`
+    shard: Shard | None = None  # the part of a larger run that ``people`` are
+
+    def row_name(self, row: Row) -> str:
+        """What trackers call the row: method, model, protocol, seed, and the shard where there is one."""
+        part = f"-{self.shard.index}of{self.shard.count}" if self.shard else ""
+        return f"{row.name}-{self.model_name}-{self.protocol.name}-{self.seed}{part}"
+
+    def tags(self, row: Row) -> tuple[str, ...]:
+        """What trackers can filter the row by."""
+        part = (f"shard-{self.shard.index}of{self.shard.count}",) if self.shard else ()
+        return row.name, self.model_name, self.protocol.name, self.source.name, f"seed-{self.seed}", *part
 
     def planned(self, row: Row) -> PlannedCells:
         """The row's cell folder and the people asked for."""
@@ -160,13 +174,21 @@ def run_row(experiment: Experiment, row: Row, planned: PlannedCells) -> int:
     A failed cell leaves its traceback in the ledger and the others go on; Ctrl-C and signals end the run, with every
     finished cell in place.
     """
-    missing = set(planned.missing())
+    missing = planned.missing()
     total = len(planned.respondent_ids)
+    if not total:
+        _say(f"{row.name}: no people in shard={experiment.shard}, nothing to do")
+        return 0
     if not missing:
         _say(f"{row.name}: all {total} people finished before, nothing to do")
         return 0
     if len(missing) < total:
         _say(f"{row.name}: {total - len(missing)} of {total} people finished before, {len(missing)} to do")
+    known = set(planned.respondent_ids) - set(missing)
+    todo = _to_try(planned, missing, experiment.retry)
+    if not todo:
+        _say(f"{row.name}: nothing to do with retry={experiment.retry}, {len(missing)} missing")
+        return 0
     backbone, load_seconds = experiment.load_backbone() if row.aligner.needs_backbone else (None, 0.0)
     bare = bare_memory_mib()
     seed_everything(experiment.seed)
@@ -175,32 +197,58 @@ def run_row(experiment: Experiment, row: Row, planned: PlannedCells) -> int:
     planned.folder.write_shared({"load_seconds": load_seconds, "prepare_seconds": preparation.seconds})
     planned.folder.write_provenance(experiment.provenance)
     experiment.tracker.start_row(
-        dict(row.config),
-        name=f"{row.name}-{experiment.model_name}-{experiment.protocol.name}-{experiment.seed}",
-        group=experiment.group,
-        tags=(row.name, experiment.model_name, experiment.protocol.name, experiment.source.name),
+        dict(row.config), experiment.row_name(row), group=experiment.group, tags=experiment.tags(row)
     )
-    for record in _finished_records(planned):
+    for record in _finished_records(planned, known):
         experiment.tracker.log_person(record)
-    failed = 0
-    cell = CellRun(experiment, row, backbone, bare)
-    todo = [person for person in experiment.people if person.id in missing]
-    with tqdm(total=len(todo), desc=row.name, unit="person", file=sys.stderr) as bar:
-        for start in range(0, len(todo), row.aligner.cohort):
-            cohort = todo[start : start + row.aligner.cohort]
+    outcome = _compute(CellRun(experiment, row, backbone, bare), planned, todo)
+    elsewhere = set(todo) - outcome.computed if outcome.finished_elsewhere else set()
+    for record in _finished_records(planned, elsewhere):
+        experiment.tracker.log_person(record)
+    experiment.tracker.finish_row({"missing_cells": len(planned.missing()), "failed_cells": outcome.failed})
+    return outcome.failed
+
+
+@dataclass
+class Outcome:
+    """What became of the cells that a row had to do."""
+
+    computed: set[str] = field(default_factory=set)
+    failed: int = 0  # here or in another process
+    finished_elsewhere: int = 0
+
+
+def _compute(cell: CellRun, planned: PlannedCells, todo: Sequence[str]) -> Outcome:
+    """Compute what no other process computes; see `run_row` for what a failure does."""
+    experiment, row = cell.experiment, cell.row
+    people = {person.id: person for person in experiment.people}
+    claims = Claims(planned.folder, todo, lambda line: _say(f"{row.name}: {line}"))
+    outcome = Outcome()
+    with (
+        tqdm(total=len(todo), desc=row.name, unit="person", file=sys.stderr) as bar,
+        closing(claims.cohorts(row.aligner.cohort)) as cohorts,  # gives the locks back, whatever ends the loop
+    ):
+        for respondent_ids in cohorts:
+            cohort = [people[each] for each in respondent_ids]
             aligned = cell.align_cohort(cohort)
             for person in cohort:
                 try:
                     record = cell.compute(person, aligned.get(person.id))
                     planned.folder.record(person.id, record)
+                    outcome.computed.add(person.id)
                     experiment.tracker.log_person(record)
+                except WriteError:  # a full disk or a lost folder would fail every cell
+                    raise
                 except Exception as error:  # one bad cell must not end a sweep; it is recorded and retried next time
                     planned.folder.fail(person.id, error)
-                    failed += 1
+                    outcome.failed += 1
                     _say(f"{row.name}: person {person.id} failed: {type(error).__name__}: {error}")
                 bar.update()
-    experiment.tracker.finish_row({"missing_cells": len(planned.missing()), "failed_cells": failed})
-    return failed
+    outcome.failed += claims.failed_elsewhere
+    outcome.finished_elsewhere = claims.finished_elsewhere
+    if claims.finished_elsewhere:
+        _say(f"{row.name}: {claims.finished_elsewhere} people were finished by other processes")
+    return outcome
 
 
 class CellRun:
@@ -308,9 +356,17 @@ class CellRun:
         return sheet, Cost(bare_cost.seconds + cost.seconds, peak), reused
 
 
-def _finished_records(planned: PlannedCells) -> Iterator[Record]:
+def _to_try(planned: PlannedCells, missing: Sequence[str], retry: str) -> list[str]:
+    """The missing cells that ``retry`` asks for: all, those that failed before (failed) or all but these (never)."""
+    if retry == "all":
+        return list(missing)
+    failed = planned.folder.failures()
+    return [each for each in missing if (each in failed) == (retry == "failed")]
+
+
+def _finished_records(planned: PlannedCells, known: Collection[str]) -> Iterator[Record]:
     for respondent_id in planned.respondent_ids:
-        record = planned.folder.read(respondent_id)
+        record = planned.folder.read(respondent_id) if respondent_id in known else None
         if record is not None:
             yield record
 

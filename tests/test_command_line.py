@@ -208,7 +208,15 @@ MISTAKES = {
     "method=floors method.rows=[constant_z]": "method.rows: unknown constant_z; choose among constant_a",
     "method=personality_prompt method.writer=gpt": "method.writer=gpt: choose self, released or one of ",
     "method=personality_prompt method.writer=released": "person simulated-0001 of respondents=simulated has none",
+    "shard=3/2": "shard=3/2: give i/n with 1 ≤ i ≤ n, as in shard=2/4, or null",
+    "shard=0/2": "shard=0/2: give i/n",
+    "shard=2": "shard=2: give i/n",
+    "shard=-1/2": "shard=-1/2: give i/n",
+    "shard=1/2/3": "shard=1/2/3: give i/n",
+    "retry=errors": "retry=errors: choose one of all, failed, never.",
     "runs=taken/runs": "taken",
+    "status nothing": "runs/nothing holds no plan",
+    "resume nothing": "runs/nothing holds no command",
     "report nothing": "runs/nothing holds no table",
 }
 
@@ -221,7 +229,7 @@ def test_a_mistake_is_told_in_one_line_before_a_model_is_loaded(
     typed_keys = {each.split("=")[0] for each in typed.split()}
     defaults = {"method": "few_shot", "respondents": "simulated", "tracking": "none"}
     arguments = typed.split()
-    if arguments[0] != "report":
+    if arguments[0] not in ("report", "status", "resume"):
         arguments += [f"{key}={value}" for key, value in defaults.items() if key not in typed_keys]
     told = in_process(arguments, tmp_path, monkeypatch, capsys)
     assert told.startswith("palign-bench: ") and MISTAKES[typed] in told
