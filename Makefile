@@ -13,11 +13,19 @@ ARGS ?=
 OVERRIDES = model=$(MODEL) respondents=$(RESPONDENTS) respondents.limit=$(LIMIT) protocol=$(PROTOCOL) \
 	$(if $(METHODS),method=$(METHODS)) $(ARGS)
 
-.PHONY: help setup table1 table6 report test test-slow bench lint clean
+EXPERIMENT ?= table1
+MODELS ?= $(MODEL)
+SEEDS ?= 0
+SHARD ?=
+
+.PHONY: help setup table1 table6 sweep resume status report test test-slow bench lint clean
 
 help:
 	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT=3 PROTOCOL= ARGS=]"
 	@echo "make table6     parameter-efficient tuning beside PAS (same variables; ARGS=training=paper for the full budget)"
+	@echo "make sweep      everyone, every method, resumable [EXPERIMENT=table1 MODELS=a,b SEEDS=0,1,2 SHARD=1/4 ARGS=]"
+	@echo "make resume     the last sweep again: only what is missing (ARGS=retry=failed: failed cells alone)"
+	@echo "make status     what is finished, failed and missing, and the time left"
 	@echo "make report     the last table again, from the ledger alone"
 	@echo "make test       the tests (make test-slow: those that take minutes)"
 	@echo "make bench      how fast answering and PAS are, as ratios measured in one run"
@@ -40,6 +48,18 @@ table1: setup
 
 table6: setup
 	$(BIN)/palign-bench experiment=table6 $(OVERRIDES)
+
+# Everyone (LIMIT=N: the first N), every method, in one ledger; run it with SHARD=1/4 … SHARD=4/4 on four machines.
+sweep: setup
+	$(BIN)/palign-bench experiment=$(EXPERIMENT) model=$(MODELS) seed=$(SEEDS) respondents=$(RESPONDENTS) \
+		$(if $(filter command environment,$(origin LIMIT)),respondents.limit=$(LIMIT)) protocol=$(PROTOCOL) \
+		$(if $(METHODS),method=$(METHODS)) $(if $(SHARD),shard=$(SHARD)) $(ARGS)
+
+resume: setup
+	$(BIN)/palign-bench resume $(EXPERIMENT) $(if $(SHARD),shard=$(SHARD)) $(ARGS)
+
+status: setup
+	$(BIN)/palign-bench status $(EXPERIMENT) $(ARGS)
 
 report: setup
 	$(BIN)/palign-bench report table1

@@ -34,6 +34,7 @@ _MAIN_PROCESS = "PALIGN_MAIN_PROCESS"
 _mistakes: list[str] = []  # of the jobs of this process
 _to_show: list[tuple[Path, str, dict[Any, Any], Any]] = []  # ledger, experiment, tracking and shard of tables to come
 _arguments: list[str] = []  # of this command, without what `experiment=` adds
+_CHECKED_LATER = ("method.", "respondents.", "tracking.")
 _HYDRA_QUERIES = ("--help", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc")
 
 
@@ -88,10 +89,24 @@ def _hydra_main(config: DictConfig) -> int:
     return run_job(config)
 
 
+def check_changes(arguments: Sequence[str]) -> None:
+    """Raise UserError for `+key=…`, which Hydra would add and nothing would read, and for `~key`.
+
+    Keys of a method may be added: its constructor refuses those that it does not know. So do the people's loaders.
+    """
+    for argument in arguments:
+        key = argument.lstrip("+~").partition("=")[0]
+        checked = key.startswith(("hydra.", "hydra/")) or (argument[0:1] == "+" and key.startswith(_CHECKED_LATER))
+        if argument[0:1] in ("+", "~") and not checked:
+            what = "removes" if argument.startswith("~") else "adds"
+            raise UserError(f"{argument}: this {what} a setting; only values change, as in {key}=VALUE (see --help).")
+
+
 def expand_experiment(arguments: Sequence[str]) -> list[str]:
     """`experiment=X` sweeps over what X lists, unless the command line says otherwise."""
     if any(a in _HYDRA_QUERIES or a.startswith(("--cfg", "--info")) for a in arguments):
         return list(arguments)
+    check_changes(arguments)
     expanded = list(arguments)
     for argument in arguments:
         key, _, name = argument.partition("=")
@@ -137,6 +152,13 @@ def status(arguments: Sequence[str]) -> None:
     print(status_of(chosen.runs, chosen.name))
 
 
+def dashboard(arguments: Sequence[str]) -> None:
+    """`palign-bench dashboard [NAME]`: the W&B workspace, online or as a file."""
+    from palign_bench.dashboard import dashboard as make  # W&B takes its time to import
+
+    make(arguments)
+
+
 def resumed(arguments: Sequence[str]) -> list[str]:
     """`palign-bench resume [NAME] [--runs FOLDER] [KEY=VALUE …]` as the command that ran last, with these overrides."""
     parser = argparse.ArgumentParser("palign-bench resume", description="Run an experiment's last command again.")
@@ -169,7 +191,7 @@ def command_id(arguments: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(kept).encode()).hexdigest()[:32]
 
 
-SUBCOMMANDS = {"report": report, "status": status}
+SUBCOMMANDS = {"report": report, "status": status, "dashboard": dashboard}
 
 
 def main() -> None:

@@ -65,6 +65,8 @@ def run(settings: Settings, command: str) -> int:
     check_portraits(aligners, people, source.name)
     needs_backbone = any(aligner.needs_backbone for aligner in aligners.values())
     identified = model_identity(model, loading.identify(model)) if needs_backbone else None
+    if needs_backbone:
+        check_shapes(aligners, model)
     runs = Path(settings["runs"])
     experiment = Experiment(
         runs=runs,
@@ -149,6 +151,16 @@ def check_needs(aligners: Mapping[str, Aligner], model: Mapping[str, Any]) -> No
         lacking = aligner.needs - LocalBackbone.capabilities - of_the_source - of_the_weights
         if aligner.needs_backbone and lacking:
             raise UserError(f"method={name} needs {', '.join(sorted(lacking))}, which model={model['name']} lacks.")
+
+
+def check_shapes(aligners: Mapping[str, Aligner], model: Settings) -> None:
+    """Raise UserError when a method asks for more than the model has (PAS: heads), before its weights are loaded."""
+    shape = loading.shape_of(model)
+    if shape is None:
+        return
+    for aligner in aligners.values():
+        if aligner.needs_backbone:
+            aligner.check_shape(*shape)
 
 
 def check_portraits(aligners: Mapping[str, Aligner], people: Sequence[Respondent], source: str) -> None:

@@ -14,7 +14,8 @@ import os
 import sys
 import traceback
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from palign_bench.errors import UserError
 from palign_bench.locks import CellLocks, guarded
 
 Record = dict[str, Any]
+_WORTH_KEEPING = 500  # newly verified cells; fewer are verified again faster than their marks are written
 
 
 class LedgerError(UserError):
@@ -112,23 +114,51 @@ class CellFolder:
 
     def finished(self) -> set[str]:
         """Ids with a whole, untouched record. A damaged one is set aside as ``*.damaged`` and said so on stderr."""
-        ids = set()
-        for path in sorted((self.path / "respondents").glob("*.json")):
-            if path.name.endswith(".error.json"):
+        ids, verified = set(), self._verified()
+        found = {}
+        for name, marks in self._cell_files():
+            path = self.path / "respondents" / name
+            if verified.get(name) != marks and self._intact(path) is None:
+                self._set_aside(path)
                 continue
-            respondent_id = unquote(path.name.removesuffix(".json"))
-            if self._intact(path) is None:
-                aside = path.with_suffix(".damaged")
-                try:
-                    path.replace(aside)
-                except FileNotFoundError:  # another process has just done so
-                    continue
-                print(
-                    f"{path} was damaged or edited: set aside as {aside.name}, will be computed again", file=sys.stderr
-                )
-                continue
-            ids.add(respondent_id)
+            found[name] = marks
+            ids.add(unquote(name.removesuffix(".json")))
+        if sum(verified.get(name) != marks for name, marks in found.items()) >= _WORTH_KEEPING:
+            with suppress(WriteError):  # of a ledger that can only be read, everything is verified again next time
+                write_json(self.path / "verified.json", found)
         return ids
+
+    def _cell_files(self) -> list[tuple[str, list[int]]]:
+        """Cell files with what changes when they are edited: size, times (no program can set the second), and inode."""
+        files = []
+        try:
+            with os.scandir(self.path / "respondents") as entries:
+                for entry in entries:
+                    if not entry.name.endswith(".json") or entry.name.endswith(".error.json"):
+                        continue
+                    with suppress(FileNotFoundError):  # set aside by another process
+                        status = entry.stat()
+                        files.append(
+                            (entry.name, [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino])
+                        )
+        except FileNotFoundError:
+            return []
+        return sorted(files)
+
+    def _verified(self) -> dict[str, list[int]]:
+        """The files whose checksums were right when they looked as kept here: 100,000 need not be hashed each time."""
+        try:
+            kept = json.loads((self.path / "verified.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):  # none yet, or damaged: everything is verified
+            return {}
+        return kept if isinstance(kept, dict) else {}
+
+    @staticmethod
+    def _set_aside(path: Path) -> None:
+        aside = path.with_suffix(".damaged")
+        with suppress(FileNotFoundError):  # another process has just done so
+            path.replace(aside)
+            print(f"{path} was damaged or edited: set aside as {aside.name}, will be computed again", file=sys.stderr)
 
     @staticmethod
     def _intact(path: Path) -> Record | None:
@@ -155,6 +185,19 @@ class CellFolder:
         """A finished cell's record, or None when there is no whole one."""
         path = self._file(respondent_id)
         return self._intact(path) if path.exists() else None
+
+    def read_all(self, respondent_ids: Iterable[str]) -> Iterator[tuple[str, Record]]:
+        """The finished records among these, in order; no checksum is taken twice of an unchanged file."""
+        verified, files = self._verified(), dict(self._cell_files())
+        for respondent_id in respondent_ids:
+            path = self._file(respondent_id)
+            marks = files.get(path.name)
+            if marks is None:
+                continue
+            if verified.get(path.name) == marks:
+                yield respondent_id, json.loads(path.read_bytes())["record"]
+            elif (record := self._intact(path)) is not None:
+                yield respondent_id, record
 
     def fail(self, respondent_id: str, error: BaseException) -> None:
         """Leave a failed cell's traceback."""

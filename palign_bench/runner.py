@@ -22,6 +22,7 @@ from palign_bench.claims import Claims, Shard
 from palign_bench.costs import Cost, bare_memory_mib, measure
 from palign_bench.inventory import Answers, Inventory, Respondent
 from palign_bench.ledger import CellFolder, PlannedCells, Record, WriteError
+from palign_bench.memory import AGAIN, within_memory
 from palign_bench.protocol import EvaluationProtocol, audit_items
 from palign_bench.respondents.source import RespondentSource
 from palign_bench.scoring import aligned_scores, trait_scores_of
@@ -233,7 +234,7 @@ def _compute(cell: CellRun, planned: PlannedCells, todo: Sequence[str]) -> Outco
             aligned = cell.align_cohort(cohort)
             for person in cohort:
                 try:
-                    record = cell.compute(person, aligned.get(person.id))
+                    record = cell.compute_within_memory(person, aligned.get(person.id))
                     planned.folder.record(person.id, record)
                     outcome.computed.add(person.id)
                     experiment.tracker.log_person(record)
@@ -260,6 +261,7 @@ class CellRun:
         self.backbone = backbone
         self.bare_mib = bare_mib
         self.cases = Cases(experiment)
+        self.batch_divisor = 1  # of the positions in one forward pass; above 1 only while memory runs out
         self.items = experiment.inventory.select(experiment.inventory.held_out)
         # Under `as_released` every answer is freely generated already; the audit would ask the same again.
         self.audit = [] if experiment.protocol.reading.generates else audit_items(experiment.inventory)
@@ -281,6 +283,19 @@ class CellRun:
             return {}
         share = Cost(cost.seconds / len(people), cost.peak_memory_mib)
         return {case.respondent_id: (alignment, share) for case, alignment in zip(cases, alignments, strict=True)}
+
+    def compute_within_memory(self, person: Respondent, aligned: tuple[Alignment, Cost] | None = None) -> Record:
+        """`compute`; where memory runs out, again in smaller batches, which the record's ``batch_divisor`` tells."""
+        if self.backbone is None:
+            return self.compute(person, aligned)
+
+        def attempt(divisor: int) -> Record:
+            self.batch_divisor = divisor
+            return self.compute(person, aligned)
+
+        return within_memory(
+            self.backbone.engine, attempt, lambda: _say(f"{self.row.name}: person {person.id}: {AGAIN}")
+        )
 
     def compute(self, person: Respondent, aligned: tuple[Alignment, Cost] | None = None) -> Record:
         """Align (unless a cohort did), answer, score: the record of one finished cell."""
@@ -321,6 +336,7 @@ class CellRun:
                 "tokens_generated": sheet.tokens_generated,
                 "optimizer_steps": int(alignment.summary.get("optimizer_steps", 0)),
                 "reused_answers": reused,
+                "batch_divisor": self.batch_divisor,
             },
         }
 
@@ -343,7 +359,8 @@ class CellRun:
                 return self._under_readout(alignment, prompt_alone)
         with measure() as cost:
             sheet = self.backbone.answer(alignment, self.items, self.audit)
-        MEMO.put(self.backbone, key, sheet, cost, self.bare_mib)
+        if self.batch_divisor == 1:
+            MEMO.put(self.backbone, key, sheet, cost, self.bare_mib)
         return sheet, cost, False
 
     def _under_readout(self, alignment: Alignment, prompt_alone: Alignment) -> tuple[AnswerSheet, Cost, bool]:
@@ -365,10 +382,8 @@ def _to_try(planned: PlannedCells, missing: Sequence[str], retry: str) -> list[s
 
 
 def _finished_records(planned: PlannedCells, known: Collection[str]) -> Iterator[Record]:
-    for respondent_id in planned.respondent_ids:
-        record = planned.folder.read(respondent_id) if respondent_id in known else None
-        if record is not None:
-            yield record
+    for _, record in planned.folder.read_all(each for each in planned.respondent_ids if each in known):
+        yield record
 
 
 def _keys(by_number: Mapping[int, Any] | None) -> dict[str, Any] | None:

@@ -158,6 +158,34 @@ def test_resume_repeats_the_command_with_changes(half_done: Path) -> None:
     assert damaged.returncode == 1 and damaged.stderr.endswith("command.json is damaged: type the command again.\n")
 
 
+LAUNCHER = ["-m", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"]
+
+
+def test_a_cluster_job_per_method_makes_one_table(model: Path, tmp_path: Path) -> None:
+    """Each in a process that submitit starts, as on SLURM."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is optional")
+    runs = tmp_path / "runs"
+    choice = ["name=cluster", "method=floors,vanilla", *settings(model, runs, people=2)]
+    ran = run(*LAUNCHER, *choice, folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    frame = table(runs, "cluster")
+    assert len(frame) == FLOORS + 1 and set(frame["missing_cells"]) == {0}
+    assert len(cells(runs)) == 2 * (FLOORS + 1)
+
+
+def test_a_mistake_in_a_cluster_job_is_one_line(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is optional")
+    ran = run(*LAUNCHER, "method=pas", "method.k=99", *settings(model, tmp_path / "runs"), folder=tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1].startswith("palign-bench: method.k=99: the model has only 8 heads")
+
+
+def test_heads_are_swept_as_in_table_5(model: Path, tmp_path: Path) -> None:
+    ran = run("experiment=table5", "method.k=2,4", *settings(model, tmp_path / "runs", people=1), folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert list(table(tmp_path / "runs", "table5")["label"]) == ["PAS [k=2]", "PAS [k=4]"]
+
+
 def test_shards_and_places_share_a_plan_and_settings_do_not() -> None:
     def same(*arguments: str) -> str:
         return command_id(["experiment=table1", *arguments])

@@ -15,6 +15,7 @@ from palign_bench.scoring import COMPOSITE
 
 MOST_FAILURE_NOTES = 5
 _LONGEST_MESSAGE = 90
+_LONGEST_DIFFERENCE = 30
 
 
 @dataclass(frozen=True)
@@ -77,22 +78,33 @@ def read_rows(plan: Plan) -> tuple[list[Row], Record]:
         wanted.setdefault((cells.row, cells.folder), {}).update(dict.fromkeys(cells.respondent_ids))
     rows = []
     for (key, folder), respondents in wanted.items():
-        records = ((respondent, folder.read(respondent)) for respondent in respondents)
         cells_of_row = {
-            respondent: _cell(record, about["protocol"]) for respondent, record in records if record is not None
+            respondent: _cell(record, about["protocol"]) for respondent, record in folder.read_all(respondents)
         }
         rows.append(Row(key, folder, tuple(respondents), cells_of_row))
     return rows, about
 
 
 def row_labels(rows: Iterable[Row]) -> list[str]:
-    """A readable name per row; rows of one method with different settings also carry their fingerprint."""
+    """A readable name per row; rows of one method also carry the settings in which they differ, or a fingerprint."""
     rows = list(rows)
     often = Counter(row.key for row in rows)
-    return [
-        readable(row.key) + (f" [{row.folder.path.name.rsplit('-', 1)[-1][:6]}]" if often[row.key] > 1 else "")
-        for row in rows
-    ]
+    return [readable(row.key) + (f" [{_difference(row, rows)}]" if often[row.key] > 1 else "") for row in rows]
+
+
+def _difference(row: Row, rows: Iterable[Row]) -> str:
+    """What tells the row from the others of its method: ``k=6``; else the fingerprint."""
+    twins = [_settings(other) for other in rows if other.key == row.key]
+    mine = _settings(row)
+    told = [f"{key}={mine[key]}" for key in mine if any(other.get(key) != mine[key] for other in twins)]
+    text = ", ".join(told)
+    return text if told and len(text) <= _LONGEST_DIFFERENCE else row.folder.path.name.rsplit("-", 1)[-1][:6]
+
+
+def _settings(row: Row) -> dict[str, Any]:
+    """The method's settings and the seed: what one command may sweep over."""
+    identity = row.folder.identity()
+    return {**identity["method"], "seed": identity["seed"]}
 
 
 def as_option(value: float) -> int:
