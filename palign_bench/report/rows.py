@@ -104,7 +104,7 @@ def _difference(row: Row, rows: Iterable[Row]) -> str:
 def _settings(row: Row) -> dict[str, Any]:
     """The method's settings and the seed: what one command may sweep over."""
     identity = row.folder.identity()
-    return {**identity["method"], "seed": identity["seed"]}
+    return {**identity["method"], "seed": identity.get("seed")}
 
 
 def as_option(value: float) -> int:

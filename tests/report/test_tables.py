@@ -273,7 +273,7 @@ def test_rows_of_one_method_are_told_apart_and_shards_join(
     report = build_report(plan, five_items)
     assert [row["composite"] for row in report.rows] == [4.0, 7.0]
     labels = [row["label"] for row in report.rows]
-    assert labels == [f"PAS [{f.path.name.rsplit('-', 1)[-1][:6]}]" for f in (first.folder, other)]
+    assert labels == [f"PAS [{first.folder.path.name.rsplit('-', 1)[-1][:6]}]", "PAS [k=48]"]
 
 
 def test_the_training_budget_is_part_of_the_name(
