@@ -16,13 +16,21 @@ ARGS ?=
 OVERRIDES = model=$(MODEL) respondents=$(RESPONDENTS) respondents.limit=$(LIMIT) protocol=$(PROTOCOL) \
 	$(if $(METHODS),method=$(METHODS)) $(ARGS)
 
-.PHONY: help setup table1 table6 testbed organism report efficiency test test-slow bench lint clean
+EXPERIMENT ?= table1
+MODELS ?= $(MODEL)
+SEEDS ?= 0
+SHARD ?=
+
+.PHONY: help setup table1 table6 testbed organism sweep resume status report efficiency test test-slow bench lint clean
 
 help:
 	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT=3 PROTOCOL= ARGS=]"
 	@echo "make table6     parameter-efficient tuning beside PAS (same variables; ARGS=training=paper for the full budget)"
 	@echo "make testbed    every method on the model organism, real and simulated people, learning curves [LIMIT=6 people in trained rows, PEOPLE=null]"
 	@echo "make organism   trains the model organism anew (the one that is shipped lies in the package)"
+	@echo "make sweep      everyone, every method, resumable [EXPERIMENT=table1 MODELS=a,b SEEDS=0,1,2 SHARD=1/4 ARGS=]"
+	@echo "make resume     the last sweep again: only what is missing (ARGS=retry=failed: failed cells alone)"
+	@echo "make status     what is finished, failed and missing, and the time left"
 	@echo "make report     the last table again, from the ledger alone"
 	@echo "make efficiency what each method costs relative to PAS, measured one by one [METHODS= MODEL= WEIGHTS=random LIMIT=1 REPEATS=3]"
 	@echo "make test       the tests (make test-slow: those that take minutes)"
@@ -59,6 +67,18 @@ testbed: setup
 
 organism: setup
 	$(BIN)/python -m palign_bench.organism $(ARGS)
+
+# Everyone (LIMIT=N: the first N), every method, in one ledger; run it with SHARD=1/4 … SHARD=4/4 on four machines.
+sweep: setup
+	$(BIN)/palign-bench experiment=$(EXPERIMENT) model=$(MODELS) seed=$(SEEDS) respondents=$(RESPONDENTS) \
+		$(if $(filter command environment,$(origin LIMIT)),respondents.limit=$(LIMIT)) protocol=$(PROTOCOL) \
+		$(if $(METHODS),method=$(METHODS)) $(if $(SHARD),shard=$(SHARD)) $(ARGS)
+
+resume: setup
+	$(BIN)/palign-bench resume $(EXPERIMENT) $(if $(SHARD),shard=$(SHARD)) $(ARGS)
+
+status: setup
+	$(BIN)/palign-bench status $(EXPERIMENT) $(ARGS)
 
 report: setup
 	$(BIN)/palign-bench report table1

@@ -205,6 +205,10 @@ class Aligner(ABC):
     needs_backbone: bool = True
     cohort: int = 1  # how many people `align_many` is given at once
 
+    def check_shape(self, layers: int, heads: int) -> None:
+        """Raise UserError for a setting that no model of this shape can serve; called before weights are loaded."""
+        return
+
     def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
         """Work shared by all respondents; called once before `align`, timed as shared cost."""
         self.backbone = cast(Backbone, backbone)  # None only for an aligner that declares to need none

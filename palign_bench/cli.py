@@ -1,16 +1,20 @@
 """The `palign-bench` command: Hydra composes a run or a sweep, the runner does it, the report shows it.
 
-`palign-bench report NAME` prints a table again from the ledger alone.
+`palign-bench report NAME` prints a table again from the ledger alone, `palign-bench status NAME` what is left to do;
+`palign-bench resume NAME` runs the experiment's last command again.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import os
+import re
+import shlex
 import signal
 import sys
-import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -23,12 +27,14 @@ from omegaconf import DictConfig, OmegaConf
 from palign_bench.command_line_errors import one_line
 from palign_bench.configuration import conf_folder, options
 from palign_bench.errors import UserError
-from palign_bench.ledger import LedgerError, Plan
+from palign_bench.ledger import LedgerError, Plan, read_json, write_json
 
 _COMMAND = "PALIGN_COMMAND"  # the id that all jobs of one command share, also those in other processes
 _MAIN_PROCESS = "PALIGN_MAIN_PROCESS"
 _mistakes: list[str] = []  # of the jobs of this process
-_to_show: list[tuple[Path, str, dict[Any, Any]]] = []  # ledger, experiment and tracking of the tables to come
+_to_show: list[tuple[Path, str, dict[Any, Any], Any]] = []  # ledger, experiment, tracking and shard of tables to come
+_arguments: list[str] = []  # of this command, without what `experiment=` adds
+_CHECKED_LATER = ("method.", "respondents.", "tracking.")
 _HYDRA_QUERIES = ("--help", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc")
 
 
@@ -51,7 +57,20 @@ def run_job(config: DictConfig) -> int:
 
 
 class TableCallback(Callback):
-    """Notes, after the last job, whose tables the command planned."""
+    """Keeps the command for `palign-bench resume`; notes, after the last job, whose tables the command planned."""
+
+    def on_run_start(self, config: DictConfig, **_: Any) -> None:
+        self._keep(config)
+
+    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
+        self._keep(config)
+
+    @staticmethod
+    def _keep(config: DictConfig) -> None:
+        # Hydra makes a warning of what a callback raises; a ledger that takes no files is told by the first job.
+        kept = [argument for argument in _arguments if not argument.startswith("retry=")]
+        with suppress(LedgerError):
+            write_json(Path(str(config.runs)) / str(config.name) / "command.json", {"arguments": kept})
 
     def on_run_end(self, config: DictConfig, **_: Any) -> None:
         self._show(config)
@@ -62,7 +81,7 @@ class TableCallback(Callback):
     @staticmethod
     def _show(config: DictConfig) -> None:
         # Only noted: Hydra turns what a callback raises into a warning, and a table that fails must be told.
-        _to_show.append((Path(str(config.runs)), str(config.name), dict(config.tracking)))
+        _to_show.append((Path(str(config.runs)), str(config.name), dict(config.tracking), config.shard))
 
 
 @hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
@@ -70,10 +89,24 @@ def _hydra_main(config: DictConfig) -> int:
     return run_job(config)
 
 
+def check_changes(arguments: Sequence[str]) -> None:
+    """Raise UserError for `+key=…`, which Hydra would add and nothing would read, and for `~key`.
+
+    Keys of a method may be added: its constructor refuses those that it does not know. So do the people's loaders.
+    """
+    for argument in arguments:
+        key = argument.lstrip("+~").partition("=")[0]
+        checked = key.startswith(("hydra.", "hydra/")) or (argument[0:1] == "+" and key.startswith(_CHECKED_LATER))
+        if argument[0:1] in ("+", "~") and not checked:
+            what = "removes" if argument.startswith("~") else "adds"
+            raise UserError(f"{argument}: this {what} a setting; only values change, as in {key}=VALUE (see --help).")
+
+
 def expand_experiment(arguments: Sequence[str]) -> list[str]:
     """`experiment=X` sweeps over what X lists, unless the command line says otherwise."""
     if any(a in _HYDRA_QUERIES or a.startswith(("--cfg", "--info")) for a in arguments):
         return list(arguments)
+    check_changes(arguments)
     expanded = list(arguments)
     for argument in arguments:
         key, _, name = argument.partition("=")
@@ -115,14 +148,63 @@ def efficiency(arguments: Sequence[str]) -> None:
     measure_efficiency(arguments)
 
 
-SUBCOMMANDS = {"report": report, "efficiency": efficiency}
+def status(arguments: Sequence[str]) -> None:
+    """`palign-bench status [NAME] [--runs FOLDER]`: what is finished, failed, missing, and the time left."""
+    parser = argparse.ArgumentParser("palign-bench status", description="What is done and left, and for how long.")
+    parser.add_argument("name", nargs="?", help="the experiment's name (default: all)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder (default: runs)")
+    chosen = parser.parse_args(arguments)
+    from palign_bench.report.status import status_of
+
+    print(status_of(chosen.runs, chosen.name))
+
+
+def dashboard(arguments: Sequence[str]) -> None:
+    """`palign-bench dashboard [NAME]`: the W&B workspace, online or as a file."""
+    from palign_bench.dashboard import dashboard as make  # W&B takes its time to import
+
+    make(arguments)
+
+
+def resumed(arguments: Sequence[str]) -> list[str]:
+    """`palign-bench resume [NAME] [--runs FOLDER] [KEY=VALUE …]` as the command that ran last, with these overrides."""
+    parser = argparse.ArgumentParser("palign-bench resume", description="Run an experiment's last command again.")
+    parser.add_argument("name", nargs="?", default="table1", help="the experiment's name (default: table1)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder (default: runs)")
+    parser.add_argument("overrides", nargs="*", help="settings to change, e.g. retry=failed or shard=2/4")
+    chosen = parser.parse_intermixed_args(arguments)
+    overrides = list(chosen.overrides)
+    if "=" in chosen.name:
+        chosen.name, overrides = "table1", [chosen.name, *overrides]
+    path = chosen.runs / chosen.name / "command.json"
+    if not path.exists():
+        raise LedgerError(f"{path.parent} holds no command: run `palign-bench experiment={chosen.name}` first.")
+    document = read_json(path)
+    kept = document.get("arguments") if isinstance(document, dict) else None
+    if not isinstance(kept, list) or not all(isinstance(each, str) for each in kept):
+        raise LedgerError(f"{path} is damaged: type the command again.")
+    overrides = [f"runs={chosen.runs}", *overrides]  # the ledger may have been moved since
+    changed = {each.partition("=")[0] for each in overrides}
+    command = [each for each in kept if each.partition("=")[0] not in changed] + overrides
+    print(f"palign-bench {shlex.join(command)}", file=sys.stderr)
+    return command
+
+
+def command_id(arguments: Sequence[str]) -> str:
+    """The same for the same work: two processes that share it, or are its shards, make one table."""
+    places = ("-", "shard=", "retry=", "runs=", "tracking", "hydra")
+    kept = sorted(argument for argument in arguments if not argument.startswith(places))
+    kept += sorted({count for each in arguments if each.startswith("shard=") for count in re.findall("/[0-9]+", each)})
+    return hashlib.sha256("\n".join(kept).encode()).hexdigest()[:32]
+
+
+SUBCOMMANDS = {"report": report, "efficiency": efficiency, "status": status, "dashboard": dashboard}
 
 
 def main() -> None:
     """Entry point. Exit code 0: all cells finished; 1: some failed, or a user's mistake; 130: interrupted."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    os.environ[_COMMAND] = uuid.uuid4().hex
     os.environ[_MAIN_PROCESS] = str(os.getpid())
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's many-line printer
     signal.signal(signal.SIGTERM, _terminate)
@@ -130,7 +212,11 @@ def main() -> None:
         if len(sys.argv) > 1 and sys.argv[1] in SUBCOMMANDS:
             SUBCOMMANDS[sys.argv[1]](sys.argv[2:])
             return
+        if sys.argv[1:2] == ["resume"]:
+            sys.argv[1:] = resumed(sys.argv[2:])
+        _arguments[:] = sys.argv[1:]
         sys.argv[1:] = expand_experiment(sys.argv[1:])
+        os.environ[_COMMAND] = command_id(sys.argv[1:])
         _hydra_main()
         missing = _show_tables()
     except KeyboardInterrupt:
@@ -156,7 +242,13 @@ def _show_tables() -> int:
         return 0
     from palign_bench.job import show_tables
 
-    return sum(show_tables(runs, name, os.environ[_COMMAND], tracking) for runs, name, tracking in _to_show)
+    missing = 0
+    for runs, name, tracking, shard in _to_show:
+        of_command = show_tables(runs, name, os.environ[_COMMAND], tracking, shard)
+        missing += of_command or 0
+        if of_command is None and not _mistakes:
+            print(f"No table: another command has planned {name} since; see `palign-bench report`.", file=sys.stderr)
+    return missing
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -14,12 +14,18 @@ from omegaconf.errors import OmegaConfBaseException
 from palign_bench.configuration import conf_folder, options
 from palign_bench.errors import UserError
 
+# A cluster's job hands its exception on as text (submitit's FailedJobError).
+_TOLD_BY_A_JOB = re.compile(r"^palign_bench\.[\w.]*Error: (.*)$", re.MULTILINE)
+
 
 def one_line(error: BaseException, arguments: Sequence[str]) -> str | None:
     """The error as one line for the user, or None when it is no mistake of the user's."""
     for each in _chain(error):
         if isinstance(each, UserError):
             return str(each)
+    told = _TOLD_BY_A_JOB.search(str(error))
+    if told:
+        return told.group(1)
     for each in _chain(error):
         if isinstance(each, MissingConfigException):
             return _missing_option(each)
@@ -57,11 +63,23 @@ def _missing_option(error: MissingConfigException) -> str:
 
 def _unknown_key(key: str, arguments: Sequence[str]) -> str:
     parent, _, last = key.rpartition(".")
+    swept = _swept_options(parent, arguments)
+    having = [option for option in swept if last in _keys_at(parent, [f"{parent}={option}"])]
+    if having:
+        lacking = ", ".join(option for option in swept if option not in having)
+        return f"{key} is no setting of {parent}={lacking}; sweep over those that have it: {parent}={','.join(having)}."
     valid = _keys_at(parent, arguments)
     close = difflib.get_close_matches(last, valid, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     where = f"of {parent} " if parent else ""
     return f"{key} is no setting{hint}; the keys {where}are {', '.join(valid)}."
+
+
+def _swept_options(group: str, arguments: Sequence[str]) -> list[str]:
+    """The options of a group that the arguments sweep over; none for one option alone."""
+    chosen = dict(a.split("=", 1) for a in arguments if "=" in a).get(group, "")
+    options_ = [each.strip() for each in chosen.split(",")]
+    return options_ if len(options_) > 1 else []
 
 
 def _keys_at(parent: str, arguments: Sequence[str]) -> list[str]:

@@ -1,6 +1,6 @@
 """``cost=isolated``: every method in a process of its own, so that no earlier one's memory or caches are in its costs.
 
-The process runs the very job that the command would have run, with a warm-up and repeats (see `palign_bench.runner`).
+The process runs the very job that the command would have run, with a warm-up and repeats (see `palign_bench.cells`).
 """
 
 from __future__ import annotations

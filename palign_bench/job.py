@@ -16,6 +16,8 @@ from transformers.utils import logging as transformers_logging
 from palign_bench.alignment import Aligner
 from palign_bench.backbone import loading
 from palign_bench.backbone.local import LocalBackbone
+from palign_bench.cases import told_items
+from palign_bench.claims import RETRIES, Shard
 from palign_bench.configuration import (
     Settings,
     method_identity,
@@ -28,6 +30,7 @@ from palign_bench.configuration import (
     resolve_training,
 )
 from palign_bench.errors import UserError
+from palign_bench.experiment import Experiment, Row
 from palign_bench.inventory import Respondent, ipip_neo_300
 from palign_bench.isolation import check_cohort, cost_repeats, is_measuring, refuse_finished, run_isolated
 from palign_bench.ledger import Plan
@@ -36,7 +39,7 @@ from palign_bench.provenance import provenance
 from palign_bench.report import make_report
 from palign_bench.report.names import readable
 from palign_bench.respondents import load_respondents
-from palign_bench.runner import Experiment, Row, run_row, told_items
+from palign_bench.runner import run_row
 from palign_bench.tracking import Tracker, make_tracker
 
 transformers_logging.disable_progress_bar()  # ours are per person; a bar per weight file would drown them
@@ -62,9 +65,14 @@ def run(settings: Settings, command: str, order: int | None = None) -> int:
     people = source.select(settings["respondents"].get("limit"), settings["respondents"].get("ids"))
     if "training" in method:
         people = people[: training["people_limit"]]
+    shard = Shard.parse(settings["shard"])
+    if shard is not None:
+        people = tuple(shard.cut(people))
     check_portraits(aligners, people, source.name)
     needs_backbone = any(aligner.needs_backbone for aligner in aligners.values())
     identified = model_identity(model, loading.identify(model)) if needs_backbone else None
+    if needs_backbone:
+        check_shapes(aligners, model)
     runs = Path(settings["runs"])
     experiment = Experiment(
         runs=runs,
@@ -80,6 +88,8 @@ def run(settings: Settings, command: str, order: int | None = None) -> int:
         group=settings["name"],
         known_answers=settings["known_answers"],
         repeats=repeats,
+        retry=_retry(settings["retry"]),
+        shard=shard,
     )
     told_items(experiment.inventory, experiment.known_answers, experiment.seed)  # refuses before anything is loaded
     rows = [_row(name, aligner, settings, identified, experiment) for name, aligner in aligners.items()]
@@ -100,7 +110,8 @@ def run(settings: Settings, command: str, order: int | None = None) -> int:
         "notes": _training_notes(method, model, asked_model, training),
     }
     plan = Plan(runs, settings["name"], model["name"], protocol.name)
-    plan.add(command, planned, order=order, about=about)
+    part = (shard.index, shard.count) if shard else None
+    plan.add(command, planned, order=order, about=about, shard=part)
     _order += 1
     return sum(run_row(experiment, row, cells) for row, cells in zip(rows, planned, strict=True))
 
@@ -158,6 +169,16 @@ def check_needs(aligners: Mapping[str, Aligner], model: Mapping[str, Any]) -> No
             raise UserError(f"method={name} needs {', '.join(sorted(lacking))}, which model={model['name']} lacks.")
 
 
+def check_shapes(aligners: Mapping[str, Aligner], model: Settings) -> None:
+    """Raise UserError when a method asks for more than the model has (PAS: heads), before its weights are loaded."""
+    shape = loading.shape_of(model)
+    if shape is None:
+        return
+    for aligner in aligners.values():
+        if aligner.needs_backbone:
+            aligner.check_shape(*shape)
+
+
 def check_portraits(aligners: Mapping[str, Aligner], people: Sequence[Respondent], source: str) -> None:
     """Raise UserError when a method needs released portraits of people who have none, before anything is loaded."""
     without = [person.id for person in people if not person.portrait]
@@ -183,9 +204,12 @@ def load_backbone(model: Settings, protocol: EvaluationProtocol) -> tuple[LocalB
     return backbone, seconds
 
 
-def show_tables(runs: Path, name: str, command: str, tracking: Settings) -> int:
-    """Build, print and track every table that has rows of this command. Returns how many of their cells are missing."""
-    missing = 0
+def show_tables(runs: Path, name: str, command: str, tracking: Settings, shard: str | None = None) -> int | None:
+    """Build, print and track every table that has rows of this command. Returns how many of their cells are missing.
+
+    With a shard: how many of the shard's own; the table shows what there is of all of them. None: no such table.
+    """
+    missing = shown = 0
     for folder in sorted((runs / name).glob("*/plan/last.json")):
         model, _, protocol = folder.parent.parent.name.rpartition("-")
         plan = Plan(runs, name, model, protocol)
@@ -194,8 +218,13 @@ def show_tables(runs: Path, name: str, command: str, tracking: Settings) -> int:
         report, pictures, text = make_report(plan)
         print(text, flush=True)
         _tracker(tracking, runs).log_table(report.frame, pictures, report.title)
-        missing += int(report.frame["missing_cells"].sum())
-    return missing
+        shown += 1
+        part = Shard.parse(shard)
+        if part is None:
+            missing += int(report.frame["missing_cells"].sum())
+        else:
+            missing += sum(len(cells.missing()) for cells in plan.read((part.index, part.count))[0])
+    return missing if shown else None
 
 
 def _row(name: str, aligner: Aligner, settings: Settings, model: Settings | None, experiment: Experiment) -> Row:
@@ -237,6 +266,12 @@ def _protocol(settings: Mapping[str, Any]) -> EvaluationProtocol:
     if name not in PROTOCOLS:
         raise UserError(f"protocol={name} does not exist; choose one of {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name]()
+
+
+def _retry(retry: Any) -> str:
+    if retry not in RETRIES:
+        raise UserError(f"retry={retry}: choose one of {', '.join(RETRIES)}.")
+    return str(retry)
 
 
 def _seed(seed: Any) -> int:

@@ -14,19 +14,26 @@ import os
 import sys
 import traceback
 import uuid
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
 from palign_bench.errors import UserError
+from palign_bench.locks import CellLocks, guarded
 
 Record = dict[str, Any]
+_WORTH_KEEPING = 500  # newly verified cells; fewer are verified again faster than their marks are written
 
 
 class LedgerError(UserError):
     """The ledger's folder cannot be used; the message names it and the remedy."""
+
+
+class WriteError(LedgerError):
+    """Nothing can be written there: the disk is full, read-only or gone."""
 
 
 def canonical(document: Any) -> str:
@@ -42,7 +49,7 @@ def fingerprint(config: Mapping[str, Any]) -> str:
 def write_atomically(path: Path, text: str) -> None:
     """Write ``text`` so that ``path`` holds either its old content or all of the new, also after a power cut.
 
-    Raises LedgerError when the folder cannot be written to.
+    Raises WriteError when the folder cannot be written to.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +70,7 @@ def write_atomically(path: Path, text: str) -> None:
         finally:
             os.close(folder)
     except OSError as error:
-        raise LedgerError(
+        raise WriteError(
             f"cannot write {path}: {error.strerror}. Free the disk or choose another folder with runs=PATH."
         ) from error
 
@@ -107,20 +114,51 @@ class CellFolder:
 
     def finished(self) -> set[str]:
         """Ids with a whole, untouched record. A damaged one is set aside as ``*.damaged`` and said so on stderr."""
-        ids = set()
-        for path in sorted((self.path / "respondents").glob("*.json")):
-            if path.name.endswith(".error.json"):
+        ids, verified = set(), self._verified()
+        found = {}
+        for name, marks in self._cell_files():
+            path = self.path / "respondents" / name
+            if verified.get(name) != marks and self._intact(path) is None:
+                self._set_aside(path)
                 continue
-            respondent_id = unquote(path.name.removesuffix(".json"))
-            if self._intact(path) is None:
-                aside = path.with_suffix(".damaged")
-                path.replace(aside)
-                print(
-                    f"{path} was damaged or edited: set aside as {aside.name}, will be computed again", file=sys.stderr
-                )
-                continue
-            ids.add(respondent_id)
+            found[name] = marks
+            ids.add(unquote(name.removesuffix(".json")))
+        if sum(verified.get(name) != marks for name, marks in found.items()) >= _WORTH_KEEPING:
+            with suppress(WriteError):  # of a ledger that can only be read, everything is verified again next time
+                write_json(self.path / "verified.json", found)
         return ids
+
+    def _cell_files(self) -> list[tuple[str, list[int]]]:
+        """Cell files with what changes when they are edited: size, times (no program can set the second), and inode."""
+        files = []
+        try:
+            with os.scandir(self.path / "respondents") as entries:
+                for entry in entries:
+                    if not entry.name.endswith(".json") or entry.name.endswith(".error.json"):
+                        continue
+                    with suppress(FileNotFoundError):  # set aside by another process
+                        status = entry.stat()
+                        files.append(
+                            (entry.name, [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino])
+                        )
+        except FileNotFoundError:
+            return []
+        return sorted(files)
+
+    def _verified(self) -> dict[str, list[int]]:
+        """The files whose checksums were right when they looked as kept here: 100,000 need not be hashed each time."""
+        try:
+            kept = json.loads((self.path / "verified.json").read_text(encoding="utf-8"))
+        except (OSError, ValueError, RecursionError):  # none yet, or damaged: everything is verified
+            return {}
+        return kept if isinstance(kept, dict) else {}
+
+    @staticmethod
+    def _set_aside(path: Path) -> None:
+        aside = path.with_suffix(".damaged")
+        with suppress(FileNotFoundError):  # another process has just done so
+            path.replace(aside)
+            print(f"{path} was damaged or edited: set aside as {aside.name}, will be computed again", file=sys.stderr)
 
     @staticmethod
     def _intact(path: Path) -> Record | None:
@@ -128,9 +166,11 @@ class CellFolder:
             document = json.loads(path.read_text(encoding="utf-8"))
             body = document["record"]
             whole = document["sha256"] == hashlib.sha256(canonical(body).encode()).hexdigest()
-        except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError):
+        except FileNotFoundError:  # set aside by another process
             return None
-        return body if whole else None
+        except (KeyError, TypeError, ValueError, RecursionError):  # ValueError: no UTF-8, no JSON, or no number
+            return None
+        return body if whole and isinstance(body, dict) else None
 
     def record(self, respondent_id: str, body: Record) -> None:
         """Store a finished cell and forget an earlier failure of it."""
@@ -146,6 +186,19 @@ class CellFolder:
         path = self._file(respondent_id)
         return self._intact(path) if path.exists() else None
 
+    def read_all(self, respondent_ids: Iterable[str]) -> Iterator[tuple[str, Record]]:
+        """The finished records among these, in order; no checksum is taken twice of an unchanged file."""
+        verified, files = self._verified(), dict(self._cell_files())
+        for respondent_id in respondent_ids:
+            path = self._file(respondent_id)
+            marks = files.get(path.name)
+            if marks is None:
+                continue
+            if verified.get(path.name) == marks:
+                yield respondent_id, json.loads(path.read_bytes())["record"]
+            elif (record := self._intact(path)) is not None:
+                yield respondent_id, record
+
     def fail(self, respondent_id: str, error: BaseException) -> None:
         """Leave a failed cell's traceback."""
         write_json(
@@ -156,18 +209,54 @@ class CellFolder:
     def failures(self) -> dict[str, str]:
         """Error message by respondent id, for cells that failed and have not been finished since."""
         found = {}
-        for path in sorted((self.path / "respondents").glob("*.error.json")):
-            respondent_id = unquote(path.name.removesuffix(".error.json"))
+        for respondent_id, path in self._error_files():
             if not self._file(respondent_id).exists():  # a kill between the two steps of `record` leaves both files
-                found[respondent_id] = str(read_json(path)["error"])
+                try:
+                    found[respondent_id] = str(json.loads(path.read_text(encoding="utf-8"))["error"])
+                except FileNotFoundError:  # finished a moment ago, by another process
+                    continue
+                except (OSError, ValueError, KeyError, TypeError, RecursionError):
+                    found[respondent_id] = f"unreadable {path.name}"
         return found
+
+    def failure_marks(self) -> dict[str, tuple[int, int]]:
+        """What changes when a cell fails once more, by respondent id: no clock tells which failure is new."""
+        marks = {}
+        for respondent_id, path in self._error_files():
+            try:
+                status = path.stat()
+            except FileNotFoundError:
+                continue
+            marks[respondent_id] = (status.st_ino, status.st_mtime_ns)
+        return marks
+
+    def failure_mark(self, respondent_id: str) -> tuple[int, int] | None:
+        """One respondent's mark in `failure_marks`."""
+        try:
+            status = self._file(respondent_id, ".error.json").stat()
+        except FileNotFoundError:
+            return None
+        return status.st_ino, status.st_mtime_ns
+
+    def _error_files(self) -> list[tuple[str, Path]]:
+        paths = sorted((self.path / "respondents").glob("*.error.json"))
+        return [(unquote(path.name.removesuffix(".error.json")), path) for path in paths]
+
+    def locks(self) -> CellLocks:
+        """The locks of this folder's cells, under `lock_name`."""
+        return CellLocks(self.path / "locks")
+
+    def lock_name(self, respondent_id: str) -> str:
+        """The file name of a cell's lock."""
+        return self._file(respondent_id, ".lock").name
 
     def write_provenance(self, provenance: Mapping[str, Any]) -> None:
         """Keep where the numbers come from; a later run from another commit adds an entry, none is overwritten."""
         path = self.path / "provenance.json"
-        entries = read_json(path) if path.exists() else []
-        if dict(provenance) not in entries:
-            write_json(path, [*entries, dict(provenance)])
+        with guarded(self.path / "locks" / ".guard"):  # of two processes that add theirs, neither forgets the other's
+            entries = self.provenance()
+            if dict(provenance) not in entries:
+                write_json(path, [*entries, dict(provenance)])
 
     def provenance(self) -> list[Record]:
         path = self.path / "provenance.json"
@@ -217,8 +306,18 @@ class Plan:
         self.runs = runs
         self.folder = runs / experiment / f"{model}-{protocol}"
 
-    def add(self, command: str, cells: Iterable[PlannedCells], order: int, about: Mapping[str, Any]) -> None:
-        """Store one job's rows. ``about`` describes the table: model, protocol, source of people, notes."""
+    def add(
+        self,
+        command: str,
+        cells: Iterable[PlannedCells],
+        order: int,
+        about: Mapping[str, Any],
+        shard: tuple[int, int] | None = None,
+    ) -> None:
+        """Store one job's rows. ``about`` describes the table: model, protocol, source of people, notes.
+
+        ``shard``: (index, count) of the part of the people that the job has. Shards carry one command id.
+        """
         rows: list[Record] = [
             {
                 "row": planned.row,
@@ -229,6 +328,9 @@ class Plan:
         ]
         document = {"command": command, "order": order, "about": dict(about), "rows": rows}
         name = "+".join(row["row"] for row in rows) if len(rows) < 4 else rows[0]["row"] + "+more"
+        if shard is not None:
+            document["shard"] = list(shard)
+            name += f"-{shard[0]}of{shard[1]}"
         write_json(self.folder / "plan" / f"{order:03d}-{quote(name, safe='+')}.json", document)
         write_json(self.folder / "plan" / "last.json", {"command": command})
 
@@ -237,13 +339,31 @@ class Plan:
         last = self.folder / "plan" / "last.json"
         if not last.exists():
             raise LedgerError(f"{self.folder} holds no plan: run the experiment first, e.g. `make table1`.")
-        return str(read_json(last)["command"])
+        try:
+            return str(read_json(last)["command"])
+        except (KeyError, TypeError) as error:
+            raise LedgerError(f"{last} is damaged: delete {last.parent} and run the same command again.") from error
 
-    def read(self) -> tuple[list[PlannedCells], Record]:
-        """The last command's rows in order, and what is said about them. Raises LedgerError when there is no plan."""
+    def read(self, shard: tuple[int, int] | None = None) -> tuple[list[PlannedCells], Record]:
+        """The last command's rows in order (of one shard, where one is named), and what is said about them.
+
+        Raises LedgerError when there is no plan, or none that can be read.
+        """
+        try:
+            return self._read(shard)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            raise LedgerError(
+                f"the plan in {self.folder / 'plan'} is damaged ({type(error).__name__}: {error}). "
+                "Delete that folder and run the same command again."
+            ) from error
+
+    def _read(self, shard: tuple[int, int] | None) -> tuple[list[PlannedCells], Record]:
         command = self.last_command()
         documents = [read_json(p) for p in sorted((self.folder / "plan").glob("[0-9]*.json"))]
-        documents = sorted((d for d in documents if d["command"] == command), key=lambda d: d["order"])
+        documents = [d for d in documents if d["command"] == command]
+        if shard is not None:
+            documents = [d for d in documents if d.get("shard") == list(shard)]
+        documents.sort(key=lambda d: (d["order"], d.get("shard", [0, 0])[0]))
         cells = [
             PlannedCells(row["row"], CellFolder(self.runs / row["cells"]), tuple(row["respondents"]))
             for document in documents
@@ -252,7 +372,19 @@ class Plan:
         if not documents:
             return cells, {}
         notes = [note for document in documents for note in document["about"].get("notes", ())]
+        notes += _absent_shards([d["shard"] for d in documents if "shard" in d]) if shard is None else []
         return cells, dict(documents[-1]["about"]) | ({"notes": list(dict.fromkeys(notes))} if notes else {})
+
+
+def _absent_shards(planned: list[list[int]]) -> list[str]:
+    """A note on the shards of one experiment that nobody has started: their people are in no row yet."""
+    notes = []
+    for count in sorted({count for _, count in planned}):
+        absent = [str(index) for index in range(1, count + 1) if [index, count] not in planned]
+        if absent:
+            named = ", ".join(absent[:10]) + (" …" if len(absent) > 10 else "")
+            notes.append(f"Shards not started yet: {named} of {count}; the table lacks their people.")
+    return notes
 
 
 def _as_yaml(config: Mapping[str, Any]) -> str:

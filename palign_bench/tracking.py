@@ -31,6 +31,7 @@ log = logging.getLogger(__name__)
 MODES = ("auto", "online", "offline", "disabled")
 _PICTURES = {".png", ".jpg", ".jpeg"}  # what W&B shows as an image
 _COSTS = ("align_seconds", "answer_seconds", "peak_memory_mib")
+TABLE_PANELS = ("composite", "specificity")  # columns that W&B also gets as plain numbers, which panels can draw
 _INIT_SECONDS, _FINISH_SECONDS = 30, 60  # the longest that W&B may hold a row up at its start and at its end
 
 
@@ -111,7 +112,7 @@ class WandbTracker(Tracker):
 
     def log_person(self, record: Mapping[str, Any]) -> None:
         def work() -> None:
-            figures = _figures(record)
+            figures = figures_of(record)
             respondent = hashed_id(read_salt(self.salt_file), str(record["respondent"]))
             self._people.append({"respondent": respondent, **figures})
             known = {name: value for name, value in figures.items() if value is not None}
@@ -127,7 +128,7 @@ class WandbTracker(Tracker):
                 names = list(dict.fromkeys(name for person in self._people for name in person))
                 rows: list[Any] = [[person.get(name) for name in names] for person in self._people]
                 self._run.log({"people": wandb.Table(columns=[*names], data=rows, allow_mixed_types=True)})
-            self._close({**_means(self._people), **public_config(summary)})
+            self._close({**means_of(self._people), **public_config(summary)})
 
         self._safely(work)
 
@@ -144,7 +145,7 @@ class WandbTracker(Tracker):
                 if path.suffix.lower() in _PICTURES:
                     document[path.stem] = wandb.Image(str(path), caption=title)
             self._run.log(document)
-            self._close({"rows": len(rows)})
+            self._close({"rows": len(rows), **_panels(table)})
 
         self._safely(work)
 
@@ -221,8 +222,12 @@ def make_tracker(settings: Mapping[str, Any], runs: Path = Path("runs")) -> Trac
     name = settings.get("name")
     if name == "none":
         return NoTracker()
+    if name == "tensorboard":
+        from palign_bench.tensorboard import make_tensorboard_tracker  # imports this module
+
+        return make_tensorboard_tracker(settings, runs)
     if name != "wandb":
-        raise UserError(f"tracking={name}: choose wandb or none")
+        raise UserError(f"tracking={name}: choose wandb, tensorboard or none")
     known = ("name", "project", "entity", "mode", "folder")
     unknown = [str(key) for key in settings if key not in known]
     if unknown:
@@ -344,7 +349,7 @@ def _names_a_place(text: str) -> bool:
     return "/" in text and Path(text).exists()
 
 
-def _figures(record: Mapping[str, Any]) -> dict[str, Any]:
+def figures_of(record: Mapping[str, Any]) -> dict[str, Any]:
     """What is told of one person: scores, the model's trait scores beside the person's own, and costs."""
     figures = {name: _plain(value) for name, value in record["scores"].items()}
     for prefix, part in (("trait", "traits"), ("person_trait", "person_traits")):
@@ -352,7 +357,7 @@ def _figures(record: Mapping[str, Any]) -> dict[str, Any]:
     return {**figures, **{name: _plain(record["cost"].get(name)) for name in _COSTS}}
 
 
-def _means(people: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def means_of(people: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """The mean over the people of every figure, and the composite as the sum of the mean domain scores (Eq. 2)."""
     values: dict[str, list[float]] = {}
     for person in people:
@@ -365,6 +370,16 @@ def _means(people: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             means[name] for name in means if "/" not in name and name not in (*_COSTS, "composite")
         )
     return means
+
+
+def _panels(table: pd.DataFrame) -> dict[str, float]:
+    """Numbers of the table that the dashboard draws, as ``composite/few_shot``."""
+    return {
+        f"{column}/{row['method']}": float(row[column])
+        for _, row in table.iterrows()
+        for column in TABLE_PANELS
+        if column in table.columns and row[column] is not None and math.isfinite(float(row[column]))
+    }
 
 
 def _plain(value: Any) -> Any:

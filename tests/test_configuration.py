@@ -39,7 +39,7 @@ def composed(*overrides: str) -> dict[str, Any]:
 def test_there_are_the_options_that_the_readme_names() -> None:
     assert {"floors", "vanilla", "few_shot", "personality_prompt", "pas", "pas_no_prompt"} <= set(METHODS)
     assert options("protocol") == sorted(PROTOCOLS)
-    assert options("tracking") == ["none", "wandb"]
+    assert options("tracking") == ["none", "tensorboard", "wandb"]
     assert {"papi", "simulated", "auto", "file"} == set(options("respondents"))
     assert {"smollm2_135m", "llama3_8b", "llama3_70b", "mistral_7b", "qwen3_8b", "local"} <= set(options("model"))
 
@@ -116,6 +116,9 @@ def test_an_unknown_option_names_the_choices() -> None:
 def test_an_experiment_sweeps_over_methods_that_exist(name: str) -> None:
     swept = yaml.safe_load((conf_folder() / "experiment" / f"{name}.yaml").read_text())["sweep"]
     assert set(swept["method"]) <= set(METHODS)
+    for key, values in swept.items():
+        for method in swept["method"]:  # every combination composes
+            composed(f"method={method}", *([f"{key}={values[-1]}"] if key != "method" else []))
     expanded = expand_experiment([f"experiment={name}", "seed=1"])
     assert expanded[:2] == [f"experiment={name}", "seed=1"] and "--multirun" in expanded
     assert f"method={','.join(swept['method'])}" in expanded

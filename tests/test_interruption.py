@@ -25,8 +25,8 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_many_headed(tmp_path_factory.mktemp("many-headed") / "tiny24")
 
 
-def arguments(model: Path, runs: Path) -> list[str]:
-    return ["experiment=table1", f"method={METHODS}", *settings(model, runs, people=PEOPLE)]
+def arguments(model: Path, runs: Path, people: int = PEOPLE) -> list[str]:
+    return ["experiment=table1", f"method={METHODS}", *settings(model, runs, people=people)]
 
 
 def wait_for_cells(process: subprocess.Popen[str], runs: Path, count: int) -> None:
@@ -39,20 +39,33 @@ def wait_for_cells(process: subprocess.Popen[str], runs: Path, count: int) -> No
 
 
 def test_kill_dash_nine_at_three_random_moments(model: Path, tmp_path: Path) -> None:
-    undisturbed = tmp_path / "undisturbed"
-    ran = run(*arguments(model, undisturbed), folder=tmp_path)
-    assert ran.returncode == 0, ran.stderr
-    assert len(cells(undisturbed)) == CELLS
-
-    runs = tmp_path / "disturbed"
     generator = random.Random(SEED)
     with_a_model = sorted(generator.sample(range(FLOOR_CELLS, CELLS - 2), 2))
-    moments = [generator.randrange(1, FLOOR_CELLS), *with_a_model]
+    survives_kills(model, tmp_path, [generator.randrange(1, FLOOR_CELLS), *with_a_model], PEOPLE, generator)
+
+
+@pytest.mark.slow
+def test_kill_dash_nine_at_fifty_random_moments(model: Path, tmp_path: Path) -> None:
+    """The fifty are spread over floors and models; nothing is lost, nothing is done twice."""
+    people, generator = 8, random.Random(SEED)
+    moments = sorted(generator.sample(range(1, people * CELLS // PEOPLE - 2), 50))
+    survives_kills(model, tmp_path, moments, people, generator)
+
+
+def survives_kills(model: Path, tmp_path: Path, moments: list[int], people: int, generator: random.Random) -> None:
+    """Kill a sweep when so many cells are finished, and a little later; then let it end and compare."""
+    wanted = people * CELLS // PEOPLE
+    undisturbed = tmp_path / "undisturbed"
+    ran = run(*arguments(model, undisturbed, people), folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert len(cells(undisturbed)) == wanted
+
+    runs = tmp_path / "disturbed"
     finished = cells(runs)
     for moment in moments:
-        process = start(*arguments(model, runs), folder=tmp_path)
-        wait_for_cells(process, runs, moment)
-        time.sleep(generator.random() * 0.3)
+        process = start(*arguments(model, runs, people), folder=tmp_path)
+        wait_for_cells(process, runs, max(moment, len(finished)))
+        time.sleep(generator.random() * 0.9 / people)
         process.send_signal(signal.SIGKILL)
         process.communicate()
         assert process.returncode == -signal.SIGKILL, "it had finished before it was killed: choose another seed"
@@ -60,12 +73,13 @@ def test_kill_dash_nine_at_three_random_moments(model: Path, tmp_path: Path) -> 
         assert finished.items() <= now.items(), "a finished cell was lost or written again"
         assert len(now) >= moment
         finished = now
-    assert 0 < len(finished) < CELLS
+    assert 0 < len(finished) < wanted
 
-    last = run(*arguments(model, runs), folder=tmp_path)
+    last = run(*arguments(model, runs, people), folder=tmp_path)
     assert last.returncode == 0, last.stderr
     after = cells(runs)
-    assert finished.items() <= after.items() and len(after) == CELLS
+    assert finished.items() <= after.items() and len(after) == wanted
+    assert not list(runs.glob("cells/*/locks/*.lock"))
     assert "finished before" in last.stderr
     assert not list(runs.glob("cells/*/respondents/*.damaged"))
     names = {path.parts[1] for path in after}

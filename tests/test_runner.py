@@ -14,19 +14,22 @@ import numpy as np
 import pytest
 import torch
 
+import palign_bench.cells
 from baselines.few_shot import FewShot, Vanilla
 from baselines.floors import floors
-from palign_bench import runner
 from palign_bench.alignment import Aligner, Alignment, AnswerSheet, Case
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
+from palign_bench.cases import Cases, LeaveOneOut, derived_seed
+from palign_bench.cells import AnswerMemo
 from palign_bench.costs import Cost, part
+from palign_bench.experiment import Experiment, Row
 from palign_bench.inventory import Inventory, ipip_neo_300
 from palign_bench.ledger import CellFolder
 from palign_bench.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.respondents.source import make_source
-from palign_bench.runner import AnswerMemo, Cases, Experiment, LeaveOneOut, Row, derived_seed, run_row
+from palign_bench.runner import run_row
 from palign_bench.tracking import NoTracker, Tracker
 
 
@@ -70,7 +73,7 @@ def people() -> RespondentSource:
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """No answers are taken over from another test."""
-    monkeypatch.setattr(runner, "MEMO", AnswerMemo())
+    monkeypatch.setattr("palign_bench.cells.MEMO", AnswerMemo())
 
 
 class Setting:
@@ -219,7 +222,7 @@ def test_results_do_not_depend_on_neighbours_order_or_limit(
     person = people.people[1]
     records = []
     for index, chosen in enumerate([(person,), people.people[:2], people.people[2:0:-1]]):
-        runner.MEMO = AnswerMemo()
+        palign_bench.cells.MEMO.forget()
         setting = Setting(tmp_path / str(index), people, tiny_backbone).change(people=chosen, protocol=protocol)
         records.append(without_costs(setting.run(FewShot())[1].read(person.id)))
     assert records[0] == records[1] == records[2]

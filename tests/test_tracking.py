@@ -309,7 +309,7 @@ def test_make_tracker_names_the_wrong_key() -> None:
     tracker = make_tracker({"name": "wandb", "folder": "elsewhere"}, Path("ledger"))
     assert isinstance(tracker, WandbTracker)
     assert (tracker.folder, tracker.salt_file) == (Path("elsewhere"), Path("ledger/.salt"))
-    with pytest.raises(UserError, match="tracking=mlflow: choose wandb or none"):
+    with pytest.raises(UserError, match="tracking=mlflow: choose wandb, tensorboard or none"):
         make_tracker({"name": "mlflow"})
     with pytest.raises(UserError, match=r"tracking\.projekt: no such key; the keys are name, project"):
         make_tracker({"name": "wandb", "projekt": "x"})

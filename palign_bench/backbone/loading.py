@@ -160,6 +160,18 @@ def identify(settings: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def shape_of(settings: Mapping[str, Any]) -> tuple[int, int] | None:
+    """(layers, query heads) from the model's configuration alone; None where it does not tell them."""
+    if settings["weights"] == "random":
+        config = _random_config(settings)
+    else:
+        with _named_errors(settings):
+            config = AutoConfig.from_pretrained(_source(settings), revision=settings.get("revision"))
+    text = config.get_text_config()
+    layers, heads = getattr(text, "num_hidden_layers", None), getattr(text, "num_attention_heads", None)
+    return (layers, heads) if isinstance(layers, int) and isinstance(heads, int) else None
+
+
 def load(settings: Mapping[str, Any]) -> LoadedModel:
     """Load the model that ``settings`` (a resolved ``conf/model/*.yaml``) describes, in evaluation mode.
 

@@ -67,7 +67,8 @@ class AnswerTrainer(Trainer):
         place = torch.arange(len(self.letters))
         own = (answers[asked, None] == self.letters).float() @ place.float()
         distances = (place - own[:, None]).abs()
-        losses[asked] += self._distance_weight() * (logits[asked][:, self.letters].softmax(dim=1) * distances).sum(dim=1)
+        expected = (logits[asked][:, self.letters].softmax(dim=1) * distances).sum(dim=1)
+        losses[asked] += self._distance_weight() * expected
         return (losses * weight).sum() / weight.sum()
 
     def _distance_weight(self) -> float:

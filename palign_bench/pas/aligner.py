@@ -69,18 +69,21 @@ class PersonalityActivationSearch(Aligner):
         self.alphas = tuple(float(alpha) for alpha in alphas)
         self.penalty = float(penalty)
 
+    def check_shape(self, layers: int, heads: int) -> None:
+        """Raise UserError for ``k`` above the model's number of heads."""
+        if self.k > layers * heads:
+            raise UserError(
+                f"method.k={self.k}: the model has only {layers * heads} heads ({layers} layers × {heads}); "
+                f"choose method.k={layers * heads} or less"
+            )
+
     def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
         """Read the activations that all people share. Raises UserError for ``k`` above the model's number of heads."""
         super().prepare(backbone, inventory)
         assert backbone is not None, "PAS acts on a backbone"
         self._backbone = backbone
         self._activations = collect_activations(backbone, inventory, self.probe_prompt)
-        total = self._activations.layers * self._activations.heads
-        if self.k > total:
-            raise UserError(
-                f"method.k={self.k}: the model has only {total} heads ({self._activations.layers} layers × "
-                f"{self._activations.heads}); choose method.k={total} or less"
-            )
+        self.check_shape(self._activations.layers, self._activations.heads)
 
     def align(self, case: Case) -> Alignment:
         """Align one respondent."""

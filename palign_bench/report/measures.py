@@ -79,7 +79,8 @@ def specificity(inventory: Inventory, row: Row, truths: Mapping[str, Answers]) -
         as_matrix(numbers, [row.cells[respondent].answers for respondent in people]),
         as_matrix(numbers, [truths[respondent] for respondent in pool]),
     )
-    own = [pool.index(respondent) for respondent in people]
+    position = {respondent: index for index, respondent in enumerate(pool)}
+    own = [position[respondent] for respondent in people]
     own_scores = composites[range(len(people)), own]
     composites[range(len(people)), own] = np.nan
     present = ~np.isnan(composites)

@@ -15,6 +15,7 @@ from palign_bench.scoring import COMPOSITE
 
 MOST_FAILURE_NOTES = 5
 _LONGEST_MESSAGE = 90
+_LONGEST_DIFFERENCE = 30
 
 
 @dataclass(frozen=True)
@@ -77,9 +78,8 @@ def read_rows(plan: Plan) -> tuple[list[Row], Record]:
         wanted.setdefault((cells.row, cells.folder), {}).update(dict.fromkeys(cells.respondent_ids))
     rows = []
     for (key, folder), respondents in wanted.items():
-        records = ((respondent, folder.read(respondent)) for respondent in respondents)
         cells_of_row = {
-            respondent: _cell(record, about["protocol"]) for respondent, record in records if record is not None
+            respondent: _cell(record, about["protocol"]) for respondent, record in folder.read_all(respondents)
         }
         rows.append(Row(key, folder, tuple(respondents), cells_of_row))
     return rows, about
@@ -88,16 +88,8 @@ def read_rows(plan: Plan) -> tuple[list[Row], Record]:
 def row_labels(rows: Iterable[Row]) -> list[str]:
     """A readable name per row; rows of one method also carry the settings that tell them apart, or a fingerprint."""
     rows = list(rows)
-    labels = []
-    for row in rows:
-        namesakes = [_settings(other) for other in rows if other.key == row.key]
-        own = _settings(row)
-        differing = sorted(key for key in own if any(each.get(key) != own[key] for each in namesakes))
-        told = ", ".join(f"{key}={own[key]}" for key in differing)
-        if len(namesakes) > 1 and namesakes.count(own) > 1:
-            told = row.folder.path.name.rsplit("-", 1)[-1][:6]
-        labels.append(readable(row.key) + (f" [{told}]" if told else ""))
-    return labels
+    often = Counter(row.key for row in rows)
+    return [readable(row.key) + (_difference(row, rows) if often[row.key] > 1 else "") for row in rows]
 
 
 def known_answers(row: Row) -> int | None:
@@ -106,10 +98,21 @@ def known_answers(row: Row) -> int | None:
     return int(count) if count is not None else None
 
 
+def _difference(row: Row, rows: Iterable[Row]) -> str:
+    """What tells the row from the others of its method: `` [k=6]``; else the fingerprint."""
+    twins = [_settings(other) for other in rows if other.key == row.key]
+    mine = _settings(row)
+    told = [f"{key}={mine[key]}" for key in mine if any(other.get(key) != mine[key] for other in twins)]
+    text = ", ".join(told)
+    if not told or len(text) > _LONGEST_DIFFERENCE or twins.count(mine) > 1:
+        text = row.folder.path.name.rsplit("-", 1)[-1][:6]
+    return f" [{text}]"
+
+
 def _settings(row: Row) -> dict[str, Any]:
-    """What a reader calls the row's settings: the method's own, the seed, how many answers it was told."""
+    """The method's settings, the seed, and how many answers it was told: what one command may sweep over."""
     identity = row.folder.identity()
-    return dict(identity["method"]) | {key: identity[key] for key in ("seed", "known_answers") if key in identity}
+    return {**identity["method"], **{key: identity[key] for key in ("seed", "known_answers") if key in identity}}
 
 
 def as_option(value: float) -> int:

@@ -15,12 +15,12 @@ from omegaconf import OmegaConf
 from palign_bench.alignment import Aligner, Alignment
 from palign_bench.backbone.loading import load
 from palign_bench.backbone.local import LocalBackbone
+from palign_bench.cases import Cases, seed_everything
 from palign_bench.configuration import conf_folder, resolve_budget, resolve_model
 from palign_bench.inventory import Answers, Inventory, Respondent, ipip_neo_300
 from palign_bench.job import make_aligners
 from palign_bench.protocol import Corrected
 from palign_bench.respondents import RespondentSource, simulate
-from palign_bench.runner import Cases, seed_everything
 from palign_bench.scoring import COMPOSITE, aligned_scores
 
 

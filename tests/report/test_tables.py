@@ -272,12 +272,13 @@ def test_rows_of_one_method_are_told_apart_and_shards_join(
     plan.add("command", [PlannedCells("pas", first.folder, ("p1",)), PlannedCells("pas", other, ("p0",))], 1, about)
     report = build_report(plan, five_items)
     assert [row["composite"] for row in report.rows] == [4.0, 7.0]
-    assert [row["label"] for row in report.rows] == ["PAS", "PAS [k=48]"]
     elsewhere = {"method": {"name": "pas", "k": 48}, "model": {"weights_hash": "another"}}
-    third = CellFolder.open(plan.runs, "pas", {}, elsewhere)  # alike but for what has no short name
+    third = CellFolder.open(plan.runs, "pas", {}, elsewhere)
+    prints = [f"PAS [{folder.path.name.rsplit('-', 1)[-1][:6]}]" for folder in (first.folder, other, third)]
+    assert [row["label"] for row in report.rows] == [prints[0], "PAS [k=48]"]
+    # Alike but for what has no short name.
     plan.add("command", [PlannedCells("pas", third, ("p0",))], 2, about)
-    labels = [row["label"] for row in build_report(plan, five_items).rows]
-    assert labels == ["PAS", *(f"PAS [{f.path.name.rsplit('-', 1)[-1][:6]}]" for f in (other, third))]
+    assert [row["label"] for row in build_report(plan, five_items).rows] == prints
 
 
 def test_the_training_budget_is_part_of_the_name(

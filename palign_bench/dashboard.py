@@ -1,0 +1,102 @@
+"""`palign-bench dashboard`: a Weights & Biases workspace with panels for score, specificity, cost and Pareto.
+
+Saved through W&B's own API where there is an account, else written to a file, so that it can be looked at and kept.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from palign_bench.errors import UserError
+from palign_bench.inventory import DOMAINS
+from palign_bench.ledger import LedgerError, Plan, write_json
+from palign_bench.tracking import choose_mode
+
+
+def make_workspace(project: str, entity: str, name: str, methods: Sequence[str]) -> Any:
+    """The workspace of one experiment. ``methods``: the table's rows, for the panels that the table's run feeds.
+
+    Raises UserError where the package wandb-workspaces is missing.
+    """
+    try:
+        import wandb_workspaces.reports.v2 as reports
+        import wandb_workspaces.workspaces as workspaces
+    except ImportError as error:
+        raise UserError("palign-bench dashboard needs the package wandb-workspaces: pip install it") from error
+
+    def bars(title: str, *metrics: str) -> Any:
+        return reports.BarPlot(title=title, metrics=list(metrics), orientation="h")
+
+    def by_method(column: str) -> list[str]:
+        return [f"{column}/{method}" for method in methods]
+
+    def scatter(title: str, cost: str) -> Any:
+        return reports.ScatterPlot(title=title, x=f"summary:{cost}", y="summary:composite")
+
+    sections = {
+        "Score (lower is better)": [
+            bars("Composite aligned score by row", "composite"),
+            *(bars(domain.capitalize(), domain) for domain in DOMAINS.values()),
+            bars("Composite by method, from the table", *by_method("composite")),
+        ],
+        "Specificity (0: ignored the person)": [bars("Specificity by method", *by_method("specificity"))],
+        "Cost per person": [
+            bars("Seconds to align", "align_seconds"),
+            bars("Seconds to answer", "answer_seconds"),
+            bars("Peak memory above the bare model, MiB", "peak_memory_mib"),
+        ],
+        "Pareto: score against cost": [
+            scatter("Composite against seconds to align", "align_seconds"),
+            scatter("Composite against peak memory", "peak_memory_mib"),
+        ],
+    }
+    return workspaces.Workspace(
+        name=f"palign-bench {name}",
+        entity=entity,
+        project=project,
+        sections=[workspaces.Section(name=title, panels=panels, is_open=True) for title, panels in sections.items()],
+        runset_settings=workspaces.RunsetSettings(filters=f"Metric('Group') == '{name}'"),
+    )
+
+
+def dashboard(arguments: Sequence[str]) -> None:
+    """`palign-bench dashboard [NAME] [--runs FOLDER] [--project P] [--entity E]`."""
+    parser = argparse.ArgumentParser("palign-bench dashboard", description="Make the W&B workspace of an experiment.")
+    parser.add_argument("name", nargs="?", default="table1", help="the experiment's name (default: table1)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder (default: runs)")
+    parser.add_argument("--project", default="palign-bench", help="the W&B project (default: palign-bench)")
+    parser.add_argument("--entity", help="your W&B team; without it your own account")
+    chosen = parser.parse_args(arguments)
+    online = choose_mode("auto") == "online"
+    entity = chosen.entity or (_own_account() if online else "ENTITY")
+    workspace = make_workspace(chosen.project, entity, chosen.name, _methods(chosen.runs, chosen.name))
+    if online:
+        print(f"Saved: {workspace.save().url}")
+        return
+    path = chosen.runs / chosen.name / "dashboard.json"
+    write_json(path, workspace._to_model().model_dump(mode="json", by_alias=True, exclude_none=True))
+    print(f"Written to {path}. With a W&B account (`wandb login`) the same command saves it there.")
+
+
+def _methods(runs: Path, name: str) -> list[str]:
+    plans = sorted(path.parent.parent for path in (runs / name).glob("*/plan/last.json"))
+    if not plans:
+        raise LedgerError(f"{runs / name} holds no plan: run `palign-bench experiment={name}` first.")
+    rows: dict[str, None] = {}
+    for folder in plans:
+        model, _, protocol = folder.name.rpartition("-")
+        rows.update(dict.fromkeys(cells.row for cells in Plan(runs, name, model, protocol).read()[0]))
+    return list(rows)
+
+
+def _own_account() -> str:
+    import wandb
+
+    entity = os.environ.get("WANDB_ENTITY") or wandb.Api().default_entity
+    if not entity:
+        raise UserError("W&B names no default account: give --entity")
+    return str(entity)

@@ -1,0 +1,118 @@
+"""What is finished, running, failed and missing of the last commands, and how long the rest takes. Loads no model."""
+
+from __future__ import annotations
+
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from palign_bench.ledger import CellFolder, LedgerError, Plan
+from palign_bench.report.names import readable
+
+_SAMPLED = 100  # finished cells whose measured cost the estimate is made of
+_MOST_FAILURES = 5
+
+
+@dataclass(frozen=True)
+class RowStatus:
+    """How far one row is. ``seconds``: mean measured cost of a cell, None before the first is finished."""
+
+    label: str
+    planned: int
+    finished: int
+    running: int
+    failures: dict[str, str]
+    seconds: float | None
+
+    @property
+    def missing(self) -> int:
+        """Planned cells that are not finished, the failed and the running ones among them."""
+        return self.planned - self.finished
+
+    @property
+    def seconds_left(self) -> float | None:
+        """Time for the missing cells one after the other; None where nothing was measured yet."""
+        if not self.missing:
+            return 0.0
+        return None if self.seconds is None else self.missing * self.seconds
+
+
+def row_statuses(plan: Plan) -> list[RowStatus]:
+    """The rows of the plan's last command; shards of one row count together. Raises LedgerError without a plan."""
+    wanted: dict[tuple[str, CellFolder], dict[str, None]] = {}
+    for cells in plan.read()[0]:
+        wanted.setdefault((cells.row, cells.folder), {}).update(dict.fromkeys(cells.respondent_ids))
+    return [_row_status(row, folder, list(ids)) for (row, folder), ids in wanted.items()]
+
+
+def _row_status(row: str, folder: CellFolder, ids: Sequence[str]) -> RowStatus:
+    present, wanted = folder.finished(), set(ids)
+    finished = [each for each in ids if each in present]
+    failures = {each: message for each, message in folder.failures().items() if each in wanted}
+    locks = folder.locks()
+    locked = {path.name for path in locks.folder.glob("*.lock")}
+    open_cells = {each: folder.lock_name(each) for each in ids if each not in present}
+    running = [each for each, lock in open_cells.items() if lock in locked and locks.is_held(lock)]
+    seconds = _seconds_of_a_cell(folder, finished)
+    return RowStatus(readable(row), len(ids), len(finished), len(running), failures, seconds)
+
+
+def _seconds_of_a_cell(folder: CellFolder, finished: Sequence[str]) -> float | None:
+    step = max(1, len(finished) // _SAMPLED)
+    costs = [record["cost"] for each in finished[::step] if (record := folder.read(each)) is not None]
+    if not costs:
+        return None
+    # An answer taken over from another row is charged in full but takes no time now.
+    answered = [0.0 if cost["reused_answers"] else cost["answer_seconds"] for cost in costs]
+    return statistics.fmean(cost["align_seconds"] + spent for cost, spent in zip(costs, answered, strict=True))
+
+
+def status_of(runs: Path, name: str | None) -> str:
+    """The status of one experiment, or of all in the ledger, for a terminal. Raises LedgerError when none is there."""
+    folders = sorted(path.parent.parent for path in runs.glob(f"{name or '*'}/*/plan/last.json"))
+    if not folders:
+        what = runs / name if name else runs
+        raise LedgerError(f"{what} holds no plan: run an experiment first, e.g. `make table1`.")
+    return "\n\n".join(_table_status(runs, folder) for folder in folders)
+
+
+def _table_status(runs: Path, folder: Path) -> str:
+    model, _, protocol = folder.name.rpartition("-")
+    plan = Plan(runs, folder.parent.name, model, protocol)
+    rows = row_statuses(plan)
+    lines = [f"{folder.parent.name}: model {model}, protocol {protocol}"]
+    lines.append(f"  {'':24} {'planned':>8} {'finished':>8} {'running':>8} {'failed':>8} {'missing':>8}  time left")
+    for row in rows:
+        counts = (row.planned, row.finished, row.running, len(row.failures), row.missing)
+        lines.append(f"  {row.label:24} {' '.join(f'{n:8}' for n in counts)}  {_duration(row.seconds_left)}")
+    lines.append(f"  {_summary(rows)}")
+    lines += [f"  {note}" for note in plan.read()[1].get("notes", ()) if note.startswith("Shards")]
+    failures = Counter(
+        (row.label, message.split("\n")[0][:90]) for row in rows for message in row.failures.values()
+    ).most_common(_MOST_FAILURES)
+    lines += [f"  failed: {label}, {count} × {message}" for (label, message), count in failures]
+    if failures:
+        lines.append("  The same command with retry=failed computes these alone.")
+    return "\n".join(lines)
+
+
+def _summary(rows: Sequence[RowStatus]) -> str:
+    missing = sum(row.missing for row in rows)
+    if not missing:
+        return "Everything is finished."
+    known = [row.seconds_left for row in rows if row.seconds_left is not None]
+    unknown = sum(row.seconds_left is None for row in rows)
+    left = _duration(sum(known)) if known else "unknown time"
+    more = f", and {unknown} rows of which nothing is measured yet" if unknown else ""
+    return f"{missing} cells missing: {left} on one machine like those that computed the others{more}."
+
+
+def _duration(seconds: float | None) -> str:
+    if seconds is None:
+        return "unknown"
+    if seconds < 60:
+        return f"{seconds:.1f} s" if seconds else "-"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"

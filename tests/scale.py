@@ -1,0 +1,116 @@
+"""How long a ledger of many cells takes to write, list, resume and report: ``python -m tests.scale --cells 100000``.
+
+The cells are those of a model under `corrected`, made up but of the real shape and size; nothing is computed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from palign_bench.inventory import ipip_neo_300
+from palign_bench.ledger import CellFolder, Plan, PlannedCells, canonical
+from palign_bench.protocol import Corrected
+from palign_bench.report import make_report
+from palign_bench.report.status import status_of
+from palign_bench.scoring import aligned_scores, trait_scores_of
+
+
+def a_record(respondent_id: str, generator: random.Random) -> dict[str, Any]:
+    """A finished cell with random answers."""
+    inventory, protocol = ipip_neo_300(), Corrected()
+    answers, truth = ({n: generator.randint(1, 5) for n in inventory.held_out} for _ in range(2))
+    traits = trait_scores_of(inventory, answers, protocol.keyed)
+    return {
+        "respondent": respondent_id,
+        "seed": 0,
+        "asked": list(inventory.held_out),
+        "answers": {str(n): value for n, value in answers.items()},
+        "log_probs": {str(n): [-generator.random() * 9 for _ in range(5)] for n in inventory.held_out},
+        "texts": None,
+        "audit": {str(n): " (A) Very Accurate" for n in list(inventory.held_out)[:20]},
+        "truth": {str(n): value for n, value in truth.items()},
+        "scores": aligned_scores(inventory, answers, truth),
+        "traits": traits,
+        "person_traits": trait_scores_of(inventory, truth, protocol.keyed),
+        "alignment": {"summary": {"alpha": 2.0}, "stored_bytes": 9000, "trained_parameters": 0},
+        "cost": {
+            "align_seconds": 1.0,
+            "answer_seconds": 2.0,
+            "peak_memory_mib": 50.0,
+            "tokens_read": 9000,
+            "tokens_generated": 60,
+            "optimizer_steps": 0,
+            "reused_answers": False,
+            "batch_divisor": 1,
+        },
+    }
+
+
+def make_ledger(runs: Path, cells: int, rows: int) -> Plan:
+    """A ledger whose plan has ``cells`` cells in ``rows`` rows, written without a sync for each."""
+    import hashlib
+    import json
+
+    generator = random.Random(0)
+    people = tuple(f"p{n:06d}" for n in range(cells // rows))
+    planned = []
+    for row in range(rows):
+        identity = {"method": {"name": "pas", "k": row}, "model": {"name": "tiny", "weights": "hub"}, "seed": 0}
+        folder = CellFolder.open(runs, f"pas{row}", {}, identity)
+        (folder.path / "respondents").mkdir()
+        for person in people:
+            body = a_record(person, generator)
+            digest = hashlib.sha256(canonical(body).encode()).hexdigest()
+            (folder.path / "respondents" / f"{person}.json").write_text(json.dumps({"sha256": digest, "record": body}))
+        planned.append(PlannedCells("pas", folder, people))
+    about = {"experiment": "scale", "model": "tiny", "model_title": "tiny", "protocol": "corrected",
+             "respondents": "simulated", "respondents_description": "made-up people", "notes": []}  # fmt: skip
+    plan = Plan(runs, "scale", "tiny", "corrected")
+    plan.add("command", planned, 0, about)
+    return plan
+
+
+def measure_ledger(runs: Path, cells: int, rows: int) -> dict[str, float]:
+    """Seconds of everything that is done with a ledger."""
+    seconds: dict[str, float] = {}
+
+    def timed(name: str, work: Callable[[], Any]) -> Any:
+        started = time.perf_counter()
+        result = work()
+        seconds[name] = time.perf_counter() - started
+        print(f"{name:28} {seconds[name]:8.2f} s", flush=True)
+        return result
+
+    def missing() -> int:
+        return sum(len(planned.missing()) for planned in plan.read()[0])
+
+    plan = timed("making it", lambda: make_ledger(runs, cells, rows))
+    size = sum(path.stat().st_size for path in runs.glob("cells/*/respondents/*"))
+    print(f"{cells} cells in {rows} rows, {size / 2**30:.2f} GiB")
+    assert timed("first listing (verifies)", missing) == 0
+    assert timed("resuming: what is missing", missing) == 0
+    assert "Everything is finished" in timed("status", lambda: status_of(runs, "scale"))
+    report = timed("report", lambda: make_report(plan))
+    assert set(report.report.frame["respondents"]) == {cells // rows}
+    return seconds
+
+
+def main() -> None:
+    """Measure in a temporary folder."""
+    parser = argparse.ArgumentParser("python -m tests.scale", description=__doc__.splitlines()[0])
+    parser.add_argument("--cells", type=int, default=100_000)
+    parser.add_argument("--rows", type=int, default=10)
+    parser.add_argument("--folder", type=Path, help="where the ledger is made for the time (default: the system's)")
+    chosen = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=chosen.folder) as folder:
+        measure_ledger(Path(folder), chosen.cells, chosen.rows)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The W&B workspace as a file, and the W&B sweep: what they name exists."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from palign_bench.dashboard import dashboard
+from palign_bench.errors import UserError
+from palign_bench.job import make_aligners
+from palign_bench.ledger import CellFolder, Plan, PlannedCells
+from palign_bench.protocol import Corrected
+from palign_bench.tracking import figures_of
+from tests.test_configuration import composed
+from tests.test_tracking import a_record
+
+SWEEP = Path(__file__).parent.parent / "sweeps" / "pas_k_and_alpha.yaml"
+
+
+@pytest.fixture
+def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("WANDB_API_KEY", "WANDB_IDENTITY_TOKEN_FILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("WANDB_MODE", "offline")
+
+
+def test_panels_show_what_is_tracked(tmp_path: Path, no_account: None, capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is optional")
+    cells = [PlannedCells(row, CellFolder(tmp_path / "cells" / row), ("1",)) for row in ("few_shot", "pas")]
+    Plan(tmp_path, "table1", "tiny", "corrected").add("c", cells, 0, {})
+    dashboard(["table1", "--runs", str(tmp_path)])
+    assert "Written to" in capsys.readouterr().out
+    document = json.loads((tmp_path / "table1" / "dashboard.json").read_text())
+    spec = document["spec"]["section"]
+    sections = spec["panelBankConfig"]["sections"]
+    assert [section["name"].split()[0] for section in sections] == ["Score", "Specificity", "Cost", "Pareto:"]
+    panels = [panel for section in sections for panel in section["panels"]]
+    drawn = {metric for panel in panels for metric in panel["config"].get("metrics", [])}
+    tracked = set(figures_of(a_record(0)))
+    assert {"specificity/pas", "composite/few_shot"} < drawn
+    assert {metric for metric in drawn if "/" not in metric} <= tracked
+    axes = {panel["config"][axis] for panel in panels for axis in ("xAxis", "yAxis") if axis in panel["config"]}
+    assert axes and {axis.removeprefix("summary:") for axis in axes} <= tracked
+    assert spec["runSets"][0]["filters"]["filters"][0]["value"] == "table1"
+
+
+def test_without_the_package_it_is_told_in_one_line(
+    tmp_path: Path, no_account: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
+    monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
+    Plan(tmp_path, "table1", "tiny", "corrected").add("c", [], 0, {})
+    with pytest.raises(UserError, match="needs the package wandb-workspaces"):
+        dashboard(["table1", "--runs", str(tmp_path)])
+
+
+def test_every_trial_of_the_wandb_sweep_is_a_command_that_composes() -> None:
+    document = yaml.safe_load(SWEEP.read_text())
+    assert document["metric"]["name"] in figures_of(a_record(0)) and document["command"][-1] == "${args_no_hyphens}"
+    values = [[f"{key}={value}" for value in entry["values"]] for key, entry in document["parameters"].items()]
+    trials = list(itertools.product(*values))
+    assert len(trials) == 24
+    for trial in trials:
+        settings = composed(*document["command"][1:-1], *trial)
+        aligner: Any = make_aligners(settings["method"], Corrected())["pas"]
+        assert f"method.k={aligner.k}" in trial and f"method.alphas=[{aligner.alphas[0]:.0f}]" in trial

@@ -1,0 +1,194 @@
+"""Shards, retries, resumption, the status, and several commands at once on one ledger."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from palign_bench.claims import Shard
+from palign_bench.cli import command_id
+from palign_bench.errors import UserError
+from palign_bench.ledger import CellFolder
+from tests.command import SCORE_COLUMNS, cells, run, settings, start, table
+from tests.tiny import save_tiny
+
+PEOPLE = 5
+FLOORS = 11
+CHOICE = ["experiment=table6", "method=floors,few_shot"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny(tmp_path_factory.mktemp("tiny"))
+
+
+@pytest.fixture(scope="module")
+def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ledger of an undisturbed, unsharded run."""
+    folder = tmp_path_factory.mktemp("whole")
+    ran = run(*CHOICE, *settings(model, folder / "runs", people=PEOPLE), folder=folder)
+    assert ran.returncode == 0, ran.stderr
+    return folder / "runs"
+
+
+def without_costs(runs: Path) -> dict[Path, str]:
+    """Every record as canonical JSON, but for what a clock or a memory meter read."""
+    found = {}
+    for path in cells(runs):
+        record = json.loads((runs / path).read_text())["record"]
+        found[path] = json.dumps({key: value for key, value in record.items() if key != "cost"}, sort_keys=True)
+    return found
+
+
+@given(st.lists(st.integers(), max_size=40), st.integers(1, 50))
+def test_the_shards_are_the_whole_in_order(people: Sequence[int], count: int) -> None:
+    parts = [Shard(index, count).cut(people) for index in range(1, count + 1)]
+    assert [person for part in parts for person in part] == list(people)
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@given(st.text(max_size=12) | st.integers() | st.floats() | st.booleans() | st.lists(st.integers()))
+def test_a_shard_is_a_part_of_a_whole_or_a_mistake(given_: Any) -> None:
+    try:
+        shard = Shard.parse(given_)
+    except UserError as error:
+        assert "\n" not in str(error).replace(str(given_), "")
+    else:
+        assert shard is not None and 1 <= shard.index <= shard.count and str(given_).count("/") == 1
+
+
+def test_two_shards_at_once_make_the_unsharded_table(whole: Path, model: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    arguments = [*CHOICE, *settings(model, runs, people=PEOPLE)]
+    first = run(*arguments, "shard=1/3", folder=tmp_path)
+    assert first.returncode == 0, first.stderr  # its own people are finished
+    assert "Shards not started yet: 2, 3 of 3" in first.stdout and set(table(runs, "table6")["respondents"]) == {1}
+    both = [start(*arguments, f"shard={index}/3", folder=tmp_path) for index in (2, 3)]
+    for process in both:
+        _, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors
+    reported = run("report", "table6", folder=tmp_path)
+    assert reported.returncode == 0 and "not started" not in reported.stdout
+    assert without_costs(runs) == without_costs(whole) and len(without_costs(runs)) == PEOPLE * (FLOORS + 1)
+    pd.testing.assert_frame_equal(table(runs, "table6")[SCORE_COLUMNS], table(whole, "table6")[SCORE_COLUMNS])
+
+
+def test_two_commands_at_once_share_the_work_and_the_table(whole: Path, model: Path, tmp_path: Path) -> None:
+    runs = tmp_path / "runs"
+    both = [start(*CHOICE, *settings(model, runs, people=PEOPLE), folder=tmp_path) for _ in range(2)]
+    for process in both:
+        output, errors = process.communicate(timeout=600)
+        assert process.returncode == 0, errors
+        assert "Few-Shot" in output and "Traceback" not in errors
+    assert without_costs(runs) == without_costs(whole)
+    assert not list(runs.glob("cells/*/locks/*.lock")) and not list(runs.rglob("*.error.json"))
+    pd.testing.assert_frame_equal(table(runs, "table6")[SCORE_COLUMNS], table(whole, "table6")[SCORE_COLUMNS])
+
+
+def test_more_shards_than_people_is_no_mistake(tmp_path: Path) -> None:
+    arguments = ["method=floors", "method.rows=[constant_a]", "respondents=simulated", "respondents.limit=2"]
+    ran = run(*arguments, "shard=1/5", "tracking=none", folder=tmp_path)
+    assert ran.returncode == 0 and "no people in shard=1/5, nothing to do" in ran.stderr
+
+
+@pytest.fixture
+def half_done(whole: Path, tmp_path: Path) -> Path:
+    """A copy of the ledger in which one cell of Few-Shot is missing and another failed."""
+    import shutil
+
+    shutil.copytree(whole, tmp_path / "runs")
+    (few_shot,) = (tmp_path / "runs" / "cells").glob("few_shot-*")
+    folder = CellFolder(few_shot)
+    first, second, *_ = sorted(folder.finished())
+    for each in (first, second):
+        (few_shot / "respondents" / f"{each}.json").unlink()
+    folder.fail(second, RuntimeError("out of luck\nand of words"))
+    return tmp_path / "runs"
+
+
+def test_the_status_counts_and_estimates(half_done: Path) -> None:
+    told = run("status", folder=half_done.parent)
+    assert told.returncode == 0, told.stderr
+    (few_shot,) = [line.split() for line in told.stdout.splitlines() if line.strip().startswith("Few-Shot")]
+    assert few_shot[1:6] == ["5", "3", "0", "1", "2"]
+    paths = [path for path in half_done.glob("cells/few_shot-*/respondents/*.json") if "error" not in path.name]
+    records = [json.loads(path.read_text())["record"] for path in paths]
+    assert len(records) == 3
+    seconds = sum(each["cost"]["align_seconds"] + each["cost"]["answer_seconds"] for each in records) / 3
+    assert few_shot[6:] == [f"{2 * seconds:.1f}", "s"]
+    assert "2 cells missing" in told.stdout and "1 × RuntimeError: out of luck" in told.stdout
+    assert told.stdout.count("   5        5        0        0        0  -") == FLOORS
+    assert "Loading" not in told.stderr
+
+
+def test_failed_cells_alone_are_retried_and_others_left(half_done: Path) -> None:
+    never = run("resume", "table6", "retry=never", folder=half_done.parent)
+    assert never.returncode == 1 and "1 cells are missing" in never.stderr
+    assert len(list(half_done.rglob("*.error.json"))) == 1 and len(cells(half_done)) == PEOPLE * (FLOORS + 1)
+    again = run("resume", "table6", "retry=never", folder=half_done.parent)
+    assert "nothing to do with retry=never, 1 missing" in again.stderr
+
+
+def test_retrying_failed_cells_leaves_missing_ones(half_done: Path) -> None:
+    ran = run("resume", "table6", "retry=failed", folder=half_done.parent)
+    assert ran.returncode == 1 and "1 cells are missing" in ran.stderr
+    assert not list(half_done.rglob("*.error.json"))
+    rest = run("resume", "table6", folder=half_done.parent)
+    assert rest.returncode == 0 and "4 of 5 people finished before, 1 to do" in rest.stderr
+
+
+def test_resume_repeats_the_command_with_changes(half_done: Path) -> None:
+    kept = json.loads((half_done / "table6" / "command.json").read_text())["arguments"]
+    assert kept[:2] == CHOICE
+    ran = run("resume", "table6", "method=floors", "respondents.limit=1", folder=half_done.parent)
+    assert ran.returncode == 0
+    typed = ran.stderr.splitlines()[0]
+    assert typed.startswith("palign-bench experiment=table6 model=local") and typed.endswith(
+        "runs=runs method=floors respondents.limit=1"
+    )
+    (half_done / "table6" / "command.json").write_text('{"arguments": 3}')
+    damaged = run("resume", "table6", folder=half_done.parent)
+    assert damaged.returncode == 1 and damaged.stderr.endswith("command.json is damaged: type the command again.\n")
+
+
+LAUNCHER = ["-m", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"]
+
+
+def test_a_cluster_job_per_method_makes_one_table(model: Path, tmp_path: Path) -> None:
+    """Each in a process that submitit starts, as on SLURM."""
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is optional")
+    runs = tmp_path / "runs"
+    choice = ["name=cluster", "method=floors,vanilla", *settings(model, runs, people=2)]
+    ran = run(*LAUNCHER, *choice, folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    frame = table(runs, "cluster")
+    assert len(frame) == FLOORS + 1 and set(frame["missing_cells"]) == {0}
+    assert len(cells(runs)) == 2 * (FLOORS + 1)
+
+
+def test_a_mistake_in_a_cluster_job_is_one_line(model: Path, tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is optional")
+    ran = run(*LAUNCHER, "method=pas", "method.k=99", *settings(model, tmp_path / "runs"), folder=tmp_path)
+    assert ran.returncode == 1
+    assert ran.stderr.splitlines()[-1].startswith("palign-bench: method.k=99: the model has only 8 heads")
+
+
+def test_heads_are_swept_as_in_table_5(model: Path, tmp_path: Path) -> None:
+    ran = run("experiment=table5", "method.k=2,4", *settings(model, tmp_path / "runs", people=1), folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert list(table(tmp_path / "runs", "table5")["label"]) == ["PAS [k=2]", "PAS [k=4]"]
+
+
+def test_shards_and_places_share_a_plan_and_settings_do_not() -> None:
+    def same(*arguments: str) -> str:
+        return command_id(["experiment=table1", *arguments])
+
+    assert same("shard=1/4", "runs=/a", "tracking=none") == same("retry=failed", "runs=/b", "shard=4/4")
+    assert len({same(), same("shard=1/4"), same("shard=1/5"), same("seed=1"), same("respondents.limit=3")}) == 5
