@@ -35,7 +35,7 @@ def make_workspace(project: str, entity: str, name: str, methods: Sequence[str])
         return [f"{column}/{method}" for method in methods]
 
     def scatter(title: str, cost: str) -> Any:
-        return reports.ScatterPlot(title=title, x=f"summary:{cost}", y="summary:composite")
+        return reports.ScatterPlot(title=title, x=cost, y="composite")
 
     sections = {
         "Score (lower is better)": [

@@ -221,7 +221,7 @@ MISTAKES = {
     "+method.foo=1 method=pas": "method=pas: ",
     "+respondents.foo=1": "respondents.foo is no setting of respondents=simulated",
     "experiment=table1 method.k=6": "method.k is no setting of method=floors, vanilla, few_shot",
-    "experiment=table1 method=pas,few_shot method.k=6": "has it: method=pas.",
+    "experiment=table1 method=pas,few_shot method.k=6": "have it: method=pas.",
     "method=pas method.k=271": "method.k=271: the model has only 270 heads (30 layers × 9)",
     "runs=taken/runs": "taken",
     "dashboard nothing": "runs/nothing holds no plan",
