@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from palign_bench.backbone.loading import LoadedModel
+from palign_bench.backbone.loading import LoadedModel, load
 from palign_bench.backbone.local import LocalBackbone
+from palign_bench.configuration import read_option, resolve_model
 from palign_bench.inventory import Inventory
 from palign_bench.protocol import Corrected
 from palign_bench.respondents import RespondentSource
@@ -65,19 +66,26 @@ def test_on_policy_methods_raise_the_reward(talking_bench: Bench, method: str, s
     assert sum(answers.values()) > sum(bare.values())
 
 
+@pytest.fixture(scope="module")
+def real_model() -> LoadedModel:
+    """SmolLM2 in bfloat16, as runs have it."""
+    torch.set_num_threads(2)
+    return load(resolve_model(read_option("model", "smollm2_135m")))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("method", "settings"),
     [
-        ("lora", {"learning_rate": 5e-4, "steps": 75}),
-        ("full", {"learning_rate": 5e-5, "steps": 75}),
-        ("prompt", {"learning_rate": 1e-2, "steps": 75, "virtual_tokens": 20}),
+        ("lora", {"learning_rate": 5e-4, "steps": 25}),
+        ("full", {"learning_rate": 5e-5, "steps": 25}),
+        ("prompt", {"learning_rate": 1e-2, "steps": 25, "virtual_tokens": 20}),
     ],
 )
 def test_supervised_methods_learn_on_the_real_model(
-    smollm2: LoadedModel, inventory: Inventory, source: RespondentSource, method: str, settings: dict
+    real_model: LoadedModel, inventory: Inventory, source: RespondentSource, method: str, settings: dict
 ) -> None:
-    bench = Bench(LocalBackbone(smollm2, Corrected()), inventory, source)
+    bench = Bench(LocalBackbone(real_model, Corrected()), inventory, source)
     case = bench.case()
     aligner = bench.aligner(method, **settings)
     before = bench.error(aligner.align(bench.case(known={})), case.known)
@@ -92,16 +100,16 @@ def test_supervised_methods_learn_on_the_real_model(
     ("method", "settings", "curve"),
     [
         ("dpo", {"learning_rate": 5e-4, "steps": 15}, "margin"),
-        ("ppo", {"learning_rate": 1e-3, "steps": 8, "batch_size": 16}, "reward"),
-        ("rloo", {"learning_rate": 1e-3, "steps": 12, "batch_size": 16}, "reward"),
+        ("ppo", {"learning_rate": 1e-3, "steps": 6, "batch_size": 8}, "reward"),
+        ("rloo", {"learning_rate": 1e-3, "steps": 8, "batch_size": 16}, "reward"),
     ],
 )
 def test_preference_methods_learn_on_the_real_model(
-    smollm2: LoadedModel, inventory: Inventory, source: RespondentSource, method: str, settings: dict, curve: str
+    real_model: LoadedModel, inventory: Inventory, source: RespondentSource, method: str, settings: dict, curve: str
 ) -> None:
-    bench = Bench(LocalBackbone(smollm2, Corrected()), inventory, source)
-    before = smollm2.model(input_ids=torch.arange(5, 25)[None]).logits
+    bench = Bench(LocalBackbone(real_model, Corrected()), inventory, source)
+    before = real_model.model(input_ids=torch.arange(5, 25)[None]).logits
     summary = bench.aligner(method, **settings).align(bench.case()).summary
     values = [value for _, value in summary[f"{curve}_curve"]]
     assert sum(values[-3:]) > sum(values[:3])
-    assert torch.equal(smollm2.model(input_ids=torch.arange(5, 25)[None]).logits, before)
+    assert torch.equal(real_model.model(input_ids=torch.arange(5, 25)[None]).logits, before)
