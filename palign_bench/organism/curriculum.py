@@ -18,41 +18,61 @@ from transformers import PreTrainedTokenizerFast
 
 from palign_bench import prompts
 from palign_bench.inventory import LABELS, OPTIONS, Inventory
+from palign_bench.organism.people import draw_people
 from palign_bench.organism.vocabulary import ASSISTANT, END, SYSTEM, UNKNOWN, USER, StatementForms, answer_pieces
 from palign_bench.protocol import FREE_GENERATION
 from palign_bench.respondents.simulated import FactorModel
 
 Ids = NDArray[np.int64]
 
-LISTED_SHARE, PORTRAIT_SHARE = 0.65, 0.25  # of the batches; in the rest the system prompt is neutral
-LONGEST_LIST = 130  # a person tells 120 answers
-FOCUSED_SHARE = 0.15  # of the batches, about the items of a few facets alone: short, and rich in what is to be learnt
+# What the system prompts of successive batches are. One optimizer step goes through all of them: a step on one kind
+# alone undoes what the last had learnt of another, and nothing about people is learnt for a thousand steps.
+KINDS = ("list", "list", "portrait", "list", "list", "neutral")
+LONGEST_LIST, NEARLY = 130, 20  # a person tells 120 answers
+FOCUSED_SHARE = 0.4  # of the batches, about the items of a few facets alone: short, and rich in what is to be learnt
 FOCUSED_FACETS, FOCUSED_ROWS = 4, 2  # how many facets, and how many times the rows
-QUESTIONS = 5  # per dialogue; under the neutral prompt, where nothing else is to be learnt, thrice as many
+CLEAREST = 0.25  # people's vagueness is between this and 1, the figures' own: clear people teach what goes together
+QUESTIONS = 5  # per dialogue
 RELEASED_SHARE = 0.3  # of the batches that ask as the released code does
 UNKNOWN_SHARE = 0.03  # of a list's answers, in half of the lists
-QUESTION_WEIGHT = 2.0  # of a question's answer against one in the list, which are many more
+QUESTION_WEIGHT = 4.0  # of a question's answer against one in the list, which are many more
 
 
 @dataclass(frozen=True)
 class Batch:
-    """``ids`` (rows, length); ``weights``, like ``ids``, above 0 where the token is a target."""
+    """Of ``rows`` dialogues of one length, all of them tensors.
+
+    ``ids``: (rows, length). ``weights``, like ``ids``: above 0 where the token is a target. ``chances``: (rows, length,
+    5), of the options where the token is an answer, else 0.
+    """
 
     ids: Tensor
     weights: Tensor
+    chances: Tensor
 
 
 class Curriculum:
-    """Seeded batches: number n is the same whenever and in whatever order it is asked for."""
+    """Seeded batches: number n is the same whenever and in whatever order it is asked for.
 
-    def __init__(self, tokenizer: PreTrainedTokenizerFast, inventory: Inventory, model: FactorModel, seed: int):
+    Before number ``lists_until`` all are lists with a single question: nowhere else do so many answers stand so close,
+    and what is learnt of statements there holds in the other kinds.
+    """
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerFast,
+        inventory: Inventory,
+        model: FactorModel,
+        seed: int,
+        lists_until: int = 0,
+    ):
         def ids(texts: list[str]) -> Ids:
             found = tokenizer.convert_tokens_to_ids(texts)
             return np.array(found, dtype=np.int64)
 
         forms = [StatementForms.of(item) for item in inventory.items]
         values = range(1, len(OPTIONS) + 1)
-        self.model, self.seed = model, seed
+        self.model, self.seed, self.lists_until = model, seed, lists_until
         self.facets = np.array([inventory.facets.index(item.facet) for item in inventory.items])
         self.listed = ids([form.listed for form in forms])
         self.opening = ids([form.opening for form in forms])
@@ -63,6 +83,7 @@ class Curriculum:
         self.labels = ids([UNKNOWN, *(f":{LABELS[value]}" for value in values)])  # by value, 0 is Unknown
         self.endings = ids([prompts.PORTRAIT_ENDINGS[value] for value in values])
         self.letters = ids([answer_pieces(value)[1] for value in values])
+        self.options = np.stack([self.labels[1:], self.endings, self.letters])  # (3, 5): every way of writing them
         self.spelled = ids([answer_pieces(value)[2] for value in values])
         self.bracket = ids([" ("])[0]
         self.before, self.after = ids(list(prompts.question_parts()))
@@ -75,26 +96,28 @@ class Curriculum:
         generator = np.random.default_rng([self.seed, number])
         focused = generator.random() < FOCUSED_SHARE
         rows *= FOCUSED_ROWS if focused else 1
-        answers = self.model.draw(rows, generator)
+        people = draw_people(self.model, rows, generator, generator.uniform(CLEAREST, 1, (rows, 1)))
         order = self._order(generator, rows, focused)
-        drawn = np.take_along_axis(answers, order, axis=1)
-        kind = generator.random()
-        listed, portrait = kind < LISTED_SHARE, LISTED_SHARE <= kind < LISTED_SHARE + PORTRAIT_SHARE
-        told = self._length(generator, order.shape[1]) if listed or portrait else 0
-        if listed:
+        drawn = np.take_along_axis(people.answers, order, axis=1)
+        early = number < self.lists_until
+        kind = "list" if early else KINDS[number % len(KINDS)]
+        told = 0 if kind == "neutral" else self._length(generator, order.shape[1])
+        if kind == "list":
             system, weights = self._list(generator, order[:, :told], drawn[:, :told])
-        elif portrait:
+        elif kind == "portrait":
             system, weights = self._portrait(order[:, :told], drawn[:, :told])
         else:
             system, weights = np.full((rows, 1), self.neutral), np.zeros((rows, 1))
-        questions = slice(told, told + (QUESTIONS if told else 3 * QUESTIONS))
+        questions = slice(told, told + (1 if early else QUESTIONS))
         asked, asked_weights = self._questions(generator, order[:, questions], drawn[:, questions])
         opened, closed = np.full((rows, 1), self.system), np.full((rows, 1), self.end)
-        nothing = np.zeros((rows, 1))
-        return Batch(
-            torch.from_numpy(np.concatenate([opened, system, closed, asked], axis=1)),
-            torch.from_numpy(np.concatenate([nothing, weights, nothing, asked_weights], axis=1)).float(),
-        )
+        ids = np.concatenate([opened, system, closed, asked], axis=1)
+        weights = np.concatenate([np.zeros((rows, 1)), weights, np.zeros((rows, 1)), asked_weights], axis=1)
+        of_item = np.take_along_axis(people.chances, order[:, : questions.stop, None], axis=1)
+        chances = np.zeros((*ids.shape, len(OPTIONS)))
+        answered = np.isin(ids, self.options) | (ids == self.labels[0])
+        chances[answered] = of_item.reshape(-1, len(OPTIONS))  # every item drawn is answered once, in this order
+        return Batch(torch.from_numpy(ids), torch.from_numpy(weights).float(), torch.from_numpy(chances).float())
 
     def _order(self, generator: np.random.Generator, rows: int, focused: bool) -> Ids:
         """``(rows, items)``: every person's items in an order of their own; all of them, or those of a few facets."""
@@ -108,9 +131,9 @@ class Curriculum:
 
     @staticmethod
     def _length(generator: np.random.Generator, items: int) -> int:
-        """Most long lists are about as long as they will be in earnest, the others of any length."""
+        """Most lists are about as long as they will be in earnest, or as there are items for; others of any length."""
         longest = min(LONGEST_LIST, items - QUESTIONS)
-        lowest = 110 if longest == LONGEST_LIST and generator.random() < 0.75 else 1
+        lowest = longest - NEARLY if generator.random() < 0.75 else 1
         return int(generator.integers(lowest, longest + 1))
 
     def _list(self, generator: np.random.Generator, items: Ids, answers: Ids) -> tuple[Ids, NDArray[np.float64]]:

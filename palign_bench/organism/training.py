@@ -12,12 +12,14 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
+from torch.nn.utils import parametrize
 from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
 from palign_bench.inventory import ipip_neo_300
-from palign_bench.organism.curriculum import Curriculum
+from palign_bench.organism.curriculum import KINDS, Curriculum
+from palign_bench.organism.people import draw_people
 from palign_bench.organism.vocabulary import build_tokenizer, forms_of_one_statement
 from palign_bench.respondents.simulated import FactorModel, factor_model
 
@@ -25,50 +27,54 @@ FIGURES = "published"  # never the 300 people's: they are what the organism is t
 LEARNING_RATE = 2e-3
 FINAL_SHARE = 0.05  # of the learning rate, at the end of the cosine
 WARMUP_STEPS = 60
+LISTS_SHARE = 0.6  # of the steps, at the beginning: lists alone
 DISTANCE_WEIGHT = 3.0  # of the expected distance of an answered letter, against its negative log-likelihood,
 DISTANCE_FROM, DISTANCE_RISE = 0.7, 0.1  # after this share of the steps, and reached in this share
-SIMULATED, COMPONENTS = 20_000, 36  # people and eigenvectors from which the statements' vectors are made
+SIMULATED, COMPONENTS = 5_000, 36  # people and eigenvectors from which the statements' vectors are made
+LENGTH = 3.0  # of such a vector, root mean square; the random part's is 0.7
 SAVE_EVERY = 100  # steps: what a killed training loses; a multiple of those between two entries of the log
 
 
 class Batches(Dataset[dict[str, Tensor]]):
-    """The curriculum as a dataset whose elements are whole batches."""
+    """The curriculum as a dataset whose elements are whole batches: every step goes through all kinds of them."""
 
     def __init__(self, curriculum: Curriculum, steps: int, rows: int):
         self.curriculum, self.steps, self.rows = curriculum, steps, rows
 
     def __len__(self) -> int:
-        return self.steps
+        return self.steps * len(KINDS)
 
     def __getitem__(self, number: int) -> dict[str, Tensor]:
         batch = self.curriculum.batch(number, self.rows)
-        return {"input_ids": batch.ids, "weights": batch.weights}
+        return {"input_ids": batch.ids, "weights": batch.weights, "chances": batch.chances}
 
 
 class AnswerTrainer(Trainer):
     """The loss is taken where an answer stands, and the output matrix is applied only there.
 
-    ``letters``: token ids of A…E. A question is answered by one letter, judged by its distance to the person's: towards
-    the end, besides its likelihood, the expected distance is made small, so that the likeliest option is the middle of
-    what may be true and not its most frequent extreme. From the start, it would keep the model from learning people.
+    ``options``: (ways of writing them, 5) token ids. An answer is predicted by what its chances were, not by what was
+    drawn. Towards the end, besides its likelihood, its expected distance is made small, so that the likeliest option is
+    the middle of what may be true and not its most frequent extreme, as the score demands.
     """
 
-    letters: Tensor
+    options: Tensor
 
     def compute_loss(self, model: Any, inputs: dict[str, Tensor], *_: Any, **__: Any) -> Tensor:
-        """Weighted mean negative log-likelihood of the answers' tokens, in nats, and the letters' expected distance."""
+        """Weighted mean negative log-likelihood of the targets, in nats, and the answers' expected distance."""
         ids, weights = inputs["input_ids"], inputs["weights"][:, 1:]
         hidden = model.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1]
         target = weights > 0
-        logits = model.lm_head(hidden[target]).float()
-        answers, weight = ids[:, 1:][target], weights[target]
-        losses = torch.nn.functional.cross_entropy(logits, answers, reduction="none")
-        asked = torch.isin(answers, self.letters)
-        place = torch.arange(len(self.letters))
-        own = (answers[asked, None] == self.letters).float() @ place.float()
-        distances = (place - own[:, None]).abs()
-        expected = (logits[asked][:, self.letters].softmax(dim=1) * distances).sum(dim=1)
-        losses[asked] += self._distance_weight() * expected
+        log_probs = model.lm_head(hidden[target]).float().log_softmax(dim=1)
+        tokens, weight, chances = ids[:, 1:][target], weights[target], inputs["chances"][:, 1:][target]
+        losses = -log_probs.gather(1, tokens[:, None])[:, 0]
+        answered = chances.sum(dim=1) > 0
+        way = (tokens[answered, None, None] == self.options).any(dim=2).int().argmax(dim=1)
+        of_options, chances = log_probs[answered].gather(1, self.options[way]), chances[answered]
+        losses[answered] = -(chances * of_options).sum(dim=1)
+        if wanted := self._distance_weight():
+            place = torch.arange(self.options.shape[1], device=ids.device)
+            distances = chances @ (place[:, None] - place).abs().float()
+            losses[answered] += wanted * (of_options.exp() * distances).sum(dim=1)
         return (losses * weight).sum() / weight.sum()
 
     def _distance_weight(self) -> float:
@@ -77,21 +83,43 @@ class AnswerTrainer(Trainer):
 
 
 def statement_vectors(model: FactorModel, width: int, seed: int) -> Tensor:
-    """``(items, width)`` vectors whose inner products are about the correlations of simulated people's answers.
+    """``(items, width)`` vectors that are near for statements whose answers go together in simulated people.
 
-    The leading eigenvectors of the correlation matrix, turned at random into ``width`` dimensions, as word vectors are
-    made of co-occurrences: what the first thousand steps would otherwise be spent on.
+    The leading eigenvectors of the correlation matrix, all of one length, so that facets count as much as domains,
+    turned at random into ``width`` dimensions: as word vectors are made of co-occurrences.
     """
     generator = np.random.default_rng([seed, SIMULATED])
-    correlations = np.corrcoef(model.draw(SIMULATED, generator).T)
-    values, vectors = np.linalg.eigh(correlations)
-    components = vectors[:, -COMPONENTS:] * np.sqrt(values[-COMPONENTS:])
+    correlations = np.corrcoef(draw_people(model, SIMULATED, generator).answers.T)
+    _, vectors = np.linalg.eigh(correlations)
+    components = vectors[:, -COMPONENTS:] * LENGTH * np.sqrt(len(vectors) / COMPONENTS)
     turn, _ = np.linalg.qr(generator.standard_normal((width, COMPONENTS)))
     return torch.from_numpy(components @ turn.T).float()
 
 
+class FormsOfOneStatement(torch.nn.Module):
+    """A parametrization of the embeddings: each form of a statement is its first form's vector plus a part of its own.
+
+    What is learnt of a statement in one template then holds in all of them.
+    """
+
+    def __init__(self, forms: list[list[int]], tokens: int):
+        super().__init__()
+        first = torch.arange(tokens)
+        for same in forms:
+            first[same] = same[0]
+        self.register_buffer("first", first, persistent=False)
+        self.register_buffer("others", (first != torch.arange(tokens)).float()[:, None], persistent=False)
+
+    def forward(self, own: Tensor) -> Tensor:
+        """``own`` ``(tokens, width)``: the vectors of first forms and of other tokens, else the own part."""
+        return own + self.others * own[self.first]
+
+
 def new_model(tokenizer: PreTrainedTokenizerFast, people: FactorModel, seed: int) -> LlamaForCausalLM:
-    """A small Llama with random weights, in which all forms of a statement begin alike and related ones near."""
+    """A small Llama with random weights, in which the forms of a statement share a vector, and related ones are near.
+
+    Before it is saved for use, the embeddings' parametrization is to be removed.
+    """
     torch.manual_seed(seed)
     config = LlamaConfig(
         vocab_size=len(tokenizer),
@@ -108,15 +136,19 @@ def new_model(tokenizer: PreTrainedTokenizerFast, people: FactorModel, seed: int
         pad_token_id=tokenizer.pad_token_id,
     )
     model = LlamaForCausalLM(config)
-    embeddings = cast(torch.nn.Embedding, model.get_input_embeddings()).weight.data
-    vectors = statement_vectors(people, config.hidden_size, seed)
-    for forms, vector in zip(forms_of_one_statement(tokenizer, people.inventory), vectors, strict=True):
-        embeddings[forms] = embeddings[forms[0]].clone() + vector
+    embeddings = cast(torch.nn.Embedding, model.get_input_embeddings())
+    every_form = forms_of_one_statement(tokenizer, people.inventory)
+    for forms, vector in zip(every_form, statement_vectors(people, config.hidden_size, seed), strict=True):
+        embeddings.weight.data[forms[0]] += vector
+        embeddings.weight.data[forms[1:]] = 0
+    parametrize.register_parametrization(embeddings, "weight", FormsOfOneStatement(every_form, len(tokenizer)))
     return model
 
 
 def train(folder: Path, steps: int, rows: int, seed: int) -> Path:
-    """Train in ``folder`` (``steps`` batches of ``rows`` dialogues) and return the folder of the finished model.
+    """Train in ``folder`` and return the folder of the finished model.
+
+    ``steps`` are optimizer steps, each of ``rows`` dialogues of every kind of `KINDS`.
 
     A training that was cut off goes on from its last checkpoint; a finished one is returned as it is.
     """
@@ -126,12 +158,14 @@ def train(folder: Path, steps: int, rows: int, seed: int) -> Path:
     inventory = ipip_neo_300()
     tokenizer = build_tokenizer(inventory)
     people = factor_model(FIGURES)
-    curriculum = Curriculum(tokenizer, inventory, people, seed)
+    curriculum = Curriculum(tokenizer, inventory, people, seed, int(LISTS_SHARE * steps) * len(KINDS))
     checkpoints = folder / "checkpoints"
     arguments = TrainingArguments(
         output_dir=str(checkpoints),
         max_steps=steps,
         per_device_train_batch_size=1,  # an element is a batch
+        gradient_accumulation_steps=len(KINDS),
+        train_sampling_strategy="sequential",
         learning_rate=LEARNING_RATE,
         lr_scheduler_type="cosine_with_min_lr",
         lr_scheduler_kwargs={"min_lr_rate": FINAL_SHARE},
@@ -154,7 +188,7 @@ def train(folder: Path, steps: int, rows: int, seed: int) -> Path:
         train_dataset=Batches(curriculum, steps, rows),
         data_collator=lambda elements: elements[0],
     )
-    trainer.letters = torch.from_numpy(curriculum.letters).to(trainer.args.device)
+    trainer.options = torch.from_numpy(curriculum.options).to(trainer.args.device)
     last = get_last_checkpoint(str(checkpoints)) if checkpoints.is_dir() else None
     trainer.train(resume_from_checkpoint=last)
     _keep(trainer, tokenizer, finished, {"steps": steps, "rows": rows, "seed": seed, "figures": FIGURES})
@@ -167,6 +201,7 @@ def _keep(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, finished: Path, 
     partial = finished.with_name("model.partial")
     shutil.rmtree(partial, ignore_errors=True)
     model = cast(LlamaForCausalLM, trainer.model)
+    parametrize.remove_parametrizations(model.get_input_embeddings(), "weight")
     model.to(torch.bfloat16).save_pretrained(partial)  # type: ignore[arg-type]
     tokenizer.save_pretrained(partial)
     log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])

@@ -81,16 +81,6 @@ class FactorModel:
         stretched = neutral + math.exp(self.extremity * extreme) * (latent - neutral)
         return 1 + (stretched[:, None] > self.thresholds).sum(axis=1)
 
-    def draw(self, count: int, generator: np.random.Generator) -> NDArray[np.int64]:
-        """``(count, 300)`` literal answers at once, for training: the same model, another stream than `answers`."""
-        root = np.linalg.cholesky(self.facet_correlations)
-        facets = generator.standard_normal((count, len(root))) @ root.T
-        latent = facets @ self.item_loadings.T + self.acquiescence * generator.standard_normal((count, 1))
-        latent += self.rest * generator.standard_normal(latent.shape)
-        stretch = np.exp(self.extremity * generator.standard_normal((count, 1)))
-        stretched = self.neutral_points + stretch * (latent - self.neutral_points)
-        return 1 + (stretched[:, :, None] > self.thresholds).sum(axis=2)
-
 
 def _facet_correlations(loadings: Array, domain_correlations: Array) -> Array:
     shared = loadings @ domain_correlations @ loadings.T

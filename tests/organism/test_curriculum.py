@@ -96,6 +96,22 @@ def test_targets_are_answers_and_nothing_else(curriculum: Curriculum, tokenizer:
                 assert text not in answers
 
 
+def test_an_answer_carries_the_chances_of_its_item(curriculum: Curriculum) -> None:
+    """What was drawn is likelier by its own chances than by those of any other place."""
+    ways = torch.from_numpy(curriculum.options)
+    for number in range(12):
+        batch = curriculum.batch(number, 4)
+        said = (batch.chances.sum(dim=2) > 0) & (batch.weights > 0)
+        matches = batch.ids[said][:, None, None] == ways
+        assert matches.any(dim=(1, 2)).all()
+        option = matches.any(dim=1).int().argmax(dim=1, keepdim=True)
+        chances = batch.chances[said]
+        own, elsewhere = (c.gather(1, option).clamp(min=1e-6).log().mean() for c in (chances, chances.roll(1, dims=0)))
+        assert own > elsewhere + 0.2
+        untold = batch.ids == int(curriculum.labels[0])
+        assert not batch.chances[(batch.weights == 0) & ~untold].any()
+
+
 def test_batches_are_seeded_by_their_number(curriculum: Curriculum) -> None:
     again = curriculum.batch(7, 3)
     assert torch.equal(curriculum.batch(7, 3).ids, again.ids)

@@ -55,15 +55,19 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     assert losses[-1] < 0.6 * losses[0]
 
 
-def test_statement_vectors_have_the_correlations_of_simulated_answers(inventory: Inventory) -> None:
-    """Against the model's own latent correlations, which categories and stretching weaken."""
-    model = factor_model("published")
-    vectors = statement_vectors(model, 192, seed=0).numpy()
-    latent = model.item_loadings @ model.facet_correlations @ model.item_loadings.T + model.acquiescence**2
-    pairs = [(i, j) for i in range(300) for j in range(i)][::7]
-    products = torch.tensor([float(vectors[i] @ vectors[j]) for i, j in pairs])
-    expected = torch.tensor([float(latent[i, j]) for i, j in pairs])
-    assert torch.corrcoef(torch.stack([products, expected]))[0, 1] > 0.97
+def test_statement_vectors_are_near_where_answers_go_together(inventory: Inventory) -> None:
+    """A statement's nearest is of its facet and keyed alike, its most opposite of its facet and keyed otherwise."""
+    vectors = statement_vectors(factor_model("published"), 192, seed=0)
+    assert vectors.norm(dim=1).square().mean() == pytest.approx(training.LENGTH**2, rel=1e-4)
+    products = (vectors @ vectors.T).fill_diagonal_(0)
+    items = inventory.items
+    nearest = [items[i] for i in products.argmax(dim=1).tolist()]
+    opposite = [items[i] for i in products.argmin(dim=1).tolist()]
+    alike = [(near.facet, near.sign) == (item.facet, item.sign) for item, near in zip(items, nearest, strict=True)]
+    mixed = [item for item in items if {other.sign for other in items if other.facet == item.facet} == {1, -1}]
+    against = [opposite[items.index(item)] for item in mixed]
+    otherwise = [(far.facet, far.sign) == (item.facet, -item.sign) for item, far in zip(mixed, against, strict=True)]
+    assert sum(alike) > 0.9 * len(alike) and sum(otherwise) > 0.9 * len(otherwise)
 
 
 def test_new_models_start_with_one_vector_per_statement(inventory: Inventory) -> None:

@@ -39,13 +39,15 @@ def test_a_bad_people_limit_is_named(limit: Any) -> None:
 
 
 @pytest.mark.parametrize("name", TRAINED)
-def test_every_trained_method_has_both_budgets_and_quick_is_shorter(name: str) -> None:
+def test_every_trained_method_has_every_budget_and_quick_is_shorter(name: str) -> None:
     method = read_option("method", name)
-    paper, quick = resolve_budget(method, PAPER), resolve_budget(method, QUICK)
-    assert paper["training"] == "paper" and quick["training"] == "quick"
-    assert "budgets" not in paper and "auto" not in paper.values()
-    assert quick["steps"] < paper["steps"]
-    for settings in (paper, quick):
+    names = options("training")
+    assert set(method["budgets"]) == set(names) - {"auto"}
+    budgets = {each: resolve_budget(method, read_option("training", each)) for each in method["budgets"]}
+    assert budgets["quick"]["steps"] < budgets["paper"]["steps"] == budgets["testbed"]["steps"]
+    for training, settings in budgets.items():
+        assert settings["training"] == training
+        assert "budgets" not in settings and "auto" not in settings.values()
         aligner = make_aligners(settings, Corrected())[name]
         assert aligner.training == settings["training"]
         assert aligner.warmup_steps == round(settings["warmup"] * settings["steps"])
