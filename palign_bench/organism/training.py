@@ -102,6 +102,9 @@ class FormsOfOneStatement(torch.nn.Module):
     What is learnt of a statement in one template then holds in all of them.
     """
 
+    first: Tensor
+    others: Tensor
+
     def __init__(self, forms: list[list[int]], tokens: int):
         super().__init__()
         first = torch.arange(tokens)
