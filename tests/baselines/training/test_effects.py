@@ -95,6 +95,20 @@ def test_supervised_methods_learn_on_the_real_model(
 
 
 @pytest.mark.slow
+def test_full_fine_tuning_reproduces_the_known_answers_on_the_real_model(
+    real_model: LoadedModel, inventory: Inventory, source: RespondentSource
+) -> None:
+    """Twelve of them, 27 times over: a hundred and twenty would take as many times over, and ten times as long."""
+    bench = Bench(LocalBackbone(real_model, Corrected()), inventory, source)
+    known = {n: value for n, value in bench.case().known.items() if n in sorted(inventory.known)[:60:5]}
+    aligner = bench.aligner("full", learning_rate=3e-4, steps=40)
+    before = bench.error(aligner.align(bench.case(known={})), known)
+    alignment = aligner.align(bench.case(known=known))
+    assert alignment.summary["last_loss"] < 0.05 * alignment.summary["first_loss"]
+    assert bench.error(alignment, known) < 0.25 * before
+
+
+@pytest.mark.slow
 def test_a_soft_prompt_learns_a_person_on_the_real_model(
     real_model: LoadedModel, inventory: Inventory, source: RespondentSource
 ) -> None:
