@@ -107,7 +107,7 @@ def run(settings: Settings, command: str, order: int | None = None) -> int:
         "protocol": protocol.name,
         "respondents": source.name,
         "respondents_description": source.description,
-        "notes": _training_notes(method, model, asked_model, training),
+        "notes": _training_notes(method, model, asked_model, training) + _batch_notes(experiment, model),
     }
     plan = Plan(runs, settings["name"], model["name"], protocol.name)
     part = (shard.index, shard.count) if shard else None
@@ -259,6 +259,12 @@ def _training_notes(method: Settings, model: Settings, asked_model: Settings, tr
     if method["training"] == "quick":
         notes.append("training=quick shows that everything runs; training=paper takes as many steps as the paper.")
     return notes
+
+
+def _batch_notes(experiment: Experiment, model: Settings) -> list[str]:
+    """What the table says where people's answers share batches."""
+    together = model["engine"] == "together" and not experiment.protocol.reading.generates and not experiment.repeats
+    return ["model.engine=together: people answered in one batch share its seconds equally."] if together else []
 
 
 def _protocol(settings: Mapping[str, Any]) -> EvaluationProtocol:

@@ -19,8 +19,15 @@ from palign_bench.backbone.hidden import decoder_layers, hidden_states
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.options import OptionScores
 from palign_bench.backbone.steering import head_shape, recorded_heads, shifted_heads
-from palign_bench.backbone.together import ShiftsTogetherEngine, differ_in_shifts_alone, stacked_shifts
-from palign_bench.backbone.tokenizing import Dialogue, encode, option_continuations, render, split_prompts
+from palign_bench.backbone.together import TogetherEngine, only_prompts_and_shifts, stacked_shifts
+from palign_bench.backbone.tokenizing import (
+    Dialogue,
+    SplitPrompts,
+    encode,
+    option_continuations,
+    render,
+    split_prompts,
+)
 from palign_bench.inventory import LETTERS, OPTIONS, Item
 from palign_bench.protocol import FREE_GENERATION, EvaluationProtocol, Reading, parse_is_decided, parse_released
 
@@ -87,26 +94,49 @@ class LocalBackbone:
             tokens_generated=self.engine.tokens_generated - generated_before,
         )
 
-    def answer_many(self, alignments: Sequence[Alignment], items: Sequence[Item]) -> list[AnswerSheet]:
-        """The same items under several alignments; with ``model.engine=together``, several shifts in one batch."""
-        if (
-            isinstance(self.engine, ShiftsTogetherEngine)
-            and differ_in_shifts_alone(alignments)
-            and not self.protocol.reading.generates
-        ):
-            return self._answer_shifts(self.engine, alignments, items)
-        return [self.answer(alignment, items) for alignment in alignments]
-
-    def _answer_shifts(
-        self, engine: ShiftsTogetherEngine, alignments: Sequence[Alignment], items: Sequence[Item]
+    def answer_many(
+        self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item] = ()
     ) -> list[AnswerSheet]:
-        read = engine.tokens_read
+        """What `answer` gives for each alignment; with ``model.engine=together``, prompts and shifts in one batch."""
+        together = isinstance(self.engine, TogetherEngine) and not self.protocol.reading.generates
+        if together and len(alignments) > 1 and all(map(only_prompts_and_shifts, alignments)):
+            return self._answer_together(alignments, items, audit)
+        return [self.answer(alignment, items, audit) for alignment in alignments]
+
+    def people_at_once(self, items: Sequence[Item]) -> int:
+        """Of how many people the answers to ``items`` fill one forward pass; 1 where people are answered singly."""
+        if not isinstance(self.engine, TogetherEngine) or self.protocol.reading.generates:
+            return 1
+        opening, _ = option_continuations(self.tokenizer, self.protocol.reading.opening, LETTERS)
+        split = self._split(Alignment(), items, opening)
+        return max(1, self.engine.positions // sum(map(len, split.suffixes)))
+
+    def _answer_together(
+        self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item]
+    ) -> list[AnswerSheet]:
+        assert isinstance(self.engine, TogetherEngine)
         opening, options = option_continuations(self.tokenizer, self.protocol.reading.opening, LETTERS)
-        split = split_prompts(self.tokenizer, [self.dialogue(alignments[0], item, opening) for item in items])
-        tables = engine.option_log_probs_of_shifts(split, options, stacked_shifts(alignments))
-        numbers, each = [item.number for item in items], (engine.tokens_read - read) // len(alignments)
+        splits, shifts = self._splits(alignments, items, opening), stacked_shifts(alignments)
+        tables = self.engine.option_log_probs_together(splits, options, shifts)
+        numbers = [item.number for item in items]
         found = [dict(zip(numbers, table.tolist(), strict=True)) for table in tables]
-        return [AnswerSheet(tuple(numbers), likeliest(rows), rows, tokens_read=each) for rows in found]
+        sheets = [
+            AnswerSheet(tuple(numbers), likeliest(rows), rows, tokens_read=split.tokens)
+            for rows, split in zip(found, splits, strict=True)
+        ]
+        if not audit:
+            return sheets
+        splits = self._splits(alignments, audit, FREE_GENERATION.opening)
+        texts, generated = self.engine.greedy_together(splits, FREE_GENERATION.max_new_tokens, parse_is_decided, shifts)
+        return [
+            replace(
+                sheet,
+                audit={item.number: text for item, text in zip(audit, written, strict=True)},
+                tokens_read=sheet.tokens_read + split.tokens,
+                tokens_generated=tokens,
+            )
+            for sheet, split, written, tokens in zip(sheets, splits, texts, generated, strict=True)
+        ]
 
     def system_prompt(self, alignment: Alignment) -> str:
         """The alignment's system prompt, or the neutral one."""
@@ -149,7 +179,7 @@ class LocalBackbone:
         self, alignment: Alignment, items: Sequence[Item], scores: OptionScores | None, opening: str | None = None
     ) -> dict[int, list[float]]:
         opening, options = option_continuations(self.tokenizer, opening or self.protocol.reading.opening, LETTERS)
-        split = split_prompts(self.tokenizer, [self.dialogue(alignment, item, opening) for item in items])
+        split = self._split(alignment, items, opening)
         table = self.engine.option_log_probs(split, options, self.virtual)
         if scores is not None:
             table = scores.combine(table)
@@ -158,9 +188,17 @@ class LocalBackbone:
     def _generated(
         self, alignment: Alignment, items: Sequence[Item], reading: Reading, scores: OptionScores | None
     ) -> dict[int, str]:
-        split = split_prompts(self.tokenizer, [self.dialogue(alignment, item, reading.opening) for item in items])
+        split = self._split(alignment, items, reading.opening)
         texts = self.engine.greedy(split, reading.max_new_tokens, parse_is_decided, self.virtual, scores)
         return {item.number: text for item, text in zip(items, texts, strict=True)}
+
+    def _split(self, alignment: Alignment, items: Sequence[Item], opening: str) -> SplitPrompts:
+        return split_prompts(self.tokenizer, [self.dialogue(alignment, item, opening) for item in items])
+
+    def _splits(self, alignments: Sequence[Alignment], items: Sequence[Item], opening: str) -> list[SplitPrompts]:
+        by_prompt = {each.system_prompt: each for each in alignments}  # tokenized once: PAS's alphas share theirs
+        splits = {prompt: self._split(each, items, opening) for prompt, each in by_prompt.items()}
+        return [splits[each.system_prompt] for each in alignments]
 
     @property
     def layers(self) -> int:
