@@ -30,6 +30,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from palign_bench.backbone.random_weights import make_random
 from palign_bench.errors import UserError
 
 # bitsandbytes warns at import that a faster 4-bit kernel is not installed; the one that it has serves.
@@ -38,6 +39,7 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gem
 WEIGHTS = ("package", "hub", "random")
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 QUANTIZATIONS = ("none", "nf4")
+RANDOM_RECIPE = "random-1"  # raise the number when other values are drawn for the same configuration
 ENGINES = ("auto", "shared_prefix", "together", "full_prompts")
 
 
@@ -189,7 +191,7 @@ def load(settings: Mapping[str, Any]) -> LoadedModel:
     if settings["weights"] == "random":
         config = _random_config(settings)
         weights_hash = _recipe_hash(config)  # before transformers writes the dtype into the configuration
-        model = _random(config, settings, device, dtype)
+        model = make_random(config, device, dtype, _nf4(dtype) if settings["quantization"] == "nf4" else None)
     else:
         model = _from_pretrained(_source(settings), settings, device, dtype)
         weights_hash = identify(settings)["weights_hash"]
@@ -310,25 +312,7 @@ def _random_config(settings: Mapping[str, Any]) -> PretrainedConfig:
 
 
 def _recipe_hash(config: PretrainedConfig) -> str:
-    return hashlib.sha256(f"random-0-{config.to_json_string()}".encode()).hexdigest()
-
-
-def _random(
-    config: PretrainedConfig, settings: Mapping[str, Any], device: torch.device, dtype: torch.dtype
-) -> PreTrainedModel:
-    """The same shapes with random values, for cost figures without access to the weights."""
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    if settings["quantization"] == "none":
-        return model
-    # transformers quantizes while loading, so the model takes a turn over the disk.
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        del model
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, quantization_config=_nf4(dtype), device_map={"": device}
-        )
+    return hashlib.sha256(f"{RANDOM_RECIPE}-{config.to_json_string()}".encode()).hexdigest()
 
 
 def _nf4(dtype: torch.dtype) -> Any:

@@ -200,11 +200,6 @@ def test_four_bit_answers_are_finite_and_near_the_full_ones(tiny_folder: Path, i
     assert torch.allclose(quantized.exp().sum(-1), torch.ones(8), atol=1e-5)
 
 
-def test_four_bit_random_weights(inventory: Inventory) -> None:
-    loaded = load(settings_of("llama3_8b", weights="random", shape=SHAPE | {"hidden_size": 64}, quantization="nf4"))
-    assert loaded.quantization == "nf4" and loaded.model.is_quantized
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
