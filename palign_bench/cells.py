@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 from tqdm import tqdm
 
 from palign_bench.alignment import Alignment, AnswerSheet, Case
-from palign_bench.backbone.local import LocalBackbone
+from palign_bench.backbone.questionnaire import QuestionnaireBackbone
 from palign_bench.cases import Cases, seed_everything
 from palign_bench.costs import Cost, MemoryLevel, measure
 from palign_bench.experiment import Experiment, Row
@@ -46,20 +46,20 @@ class AnswerMemo:
 
     def __init__(self) -> None:
         # Weak: a model that is unloaded takes its answers along, and none of a later one can be taken for its.
-        self._sheets: WeakKeyDictionary[LocalBackbone, dict[str, Answered]] = WeakKeyDictionary()
+        self._sheets: WeakKeyDictionary[QuestionnaireBackbone, dict[str, Answered]] = WeakKeyDictionary()
 
     @staticmethod
-    def key(backbone: LocalBackbone, alignment: Alignment) -> str | None:
+    def key(backbone: QuestionnaireBackbone, alignment: Alignment) -> str | None:
         """None for an alignment that more than a prompt makes."""
         if any(part is not None for part in (alignment.head_shifts, alignment.adapter, alignment.readout)):
             return None
         text = f"{backbone.protocol.name}\n{alignment.system_prompt}"
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def get(self, backbone: LocalBackbone, key: str | None) -> Answered | None:
+    def get(self, backbone: QuestionnaireBackbone, key: str | None) -> Answered | None:
         return self._sheets.get(backbone, {}).get(key) if key else None
 
-    def put(self, backbone: LocalBackbone, key: str | None, answered: Answered) -> None:
+    def put(self, backbone: QuestionnaireBackbone, key: str | None, answered: Answered) -> None:
         """Keep the answers, unless the key is None."""
         if key:
             self._sheets.setdefault(backbone, {})[key] = answered
@@ -86,7 +86,7 @@ class Aligned:
 class CellRun:
     """Computes cells of one row, one person at a time (what several share: `palign_bench.cohorts`)."""
 
-    def __init__(self, experiment: Experiment, row: Row, backbone: LocalBackbone | None, bare: MemoryLevel):
+    def __init__(self, experiment: Experiment, row: Row, backbone: QuestionnaireBackbone | None, bare: MemoryLevel):
         self.experiment = experiment
         self.row = row
         self.backbone = backbone

@@ -6,11 +6,12 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import cast
 
 from tqdm import tqdm
 
-from palign_bench.alignment import Alignment
-from palign_bench.backbone.local import LocalBackbone
+from palign_bench.alignment import Alignment, Backbone
+from palign_bench.backbone.questionnaire import QuestionnaireBackbone
 from palign_bench.cases import seed_everything
 from palign_bench.cells import CellRun, say
 from palign_bench.claims import Claims
@@ -114,10 +115,11 @@ def _compute(cell: CellRun, planned: PlannedCells, todo: Sequence[str]) -> Outco
     return outcome
 
 
-def _prepare(experiment: Experiment, row: Row, backbone: LocalBackbone | None) -> Cost:
+def _prepare(experiment: Experiment, row: Row, backbone: QuestionnaireBackbone | None) -> Cost:
     seed_everything(experiment.seed)
     with measure() as cost:
-        row.aligner.prepare(backbone, experiment.inventory)
+        # What the method needs of it beyond prompts was checked before anything was loaded.
+        row.aligner.prepare(cast("Backbone | None", backbone), experiment.inventory)
     return cost
 
 
