@@ -156,8 +156,10 @@ class Backbone(Protocol):
         """Apply the alignment; the bare model is restored on leaving, also after an exception."""
         ...
 
-    def answer_many(self, alignments: Sequence[Alignment], items: Sequence[Item]) -> list[AnswerSheet]:
-        """The same items under several alignments."""
+    def answer_many(
+        self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item] = ()
+    ) -> list[AnswerSheet]:
+        """The same items under several alignments: what `answer` gives for each."""
         ...
 
     def head_activations(self, dialogues: Sequence[tuple[str, str, str]]) -> torch.Tensor:

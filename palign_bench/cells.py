@@ -4,15 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from tqdm import tqdm
 
-from palign_bench.alignment import Alignment, AnswerSheet
-from palign_bench.backbone.local import LocalBackbone
+from palign_bench.alignment import Alignment, AnswerSheet, Case
+from palign_bench.backbone.questionnaire import QuestionnaireBackbone
 from palign_bench.cases import Cases, seed_everything
 from palign_bench.costs import Cost, MemoryLevel, measure
 from palign_bench.experiment import Experiment, Row
@@ -24,6 +24,19 @@ from palign_bench.repeats import median_cost
 from palign_bench.scoring import aligned_scores, trait_scores_of
 
 
+@dataclass(frozen=True)
+class Answered:
+    """An answer sheet and what it cost one person, memory counted above the bare model's, so that it holds for any row.
+
+    ``reused``: taken over from an earlier cell. ``people``: of how many one batch held the answers, sharing the cost.
+    """
+
+    sheet: AnswerSheet
+    cost: Cost
+    reused: bool = False
+    people: int = 1
+
+
 class AnswerMemo:
     """Answer sheets of prompt-only alignments, so that no system prompt is answered twice by one backbone.
 
@@ -33,23 +46,23 @@ class AnswerMemo:
 
     def __init__(self) -> None:
         # Weak: a model that is unloaded takes its answers along, and none of a later one can be taken for its.
-        self._sheets: WeakKeyDictionary[LocalBackbone, dict[str, tuple[AnswerSheet, Cost]]] = WeakKeyDictionary()
+        self._sheets: WeakKeyDictionary[QuestionnaireBackbone, dict[str, Answered]] = WeakKeyDictionary()
 
     @staticmethod
-    def key(backbone: LocalBackbone, alignment: Alignment) -> str | None:
+    def key(backbone: QuestionnaireBackbone, alignment: Alignment) -> str | None:
         """None for an alignment that more than a prompt makes."""
         if any(part is not None for part in (alignment.head_shifts, alignment.adapter, alignment.readout)):
             return None
         text = f"{backbone.protocol.name}\n{alignment.system_prompt}"
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def get(self, backbone: LocalBackbone, key: str | None) -> tuple[AnswerSheet, Cost] | None:
+    def get(self, backbone: QuestionnaireBackbone, key: str | None) -> Answered | None:
         return self._sheets.get(backbone, {}).get(key) if key else None
 
-    def put(self, backbone: LocalBackbone, key: str | None, sheet: AnswerSheet, cost: Cost) -> None:
-        """``cost``: its memory above the bare model's, so that it holds for any row."""
+    def put(self, backbone: QuestionnaireBackbone, key: str | None, answered: Answered) -> None:
+        """Keep the answers, unless the key is None."""
         if key:
-            self._sheets.setdefault(backbone, {})[key] = (sheet, cost)
+            self._sheets.setdefault(backbone, {})[key] = answered
 
     def forget(self) -> None:
         """Take nothing over from here on."""
@@ -59,10 +72,21 @@ class AnswerMemo:
 MEMO = AnswerMemo()
 
 
-class CellRun:
-    """Computes cells of one row, one person at a time."""
+@dataclass(frozen=True)
+class Aligned:
+    """An alignment, what it cost with the tokens that it took, and the answers where they are there already."""
 
-    def __init__(self, experiment: Experiment, row: Row, backbone: LocalBackbone | None, bare: MemoryLevel):
+    alignment: Alignment
+    cost: Cost
+    tokens_read: int = 0
+    tokens_generated: int = 0
+    answered: Answered | None = None
+
+
+class CellRun:
+    """Computes cells of one row, one person at a time (what several share: `palign_bench.cohorts`)."""
+
+    def __init__(self, experiment: Experiment, row: Row, backbone: QuestionnaireBackbone | None, bare: MemoryLevel):
         self.experiment = experiment
         self.row = row
         self.backbone = backbone
@@ -73,25 +97,7 @@ class CellRun:
         # Under `as_released` every answer is freely generated already; the audit would ask the same again.
         self.audit = [] if experiment.protocol.reading.generates else audit_items(experiment.inventory)
 
-    def align_cohort(self, people: Sequence[Respondent]) -> dict[str, tuple[Alignment, Cost]]:
-        """Alignments of several people at once, each charged its share; none where the method takes them singly.
-
-        A cohort that fails as a whole is left to `compute`, one by one, so that only the people at fault fail.
-        """
-        if len(people) < 2:
-            return {}
-        cases = [self.cases.case(person, self.row.aligner.needs) for person in people]
-        seed_everything(self.experiment.seed)
-        try:
-            with measure() as cost:
-                alignments = self.row.aligner.align_many(cases)
-        except Exception as error:
-            say(f"{self.row.name}: a cohort of {len(people)} failed ({type(error).__name__}: {error}); one by one now")
-            return {}
-        share = cost.share(len(people))
-        return {case.respondent_id: (alignment, share) for case, alignment in zip(cases, alignments, strict=True)}
-
-    def compute_within_memory(self, person: Respondent, aligned: tuple[Alignment, Cost] | None = None) -> Record:
+    def compute_within_memory(self, person: Respondent, aligned: Aligned | None = None) -> Record:
         """`compute`; where memory runs out, again in smaller batches, which the record's ``batch_divisor`` tells."""
         if self.backbone is None:
             return self.compute(person, aligned)
@@ -100,9 +106,12 @@ class CellRun:
             self.batch_divisor = divisor
             return self.compute(person, aligned)
 
-        return within_memory(
-            self.backbone.engine, attempt, lambda: say(f"{self.row.name}: person {person.id}: {AGAIN}")
-        )
+        try:
+            return within_memory(
+                self.backbone.engine, attempt, lambda: say(f"{self.row.name}: person {person.id}: {AGAIN}")
+            )
+        finally:
+            self.batch_divisor = 1
 
     def warm_up(self, person: Respondent) -> None:
         """What a first alignment pays for libraries and kernels is no cost of the method; see `Aligner.warm_up`."""
@@ -113,7 +122,7 @@ class CellRun:
         except Exception as error:  # the person's own cell will meet and record it
             say(f"{self.row.name}: the warm-up failed: {type(error).__name__}: {error}")
 
-    def compute(self, person: Respondent, aligned: tuple[Alignment, Cost] | None = None) -> Record:
+    def compute(self, person: Respondent, aligned: Aligned | None = None) -> Record:
         """The record of one finished cell. Where costs are measured: of several times, with nothing taken over."""
         if not self.experiment.repeats:
             return self._compute(person, aligned)
@@ -123,19 +132,13 @@ class CellRun:
             records.append(self._compute(person, None))
         return records[0] | {"cost": median_cost([record["cost"] for record in records])}
 
-    def _compute(self, person: Respondent, aligned: tuple[Alignment, Cost] | None) -> Record:
-        """Align (unless a cohort did), answer, score."""
+    def _compute(self, person: Respondent, aligned: Aligned | None) -> Record:
+        """Align and answer (but for what a cohort did), score."""
         case = self.cases.case(person, self.row.aligner.needs)
-        read, generated = self._tokens()
-        if aligned is None:
-            seed_everything(case.seed)
-            with measure() as aligning:
-                alignment = self.row.aligner.align(case)
-        else:
-            alignment, aligning = aligned
-        aligning = aligning.above(self.bare)
-        read_now, generated_now = self._tokens()
-        sheet, answering, reused = self._answer(alignment)
+        aligned = aligned or self.align(case)
+        alignment, aligning = aligned.alignment, aligned.cost
+        answered = aligned.answered or self._answer(alignment)
+        sheet, answering = answered.sheet, answered.cost
         both = aligning.followed_by(answering)
         inventory, protocol = self.experiment.inventory, self.experiment.protocol
         truth = protocol.truth(inventory, person)
@@ -166,50 +169,72 @@ class CellRun:
                 "joules": both.joules,
                 "tokens_read": sheet.tokens_read,
                 "tokens_generated": sheet.tokens_generated,
-                "align_tokens_read": read_now - read,
-                "align_tokens_generated": generated_now - generated,
+                "align_tokens_read": aligned.tokens_read,
+                "align_tokens_generated": aligned.tokens_generated,
                 "training_tokens": int(alignment.summary.get("training_tokens", 0)),
                 "optimizer_steps": int(alignment.summary.get("optimizer_steps", 0)),
                 "seconds_per_step": alignment.summary.get("seconds_per_step"),
-                "reused_answers": reused,
+                "reused_answers": answered.reused,
+                "answered_together": answered.people,
                 "batch_divisor": self.batch_divisor,
             },
         }
 
+    def align(self, case: Case) -> Aligned:
+        """One person's alignment with what it cost."""
+        read, generated = self._tokens()
+        seed_everything(case.seed)
+        with measure() as cost:
+            alignment = self.row.aligner.align(case)
+        read_now, generated_now = self._tokens()
+        return Aligned(alignment, cost.above(self.bare), read_now - read, generated_now - generated)
+
     def _tokens(self) -> tuple[int, int]:
         return (self.backbone.engine.tokens_read, self.backbone.engine.tokens_generated) if self.backbone else (0, 0)
 
-    def _answer(self, alignment: Alignment) -> tuple[AnswerSheet, Cost, bool]:
+    def _answer(self, alignment: Alignment) -> Answered:
         if alignment.answers is not None:
             held_out = self.experiment.inventory.held_out
             answers = {n: alignment.answers[n] for n in held_out if n in alignment.answers}
-            return AnswerSheet(asked=held_out, answers=answers), Cost(), False
+            return Answered(AnswerSheet(asked=held_out, answers=answers), Cost())
         assert self.backbone is not None, f"{self.row.name} needs no backbone but made an alignment without answers"
-        key = MEMO.key(self.backbone, alignment)
-        taken_over = MEMO.get(self.backbone, key)
+        taken_over = self.taken_over(alignment)
         if taken_over is not None:
-            sheet, cost = taken_over
-            return sheet, cost, True
+            return taken_over
         if alignment.readout is not None and not self.experiment.protocol.reading.generates:
             prompt_alone = replace(alignment, readout=None)
-            key_alone = MEMO.key(self.backbone, prompt_alone)
             # The neutral prompt is everyone's, so its answers are worth computing for the memo.
-            if key_alone and (alignment.system_prompt is None or MEMO.get(self.backbone, key_alone)):
+            if self.memo_key(prompt_alone) and (alignment.system_prompt is None or self.taken_over(prompt_alone)):
                 return self._under_readout(alignment, prompt_alone)
         with measure() as cost:
             sheet = self.backbone.answer(alignment, self.items, self.audit)
-        cost = cost.above(self.bare)
-        if self.batch_divisor == 1:
-            MEMO.put(self.backbone, key, sheet, cost)
-        return sheet, cost, False
+        return self.remembered(alignment, Answered(sheet, cost.above(self.bare)))
 
-    def _under_readout(self, alignment: Alignment, prompt_alone: Alignment) -> tuple[AnswerSheet, Cost, bool]:
+    def memo_key(self, alignment: Alignment) -> str | None:
+        """What stands for the alignment's answers in the memo; None where they depend on more than a prompt."""
+        assert self.backbone is not None
+        return MEMO.key(self.backbone, alignment)
+
+    def taken_over(self, alignment: Alignment) -> Answered | None:
+        """Answers under the same prompt that were computed before."""
+        assert self.backbone is not None
+        found = MEMO.get(self.backbone, self.memo_key(alignment))
+        return found and replace(found, reused=True)
+
+    def remembered(self, alignment: Alignment, answered: Answered) -> Answered:
+        """The same answers, kept for whoever has the same prompt; those of smaller batches serve no other cell."""
+        assert self.backbone is not None
+        if self.batch_divisor == 1:
+            MEMO.put(self.backbone, self.memo_key(alignment), answered)
+        return answered
+
+    def _under_readout(self, alignment: Alignment, prompt_alone: Alignment) -> Answered:
         """A readout changes what is made of a prompt's log-probabilities; these are taken over, and charged."""
         assert self.backbone is not None
-        bare_sheet, bare_cost, reused = self._answer(prompt_alone)
+        bare = self._answer(prompt_alone)
         with measure() as cost:
-            sheet = self.backbone.under_readout(alignment, bare_sheet, self.items, self.audit)
-        return sheet, bare_cost.followed_by(cost.above(self.bare)), reused
+            sheet = self.backbone.under_readout(alignment, bare.sheet, self.items, self.audit)
+        return replace(bare, sheet=sheet, cost=bare.cost.followed_by(cost.above(self.bare)))
 
 
 def _keys(by_number: Mapping[int, Any] | None) -> dict[str, Any] | None:

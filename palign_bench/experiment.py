@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from palign_bench.alignment import Aligner
-from palign_bench.backbone.local import LocalBackbone
+from palign_bench.backbone.questionnaire import QuestionnaireBackbone
 from palign_bench.claims import Shard
 from palign_bench.inventory import Inventory, Respondent
 from palign_bench.ledger import CellFolder, PlannedCells
@@ -16,7 +16,7 @@ from palign_bench.protocol import EvaluationProtocol
 from palign_bench.respondents.source import RespondentSource
 from palign_bench.tracking import Tracker
 
-LoadBackbone = Callable[[], tuple[LocalBackbone, float]]
+LoadBackbone = Callable[[], tuple[QuestionnaireBackbone, float]]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,8 @@ from transformers.utils import logging as transformers_logging
 from palign_bench.alignment import Aligner
 from palign_bench.backbone import loading
 from palign_bench.backbone.local import LocalBackbone
+from palign_bench.backbone.questionnaire import QuestionnaireBackbone
+from palign_bench.backbone.serving import ServedBackbone, serve
 from palign_bench.cases import told_items
 from palign_bench.claims import RETRIES, Shard
 from palign_bench.configuration import (
@@ -45,7 +47,9 @@ from palign_bench.tracking import Tracker, make_tracker
 transformers_logging.disable_progress_bar()  # ours are per person; a bar per weight file would drown them
 
 _order = 0  # of the jobs of this process; the rows' order in the table
-_backbones: dict[str, tuple[LocalBackbone, float]] = {}  # one at a time: a sweep over methods loads its model once
+_backbones: dict[
+    str, tuple[QuestionnaireBackbone, float]
+] = {}  # one at a time: a sweep over methods loads its model once
 _trackers: dict[str, Tracker] = {}
 
 
@@ -107,7 +111,7 @@ def run(settings: Settings, command: str, order: int | None = None) -> int:
         "protocol": protocol.name,
         "respondents": source.name,
         "respondents_description": source.description,
-        "notes": _training_notes(method, model, asked_model, training),
+        "notes": _training_notes(method, model, asked_model, training) + _batch_notes(experiment, model),
     }
     plan = Plan(runs, settings["name"], model["name"], protocol.name)
     part = (shard.index, shard.count) if shard else None
@@ -163,10 +167,13 @@ def check_needs(aligners: Mapping[str, Aligner], model: Mapping[str, Any]) -> No
     """Raise UserError when a method needs what the model's kind of backbone lacks, before anything is loaded."""
     of_the_source = {"people", "truth", "portrait"}
     of_the_weights = {"unquantized weights"} if model["quantization"] == "none" else set()
+    served = model["engine"] == "vllm"
+    of_the_backbone = (ServedBackbone if served else LocalBackbone).capabilities
     for name, aligner in aligners.items():
-        lacking = aligner.needs - LocalBackbone.capabilities - of_the_source - of_the_weights
+        lacking = aligner.needs - of_the_backbone - of_the_source - of_the_weights
         if aligner.needs_backbone and lacking:
-            raise UserError(f"method={name} needs {', '.join(sorted(lacking))}, which model={model['name']} lacks.")
+            by = "model.engine=vllm does not open; use model.engine=auto" if served else f"model={model['name']} lacks"
+            raise UserError(f"method={name} needs {', '.join(sorted(lacking))}, which {by}.")
 
 
 def check_shapes(aligners: Mapping[str, Aligner], model: Settings) -> None:
@@ -190,15 +197,18 @@ def check_portraits(aligners: Mapping[str, Aligner], people: Sequence[Respondent
             )
 
 
-def load_backbone(model: Settings, protocol: EvaluationProtocol) -> tuple[LocalBackbone, float]:
+def load_backbone(model: Settings, protocol: EvaluationProtocol) -> tuple[QuestionnaireBackbone, float]:
     """The backbone and the seconds that loading took; a model stays loaded until another is asked for."""
     key = repr(sorted(model.items(), key=str))
     if key not in _backbones:
         _backbones.clear()
         print(f"Loading {model_title(model)} …", file=sys.stderr, flush=True)
         started = time.perf_counter()
-        loaded = loading.load(model)
-        _backbones[key] = (LocalBackbone(loaded, protocol, engine=model["engine"]), time.perf_counter() - started)
+        if model["engine"] == "vllm":
+            made: QuestionnaireBackbone = serve(model, protocol)
+        else:
+            made = LocalBackbone(loading.load(model), protocol, engine=model["engine"])
+        _backbones[key] = (made, time.perf_counter() - started)
     backbone, seconds = _backbones[key]
     backbone.protocol = protocol
     return backbone, seconds
@@ -259,6 +269,12 @@ def _training_notes(method: Settings, model: Settings, asked_model: Settings, tr
     if method["training"] == "quick":
         notes.append("training=quick shows that everything runs; training=paper takes as many steps as the paper.")
     return notes
+
+
+def _batch_notes(experiment: Experiment, model: Settings) -> list[str]:
+    """What the table says where people's answers share batches."""
+    together = model["engine"] == "together" and not experiment.protocol.reading.generates and not experiment.repeats
+    return ["model.engine=together: people answered in one batch share its seconds equally."] if together else []
 
 
 def _protocol(settings: Mapping[str, Any]) -> EvaluationProtocol:

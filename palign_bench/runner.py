@@ -6,14 +6,16 @@ import sys
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import cast
 
 from tqdm import tqdm
 
-from palign_bench.alignment import Alignment
-from palign_bench.backbone.local import LocalBackbone
+from palign_bench.alignment import Alignment, Backbone
+from palign_bench.backbone.questionnaire import QuestionnaireBackbone
 from palign_bench.cases import seed_everything
 from palign_bench.cells import CellRun, say
 from palign_bench.claims import Claims
+from palign_bench.cohorts import begin_cohort, cohort_size
 from palign_bench.costs import Cost, bare_memory, measure
 from palign_bench.experiment import Experiment, Row
 from palign_bench.ledger import PlannedCells, Record, WriteError
@@ -88,14 +90,14 @@ def _compute(cell: CellRun, planned: PlannedCells, todo: Sequence[str]) -> Outco
     outcome = Outcome()
     with (
         tqdm(total=len(todo), desc=row.name, unit="person", file=sys.stderr) as bar,
-        closing(claims.cohorts(row.aligner.cohort)) as cohorts,  # gives the locks back, whatever ends the loop
+        closing(claims.cohorts(cohort_size(cell))) as cohorts,  # gives the locks back, whatever ends the loop
     ):
         for respondent_ids in cohorts:
             cohort = [people[each] for each in respondent_ids]
-            aligned = {} if experiment.repeats else cell.align_cohort(cohort)
+            begun = begin_cohort(cell, cohort)
             for person in cohort:
                 try:
-                    record = cell.compute_within_memory(person, aligned.get(person.id))
+                    record = cell.compute_within_memory(person, begun.get(person.id))
                     planned.folder.record(person.id, record)
                     outcome.computed.add(person.id)
                     experiment.tracker.log_person(record)
@@ -113,10 +115,11 @@ def _compute(cell: CellRun, planned: PlannedCells, todo: Sequence[str]) -> Outco
     return outcome
 
 
-def _prepare(experiment: Experiment, row: Row, backbone: LocalBackbone | None) -> Cost:
+def _prepare(experiment: Experiment, row: Row, backbone: QuestionnaireBackbone | None) -> Cost:
     seed_everything(experiment.seed)
     with measure() as cost:
-        row.aligner.prepare(backbone, experiment.inventory)
+        # What the method needs of it beyond prompts was checked before anything was loaded.
+        row.aligner.prepare(cast("Backbone | None", backbone), experiment.inventory)
     return cost
 
 

@@ -21,7 +21,7 @@ from palign_bench.alignment import Aligner, Alignment, AnswerSheet, Case
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cases import Cases, LeaveOneOut, derived_seed
-from palign_bench.cells import AnswerMemo
+from palign_bench.cells import Answered, AnswerMemo
 from palign_bench.costs import Cost, part
 from palign_bench.experiment import Experiment, Row
 from palign_bench.inventory import Inventory, ipip_neo_300
@@ -374,13 +374,13 @@ def memo() -> AnswerMemo:
     return AnswerMemo()
 
 
-SHEET = AnswerSheet(asked=(9,), answers={9: 4})
+ANSWERED = Answered(AnswerSheet(asked=(9,), answers={9: 4}), Cost())
 
 
 def test_only_prompts_are_taken_over(memo: AnswerMemo, tiny_backbone: LocalBackbone) -> None:
     key = memo.key(tiny_backbone, Alignment(system_prompt="x"))
     assert key is not None
-    memo.put(tiny_backbone, key, SHEET, Cost())
+    memo.put(tiny_backbone, key, ANSWERED)
     assert memo.get(tiny_backbone, key) is not None
     assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment(system_prompt="y"))) is None
     assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment())) is None
@@ -399,7 +399,7 @@ def test_a_later_model_takes_nothing_over_from_an_unloaded_one(memo: AnswerMemo,
         backbone = LocalBackbone(tiny, Corrected())
         key = memo.key(backbone, Alignment())
         assert memo.get(backbone, key) is None
-        memo.put(backbone, key, SHEET, Cost())
+        memo.put(backbone, key, ANSWERED)
         unloaded = weakref.ref(backbone)
         del backbone
         assert unloaded() is None, "what the memo keeps must not keep a model in memory"

@@ -1,7 +1,8 @@
 """Reading answers from a model: five options in one forward pass, or greedy text until its parse is decided.
 
-Two engines with one interface. `SharedPrefixEngine` computes a person's system prompt once and lets all items attend to
-it; `FullPromptEngine` reads every prompt whole, for architectures that the first does not know (and as its oracle).
+One interface. `SharedPrefixEngine` computes a person's system prompt once and lets all items attend to it;
+`FullPromptEngine` reads every prompt whole, for architectures that the first does not know (and as its oracle). Others:
+`backbone/together.py`, `backbone/serving.py`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import DynamicCache, GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from palign_bench.backbone.attention import SharedPrefix, shared_prefix_mode
 from palign_bench.backbone.options import OptionScores, PooledLogits, option_families
@@ -28,20 +29,14 @@ LogitsReader = Callable[[Tensor, list[int]], Tensor]
 
 
 class Engine(ABC):
-    """Runs prompts through a model. Rows are sorted by length and batched the same way for every person."""
+    """Reads answers from a model, whatever computes it, and counts the positions that this takes."""
 
-    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, positions: int | None = None):
-        self.model: Any = model  # transformers types few of the attributes used here
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, end_tokens: frozenset[int], positions: int):
         self.tokenizer = tokenizer
-        self.positions = positions or POSITIONS_PER_BATCH[model.device.type]
-        self.end_tokens = _end_tokens(model, tokenizer)
+        self.end_tokens = end_tokens
+        self.positions = positions
         self.tokens_read = 0
         self.tokens_generated = 0
-
-    @cached_property
-    def families(self) -> list[list[int]]:
-        """The tokens of A…E, for each way of writing them."""
-        return option_families(self.tokenizer)
 
     @abstractmethod
     def option_log_probs(self, prompts: SplitPrompts, options: Sequence[int], virtual: Tensor | None) -> Tensor:
@@ -64,8 +59,37 @@ class Engine(ABC):
         ``scores``: a second opinion on the five options, pooled with the model's wherever it would write a letter.
         """
 
+    def decided_text(self, tokens: Sequence[int], is_decided: IsDecided) -> tuple[str, int]:
+        """The text up to where it is decided or ends, and of how many tokens it is."""
+        text, end = "", 0
+        for end, token in enumerate(tokens, start=1):
+            text = self._text(tokens[:end])
+            if token in self.end_tokens or is_decided(text):
+                break
+        return text, end
+
+    def _text(self, tokens: Sequence[int]) -> str:
+        return str(self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
+
+
+class TorchEngine(Engine):
+    """An engine of a model in this process. Rows are sorted by length and batched the same way for every person."""
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, positions: int | None = None):
+        self.model: Any = model  # transformers types few of the attributes used here
+        positions = positions or POSITIONS_PER_BATCH[model.device.type]
+        super().__init__(tokenizer, end_tokens_of(tokenizer, model.generation_config), positions)
+
+    @cached_property
+    def families(self) -> list[list[int]]:
+        """The tokens of A…E, for each way of writing them."""
+        return option_families(self.tokenizer)
+
     def batches(self, suffixes: Sequence[Sequence[int]], extra: int = 0, copies: int = 1) -> Iterator[list[int]]:
-        """Row indices, sorted by length, cut where a batch would hold more than ``positions`` padded positions."""
+        """Row indices, sorted by length, cut where a batch would hold more than ``positions`` padded positions.
+
+        ``extra``: positions that each row will grow by. ``copies``: how often the batch holds each row.
+        """
         order = sorted(range(len(suffixes)), key=lambda i: (len(suffixes[i]), i))
         batch: list[int] = []
         for index in order:
@@ -83,7 +107,7 @@ class Engine(ABC):
         logits = hidden @ head.weight[rows].T.to(hidden.dtype)
         if getattr(head, "bias", None) is not None:
             logits = logits + head.bias[rows]
-        return _finite(logits.float()).log_softmax(-1)
+        return finite(logits.float()).log_softmax(-1)
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Right-padded ids ``(rows, longest)`` and lengths ``(rows,)`` on the model's device."""
@@ -94,26 +118,26 @@ class Engine(ABC):
         return ids.to(self.model.device), lengths
 
 
-class SharedPrefixEngine(Engine):
+class SharedPrefixEngine(TorchEngine):
     """Computes the shared beginning once and never copies its cache (see `attention`)."""
 
-    def compute_prefix(self, prefix: Sequence[int], virtual: Tensor | None, copies: int = 1) -> SharedPrefix | None:
-        """Keys and values of the prefix, the soft prompt before it included; None for an empty one.
-
-        ``copies``: computed so often, once per group of rows, where groups differ in what is applied to the model.
-        """
+    def compute_prefix(self, prefix: Sequence[int], virtual: Tensor | None) -> SharedPrefix | None:
+        """Keys and values of the prefix, the soft prompt before it included; None for an empty one."""
         embeddings = self.model.get_input_embeddings()
-        ids = torch.tensor([list(prefix)] * copies, dtype=torch.long, device=self.model.device)
-        inputs = embeddings(ids)
+        inputs = embeddings(torch.tensor([list(prefix)], dtype=torch.long, device=self.model.device))
         if virtual is not None:
             inputs = torch.cat([virtual.to(inputs)[None], inputs], dim=1)
         if inputs.shape[1] == 0:
             return None
+        self.tokens_read += inputs.shape[1]
+        return self._prefix([inputs.shape[1]], inputs_embeds=inputs)
+
+    def _prefix(self, lengths: list[int], **inputs: Tensor) -> SharedPrefix:
+        """Keys and values of right-padded prefixes of these lengths, given as ids or embeddings."""
         cache = DynamicCache(config=self.model.config)
-        self._decoder()(inputs_embeds=inputs, past_key_values=cache, use_cache=True)
-        self.tokens_read += copies * inputs.shape[1]
+        self._decoder()(**inputs, past_key_values=cache, use_cache=True)
         layers: list[Any] = list(cache.layers)
-        return SharedPrefix([layer.keys for layer in layers], [layer.values for layer in layers])
+        return SharedPrefix([layer.keys for layer in layers], [layer.values for layer in layers], lengths)
 
     def option_log_probs(self, prompts: SplitPrompts, options: Sequence[int], virtual: Tensor | None) -> Tensor:
         result = torch.empty(len(prompts.suffixes), len(options))
@@ -149,7 +173,7 @@ class SharedPrefixEngine(Engine):
         """Finite next-token logits of these rows of the batch, with the second opinion where there is one."""
 
         def read(hidden: Tensor, rows: list[int]) -> Tensor:
-            logits = _finite(self.model.get_output_embeddings()(hidden))
+            logits = finite(self.model.get_output_embeddings()(hidden))
             return logits if scores is None else scores.on_logits(logits, self.families, [batch[row] for row in rows])
 
         return read
@@ -191,8 +215,7 @@ class SharedPrefixEngine(Engine):
     ) -> tuple[Tensor, Tensor, int]:
         ids, lengths = self.pad(rows)
         self.tokens_read += int(lengths.sum())
-        start = prefix.length if prefix else 0
-        positions = torch.arange(start, start + ids.shape[1], device=ids.device)[None]
+        positions = self._start(prefix, len(rows)) + torch.arange(ids.shape[1], device=ids.device)[None]
         options: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
         output = self._decoder()(input_ids=ids, position_ids=positions, shared_prefix=prefix, **options)
         return output.last_hidden_state, lengths, ids.shape[1]
@@ -200,11 +223,10 @@ class SharedPrefixEngine(Engine):
     def _step(
         self, tokens: Tensor, own_positions: Tensor, prefix: SharedPrefix | None, cache: DynamicCache, real: Tensor
     ) -> Tensor:
-        start = prefix.length if prefix else 0
         mask = torch.zeros(real.shape, dtype=self.model.dtype, device=real.device).masked_fill(~real, float("-inf"))
         output = self._decoder()(
             input_ids=tokens[:, None],
-            position_ids=(start + own_positions)[:, None],
+            position_ids=self._start(prefix, len(tokens)) + own_positions[:, None],
             past_key_values=cache,
             use_cache=True,
             shared_prefix=prefix,
@@ -212,14 +234,19 @@ class SharedPrefixEngine(Engine):
         )
         return output.last_hidden_state[:, -1]
 
+    def _start(self, prefix: SharedPrefix | None, rows: int) -> int | Tensor:
+        """The position after its prefix of each of so many rows ``(rows, 1)``; one number where it is the same."""
+        lengths = prefix.lengths if prefix else [0]
+        if len(set(lengths)) == 1:
+            return lengths[0]
+        starts = torch.tensor(lengths, device=self.model.device)
+        return starts.repeat_interleave(rows // len(lengths))[:, None]
+
     def _decoder(self) -> Any:
         return self.model.base_model
 
-    def _text(self, tokens: list[int]) -> str:
-        return str(self.tokenizer.decode(tokens, clean_up_tokenization_spaces=False))
 
-
-class FullPromptEngine(Engine):
+class FullPromptEngine(TorchEngine):
     """Reads every prompt whole through the model's own attention and transformers' `generate`, left-padded."""
 
     def inputs(self, rows: Sequence[Sequence[int]], virtual: Tensor | None) -> dict[str, Tensor]:
@@ -271,26 +298,20 @@ class FullPromptEngine(Engine):
                     pad_token_id=min(self.end_tokens, default=0),
                 )
                 for index, row in zip(batch, tokens.tolist(), strict=True):
-                    texts[index] = self._decided_text(row, is_decided)
+                    texts[index], written = self.decided_text(row, is_decided)
+                    self.tokens_generated += written
         return texts
 
-    def _decided_text(self, tokens: list[int], is_decided: IsDecided) -> str:
-        text = ""
-        for end, token in enumerate(tokens, start=1):
-            self.tokens_generated += 1
-            text = str(self.tokenizer.decode(tokens[:end], clean_up_tokenization_spaces=False))
-            if token in self.end_tokens or is_decided(text):
-                break
-        return text
 
-
-def _end_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
-    configured = model.generation_config.eos_token_id if model.generation_config is not None else None
+def end_tokens_of(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> frozenset[int]:
+    """The tokens after which a text has ended, by the tokenizer and the model's own settings."""
+    configured = generation.eos_token_id if generation is not None else None
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)
 
 
-def _finite(logits: Tensor) -> Tensor:
+def finite(logits: Tensor) -> Tensor:
+    """The same logits. Raises FloatingPointError where one is not finite."""
     if not bool(torch.isfinite(logits).all()):
         raise FloatingPointError("the model's logits are not finite (a steering shift or training step too large?)")
     return logits

@@ -32,17 +32,30 @@ def supports_shared_prefix(model: PreTrainedModel) -> bool:
 
 @dataclass
 class SharedPrefix:
-    """Keys and values of a prefix for every layer, each ``(groups, key-value heads, length, head width)``.
+    """Keys and values of a prefix for every layer, each ``(groups, key-value heads, longest, head width)``.
 
-    Usually one group. Where there are several, the rows come group by group, equally many each.
+    Usually one group. Where there are several, the rows come group by group, equally many each; ``lengths`` tells how
+    long the groups' prefixes are, and pads follow in the shorter ones.
     """
 
     keys: list[Tensor]
     values: list[Tensor]
+    lengths: list[int]
 
-    @property
-    def length(self) -> int:
-        return self.keys[0].shape[2]
+    def seen_by(self, queries: Tensor, layer: int, scale: float) -> tuple[Tensor, Tensor]:
+        """Attention of each group's queries ``(groups, key-value heads, n, width)`` to its prefix, and normalisers.
+
+        Prefixes of different lengths are attended to one after the other: that skips the pads, and a mask would cost
+        the fused kernel of CUDA, which takes none.
+        """
+        keys, values = self.keys[layer], self.values[layer]
+        if len(set(self.lengths)) == 1:
+            return attention_with_normaliser(queries, keys, values, scale)
+        each = [
+            attention_with_normaliser(query[None], key[None, :, :length], value[None, :, :length], scale)
+            for query, key, value, length in zip(queries, keys, values, self.lengths, strict=True)
+        ]
+        return torch.cat([output for output, _ in each]), torch.cat([normaliser for _, normaliser in each])
 
 
 def attention_with_normaliser(
@@ -98,14 +111,12 @@ def shared_prefix_attention(
     )
     if shared_prefix is None:
         return own.transpose(1, 2), None
-    layer = int(module.layer_idx)  # type: ignore[arg-type]
-    prefix_keys, prefix_values = shared_prefix.keys[layer], shared_prefix.values[layer]
     # (prefixes·each, kv·group, n, d) → (prefixes, kv, group·each·n, d): all rows' queries meet their prefix at once.
-    kv_heads, prefixes = heads // groups, prefix_keys.shape[0]
+    kv_heads, prefixes = heads // groups, len(shared_prefix.lengths)
     each = rows // prefixes
     split = query.reshape(prefixes, each, kv_heads, groups, n, width).permute(0, 2, 3, 1, 4, 5)
     flat = split.reshape(prefixes, kv_heads, -1, width)
-    seen, seen_normaliser = attention_with_normaliser(flat, prefix_keys, prefix_values, scaling)
+    seen, seen_normaliser = shared_prefix.seen_by(flat, int(module.layer_idx), scaling)  # type: ignore[arg-type]
     seen = seen.view(prefixes, kv_heads, groups, each, n, width).permute(0, 3, 1, 2, 4, 5)
     seen = seen.reshape(rows, heads, n, width)
     seen_normaliser = seen_normaliser.view(prefixes, kv_heads, groups, each, n).permute(0, 3, 1, 2, 4)

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from palign_bench.backbone.answering import Engine, FullPromptEngine, SharedPrefixEngine
+from palign_bench.backbone.answering import FullPromptEngine, SharedPrefixEngine, TorchEngine
 from palign_bench.backbone.attention import supports_shared_prefix
-from palign_bench.backbone.together import ShiftsTogetherEngine
+from palign_bench.backbone.together import TogetherEngine
 
-SHARING: dict[str, type[SharedPrefixEngine]] = {"shared_prefix": SharedPrefixEngine, "together": ShiftsTogetherEngine}
+SHARING: dict[str, type[SharedPrefixEngine]] = {"shared_prefix": SharedPrefixEngine, "together": TogetherEngine}
 
 
-def choose_engine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> Engine:
+def choose_engine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> TorchEngine:
     """``auto`` shares the prefix where the architecture allows it; ``shared_prefix`` and ``full_prompts`` force one.
 
-    ``together`` is ``shared_prefix`` with the alphas of PAS's search in one batch. Raises ValueError for an
-    architecture whose prefix cannot be shared.
+    ``together`` is ``shared_prefix`` with several people, or the alphas of PAS's search, in one batch. Raises
+    ValueError for an architecture whose prefix cannot be shared.
     """
     if name in SHARING and not supports_shared_prefix(model):
         raise ValueError(f"model.engine={name} does not know {model.config.model_type}; use full_prompts or auto")

@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from palign_bench.backbone.answering import Engine
+from palign_bench.backbone.answering import TorchEngine
 
 
-def hidden_states(engine: Engine, texts: Sequence[str], layers: Sequence[int]) -> Tensor:
+def hidden_states(engine: TorchEngine, texts: Sequence[str], layers: Sequence[int]) -> Tensor:
     """Hidden states at each text's last token after these layers: float32 ``(texts, layers, width)``, on CPU.
 
     Layers count from 1; the last one is read after the final normalisation, as the output matrix does. Texts stand

@@ -30,6 +30,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from palign_bench.backbone.random_weights import make_random
 from palign_bench.errors import UserError
 
 # bitsandbytes warns at import that a faster 4-bit kernel is not installed; the one that it has serves.
@@ -38,7 +39,9 @@ logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gem
 WEIGHTS = ("package", "hub", "random")
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 QUANTIZATIONS = ("none", "nf4")
-ENGINES = ("auto", "shared_prefix", "together", "full_prompts")
+RANDOM_RECIPE = "random-1"  # raise the number when other values are drawn for the same configuration
+ENGINES = ("auto", "shared_prefix", "together", "full_prompts", "vllm")
+VLLM = "vllm>=0.32,<0.33"  # the newest that takes the same PyTorch as we do
 
 
 class ModelError(UserError):
@@ -116,9 +119,25 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise ModelError(f"model.name_or_path={settings['name_or_path']}: there is no such folder.")
     if settings["engine"] not in ENGINES:
         raise ModelError(f"model.engine={settings['engine']}: choose one of {', '.join(ENGINES)}.")
+    reason = why_not_served(settings, device) if settings["engine"] == "vllm" else None
+    if reason is not None:
+        raise ModelError(f"model.engine=vllm: {reason}")
     reason = why_no_nf4(device) if settings["quantization"] == "nf4" else None
     if reason is not None:
         raise ModelError(f"model.quantization=nf4: {reason} Use model.quantization=none.")
+
+
+def why_not_served(settings: Mapping[str, Any], device: torch.device) -> str | None:
+    """Why vLLM cannot serve this model here, with the remedy, in one line; None where it can."""
+    if settings["quantization"] != "none":
+        return f"model.quantization={settings['quantization']} is not served; use none, or model.engine=auto."
+    if settings["weights"] == "random":
+        return "model.weights=random has no files to serve; use model.engine=auto."
+    if importlib.util.find_spec("vllm") is None:
+        return f"vLLM is not installed. On a machine with a GPU: pip install '{VLLM}'; else use model.engine=auto."
+    if device.type != "cuda":
+        return f"vLLM needs a GPU, and model.device={settings['device']} is none; use model.engine=auto."
+    return None
 
 
 @lru_cache(maxsize=4)
@@ -156,7 +175,7 @@ def identify(settings: Mapping[str, Any]) -> dict[str, str]:
         weights = _recipe_hash(_random_config(settings))
     else:
         weights = _hub_or_disk_hash(settings)
-    template = str(_tokenizer(settings).chat_template)
+    template = str(tokenizer_of(settings).chat_template)
     return {
         "weights_hash": weights,
         "chat_template_hash": hashlib.sha256(template.encode()).hexdigest(),
@@ -171,7 +190,7 @@ def shape_of(settings: Mapping[str, Any]) -> tuple[int, int] | None:
         config = _random_config(settings)
     else:
         with _named_errors(settings):
-            config = AutoConfig.from_pretrained(_source(settings), revision=settings.get("revision"))
+            config = AutoConfig.from_pretrained(source_of(settings), revision=settings.get("revision"))
     text = config.get_text_config()
     layers, heads = getattr(text, "num_hidden_layers", None), getattr(text, "num_attention_heads", None)
     return (layers, heads) if isinstance(layers, int) and isinstance(heads, int) else None
@@ -185,13 +204,13 @@ def load(settings: Mapping[str, Any]) -> LoadedModel:
     check_settings(settings)
     device = choose_device(settings["device"])
     dtype = choose_dtype(settings["dtype"], device)
-    tokenizer = _tokenizer(settings)
+    tokenizer = tokenizer_of(settings)
     if settings["weights"] == "random":
         config = _random_config(settings)
         weights_hash = _recipe_hash(config)  # before transformers writes the dtype into the configuration
-        model = _random(config, settings, device, dtype)
+        model = make_random(config, device, dtype, _nf4(dtype) if settings["quantization"] == "nf4" else None)
     else:
-        model = _from_pretrained(_source(settings), settings, device, dtype)
+        model = _from_pretrained(source_of(settings), settings, device, dtype)
         weights_hash = identify(settings)["weights_hash"]
     model = _make_4bit_safe(model)
     model.eval()
@@ -239,7 +258,8 @@ def converted_package(package: str, file: str) -> Path:
     return folder
 
 
-def _source(settings: Mapping[str, Any]) -> str:
+def source_of(settings: Mapping[str, Any]) -> str:
+    """The folder or hub name from which the weights are loaded; a package's are converted first."""
     if settings["weights"] == "package":
         return str(converted_package(settings["package"], settings["package_file"]))
     return str(settings["name_or_path"])
@@ -258,14 +278,14 @@ def _named_errors(settings: Mapping[str, Any]) -> Iterator[None]:
         ) from error
 
 
-def _tokenizer(settings: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+def tokenizer_of(settings: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     """The model's own tokenizer; random weights without a hub may borrow the embedded model's."""
     if settings["weights"] == "random":
         embedded = read_embedded()
         package, file = settings.get("package") or embedded[0], settings.get("package_file") or embedded[1]
         return AutoTokenizer.from_pretrained(converted_package(package, file))
     with _named_errors(settings):
-        return AutoTokenizer.from_pretrained(_source(settings), revision=settings.get("revision"))
+        return AutoTokenizer.from_pretrained(source_of(settings), revision=settings.get("revision"))
 
 
 def read_embedded() -> tuple[str, str]:
@@ -310,25 +330,7 @@ def _random_config(settings: Mapping[str, Any]) -> PretrainedConfig:
 
 
 def _recipe_hash(config: PretrainedConfig) -> str:
-    return hashlib.sha256(f"random-0-{config.to_json_string()}".encode()).hexdigest()
-
-
-def _random(
-    config: PretrainedConfig, settings: Mapping[str, Any], device: torch.device, dtype: torch.dtype
-) -> PreTrainedModel:
-    """The same shapes with random values, for cost figures without access to the weights."""
-    torch.manual_seed(0)
-    with torch.device(device):
-        model = AutoModelForCausalLM.from_config(config, dtype=dtype)
-    if settings["quantization"] == "none":
-        return model
-    # transformers quantizes while loading, so the model takes a turn over the disk.
-    with tempfile.TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        del model
-        return AutoModelForCausalLM.from_pretrained(
-            folder, dtype=dtype, quantization_config=_nf4(dtype), device_map={"": device}
-        )
+    return hashlib.sha256(f"{RANDOM_RECIPE}-{config.to_json_string()}".encode()).hexdigest()
 
 
 def _nf4(dtype: torch.dtype) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from typing import Any
@@ -10,33 +10,32 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palign_bench import prompts
 from palign_bench.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.adapters import VIRTUAL, applied_adapter
-from palign_bench.backbone.answering import Engine
+from palign_bench.backbone.answering import TorchEngine
 from palign_bench.backbone.engines import choose_engine
 from palign_bench.backbone.hidden import decoder_layers, hidden_states
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.options import OptionScores
+from palign_bench.backbone.questionnaire import QuestionnaireBackbone, likeliest
 from palign_bench.backbone.steering import head_shape, recorded_heads, shifted_heads
-from palign_bench.backbone.together import ShiftsTogetherEngine, differ_in_shifts_alone, stacked_shifts
-from palign_bench.backbone.tokenizing import Dialogue, encode, option_continuations, render, split_prompts
-from palign_bench.inventory import LETTERS, OPTIONS, Item
-from palign_bench.protocol import FREE_GENERATION, EvaluationProtocol, Reading, parse_is_decided, parse_released
+from palign_bench.backbone.together import TogetherEngine, only_prompts_and_shifts, stacked_shifts
+from palign_bench.backbone.tokenizing import Dialogue, SplitPrompts, encode, option_continuations, render
+from palign_bench.inventory import LETTERS, Item
+from palign_bench.protocol import FREE_GENERATION, EvaluationProtocol, parse_is_decided
 
 
-class LocalBackbone:
-    """A loaded model that answers questionnaires. See `palign_bench.alignment.Backbone`."""
+class LocalBackbone(QuestionnaireBackbone):
+    """A loaded model that answers questionnaires, and can be read, steered and trained."""
 
     capabilities = frozenset({"prompt", "log_probs", "activations", "gradients", "generation"})
+    engine: TorchEngine
 
-    def __init__(self, loaded: LoadedModel, protocol: EvaluationProtocol, engine: str | Engine = "auto"):
+    def __init__(self, loaded: LoadedModel, protocol: EvaluationProtocol, engine: str | TorchEngine = "auto"):
+        chosen = choose_engine(loaded.model, loaded.tokenizer, engine) if isinstance(engine, str) else engine
+        super().__init__(loaded.tokenizer, protocol, chosen)
         self.loaded = loaded
-        self.protocol = protocol
         self.model: Any = loaded.model
-        self.tokenizer = loaded.tokenizer
-        self.engine = choose_engine(self.model, self.tokenizer, engine) if isinstance(engine, str) else engine
-        self.virtual: Tensor | None = None  # the soft prompt of the alignment that is applied
 
     @property
     def identity(self) -> dict[str, str]:
@@ -44,6 +43,10 @@ class LocalBackbone:
         loaded = self.loaded
         kept = {"name": loaded.name, "weights": loaded.weights_hash, "quantization": loaded.quantization}
         return kept | {"dtype": str(self.model.dtype)}
+
+    def option_scores(self, alignment: Alignment, items: Sequence[Item]) -> OptionScores | None:
+        """The second opinion of the alignment's readout on the items' options; None where it has none."""
+        return None if alignment.readout is None or not items else alignment.readout.option_scores(self, items)
 
     @contextmanager
     def applied(self, alignment: Alignment) -> Iterator[None]:
@@ -60,107 +63,54 @@ class LocalBackbone:
                 stack.enter_context(shifted_heads(self.model, alignment.head_shifts))
             yield
 
-    def answer(self, alignment: Alignment, items: Sequence[Item], audit: Sequence[Item] = ()) -> AnswerSheet:
-        """Answer ``items`` as the protocol reads them and, by free generation, the ``audit`` items."""
-        if alignment.answers is not None:
-            raise ValueError("a floor's alignment holds its answers and is not put to a backbone")
-        read_before, generated_before = self.engine.tokens_read, self.engine.tokens_generated
-        # Before anything is applied: the readout reads the bare model's hidden states.
-        scores, audit_scores = self._scores(alignment, items), self._scores(alignment, audit)
-        with self.applied(alignment):
-            if self.protocol.reading.generates:
-                texts = self._generated(alignment, items, self.protocol.reading, scores)
-                parsed = {item.number: parse_released(texts[item.number]) for item in items}
-                answers = {number: option for number, option in parsed.items() if option is not None}
-                log_probs = None
-            else:
-                texts, log_probs = None, self._option_log_probs(alignment, items, scores)
-                answers = likeliest(log_probs)
-            audited = self._generated(alignment, audit, FREE_GENERATION, audit_scores) if audit else None
-        return AnswerSheet(
-            asked=tuple(item.number for item in items),
-            answers=answers,
-            log_probs=log_probs,
-            texts=texts,
-            audit=audited,
-            tokens_read=self.engine.tokens_read - read_before,
-            tokens_generated=self.engine.tokens_generated - generated_before,
-        )
-
-    def answer_many(self, alignments: Sequence[Alignment], items: Sequence[Item]) -> list[AnswerSheet]:
-        """The same items under several alignments; with ``model.engine=together``, several shifts in one batch."""
-        if (
-            isinstance(self.engine, ShiftsTogetherEngine)
-            and differ_in_shifts_alone(alignments)
-            and not self.protocol.reading.generates
-        ):
-            return self._answer_shifts(self.engine, alignments, items)
-        return [self.answer(alignment, items) for alignment in alignments]
-
-    def _answer_shifts(
-        self, engine: ShiftsTogetherEngine, alignments: Sequence[Alignment], items: Sequence[Item]
+    def answer_many(
+        self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item] = ()
     ) -> list[AnswerSheet]:
-        read = engine.tokens_read
+        """What `answer` gives for each alignment; with ``model.engine=together``, prompts and shifts in one batch."""
+        together = isinstance(self.engine, TogetherEngine) and not self.protocol.reading.generates
+        if together and len(alignments) > 1 and all(map(only_prompts_and_shifts, alignments)):
+            return self._answer_together(alignments, items, audit)
+        return super().answer_many(alignments, items, audit)
+
+    def people_at_once(self, items: Sequence[Item]) -> int:
+        """Of how many people the answers to ``items`` fill one forward pass; 1 where people are answered singly."""
+        if not isinstance(self.engine, TogetherEngine) or self.protocol.reading.generates:
+            return 1
+        opening, _ = option_continuations(self.tokenizer, self.protocol.reading.opening, LETTERS)
+        split = self.split(Alignment(), items, opening)
+        return max(1, self.engine.positions // sum(map(len, split.suffixes)))
+
+    def _answer_together(
+        self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item]
+    ) -> list[AnswerSheet]:
+        assert isinstance(self.engine, TogetherEngine)
         opening, options = option_continuations(self.tokenizer, self.protocol.reading.opening, LETTERS)
-        split = split_prompts(self.tokenizer, [self.dialogue(alignments[0], item, opening) for item in items])
-        tables = engine.option_log_probs_of_shifts(split, options, stacked_shifts(alignments))
-        numbers, each = [item.number for item in items], (engine.tokens_read - read) // len(alignments)
+        splits, shifts = self._splits(alignments, items, opening), stacked_shifts(alignments)
+        tables = self.engine.option_log_probs_together(splits, options, shifts)
+        numbers = [item.number for item in items]
         found = [dict(zip(numbers, table.tolist(), strict=True)) for table in tables]
-        return [AnswerSheet(tuple(numbers), likeliest(rows), rows, tokens_read=each) for rows in found]
+        sheets = [
+            AnswerSheet(tuple(numbers), likeliest(rows), rows, tokens_read=split.tokens)
+            for rows, split in zip(found, splits, strict=True)
+        ]
+        if not audit:
+            return sheets
+        splits = self._splits(alignments, audit, FREE_GENERATION.opening)
+        texts, generated = self.engine.greedy_together(splits, FREE_GENERATION.max_new_tokens, parse_is_decided, shifts)
+        return [
+            replace(
+                sheet,
+                audit={item.number: text for item, text in zip(audit, written, strict=True)},
+                tokens_read=sheet.tokens_read + split.tokens,
+                tokens_generated=tokens,
+            )
+            for sheet, split, written, tokens in zip(sheets, splits, texts, generated, strict=True)
+        ]
 
-    def system_prompt(self, alignment: Alignment) -> str:
-        """The alignment's system prompt, or the neutral one."""
-        return prompts.NEUTRAL_SYSTEM_PROMPT if alignment.system_prompt is None else alignment.system_prompt
-
-    def dialogue(self, alignment: Alignment, item: Item, opening: str) -> Dialogue:
-        """What the model reads for one item."""
-        return self.system_prompt(alignment), self.protocol.question(item), opening
-
-    def bare_option_log_probs(self, system_prompt: str | None, items: Sequence[Item]) -> Tensor:
-        """The bare model's log-probabilities of A…E after ``Option (``, whatever the protocol: ``(items, 5)``."""
-        rows = self._option_log_probs(Alignment(system_prompt=system_prompt), items, None, "Option (")
-        return torch.tensor([rows[item.number] for item in items])
-
-    def under_readout(
-        self, alignment: Alignment, bare: AnswerSheet, items: Sequence[Item], audit: Sequence[Item]
-    ) -> AnswerSheet:
-        """What `answer` gives, with the log-probabilities taken from ``bare``: the same prompt without the readout."""
-        assert bare.log_probs is not None, "generated text cannot be reread"
-        read_before, generated_before = self.engine.tokens_read, self.engine.tokens_generated
-        log_probs = dict(bare.log_probs)
-        scores = self._scores(alignment, items)
-        if scores is not None:
-            own = torch.tensor([list(log_probs[item.number]) for item in items])
-            log_probs = {item.number: row for item, row in zip(items, scores.combine(own).tolist(), strict=True)}
-        audited = self._generated(alignment, audit, FREE_GENERATION, self._scores(alignment, audit)) if audit else None
-        return replace(
-            bare,
-            answers=likeliest(log_probs),
-            log_probs=log_probs,
-            audit=audited,
-            tokens_read=bare.tokens_read + self.engine.tokens_read - read_before,
-            tokens_generated=bare.tokens_generated + self.engine.tokens_generated - generated_before,
-        )
-
-    def _scores(self, alignment: Alignment, items: Sequence[Item]) -> OptionScores | None:
-        return None if alignment.readout is None or not items else alignment.readout.option_scores(self, items)
-
-    def _option_log_probs(
-        self, alignment: Alignment, items: Sequence[Item], scores: OptionScores | None, opening: str | None = None
-    ) -> dict[int, list[float]]:
-        opening, options = option_continuations(self.tokenizer, opening or self.protocol.reading.opening, LETTERS)
-        split = split_prompts(self.tokenizer, [self.dialogue(alignment, item, opening) for item in items])
-        table = self.engine.option_log_probs(split, options, self.virtual)
-        if scores is not None:
-            table = scores.combine(table)
-        return {item.number: row for item, row in zip(items, table.tolist(), strict=True)}
-
-    def _generated(
-        self, alignment: Alignment, items: Sequence[Item], reading: Reading, scores: OptionScores | None
-    ) -> dict[int, str]:
-        split = split_prompts(self.tokenizer, [self.dialogue(alignment, item, reading.opening) for item in items])
-        texts = self.engine.greedy(split, reading.max_new_tokens, parse_is_decided, self.virtual, scores)
-        return {item.number: text for item, text in zip(items, texts, strict=True)}
+    def _splits(self, alignments: Sequence[Alignment], items: Sequence[Item], opening: str) -> list[SplitPrompts]:
+        by_prompt = {each.system_prompt: each for each in alignments}  # tokenized once: PAS's alphas share theirs
+        splits = {prompt: self.split(each, items, opening) for prompt, each in by_prompt.items()}
+        return [splits[each.system_prompt] for each in alignments]
 
     @property
     def layers(self) -> int:
@@ -208,8 +158,3 @@ class LocalBackbone:
         self.engine.tokens_read += read.shape[1]
         self.engine.tokens_generated += len(new)
         return str(self.tokenizer.decode(new, skip_special_tokens=True)).strip()
-
-
-def likeliest(log_probs: Mapping[int, Sequence[float]]) -> dict[int, int]:
-    """The value of each item's likeliest option; ties go to the first option, as max returns the first of equals."""
-    return {number: OPTIONS[max(range(len(row)), key=row.__getitem__)].value for number, row in log_probs.items()}

@@ -90,7 +90,7 @@ class PersonalityActivationSearch(Aligner):
         return self.align_many([case])[0]
 
     def align_many(self, cases: Sequence[Case]) -> list[Alignment]:
-        """Align several respondents; their probes are solved together, alpha is chosen person by person."""
+        """Align several respondents: the probes of all in one call, alpha person by person."""
         fits = self.fit([case.fitting for case in cases], [case.seed for case in cases])
         with part("search"):
             choices = [self._choose(case, fit) for case, fit in zip(cases, fits, strict=True)]

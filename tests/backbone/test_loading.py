@@ -200,11 +200,6 @@ def test_four_bit_answers_are_finite_and_near_the_full_ones(tiny_folder: Path, i
     assert torch.allclose(quantized.exp().sum(-1), torch.ones(8), atol=1e-5)
 
 
-def test_four_bit_random_weights(inventory: Inventory) -> None:
-    loaded = load(settings_of("llama3_8b", weights="random", shape=SHAPE | {"hidden_size": 64}, quantization="nf4"))
-    assert loaded.quantization == "nf4" and loaded.model.is_quantized
-
-
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -212,7 +207,7 @@ def test_four_bit_random_weights(inventory: Inventory) -> None:
         ({"device": "gpu"}, r"model\.device=gpu: choose auto, cpu, cuda or cuda:N"),
         ({"weights": "pickle"}, r"model\.weights=pickle: choose one of package, hub, random"),
         ({"quantization": "int8"}, r"model\.quantization=int8: choose one of none, nf4"),
-        ({"engine": "fast"}, r"model\.engine=fast: choose one of auto, shared_prefix, together, full_prompts"),
+        ({"engine": "fast"}, r"model\.engine=fast: choose one of auto, shared_prefix, together, full_prompts, vllm"),
         ({"name_or_path": None}, r"model\.name_or_path is empty"),
         ({"weights": "package"}, r"model\.weights=package: model=.* comes in no package; use hub or random"),
         (

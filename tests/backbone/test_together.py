@@ -1,29 +1,63 @@
-"""Several shifts in one batch: the answers that each gets alone."""
+"""Several alignments in one batch: the answers that each gets alone."""
 
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
 
 from palign_bench.alignment import Alignment
+from palign_bench.backbone.adapters import VIRTUAL
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.steering import head_shape, shifted_heads
-from palign_bench.backbone.together import ShiftsTogetherEngine, differ_in_shifts_alone
+from palign_bench.backbone.together import TogetherEngine, only_prompts_and_shifts
 from palign_bench.inventory import Inventory
 from palign_bench.pas.aligner import PersonalityActivationSearch
 from palign_bench.protocol import AsReleased, Corrected
 from tests.pas.fake_backbone import case_of, person
 
 PROMPT = "You worry about many things and like large parties; you rarely finish what you begin."
+PROMPTS = [PROMPT, None, "You like parties.", 3 * PROMPT]
+# A chat format in which nothing of a prompt comes before the item: no two rows share a beginning.
+ITEM_FIRST = "{% for m in messages[::-1] %}{{ m['content'] }}<|stop|>{% endfor %}<|start|>assistant<|end|>"
 
 
-def alignments(tiny: LoadedModel, prompt: str | None = PROMPT) -> list[Alignment]:
+def alphas(tiny: LoadedModel, prompt: str | None = PROMPT) -> list[Alignment]:
+    """One prompt, unshifted and under three shifts."""
     layers, heads, width = head_shape(tiny.model)
     shift = torch.randn(layers, heads * width, generator=torch.Generator().manual_seed(3))
     return [Alignment(system_prompt=prompt), *(Alignment(prompt, scale * shift) for scale in (0.2, 0.7, -1.5))]
+
+
+def people(tiny: LoadedModel, shifted: bool) -> list[Alignment]:
+    """Prompts of different lengths, all but one with a shift of its own."""
+    layers, heads, width = head_shape(tiny.model)
+    generator = torch.Generator().manual_seed(4)
+    shifts = [torch.randn(layers, heads * width, generator=generator) for _ in PROMPTS[1:]]
+    return [Alignment(prompt, s if shifted else None) for prompt, s in zip(PROMPTS, [None, *shifts], strict=True)]
+
+
+def assert_as_alone(
+    tiny: LoadedModel, engine: TogetherEngine, alignments: list[Alignment], inventory: Inventory
+) -> None:
+    """Against whole prompts, one by one, through the model's own attention and `generate`."""
+    items, audit = inventory.select(inventory.held_out[:11]), inventory.select(inventory.held_out[5:12])
+    together, alone = LocalBackbone(tiny, Corrected(), engine), LocalBackbone(tiny, Corrected(), "full_prompts")
+    rows, texts = [], []
+    for sheet, alignment in zip(together.answer_many(alignments, items, audit), alignments, strict=True):
+        own = alone.answer(alignment, items, audit)
+        assert sheet.log_probs is not None and own.log_probs is not None
+        assert sheet.answers == own.answers and sheet.asked == own.asked
+        assert sheet.audit == own.audit and sheet.tokens_generated == own.tokens_generated
+        for number, row in own.log_probs.items():
+            assert sheet.log_probs[number] == pytest.approx(list(row), abs=1e-4)
+        rows.append(torch.tensor(list(own.log_probs.values())))
+        texts.append(own.audit)
+    assert min(float((a - b).abs().max()) for a, b in pairwise(rows)) > 1e-2
+    assert len({str(each) for each in texts}) > 1
 
 
 @pytest.mark.parametrize("positions", [1, 700, 100_000])
@@ -31,35 +65,55 @@ def alignments(tiny: LoadedModel, prompt: str | None = PROMPT) -> list[Alignment
 def test_each_shift_answers_as_it_does_alone(
     tiny: LoadedModel, inventory: Inventory, positions: int, prompt: str | None
 ) -> None:
-    items = inventory.select(inventory.held_out[:11])
-    engine = ShiftsTogetherEngine(tiny.model, tiny.tokenizer, positions)
-    together, alone = LocalBackbone(tiny, Corrected(), engine), LocalBackbone(tiny, Corrected(), "full_prompts")
-    sheets = together.answer_many(alignments(tiny, prompt), items)
-    rows = []
-    for sheet, alignment in zip(sheets, alignments(tiny, prompt), strict=True):
-        own = alone.answer(alignment, items)
-        assert sheet.log_probs is not None and own.log_probs is not None
-        assert sheet.answers == own.answers and sheet.asked == own.asked
-        for number, row in own.log_probs.items():
-            assert sheet.log_probs[number] == pytest.approx(list(row), abs=1e-4)
-        rows.append(torch.tensor(list(own.log_probs.values())))
-    assert min(float((a - b).abs().max()) for a, b in pairwise(rows)) > 1e-2
+    assert_as_alone(tiny, TogetherEngine(tiny.model, tiny.tokenizer, positions), alphas(tiny, prompt), inventory)
 
 
-def test_tokens_are_shared_out(tiny: LoadedModel, inventory: Inventory) -> None:
-    items = inventory.select(inventory.held_out[:5])
-    backbones = [LocalBackbone(tiny, Corrected(), engine) for engine in ("together", "shared_prefix")]
-    told = [[sheet.tokens_read for sheet in each.answer_many(alignments(tiny), items)] for each in backbones]
+@pytest.mark.parametrize("positions", [1, 3000, 100_000])
+@pytest.mark.parametrize("shifted", [False, True])
+def test_each_person_answers_as_alone(tiny: LoadedModel, inventory: Inventory, positions: int, shifted: bool) -> None:
+    assert_as_alone(tiny, TogetherEngine(tiny.model, tiny.tokenizer, positions), people(tiny, shifted), inventory)
+
+
+def test_prompts_without_a_common_beginning(tiny: LoadedModel, inventory: Inventory) -> None:
+    tiny.tokenizer.chat_template = ITEM_FIRST
+    assert_as_alone(tiny, TogetherEngine(tiny.model, tiny.tokenizer), people(tiny, True), inventory)
+
+
+@pytest.mark.parametrize("make", [alphas, lambda tiny: people(tiny, True)])
+def test_everyone_is_told_their_own_tokens(tiny: LoadedModel, inventory: Inventory, make: Any) -> None:
+    items, audit = inventory.select(inventory.held_out[:5]), inventory.select(inventory.held_out[:2])
+    told = []
+    for name in ("together", "shared_prefix"):
+        backbone = LocalBackbone(tiny, Corrected(), name)
+        sheets = backbone.answer_many(make(tiny), items, audit)
+        told.append([(sheet.tokens_read, sheet.tokens_generated) for sheet in sheets])
+        engine = backbone.engine
+        assert (engine.tokens_read, engine.tokens_generated) == tuple(map(sum, zip(*told[-1], strict=True)))
     assert told[0] == told[1]
 
 
-def test_what_is_more_than_a_shift_is_answered_one_by_one(tiny: LoadedModel, inventory: Inventory) -> None:
-    bare, shifted, *_ = alignments(tiny)
-    assert differ_in_shifts_alone([bare, shifted])
-    assert not differ_in_shifts_alone([shifted]) and not differ_in_shifts_alone([bare, bare])
-    assert not differ_in_shifts_alone([shifted, Alignment("another prompt")])
-    assert not differ_in_shifts_alone([shifted, Alignment(PROMPT, adapter={}, adapter_kind="lora")])
+def test_as_many_people_as_fill_a_forward_pass(tiny: LoadedModel, inventory: Inventory) -> None:
+    items = inventory.select(inventory.held_out[:20])
+    one = LocalBackbone(tiny, Corrected()).answer(Alignment(), items).tokens_read
+
+    def backbone(positions: int) -> LocalBackbone:
+        return LocalBackbone(tiny, Corrected(), TogetherEngine(tiny.model, tiny.tokenizer, positions))
+
+    assert [backbone(positions).people_at_once(items) for positions in (1, one, 3 * one)] == [1, 1, 3]
+    assert LocalBackbone(tiny, Corrected(), "shared_prefix").people_at_once(items[:1]) == 1
+    assert LocalBackbone(tiny, AsReleased(), "together").people_at_once(items[:1]) == 1
+
+
+def test_what_is_more_than_prompt_and_shift_is_answered_one_by_one(tiny: LoadedModel, inventory: Inventory) -> None:
+    bare, shifted, *_ = alphas(tiny)
+    assert only_prompts_and_shifts(bare) and only_prompts_and_shifts(shifted)
+    virtual = torch.randn(3, tiny.model.config.hidden_size, generator=torch.Generator().manual_seed(1))
+    trained = Alignment(PROMPT, adapter={VIRTUAL: virtual}, adapter_kind="prompt")
+    assert not only_prompts_and_shifts(trained) and not only_prompts_and_shifts(Alignment(answers={1: 3}))
     items = inventory.select(inventory.held_out[:3])
+    mixed = LocalBackbone(tiny, Corrected(), "together").answer_many([bare, trained], items)
+    alone = LocalBackbone(tiny, Corrected(), "shared_prefix")
+    assert [sheet.log_probs for sheet in mixed] == [alone.answer(each, items).log_probs for each in (bare, trained)]
     generated = LocalBackbone(tiny, AsReleased(), "together").answer_many([bare, shifted], items)
     assert [sheet.texts for sheet in generated] == [
         LocalBackbone(tiny, AsReleased(), "full_prompts").answer(each, items).texts for each in (bare, shifted)

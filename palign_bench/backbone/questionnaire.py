@@ -1,0 +1,147 @@
+"""Putting a questionnaire's items to a language model and reading its answers, whatever computes them."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from palign_bench import prompts
+from palign_bench.alignment import Alignment, AnswerSheet
+from palign_bench.backbone.answering import Engine
+from palign_bench.backbone.options import OptionScores
+from palign_bench.backbone.tokenizing import Dialogue, SplitPrompts, option_continuations, split_prompts
+from palign_bench.inventory import LETTERS, OPTIONS, Item
+from palign_bench.protocol import FREE_GENERATION, EvaluationProtocol, Reading, parse_is_decided, parse_released
+
+
+class QuestionnaireBackbone(ABC):
+    """A language model bound to one protocol. See `palign_bench.alignment.Backbone`."""
+
+    capabilities: frozenset[str]
+    virtual: Tensor | None = None  # the soft prompt of the alignment that is applied
+
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, protocol: EvaluationProtocol, engine: Engine):
+        self.tokenizer = tokenizer
+        self.protocol = protocol
+        self.engine = engine
+
+    @property
+    @abstractmethod
+    def identity(self) -> dict[str, str]:
+        """What a text written by this model depends on."""
+
+    @abstractmethod
+    def applied(self, alignment: Alignment) -> AbstractContextManager[None]:
+        """Apply what is more than a prompt; the bare model is back on leaving, also after an exception."""
+
+    @abstractmethod
+    def generate(self, alignment: Alignment, system: str, user: str, max_new_tokens: int, temperature: float) -> str:
+        """Free text, sampled at ``temperature`` (0: greedy) from torch's global generator."""
+
+    @abstractmethod
+    def option_scores(self, alignment: Alignment, items: Sequence[Item]) -> OptionScores | None:
+        """The second opinion of the alignment's readout on the items' options; None where it has none."""
+
+    def answer(self, alignment: Alignment, items: Sequence[Item], audit: Sequence[Item] = ()) -> AnswerSheet:
+        """Answer ``items`` as the protocol reads them and, by free generation, the ``audit`` items."""
+        if alignment.answers is not None:
+            raise ValueError("a floor's alignment holds its answers and is not put to a backbone")
+        read_before, generated_before = self.engine.tokens_read, self.engine.tokens_generated
+        # Before anything is applied: the readout reads the bare model's hidden states.
+        scores, audit_scores = self.option_scores(alignment, items), self.option_scores(alignment, audit)
+        with self.applied(alignment):
+            if self.protocol.reading.generates:
+                texts = self._generated(alignment, items, self.protocol.reading, scores)
+                parsed = {item.number: parse_released(texts[item.number]) for item in items}
+                answers = {number: option for number, option in parsed.items() if option is not None}
+                log_probs = None
+            else:
+                texts, log_probs = None, self._option_log_probs(alignment, items, scores)
+                answers = likeliest(log_probs)
+            audited = self._generated(alignment, audit, FREE_GENERATION, audit_scores) if audit else None
+        return AnswerSheet(
+            asked=tuple(item.number for item in items),
+            answers=answers,
+            log_probs=log_probs,
+            texts=texts,
+            audit=audited,
+            tokens_read=self.engine.tokens_read - read_before,
+            tokens_generated=self.engine.tokens_generated - generated_before,
+        )
+
+    def answer_many(
+        self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item] = ()
+    ) -> list[AnswerSheet]:
+        """What `answer` gives for each alignment."""
+        return [self.answer(alignment, items, audit) for alignment in alignments]
+
+    def people_at_once(self, items: Sequence[Item]) -> int:
+        """Of how many people `answer_many` computes the answers to ``items`` in one forward pass."""
+        return 1
+
+    def system_prompt(self, alignment: Alignment) -> str:
+        """The alignment's system prompt, or the neutral one."""
+        return prompts.NEUTRAL_SYSTEM_PROMPT if alignment.system_prompt is None else alignment.system_prompt
+
+    def dialogue(self, alignment: Alignment, item: Item, opening: str) -> Dialogue:
+        """What the model reads for one item."""
+        return self.system_prompt(alignment), self.protocol.question(item), opening
+
+    def bare_option_log_probs(self, system_prompt: str | None, items: Sequence[Item]) -> Tensor:
+        """The bare model's log-probabilities of A…E after ``Option (``, whatever the protocol: ``(items, 5)``."""
+        rows = self._option_log_probs(Alignment(system_prompt=system_prompt), items, None, "Option (")
+        return torch.tensor([rows[item.number] for item in items])
+
+    def under_readout(
+        self, alignment: Alignment, bare: AnswerSheet, items: Sequence[Item], audit: Sequence[Item]
+    ) -> AnswerSheet:
+        """What `answer` gives, with the log-probabilities taken from ``bare``: the same prompt without the readout."""
+        assert bare.log_probs is not None, "generated text cannot be reread"
+        read_before, generated_before = self.engine.tokens_read, self.engine.tokens_generated
+        log_probs = dict(bare.log_probs)
+        scores = self.option_scores(alignment, items)
+        if scores is not None:
+            own = torch.tensor([list(log_probs[item.number]) for item in items])
+            log_probs = {item.number: row for item, row in zip(items, scores.combine(own).tolist(), strict=True)}
+        audit_scores = self.option_scores(alignment, audit)
+        audited = self._generated(alignment, audit, FREE_GENERATION, audit_scores) if audit else None
+        return replace(
+            bare,
+            answers=likeliest(log_probs),
+            log_probs=log_probs,
+            audit=audited,
+            tokens_read=bare.tokens_read + self.engine.tokens_read - read_before,
+            tokens_generated=bare.tokens_generated + self.engine.tokens_generated - generated_before,
+        )
+
+    def _option_log_probs(
+        self, alignment: Alignment, items: Sequence[Item], scores: OptionScores | None, opening: str | None = None
+    ) -> dict[int, list[float]]:
+        opening, options = option_continuations(self.tokenizer, opening or self.protocol.reading.opening, LETTERS)
+        split = self.split(alignment, items, opening)
+        table = self.engine.option_log_probs(split, options, self.virtual)
+        if scores is not None:
+            table = scores.combine(table)
+        return {item.number: row for item, row in zip(items, table.tolist(), strict=True)}
+
+    def _generated(
+        self, alignment: Alignment, items: Sequence[Item], reading: Reading, scores: OptionScores | None
+    ) -> dict[int, str]:
+        split = self.split(alignment, items, reading.opening)
+        texts = self.engine.greedy(split, reading.max_new_tokens, parse_is_decided, self.virtual, scores)
+        return {item.number: text for item, text in zip(items, texts, strict=True)}
+
+    def split(self, alignment: Alignment, items: Sequence[Item], opening: str) -> SplitPrompts:
+        """The prompts of these items as token ids."""
+        return split_prompts(self.tokenizer, [self.dialogue(alignment, item, opening) for item in items])
+
+
+def likeliest(log_probs: Mapping[int, Sequence[float]]) -> dict[int, int]:
+    """The value of each item's likeliest option; ties go to the first option, as max returns the first of equals."""
+    return {number: OPTIONS[max(range(len(row)), key=row.__getitem__)].value for number, row in log_probs.items()}

@@ -1,0 +1,162 @@
+"""``model.engine=vllm``: a model that vLLM serves in this process, for methods that make a system prompt and no more.
+
+vLLM keeps the computed beginning of a prompt (automatic prefix caching) and forms its own batches. Written against the
+source of vLLM 0.32, the newest that takes the same PyTorch; nobody has run it on a GPU here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
+
+from palign_bench.alignment import Alignment
+from palign_bench.backbone import loading
+from palign_bench.backbone.answering import Engine, IsDecided, end_tokens_of, finite
+from palign_bench.backbone.options import OptionScores
+from palign_bench.backbone.questionnaire import QuestionnaireBackbone
+from palign_bench.backbone.tokenizing import SplitPrompts, encode, render
+from palign_bench.inventory import Item
+from palign_bench.protocol import EvaluationProtocol
+
+_SEEDS = 2**31
+
+
+class ServingEngine(Engine):
+    """Hands prompts to vLLM as token ids and reads back log-probabilities or tokens."""
+
+    def __init__(self, llm: Any, tokenizer: PreTrainedTokenizerBase, end_tokens: frozenset[int]):
+        super().__init__(tokenizer, end_tokens, positions=1)  # of no meaning: vLLM cuts its own batches
+        self.llm = llm
+
+    def option_log_probs(self, prompts: SplitPrompts, options: Sequence[int], virtual: Tensor | None) -> Tensor:
+        _refuse("a soft prompt", virtual)
+        # These tokens' log-probabilities among the whole vocabulary, besides that of the one token generated.
+        outputs = self._outputs(prompts, temperature=0.0, max_tokens=1, logprob_token_ids=list(options))
+        rows = [[output.outputs[0].logprobs[0][token].logprob for token in options] for output in outputs]
+        return finite(torch.tensor(rows)).log_softmax(-1)
+
+    def greedy(
+        self,
+        prompts: SplitPrompts,
+        max_new_tokens: int,
+        is_decided: IsDecided,
+        virtual: Tensor | None,
+        scores: OptionScores | None = None,
+    ) -> list[str]:
+        _refuse("a soft prompt", virtual)
+        _refuse("a readout", scores)
+        # vLLM stops at texts and tokens, not where a text is decided: what is written after that is cut off here.
+        ends = sorted(self.end_tokens)
+        outputs = self._outputs(prompts, temperature=0.0, max_tokens=max_new_tokens, stop_token_ids=ends)
+        return [self.decided_text(list(output.outputs[0].token_ids), is_decided)[0] for output in outputs]
+
+    def sample(self, tokens: list[int], max_new_tokens: int, temperature: float, seed: int) -> list[int]:
+        """One continuation, sampled from the whole vocabulary (``temperature`` 0: greedy)."""
+        (output,) = self._outputs(
+            SplitPrompts([], [tokens]),
+            temperature=temperature,
+            max_tokens=max_new_tokens,
+            seed=seed,
+            stop_token_ids=sorted(self.end_tokens),
+        )
+        return list(output.outputs[0].token_ids)
+
+    def _outputs(self, prompts: SplitPrompts, **sampling: Any) -> list[Any]:
+        """vLLM's output for each prompt. The first goes alone, so that all others find the prefix in the cache."""
+        from vllm import SamplingParams, TokensPrompt
+
+        parameters = SamplingParams(detokenize=False, **sampling)
+        rows = [TokensPrompt(prompt_token_ids=prompts.prefix + suffix) for suffix in prompts.suffixes]
+        outputs = [
+            output
+            for part in (rows[:1], rows[1:])
+            if part
+            for output in self.llm.generate(part, parameters, use_tqdm=False)
+        ]
+        for row, output in zip(rows, outputs, strict=True):
+            self.tokens_read += len(row["prompt_token_ids"]) - (output.num_cached_tokens or 0)
+            self.tokens_generated += len(output.outputs[0].token_ids)
+        return outputs
+
+
+class ServedBackbone(QuestionnaireBackbone):
+    """A model that is prompted and answers; nothing inside it is read, steered or trained."""
+
+    capabilities = frozenset({"prompt", "log_probs", "generation"})
+    engine: ServingEngine
+
+    def __init__(self, engine: ServingEngine, protocol: EvaluationProtocol, identity: Mapping[str, str]):
+        super().__init__(engine.tokenizer, protocol, engine)
+        self._identity = dict(identity)
+
+    @property
+    def identity(self) -> dict[str, str]:
+        """What a text written by this model depends on."""
+        return self._identity
+
+    @contextmanager
+    def applied(self, alignment: Alignment) -> Iterator[None]:
+        """Nothing but a system prompt is applied. Raises ValueError for an alignment that is more."""
+        _refuse("a head shift", alignment.head_shifts)
+        _refuse("an adapter", alignment.adapter)
+        yield
+
+    def option_scores(self, alignment: Alignment, items: Sequence[Item]) -> OptionScores | None:
+        """None. Raises ValueError for an alignment with a readout."""
+        _refuse("a readout", alignment.readout)
+        return None
+
+    def generate(self, alignment: Alignment, system: str, user: str, max_new_tokens: int, temperature: float) -> str:
+        """Free text, sampled at ``temperature`` (0: greedy); the seed comes from torch's global generator."""
+        seed = int(torch.randint(_SEEDS, ()))
+        with self.applied(alignment):
+            tokens = encode(self.tokenizer, render(self.tokenizer, (system, user, "")))
+            new = self.engine.sample(tokens, max_new_tokens, temperature, seed)
+        return str(self.tokenizer.decode(new, skip_special_tokens=True)).strip()
+
+
+def serve(settings: Mapping[str, Any], protocol: EvaluationProtocol) -> ServedBackbone:
+    """Start vLLM on the model that ``settings`` (a resolved ``conf/model/*.yaml``) describe.
+
+    Raises ModelError, before anything is loaded, with one line that names the key and the remedy.
+    """
+    identified = loading.identify(settings)
+    from vllm import LLM
+
+    source, revision = loading.source_of(settings), settings.get("revision")
+    llm = LLM(
+        model=source,
+        revision=revision,
+        tokenizer_revision=revision,
+        dtype=identified["dtype"],
+        seed=0,
+        enable_prefix_caching=True,
+    )
+    tokenizer = loading.tokenizer_of(settings)
+    engine = ServingEngine(llm, tokenizer, end_tokens_of(tokenizer, _generation(source, revision)))
+    identity = {
+        "name": str(settings["name"]),
+        "weights": identified["weights_hash"],
+        "quantization": str(settings["quantization"]),
+        "dtype": identified["dtype"],
+        "engine": "vllm",
+    }
+    return ServedBackbone(engine, protocol, identity)
+
+
+def _generation(source: str, revision: str | None) -> GenerationConfig:
+    """The settings that a model in this process would have."""
+    try:
+        return GenerationConfig.from_pretrained(source, revision=revision or "main")
+    except OSError:  # it came without
+        return GenerationConfig.from_model_config(AutoConfig.from_pretrained(source, revision=revision))
+
+
+def _refuse(what: str, value: object) -> None:
+    if value is not None:
+        raise ValueError(f"{what} acts inside the model, which model.engine=vllm does not open")

@@ -1,0 +1,84 @@
+"""What several people of a row can share: one training, or one batch of answers. Each is charged an equal part."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
+
+from palign_bench.backbone.together import only_prompts_and_shifts
+from palign_bench.cases import seed_everything
+from palign_bench.cells import Aligned, Answered, CellRun, say
+from palign_bench.costs import measure
+from palign_bench.inventory import Respondent
+
+
+def cohort_size(cell: CellRun) -> int:
+    """How many people are begun at once: those that the method aligns together, or that one batch answers.
+
+    Measured cells are computed one by one; so is what takes long to train, of which a kill would lose several.
+    """
+    aligner = cell.row.aligner
+    if aligner.cohort > 1 or cell.backbone is None or cell.experiment.repeats or "gradients" in aligner.needs:
+        return aligner.cohort
+    return cell.backbone.people_at_once(cell.items)
+
+
+def begin_cohort(cell: CellRun, people: Sequence[Respondent]) -> dict[str, Aligned]:
+    """What these people can share, done for all of them; whoever is left out is left to `CellRun.compute`.
+
+    So is everyone when it fails as a whole: one by one, only the people at fault fail.
+    """
+    if len(people) < 2 or cell.experiment.repeats:
+        return {}
+    return _align_together(cell, people) if cell.row.aligner.cohort > 1 else _answer_together(cell, people)
+
+
+def _align_together(cell: CellRun, people: Sequence[Respondent]) -> dict[str, Aligned]:
+    cases = [cell.cases.case(person, cell.row.aligner.needs) for person in people]
+    seed_everything(cell.experiment.seed)
+    try:
+        with measure() as cost:
+            alignments = cell.row.aligner.align_many(cases)
+    except Exception as error:
+        _say_one_by_one(cell, people, error)
+        return {}
+    share = cost.above(cell.bare).share(len(people))
+    return {person.id: Aligned(alignment, share) for person, alignment in zip(people, alignments, strict=True)}
+
+
+def _answer_together(cell: CellRun, people: Sequence[Respondent]) -> dict[str, Aligned]:
+    """Align one by one, then answer at once."""
+    assert cell.backbone is not None
+    aligned: dict[str, Aligned] = {}
+    for person in people:
+        with suppress(Exception):  # the person's own cell will meet and record it
+            aligned[person.id] = cell.align(cell.cases.case(person, cell.row.aligner.needs))
+    ids = _to_answer(cell, aligned)
+    if len(ids) < 2:
+        return aligned
+    alignments = [aligned[each].alignment for each in ids]
+    try:
+        with measure() as cost:
+            sheets = cell.backbone.answer_many(alignments, cell.items, cell.audit)
+    except Exception as error:
+        _say_one_by_one(cell, people, error)
+        return aligned
+    share = cost.above(cell.bare).share(len(ids))
+    for respondent_id, sheet in zip(ids, sheets, strict=True):
+        answered = cell.remembered(aligned[respondent_id].alignment, Answered(sheet, share, people=len(ids)))
+        aligned[respondent_id] = replace(aligned[respondent_id], answered=answered)
+    return aligned
+
+
+def _to_answer(cell: CellRun, aligned: Mapping[str, Aligned]) -> list[str]:
+    """Whose answers one batch can hold; of people with one prompt the first, since the others take its answers over."""
+    ids: dict[str, str] = {}
+    for respondent_id, each in aligned.items():
+        if only_prompts_and_shifts(each.alignment) and cell.taken_over(each.alignment) is None:
+            ids.setdefault(cell.memo_key(each.alignment) or respondent_id, respondent_id)
+    return list(ids.values())
+
+
+def _say_one_by_one(cell: CellRun, people: Sequence[Respondent], error: Exception) -> None:
+    say(f"{cell.row.name}: a cohort of {len(people)} failed ({type(error).__name__}: {error}); one by one now")

@@ -1,0 +1,197 @@
+"""A served model: the answers of the same model in this process, and a clear line where it cannot serve."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from baselines.few_shot import FewShot
+from palign_bench import job
+from palign_bench.alignment import Alignment
+from palign_bench.backbone import loading
+from palign_bench.backbone.answering import end_tokens_of
+from palign_bench.backbone.loading import LoadedModel, ModelError
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.backbone.serving import ServedBackbone, ServingEngine
+from palign_bench.configuration import Settings, read_option, resolve_model
+from palign_bench.errors import UserError
+from palign_bench.inventory import Inventory
+from palign_bench.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.respondents import simulate
+from tests.backbone import fake_vllm
+from tests.test_runner import Setting
+
+PROMPT = "You worry about many things and like large parties; you rarely finish what you begin."
+SERVED = {"engine": "vllm", "weights": "hub", "quantization": "none"}
+
+
+@pytest.fixture
+def vllm(monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_vllm.install(monkeypatch)
+
+
+def served(tiny: LoadedModel, protocol: EvaluationProtocol) -> ServedBackbone:
+    ends = end_tokens_of(tiny.tokenizer, tiny.model.generation_config)
+    engine = ServingEngine(fake_vllm.LLM.of(tiny.model), tiny.tokenizer, ends)
+    return ServedBackbone(engine, protocol, {"name": "tiny"})
+
+
+def settings_of(**changes: Any) -> Settings:
+    return resolve_model(read_option("model", "local") | SERVED | changes)
+
+
+@pytest.mark.usefixtures("vllm")
+@pytest.mark.parametrize("prompt", [PROMPT, None])
+@pytest.mark.parametrize("protocol", [Corrected(), AsReleased()])
+def test_answers_are_those_of_the_model_in_this_process(
+    tiny: LoadedModel, inventory: Inventory, protocol: EvaluationProtocol, prompt: str | None
+) -> None:
+    items, audit = inventory.select(inventory.held_out[:9]), inventory.select(inventory.held_out[3:8])
+    alignment = Alignment(system_prompt=prompt)
+    ours = served(tiny, protocol).answer(alignment, items, audit)
+    own = LocalBackbone(tiny, protocol, "full_prompts").answer(alignment, items, audit)
+    assert (ours.asked, ours.answers, ours.texts, ours.audit) == (own.asked, own.answers, own.texts, own.audit)
+    for number, row in (own.log_probs or {}).items():
+        assert ours.log_probs is not None and ours.log_probs[number] == pytest.approx(list(row), abs=1e-4)
+    assert (ours.log_probs is None) == protocol.reading.generates
+
+
+@pytest.mark.usefixtures("vllm")
+def test_the_prefix_is_read_once(tiny: LoadedModel, inventory: Inventory) -> None:
+    items = inventory.select(inventory.held_out[:9])
+    backbone = served(tiny, Corrected())
+    sheet = backbone.answer(Alignment(system_prompt=PROMPT), items)
+    split = backbone.split(Alignment(system_prompt=PROMPT), items, Corrected.reading.opening)
+    assert [len(rows) for rows, _ in backbone.engine.llm.calls] == [1, 8]
+    assert abs(sheet.tokens_read - split.tokens) < 9 * fake_vllm.BLOCK < 8 * len(split.prefix)
+    assert sheet.tokens_generated == 9
+
+
+@pytest.mark.usefixtures("vllm")
+def test_written_text_repeats_with_torchs_generator(tiny: LoadedModel) -> None:
+    backbone = served(tiny, Corrected())
+    local = LocalBackbone(tiny, Corrected())
+    asked: Any = (Alignment(), PROMPT, "Who are you?", 12)
+    assert backbone.generate(*asked, 0.0) == local.generate(*asked, 0.0)
+    texts = []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        texts.append(backbone.generate(*asked, 1.0))
+    assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.usefixtures("vllm")
+def test_logits_that_are_not_finite_are_an_error(tiny: LoadedModel, inventory: Inventory) -> None:
+    with torch.no_grad():
+        tiny.model.model.norm.weight.fill_(float("nan"))
+    with pytest.raises(FloatingPointError):
+        served(tiny, Corrected()).answer(Alignment(), inventory.select(inventory.held_out[:2]))
+
+
+@pytest.mark.usefixtures("vllm")
+@pytest.mark.parametrize(
+    ("alignment", "what"),
+    [
+        (Alignment(head_shifts=torch.zeros(2, 64)), "a head shift"),
+        (Alignment(adapter={}, adapter_kind="lora"), "an adapter"),
+        (Alignment(readout=object()), "a readout"),  # type: ignore[arg-type]
+    ],
+)
+def test_what_acts_inside_the_model_is_refused(
+    tiny: LoadedModel, inventory: Inventory, alignment: Alignment, what: str
+) -> None:
+    with pytest.raises(ValueError, match=f"{what} acts inside the model, which model.engine=vllm does not open"):
+        served(tiny, Corrected()).answer(alignment, inventory.select(inventory.held_out[:2]))
+
+
+@pytest.mark.usefixtures("vllm")
+def test_a_row_of_a_served_model(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loading, "choose_device", lambda _: torch.device("cuda", 0))
+    monkeypatch.setattr(job, "_backbones", {})
+    settings = settings_of(name_or_path=str(tiny_folder), dtype="float32")
+    backbone, seconds = job.load_backbone(settings, Corrected())
+    assert isinstance(backbone, ServedBackbone) and seconds > 0
+    assert backbone.engine.llm.started == {
+        "model": str(tiny_folder),
+        "revision": None,
+        "tokenizer_revision": None,
+        "dtype": "float32",
+        "seed": 0,
+        "enable_prefix_caching": True,
+    }
+    assert backbone.identity["weights"] == loading.identify(settings)["weights_hash"]
+    setting = Setting(tmp_path / "runs", simulate(count=3, seed=3), backbone)  # type: ignore[arg-type]
+    setting.change(people=setting.experiment.people[:1], known_answers=5)
+    failed, folder = setting.run(FewShot())
+    record = folder.read(setting.experiment.people[0].id)
+    assert failed == 0 and record is not None and len(record["answers"]) == 180 and len(record["audit"]) == 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"quantization": "nf4"}, "model.quantization=nf4 is not served; use none, or model.engine=auto."),
+        ({"weights": "random"}, "model.weights=random has no files to serve; use model.engine=auto."),
+        ({}, "vLLM is not installed. On a machine with a GPU: pip install 'vllm"),
+    ],
+)
+def test_what_cannot_be_served_is_told_in_one_line(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, changes: dict[str, Any], message: str
+) -> None:
+    installed = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else installed(name))
+    settings = settings_of(name_or_path=str(tiny_folder), **changes)
+    for use in (loading.check_settings, lambda each: job.load_backbone(each, Corrected())):
+        with pytest.raises(ModelError) as caught:
+            use(settings)
+        assert str(caught.value).startswith(f"model.engine=vllm: {message}") and "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("vllm")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_a_machine_without_a_gpu_is_told_so(tiny_folder: Path) -> None:
+    with pytest.raises(ModelError, match=r"model\.engine=vllm: vLLM needs a GPU, and model\.device=auto is none"):
+        loading.check_settings(settings_of(name_or_path=str(tiny_folder)))
+
+
+@pytest.mark.parametrize(
+    ("method", "lacks"), [("pas", "activations"), ("lora", "gradients"), ("readout", "activations")]
+)
+def test_methods_that_look_or_act_inside_are_told_before_any_work(method: str, lacks: str) -> None:
+    settings = job.resolve_budget(read_option("method", method), {"name": "quick"})
+    aligners = job.make_aligners(settings, Corrected())
+    with pytest.raises(UserError, match=f"method={method} needs {lacks}, which model.engine=vllm does not open; use"):
+        job.check_needs(aligners, settings_of())
+    for prompted in ("vanilla", "few_shot", "personality_prompt"):
+        chosen = read_option("method", prompted) | ({"portraits": "x"} if prompted == "personality_prompt" else {})
+        job.check_needs(job.make_aligners(chosen, Corrected()), settings_of())
+
+
+def test_our_calls_fit_vllm(tiny: LoadedModel, inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every keyword that we pass is one of the installed vLLM's; without it, of the fake's, copied from 0.32.0."""
+    real: Any = pytest.importorskip("vllm", reason="vLLM is not installed: the fake refuses other keywords")
+    from vllm.engine.arg_utils import EngineArgs
+
+    taken = set(inspect.signature(real.LLM.__init__).parameters) | set(inspect.signature(EngineArgs).parameters)
+    assert {"model", "revision", "tokenizer_revision", "dtype", "seed", "enable_prefix_caching"} <= taken
+    assert {"prompts", "sampling_params", "use_tqdm"} <= set(inspect.signature(real.LLM.generate).parameters)
+    llm = fake_vllm.LLM.of(tiny.model)
+    monkeypatch.setattr(llm, "generate", lambda rows, parameters, use_tqdm: _empty(rows, parameters))
+    engine = ServingEngine(llm, tiny.tokenizer, frozenset({1}))
+    backbone = ServedBackbone(engine, Corrected(), {})
+    items = inventory.select(inventory.held_out[:2])
+    backbone.answer(Alignment(), items, items)  # makes the real SamplingParams and TokensPrompt
+    backbone.generate(Alignment(), "", "", 3, 0.6)
+
+
+def _empty(rows: list[Any], parameters: Any) -> list[Any]:
+    asked = parameters.logprob_token_ids or []
+    completion = fake_vllm.SimpleNamespace(
+        token_ids=[1], logprobs=[{token: fake_vllm.SimpleNamespace(logprob=-1.0) for token in asked}]
+    )
+    return [fake_vllm.SimpleNamespace(outputs=[completion], num_cached_tokens=None) for _ in rows]
