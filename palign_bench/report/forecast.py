@@ -15,6 +15,7 @@ import pandas as pd
 from palign_bench.configuration import read_option, resolve_model
 from palign_bench.ledger import LedgerError, Plan, write_atomically
 from palign_bench.report import measures
+from palign_bench.report.names import OTHER_PEOPLE_FLOORS, PEOPLE_METHODS
 from palign_bench.report.render import pipe_table, significant
 from palign_bench.report.rows import Row, read_rows, row_labels, training_budget
 
@@ -190,6 +191,12 @@ def _notes(
         "An answer taken over from another person or row (Vanilla's are everyone's) is charged in full, as in the "
         "table: a real sweep takes less."
     )
+    learning = [row for row in rows if row.key in (*OTHER_PEOPLE_FLOORS, *PEOPLE_METHODS)]
+    if learning:
+        notes.append(
+            f"{', '.join(row_labels(learning))}: what they learn from others is charged as measured, with that "
+            "source's number of people; it takes longer with more."
+        )
     if any(training_budget(row) == "quick" for row in rows):
         notes.append("Rows marked (quick) took a few optimizer steps; `make efficiency` extrapolates the full budget.")
     notes.append(

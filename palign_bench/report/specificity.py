@@ -110,7 +110,10 @@ def _sum_of_mean_distances(answers: Array, truths: Array) -> tuple[Array, NDArra
 
     Beside it, whether it shares an item with every row of ``truths``; where not, the sum means nothing.
     """
-    patterns, pattern_of = np.unique(~np.isnan(truths), axis=0, return_inverse=True)
+    answered = ~np.isnan(truths)
+    packed = np.packbits(answered, axis=1)  # rows of a few bytes sort several times as fast as rows of truth values
+    _, first, pattern_of = np.unique(packed, axis=0, return_index=True, return_inverse=True)
+    patterns = answered[first]
     order = np.argsort(pattern_of.ravel(), kind="stable")
     starts = np.searchsorted(pattern_of.ravel()[order], np.arange(len(patterns)))
     options = np.unique(truths[~np.isnan(truths)])

@@ -102,6 +102,7 @@ def test_a_ledger_is_measured_and_the_forecast_written(plan: Plan) -> None:
     written = (plan.folder / "forecast.md").read_text(encoding="utf-8")
     assert text.startswith(written) and "## 1,200 people" in written and "Extrapolated by arithmetic" in written
     assert "llama3_70b * hours" in written and "llama3_8b hours" in written and "llama3_70b × 8.8" in written
+    assert "\n- Ridge on others: what they learn" in written
 
 
 def test_nothing_measured_and_unknown_models(plan: Plan, tmp_path: Path) -> None:
