@@ -21,7 +21,7 @@ MODELS ?= $(MODEL)
 SEEDS ?= 0
 SHARD ?=
 
-.PHONY: help setup table1 table6 testbed organism sweep resume status report efficiency test test-slow bench lint clean
+.PHONY: help setup table1 table6 testbed organism sweep resume status forecast report efficiency test test-slow bench lint clean
 
 help:
 	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT=3 PROTOCOL= ARGS=]"
@@ -31,6 +31,7 @@ help:
 	@echo "make sweep      everyone, every method, resumable [EXPERIMENT=table1 MODELS=a,b SEEDS=0,1,2 SHARD=1/4 ARGS=]"
 	@echo "make resume     the last sweep again: only what is missing (ARGS=retry=failed: failed cells alone)"
 	@echo "make status     what is finished, failed and missing, and the time left"
+	@echo "make forecast   what 300 and 300,000 people would cost, from the last table's measured costs [ARGS=--people=5000]"
 	@echo "make report     the last table again, from the ledger alone"
 	@echo "make efficiency what each method costs relative to PAS, measured one by one [METHODS= MODEL= WEIGHTS=random LIMIT=1 REPEATS=3]"
 	@echo "make test       the tests (make test-slow: those that take minutes)"
@@ -79,6 +80,9 @@ resume: setup
 
 status: setup
 	$(BIN)/palign-bench status $(EXPERIMENT) $(ARGS)
+
+forecast: setup
+	$(BIN)/palign-bench forecast $(EXPERIMENT) $(ARGS)
 
 report: setup
 	$(BIN)/palign-bench report table1

@@ -1,7 +1,8 @@
 """The `palign-bench` command: Hydra composes a run or a sweep, the runner does it, the report shows it.
 
 `palign-bench report NAME` prints a table again from the ledger alone, `palign-bench status NAME` what is left to do;
-`palign-bench resume NAME` runs the experiment's last command again.
+`palign-bench forecast NAME` what it would cost with many people; `palign-bench resume NAME` runs the experiment's last
+command again.
 """
 
 from __future__ import annotations
@@ -131,14 +132,43 @@ def report(arguments: Sequence[str]) -> None:
     chosen = parser.parse_args(arguments)
     from palign_bench.report import make_report
 
-    folders = sorted(p.parent.parent for p in (chosen.runs / chosen.name).glob("*/plan/last.json"))
+    for plan in _plans(chosen.runs, chosen.name):
+        print(make_report(plan).text)
+
+
+def _plans(runs: Path, name: str) -> list[Plan]:
+    """The tables of an experiment. Raises LedgerError when there is none."""
+    folders = sorted(p.parent.parent for p in (runs / name).glob("*/plan/last.json"))
     if not folders:
-        raise LedgerError(
-            f"{chosen.runs / chosen.name} holds no table: run `palign-bench experiment={chosen.name}` first."
-        )
-    for folder in folders:
-        model, _, protocol = folder.name.rpartition("-")
-        print(make_report(Plan(chosen.runs, chosen.name, model, protocol)).text)
+        raise LedgerError(f"{runs / name} holds no table: run `palign-bench experiment={name}` first.")
+    named = [folder.name.rpartition("-") for folder in folders]
+    return [Plan(runs, name, model, protocol) for model, _, protocol in named]
+
+
+def forecast(arguments: Sequence[str]) -> None:
+    """`palign-bench forecast [NAME] [--people 300,300000]`: what a large sweep would cost, from measured costs."""
+    from palign_bench.report.forecast import MODELS, PEOPLE, write_forecast
+
+    parser = argparse.ArgumentParser("palign-bench forecast", description="What a sweep over many people would cost.")
+    parser.add_argument("name", nargs="?", default="table1", help="the experiment that was measured (default: table1)")
+    parser.add_argument("--people", type=_counts, default=PEOPLE, help="comma-separated (default: 300,300000)")
+    parser.add_argument("--models", default=",".join(MODELS), help=f"beside the measured (default: {','.join(MODELS)})")
+    parser.add_argument("--shards", type=_count, default=1, help="machines that share the people (default: 1)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder (default: runs)")
+    chosen = parser.parse_args(arguments)
+    models = [name for name in chosen.models.split(",") if name]
+    for plan in _plans(chosen.runs, chosen.name):
+        print(write_forecast(plan, chosen.people, models, chosen.shards))
+
+
+def _count(text: str) -> int:
+    if not re.fullmatch("[0-9]{1,12}", text) or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
+    return int(text)
+
+
+def _counts(text: str) -> tuple[int, ...]:
+    return tuple(map(_count, text.split(",")))
 
 
 def efficiency(arguments: Sequence[str]) -> None:
@@ -198,7 +228,13 @@ def command_id(arguments: Sequence[str]) -> str:
     return hashlib.sha256("\n".join(kept).encode()).hexdigest()[:32]
 
 
-SUBCOMMANDS = {"report": report, "efficiency": efficiency, "status": status, "dashboard": dashboard}
+SUBCOMMANDS = {
+    "report": report,
+    "forecast": forecast,
+    "efficiency": efficiency,
+    "status": status,
+    "dashboard": dashboard,
+}
 
 
 def main() -> None:

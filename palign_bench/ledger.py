@@ -10,10 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 import traceback
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,71 +19,30 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, unquote
 
-from palign_bench.errors import UserError
+from palign_bench.cell_file import Record, intact_record, text_of
+from palign_bench.digest import Digest
+from palign_bench.files import LedgerError, WriteError, canonical, read_json, write_atomically, write_json
 from palign_bench.locks import CellLocks, guarded
+from palign_bench.verification import verify
 
-Record = dict[str, Any]
-_WORTH_KEEPING = 500  # newly verified cells; fewer are verified again faster than their marks are written
-
-
-class LedgerError(UserError):
-    """The ledger's folder cannot be used; the message names it and the remedy."""
-
-
-class WriteError(LedgerError):
-    """Nothing can be written there: the disk is full, read-only or gone."""
-
-
-def canonical(document: Any) -> str:
-    """JSON with sorted keys and no spaces: the same text for the same value."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+__all__ = [
+    "CellFolder",
+    "LedgerError",
+    "Plan",
+    "PlannedCells",
+    "Record",
+    "WriteError",
+    "canonical",
+    "fingerprint",
+    "read_json",
+    "write_atomically",
+    "write_json",
+]
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
     """Twelve hexadecimal digits that change with anything in ``config``."""
     return hashlib.sha256(canonical(config).encode()).hexdigest()[:12]
-
-
-def write_atomically(path: Path, text: str) -> None:
-    """Write ``text`` so that ``path`` holds either its old content or all of the new, also after a power cut.
-
-    Raises WriteError when the folder cannot be written to.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        # Not tempfile's 0600: a ledger that a group shares follows the umask.
-        temporary = path.parent / f".{path.name}.{uuid.uuid4().hex[:8]}.tmp"
-        try:
-            with temporary.open("x", encoding="utf-8") as file:
-                file.write(text)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except OSError as error:
-        raise WriteError(
-            f"cannot write {path}: {error.strerror}. Free the disk or choose another folder with runs=PATH."
-        ) from error
-
-
-def write_json(path: Path, document: Any) -> None:
-    """Write a JSON document atomically."""
-    write_atomically(path, json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def read_json(path: Path) -> Any:
-    """Read a JSON document. Raises LedgerError naming the file when it is not JSON."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        raise LedgerError(f"cannot read {path}: {error}. Delete it and run the same command again.") from error
 
 
 @dataclass(frozen=True)
@@ -107,6 +64,16 @@ class CellFolder:
         """Everything that the fingerprint covers."""
         return dict(read_json(self.path / "identity.json"))
 
+    def config(self) -> Record:
+        """The settings of the command that opened the folder."""
+        import yaml
+
+        return dict(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
+
+    def cell_bytes(self, respondent_ids: Iterable[str]) -> list[int]:
+        """The sizes of these finished cells' files."""
+        return [self._file(respondent_id).stat().st_size for respondent_id in respondent_ids]
+
     def _file(self, respondent_id: str, suffix: str = ".json") -> Path:
         # Ids come from users' files: percent-encoding keeps "../x" and "a/b" inside the folder.
         name = quote(respondent_id, safe="").replace(".", "%2E")
@@ -114,44 +81,28 @@ class CellFolder:
 
     def finished(self) -> set[str]:
         """Ids with a whole, untouched record. A damaged one is set aside as ``*.damaged`` and said so on stderr."""
-        ids, verified = set(), self._verified()
-        found = {}
-        for name, marks in self._cell_files():
-            path = self.path / "respondents" / name
-            if verified.get(name) != marks and self._intact(path) is None:
-                self._set_aside(path)
-                continue
-            found[name] = marks
-            ids.add(unquote(name.removesuffix(".json")))
-        if sum(verified.get(name) != marks for name, marks in found.items()) >= _WORTH_KEEPING:
-            with suppress(WriteError):  # of a ledger that can only be read, everything is verified again next time
-                write_json(self.path / "verified.json", found)
-        return ids
+        verified = verify(self.path)
+        for name in verified.damaged:
+            self._set_aside(self.path / "respondents" / name)
+        return {_respondent_id(name) for name in verified.names}
 
-    def _cell_files(self) -> list[tuple[str, list[int]]]:
-        """Cell files with what changes when they are edited: size, times (no program can set the second), and inode."""
-        files = []
-        try:
-            with os.scandir(self.path / "respondents") as entries:
-                for entry in entries:
-                    if not entry.name.endswith(".json") or entry.name.endswith(".error.json"):
-                        continue
-                    with suppress(FileNotFoundError):  # set aside by another process
-                        status = entry.stat()
-                        files.append(
-                            (entry.name, [status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino])
-                        )
-        except FileNotFoundError:
-            return []
-        return sorted(files)
+    def digest(self, respondent_ids: Iterable[str]) -> tuple[list[str], Digest]:
+        """The finished among these, in order, and their digest. Only reads, never repairs.
 
-    def _verified(self) -> dict[str, list[int]]:
-        """The files whose checksums were right when they looked as kept here: 100,000 need not be hashed each time."""
-        try:
-            kept = json.loads((self.path / "verified.json").read_text(encoding="utf-8"))
-        except (OSError, ValueError, RecursionError):  # none yet, or damaged: everything is verified
-            return {}
-        return kept if isinstance(kept, dict) else {}
+        Raises LedgerError for a whole record that is not one of a cell.
+        """
+        verified = verify(self.path, digested=True)
+        rows = {_respondent_id(name): row for row, name in enumerate(verified.kept.names)}
+        strange = {_respondent_id(name) for name in verified.names}.difference(rows)
+        found = []
+        for respondent_id in respondent_ids:
+            if respondent_id in strange:
+                raise LedgerError(
+                    f"{self._file(respondent_id)} is no record of a cell: delete it and run the same command again."
+                )
+            if respondent_id in rows:
+                found.append(respondent_id)
+        return found, verified.kept.digest.take([rows[each] for each in found])
 
     @staticmethod
     def _set_aside(path: Path) -> None:
@@ -160,43 +111,20 @@ class CellFolder:
             path.replace(aside)
             print(f"{path} was damaged or edited: set aside as {aside.name}, will be computed again", file=sys.stderr)
 
-    @staticmethod
-    def _intact(path: Path) -> Record | None:
-        try:
-            document = json.loads(path.read_text(encoding="utf-8"))
-            body = document["record"]
-            whole = document["sha256"] == hashlib.sha256(canonical(body).encode()).hexdigest()
-        except FileNotFoundError:  # set aside by another process
-            return None
-        except (KeyError, TypeError, ValueError, RecursionError):  # ValueError: no UTF-8, no JSON, or no number
-            return None
-        return body if whole and isinstance(body, dict) else None
-
     def record(self, respondent_id: str, body: Record) -> None:
         """Store a finished cell and forget an earlier failure of it."""
-        plain = json.loads(canonical(body))  # what a reader will see: string keys, lists
-        digest = hashlib.sha256(canonical(plain).encode()).hexdigest()
-        write_atomically(
-            self._file(respondent_id), json.dumps({"sha256": digest, "record": plain}, ensure_ascii=False) + "\n"
-        )
+        write_atomically(self._file(respondent_id), text_of(body))
         self._file(respondent_id, ".error.json").unlink(missing_ok=True)
 
     def read(self, respondent_id: str) -> Record | None:
         """A finished cell's record, or None when there is no whole one."""
-        path = self._file(respondent_id)
-        return self._intact(path) if path.exists() else None
+        return intact_record(self._file(respondent_id))
 
     def read_all(self, respondent_ids: Iterable[str]) -> Iterator[tuple[str, Record]]:
-        """The finished records among these, in order; no checksum is taken twice of an unchanged file."""
-        verified, files = self._verified(), dict(self._cell_files())
+        """The finished records among these, in order."""
         for respondent_id in respondent_ids:
-            path = self._file(respondent_id)
-            marks = files.get(path.name)
-            if marks is None:
-                continue
-            if verified.get(path.name) == marks:
-                yield respondent_id, json.loads(path.read_bytes())["record"]
-            elif (record := self._intact(path)) is not None:
+            record = self.read(respondent_id)
+            if record is not None:
                 yield respondent_id, record
 
     def fail(self, respondent_id: str, error: BaseException) -> None:
@@ -385,6 +313,11 @@ def _absent_shards(planned: list[list[int]]) -> list[str]:
             named = ", ".join(absent[:10]) + (" …" if len(absent) > 10 else "")
             notes.append(f"Shards not started yet: {named} of {count}; the table lacks their people.")
     return notes
+
+
+def _respondent_id(name: str) -> str:
+    """The respondent of a cell's file."""
+    return unquote(name.removesuffix(".json"))
 
 
 def _as_yaml(config: Mapping[str, Any]) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import cast
@@ -18,7 +18,7 @@ from palign_bench.claims import Claims
 from palign_bench.cohorts import begin_cohort, cohort_size
 from palign_bench.costs import Cost, bare_memory, measure
 from palign_bench.experiment import Experiment, Row
-from palign_bench.ledger import PlannedCells, Record, WriteError
+from palign_bench.ledger import PlannedCells, WriteError
 from palign_bench.provenance import machine_state
 from palign_bench.repeats import shared_cost
 
@@ -58,8 +58,7 @@ def run_row(experiment: Experiment, row: Row, planned: PlannedCells) -> int:
     experiment.tracker.start_row(
         dict(row.config), experiment.row_name(row), group=experiment.group, tags=experiment.tags(row)
     )
-    for record in _finished_records(planned, known):
-        experiment.tracker.log_person(record)
+    _tell_finished(experiment, planned, known)
     cell = CellRun(experiment, row, backbone, bare)
     if experiment.repeats:
         cell.warm_up(experiment.people[0])
@@ -67,8 +66,7 @@ def run_row(experiment: Experiment, row: Row, planned: PlannedCells) -> int:
     if experiment.repeats:
         planned.folder.write_measurement({"repeats": experiment.repeats, "before": before, "after": machine_state()})
     elsewhere = set(todo) - outcome.computed if outcome.finished_elsewhere else set()
-    for record in _finished_records(planned, elsewhere):
-        experiment.tracker.log_person(record)
+    _tell_finished(experiment, planned, elsewhere)
     experiment.tracker.finish_row({"missing_cells": len(planned.missing()), "failed_cells": outcome.failed})
     return outcome.failed
 
@@ -131,6 +129,8 @@ def _to_try(planned: PlannedCells, missing: Sequence[str], retry: str) -> list[s
     return [each for each in missing if (each in failed) == (retry == "failed")]
 
 
-def _finished_records(planned: PlannedCells, known: Collection[str]) -> Iterator[Record]:
-    for _, record in planned.folder.read_all(each for each in planned.respondent_ids if each in known):
-        yield record
+def _tell_finished(experiment: Experiment, planned: PlannedCells, respondent_ids: Collection[str]) -> None:
+    """Tell the tracker of cells that were finished before or elsewhere."""
+    if experiment.tracker.follows_people:
+        for _, record in planned.folder.read_all(each for each in planned.respondent_ids if each in respondent_ids):
+            experiment.tracker.log_person(record)

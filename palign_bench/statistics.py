@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 FEWEST_FOR_AN_INTERVAL = 10
 FEWEST_FOR_A_CORRELATION = 3
+MOST_TO_DRAW = 1_000  # people; beyond, 10,000 draws of each of them would take seconds for every interval
 _CHUNK = 2_000_000  # resampled values held in memory at a time
+_GRID = 2**18  # points on which the distribution of a mean stands
+_GRID_WIDTH = 16.0  # in standard deviations of the mean
 
 
 def bootstrap_interval(
@@ -18,7 +22,8 @@ def bootstrap_interval(
     """Percentile bootstrap interval of the mean of ``values`` (one per respondent), resampling respondents.
 
     Seeded, so that the same values always give the same interval. None below 10 respondents, where a percentile
-    interval is too narrow to be told. Raises ValueError on values that are not finite.
+    interval is too narrow to be told. Beyond `MOST_TO_DRAW` respondents nothing is drawn: see `_undrawn_interval`.
+    Raises ValueError on values that are not finite.
     """
     sample = np.asarray(values, dtype=float)
     if sample.ndim != 1 or not np.isfinite(sample).all():
@@ -26,6 +31,8 @@ def bootstrap_interval(
     people = len(sample)
     if people < FEWEST_FOR_AN_INTERVAL:
         return None
+    if people > MOST_TO_DRAW:
+        return _undrawn_interval(sample, level)
     generator = np.random.default_rng(seed)
     means = np.empty(draws)
     step = max(1, _CHUNK // people)
@@ -36,12 +43,34 @@ def bootstrap_interval(
     return float(low), float(high)
 
 
+def _undrawn_interval(sample: NDArray[np.float64], level: float) -> tuple[float, float]:
+    """What `bootstrap_interval` tends to with the number of draws, to a ten-thousandth of the interval's width.
+
+    A resampled sum is one of n independent draws from the sample, so its distribution is the sample's convolved n times
+    with itself: the n-th power of its Fourier transform. Values stand on a grid around their mean, each shared between
+    its two neighbours so that the mean stays; sums further off than the grid is wide come round again, but have no
+    mass. The time grows with the people alone, and unlike a normal interval it is right for lumpy differences too.
+    """
+    people, centre = len(sample), sample.mean()
+    step = _GRID_WIDTH * sample.std() * np.sqrt(people) / _GRID
+    if step == 0:
+        return float(centre), float(centre)
+    below, share = np.divmod((sample - centre) / step, 1.0)
+    weights = np.zeros(_GRID)
+    for point, weight in ((below, 1 - share), (below + 1, share)):
+        weights += np.bincount(point.astype(np.int64) % _GRID, weight / people, minlength=_GRID)
+    sums = np.fft.fftshift(np.fft.irfft(np.fft.rfft(weights) ** people, _GRID))
+    offsets = (np.arange(_GRID) - _GRID // 2) * step / people
+    low, high = np.interp([(1 - level) / 2, (1 + level) / 2], np.cumsum(sums), offsets)
+    return float(centre + low), float(centre + high)
+
+
 def paired_differences(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
     """``first - second`` for every respondent that both hold, in the order of ``first``."""
     return {respondent: value - second[respondent] for respondent, value in first.items() if respondent in second}
 
 
-def mean(values: Sequence[float]) -> float | None:
+def mean(values: Sequence[float] | NDArray[np.floating[Any]]) -> float | None:
     """Arithmetic mean; None of nothing."""
     return float(np.mean(values)) if len(values) else None
 

@@ -38,6 +38,8 @@ _INIT_SECONDS, _FINISH_SECONDS = 30, 60  # the longest that W&B may hold a row u
 class Tracker(ABC):
     """Follows a sweep: a row is opened, its people come one by one, the row is closed; at the end comes the table."""
 
+    follows_people = True  # False: the records of people who were finished before need not be read
+
     @abstractmethod
     def start_row(self, config: Mapping[str, Any], name: str, group: str, tags: Sequence[str] = ()) -> None:
         """Open one row: method × model × protocol × seed. ``group``: the experiment."""
@@ -57,6 +59,8 @@ class Tracker(ABC):
 
 class NoTracker(Tracker):
     """Follows nothing: ``tracking=none``."""
+
+    follows_people = False
 
     def start_row(self, config: Mapping[str, Any], name: str, group: str, tags: Sequence[str] = ()) -> None:
         pass

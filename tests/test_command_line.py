@@ -230,6 +230,7 @@ MISTAKES = {
     "status nothing": "runs/nothing holds no plan",
     "resume nothing": "runs/nothing holds no command",
     "report nothing": "runs/nothing holds no table",
+    "forecast nothing": "runs/nothing holds no table",
 }
 
 
@@ -243,7 +244,7 @@ def test_a_mistake_is_told_in_one_line_before_a_model_is_loaded(
     if typed.startswith("experiment=table1 method.k"):
         del defaults["method"]  # the experiment's own methods are the point
     arguments = typed.split()
-    if arguments[0] not in ("report", "status", "resume", "dashboard"):
+    if arguments[0] not in ("report", "forecast", "status", "resume", "dashboard"):
         arguments += [f"{key}={value}" for key, value in defaults.items() if key not in typed_keys]
     told = in_process(arguments, tmp_path, monkeypatch, capsys)
     assert told.startswith("palign-bench: ") and MISTAKES[typed] in told

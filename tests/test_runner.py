@@ -429,3 +429,15 @@ def test_the_tracker_hears_of_everyone_who_is_finished(setting: Setting) -> None
 
 def test_no_tracker_is_needed(setting: Setting) -> None:
     assert setting.change(tracker=NoTracker()).run(Vanilla(), "vanilla")[0] == 0
+
+
+def test_without_a_tracker_no_finished_record_is_read(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
+    setting.change(tracker=NoTracker())
+    _, folder = setting.run(Fragile(fails_for=[setting.experiment.people[1].id]))
+    assert len(folder.finished()) == 2
+
+    def unwanted(*_: Any) -> Any:
+        raise AssertionError("a record was read")
+
+    monkeypatch.setattr(CellFolder, "read_all", unwanted)
+    assert setting.run(Fragile())[0] == 0 and len(folder.finished()) == 3

@@ -50,6 +50,41 @@ def test_interval_is_blank_below_ten_people_and_refuses_nan() -> None:
         bootstrap_interval([1.0] * 10 + [float("nan")])
 
 
+@pytest.mark.parametrize("shape", ["skewed", "whole", "few", "one outlier", "equal"])
+@pytest.mark.parametrize("people", [1_001, 20_000])
+def test_the_interval_of_many_people_is_what_drawing_tends_to(shape: str, people: int) -> None:
+    generator = np.random.default_rng(11)
+    samples = {
+        "skewed": generator.gamma(0.5, 2.0, people),
+        "whole": generator.integers(0, 6, people).astype(float),
+        "few": np.where(np.arange(people) < 3, 2.5, 0.0),  # rows that differ on three people only
+        "one outlier": np.where(np.arange(people) < 1, 1e6, generator.normal(size=people)),
+        "equal": np.full(people, 0.1),
+    }
+    sample = samples[shape]
+    values, counts = np.unique(sample, return_counts=True)
+    if len(values) < 10:  # drawing people is drawing how often each value comes
+        means = generator.multinomial(people, counts / people, 100_000) @ values / people
+    else:
+        means = np.concatenate(
+            [sample[generator.integers(0, people, (100, people))].mean(axis=1) for _ in range(2_000_000 // people)]
+        )
+    interval = bootstrap_interval(sample)
+    assert interval is not None
+    error = 0.08 * means.std() + 1e-12  # of a quantile of so many draws, five times over
+    for end, share in zip(interval, (0.025, 0.975), strict=True):
+        # Of a lumpy mean the quantile may be any value of the step that holds it.
+        assert np.mean(means <= end + error) >= share - 0.01 and np.mean(means >= end - error) >= 1 - share - 0.01
+    assert interval == bootstrap_interval(sample, draws=10, seed=3)
+
+
+def test_drawing_and_not_drawing_agree_where_one_gives_way_to_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    sample = np.random.default_rng(6).gamma(2.0, 1.0, 1_000)
+    drawn = bootstrap_interval(sample, draws=100_000)
+    monkeypatch.setattr("palign_bench.statistics.MOST_TO_DRAW", 999)
+    assert bootstrap_interval(sample) == pytest.approx(drawn, abs=0.02 * sample.std() / np.sqrt(1_000))
+
+
 def test_wider_level_gives_a_wider_interval() -> None:
     values = np.random.default_rng(3).normal(size=50)
     narrow, wide = bootstrap_interval(values, level=0.5), bootstrap_interval(values, level=0.99)

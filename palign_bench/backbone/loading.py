@@ -196,6 +196,13 @@ def shape_of(settings: Mapping[str, Any]) -> tuple[int, int] | None:
     return (layers, heads) if isinstance(layers, int) and isinstance(heads, int) else None
 
 
+def parameters_of(settings: Mapping[str, Any]) -> int:
+    """How many parameters the model has, from its shape alone; no weights are read."""
+    config = _random_config(settings)
+    with torch.device("meta"):
+        return int(AutoModelForCausalLM.from_config(config).num_parameters())
+
+
 def load(settings: Mapping[str, Any]) -> LoadedModel:
     """Load the model that ``settings`` (a resolved ``conf/model/*.yaml``) describes, in evaluation mode.
 

@@ -13,7 +13,7 @@ from palign_bench.report import measures
 from palign_bench.report.efficiency_figures import draw_figures
 from palign_bench.report.names import readable
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
-from palign_bench.report.render import escape_latex
+from palign_bench.report.render import escape_latex, pipe_table
 from palign_bench.report.rows import Row, read_rows
 from palign_bench.statistics import mean
 
@@ -59,7 +59,7 @@ def write_efficiency(plan: Plan, folder: Path, full_steps: Mapping[str, int | No
     shown = display(costs)
     write_atomically(base.with_suffix(".csv"), frame.to_csv(index=False))
     images = [f"![{path.stem}]({path.name})" for path in pictures if path.suffix == ".png"]
-    blocks = [f"# {title}", _markdown(shown), *images, "\n".join(f"- {note}" for note in notes)]
+    blocks = [f"# {title}", pipe_table(shown), *images, "\n".join(f"- {note}" for note in notes)]
     write_atomically(base.with_suffix(".md"), "\n\n".join(blocks) + "\n")
     write_atomically(base.with_suffix(".tex"), _latex(shown, [title, *notes]))
     files = ", ".join(["efficiency.csv", "efficiency.md", "efficiency.tex", *(path.name for path in pictures)])
@@ -71,7 +71,7 @@ def measured_costs(row: Row, full_steps: int | None) -> Record:
     """One method's costs. ``full_…`` are those of the full training budget, extrapolated where it was not run."""
     identity, shared = row.folder.identity(), row.folder.shared()
     costs = measures.costs(row)
-    cells = [cell.cost for cell in row.cells.values()]
+    cells = [record["cost"] for _, record in row.folder.read_all(row.respondents)]
     method, model = identity["method"], identity["model"] or {}
     steps = method.get("steps")
     found: Record = {
@@ -80,7 +80,7 @@ def measured_costs(row: Row, full_steps: int | None) -> Record:
         "model": model.get("name"),
         "weights": model.get("weights"),
         "quantization": model.get("quantization"),
-        "people": len(row.cells),
+        "people": len(row.respondents),
         "missing_cells": row.missing,
         "repeats": costs["cost_repeats"],
         "batch_size": method.get("batch_size"),
@@ -196,11 +196,6 @@ def display(costs: Sequence[Record]) -> pd.DataFrame:
             for cost in costs
         ]
     )
-
-
-def _markdown(frame: pd.DataFrame) -> str:
-    alignment = ["left"] + ["right"] * (len(frame.columns) - 1)
-    return str(frame.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=alignment))
 
 
 def _latex(frame: pd.DataFrame, comments: Sequence[str]) -> str:

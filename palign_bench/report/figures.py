@@ -48,6 +48,7 @@ _REFERENCES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
 _ROW_INCHES, _WIDTH_INCHES, _LABEL_POINTS = 0.30, 9.0, 13
 _PEOPLE_BELOW = 0.27  # of a row: people stand just under their mean, so that the interval stays visible
 _LONGEST_LABEL = 28
+_MOST_DRAWN_ONE_BY_ONE = 1_000  # people of a row; more are pixels in the PDF too, which would grow by megabytes
 
 
 def draw_figure(report: Report, base: Path) -> list[Path]:
@@ -121,6 +122,7 @@ def _draw_row(axes: Axes, position: int, row: Mapping[str, Any], people: Sequenc
         alpha=faintness,
         linewidths=0,
         clip_on=False,
+        rasterized=len(people) > _MOST_DRAWN_ONE_BY_ONE,
         zorder=2,
     )
     if row["composite_low"] is not None:

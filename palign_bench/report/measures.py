@@ -2,32 +2,22 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from statistics import median
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
-from palign_bench.inventory import DOMAINS, Answers, Inventory
+from palign_bench.digest import Array
+from palign_bench.inventory import DOMAINS, HIGHEST, LOWEST
 from palign_bench.report.names import CONSTANTS
 from palign_bench.report.paper import PAPER_PEOPLE
-from palign_bench.report.rows import Cell, Row, as_option
-from palign_bench.scoring import as_matrix, cross_composites
-from palign_bench.statistics import FEWEST_FOR_A_CORRELATION, bootstrap_interval, mean, paired_differences, pearson
-
-FEWEST_FOR_SPECIFICITY = 2
-
-
-def known_truths(rows: Iterable[Row]) -> dict[str, Answers]:
-    """The held-out truth of every person with a finished cell in any row."""
-    return {respondent: cell.truth for row in rows for respondent, cell in row.cells.items()}
+from palign_bench.report.rows import Row
+from palign_bench.statistics import mean, paired_differences, pearson
 
 
 def domain_means(row: Row) -> dict[str, float | None]:
     """Mean aligned score per domain over people (the outer mean of Eq. 2); people without one are left out."""
-    scores = {name: [cell.scores[name] for cell in row.cells.values()] for name in DOMAINS.values()}
-    return {name: mean([score for score in of_domain if score is not None]) for name, of_domain in scores.items()}
+    return {name: mean(row.recorded(f"score/{name}")) for name in DOMAINS.values()}
 
 
 def best_floor(row: Row, floors: Sequence[Row]) -> Row | None:
@@ -45,10 +35,9 @@ def best_floor(row: Row, floors: Sequence[Row]) -> Row | None:
     ]
 
 
-def difference_to(row: Row, floor: Row | None) -> tuple[float | None, tuple[float, float] | None]:
-    """Mean paired difference row minus floor over the people that both have, and its bootstrap interval."""
-    differences = [] if floor is None else list(paired_differences(row.composites, floor.composites).values())
-    return mean(differences), bootstrap_interval(differences)
+def differences(row: Row, floor: Row | None) -> list[float]:
+    """Paired differences row minus floor of the people that both have."""
+    return [] if floor is None else list(paired_differences(row.composites, floor.composites).values())
 
 
 def beats_best_constant(row: Row, rows: Sequence[Row]) -> bool | None:
@@ -58,37 +47,9 @@ def beats_best_constant(row: Row, rows: Sequence[Row]) -> bool | None:
     """
     if row.key in CONSTANTS:
         return None
-    difference, _ = difference_to(row, best_floor(row, [other for other in rows if other.key in CONSTANTS]))
+    constant = best_floor(row, [other for other in rows if other.key in CONSTANTS])
+    difference = mean(differences(row, constant))
     return None if difference is None else difference < 0
-
-
-def specificity(inventory: Inventory, row: Row, truths: Mapping[str, Answers]) -> float | None:
-    """How much better a person's answers fit that person than the table's others; 0: the method ignored the person.
-
-    Mean over people i of (mean composite of i's answers against the truth of every other person j, minus i's own
-    composite). None where no person has both.
-    """
-    people = list(row.composites)
-    pool = list(truths)
-    if len(people) == 0 or len(pool) < FEWEST_FOR_SPECIFICITY:
-        return None
-    numbers = sorted({number for truth in truths.values() for number in truth})
-    composites = cross_composites(
-        inventory,
-        numbers,
-        as_matrix(numbers, [row.cells[respondent].answers for respondent in people]),
-        as_matrix(numbers, [truths[respondent] for respondent in pool]),
-    )
-    position = {respondent: index for index, respondent in enumerate(pool)}
-    own = [position[respondent] for respondent in people]
-    own_scores = composites[range(len(people)), own]
-    composites[range(len(people)), own] = np.nan
-    present = ~np.isnan(composites)
-    counted = present.any(axis=1) & ~np.isnan(own_scores)
-    if not counted.any():
-        return None
-    others = np.where(present, composites, 0.0).sum(axis=1)[counted] / present.sum(axis=1)[counted]
-    return float(np.mean(others - own_scores[counted]))
 
 
 def trait_correlation(row: Row) -> float | None:
@@ -99,13 +60,9 @@ def trait_correlation(row: Row) -> float | None:
     """
     correlations = []
     for name in DOMAINS.values():
-        pairs = [
-            (cell.traits[name], cell.person_traits[name])
-            for cell in row.cells.values()
-            if name in cell.traits and name in cell.person_traits
-        ]
-        enough = len(pairs) >= FEWEST_FOR_A_CORRELATION
-        correlations.append(pearson(*zip(*pairs, strict=True)) if enough else None)
+        answered, own = row.digest.figure(f"trait/{name}"), row.digest.figure(f"person_trait/{name}")
+        both = ~np.isnan(answered) & ~np.isnan(own)
+        correlations.append(pearson(answered[both], own[both]))
     if all(r is None for r in correlations):
         return None
     return mean([0.0 if r is None else r for r in correlations])
@@ -113,17 +70,27 @@ def trait_correlation(row: Row) -> float | None:
 
 def most_frequent_option_share(row: Row) -> float | None:
     """Share of the most frequent option among all answers of all people; real numbers count as the nearest option."""
-    counts = Counter(as_option(value) for cell in row.cells.values() for value in cell.answers.values())
-    return max(counts.values()) / sum(counts.values()) if counts else None
+    answers = row.digest.answers
+    options = (answers[~np.isnan(answers)] + 0.5).astype(int).clip(LOWEST, HIGHEST)  # as `as_option`
+    return int(np.bincount(options).max()) / len(options) if len(options) else None
 
 
 def reading_rates(row: Row) -> tuple[float | None, float | None]:
-    """Pooled share of generated answers without an option, and of audited ones that agree with the recorded answer."""
-    readings = [cell.reading for cell in row.cells.values() if cell.reading is not None]
-    asked = sum(reading.asked for reading in readings)
-    compared = sum(reading.compared for reading in readings)
-    unparsed = sum(reading.unparsed for reading in readings) / asked if asked else None
-    return unparsed, (sum(reading.agreed for reading in readings) / compared if compared else None)
+    """Pooled share of generated answers without an option, and of audited ones that agree with the recorded answer.
+
+    `as_released` generates every answer; `corrected` reads log-probabilities and generates only in the audit.
+    """
+    whole = row.protocol == "as_released"
+    generated = row.digest.figure("generated" if whole else "audited") > 0  # else nothing can be unparsed
+
+    def total(counts: Array) -> int:
+        return int(counts[generated].sum())
+
+    asked = total(row.digest.figure("asked" if whole else "audited"))
+    read = total((~np.isnan(row.digest.answers)).sum(axis=1) if whole else row.digest.figure("parsed"))
+    compared = total(row.digest.figure("compared"))
+    agreed = total(row.digest.figure("agreed"))
+    return (asked - read) / asked if asked else None, agreed / compared if compared else None
 
 
 def costs(row: Row) -> dict[str, Any]:
@@ -131,29 +98,28 @@ def costs(row: Row) -> dict[str, Any]:
 
     Cells from before a cost was recorded leave it None.
     """
-    cells = list(row.cells.values())
     kept = row.folder.shared()
     shared = kept["load_seconds"] + kept["prepare_seconds"] if kept else None
-    align, answer = (_median(_recorded(cells, f"{phase}_seconds")) for phase in ("align", "answer"))
+    align, answer = (_median(row, f"cost/{phase}_seconds") for phase in ("align", "answer"))
     return {
         "shared_seconds": shared,
         "align_seconds": align,
-        "search_seconds": _median(_recorded(cells, "search_seconds")),
+        "search_seconds": _median(row, "cost/search_seconds"),
         "answer_seconds": answer,
         "seconds_for_one": seconds_for(1, shared, align, answer),
         "seconds_for_300": seconds_for(PAPER_PEOPLE, shared, align, answer),
-        "peak_memory_mib": max(_recorded(cells, "peak_memory_mib"), default=None),
-        "reserved_memory_mib": max(_recorded(cells, "reserved_memory_mib"), default=None),
-        "joules": _median(_recorded(cells, "joules")),
-        "trained_parameters": _whole(_median([cell.trained_parameters for cell in cells])),
-        "alignment_bytes": _whole(_median([cell.stored_bytes for cell in cells])),
-        "tokens_read": _whole(_median(_recorded(cells, "tokens_read"))),
-        "tokens_generated": _whole(_median(_recorded(cells, "tokens_generated"))),
-        "align_tokens_read": _whole(_median(_recorded(cells, "align_tokens_read"))),
-        "align_tokens_generated": _whole(_median(_recorded(cells, "align_tokens_generated"))),
-        "training_tokens": _whole(_median(_recorded(cells, "training_tokens"))),
-        "optimizer_steps": _whole(_median(_recorded(cells, "optimizer_steps"))),
-        "cost_repeats": min(_recorded(cells, "repeats"), default=None),
+        "peak_memory_mib": max(row.recorded("cost/peak_memory_mib").tolist(), default=None),
+        "reserved_memory_mib": max(row.recorded("cost/reserved_memory_mib").tolist(), default=None),
+        "joules": _median(row, "cost/joules"),
+        "trained_parameters": _whole(_median(row, "trained_parameters")),
+        "alignment_bytes": _whole(_median(row, "stored_bytes")),
+        "tokens_read": _whole(_median(row, "cost/tokens_read")),
+        "tokens_generated": _whole(_median(row, "cost/tokens_generated")),
+        "align_tokens_read": _whole(_median(row, "cost/align_tokens_read")),
+        "align_tokens_generated": _whole(_median(row, "cost/align_tokens_generated")),
+        "training_tokens": _whole(_median(row, "cost/training_tokens")),
+        "optimizer_steps": _whole(_median(row, "cost/optimizer_steps")),
+        "cost_repeats": _whole(min(row.recorded("cost/repeats").tolist(), default=None)),
     }
 
 
@@ -162,12 +128,9 @@ def seconds_for(people: int, shared: float | None, align: float | None, answer: 
     return None if shared is None or align is None or answer is None else shared + people * (align + answer)
 
 
-def _recorded(cells: Sequence[Cell], name: str) -> list[float]:
-    return [cell.cost[name] for cell in cells if cell.cost.get(name) is not None]
-
-
-def _median(values: Sequence[float]) -> float | None:
-    return float(median(values)) if values else None
+def _median(row: Row, figure: str) -> float | None:
+    values = row.recorded(figure)
+    return float(np.median(values)) if len(values) else None
 
 
 def _whole(value: float | None) -> int | None:

@@ -125,13 +125,13 @@ def cost_table(report: Report) -> list[Cells]:
     cells = [
         {
             "method": _label(row, mark=False),
-            "shared\nseconds": _significant(row["shared_seconds"]),
-            "align\nseconds": _significant(row["align_seconds"]),
-            "of it\nsearch": _significant(row["search_seconds"]),
-            "answer\nseconds": _significant(row["answer_seconds"]),
-            "1 person\nseconds": _significant(row["seconds_for_one"]),
-            "300 people\nseconds": _significant(row["seconds_for_300"]),
-            "memory\nMiB": _significant(row["peak_memory_mib"]),
+            "shared\nseconds": significant(row["shared_seconds"]),
+            "align\nseconds": significant(row["align_seconds"]),
+            "of it\nsearch": significant(row["search_seconds"]),
+            "answer\nseconds": significant(row["answer_seconds"]),
+            "1 person\nseconds": significant(row["seconds_for_one"]),
+            "300 people\nseconds": significant(row["seconds_for_300"]),
+            "memory\nMiB": significant(row["peak_memory_mib"]),
             "trained\nparameters": _whole(row["trained_parameters"]),
             "bytes\nstored": _whole(row["alignment_bytes"]),
             "tokens\nread": _whole(row["tokens_read"]),
@@ -150,9 +150,9 @@ def gpu_table(report: Report) -> list[Cells]:
     return [
         {
             "method": _label(row, mark=False),
-            "allocated\nMiB": _significant(row["peak_memory_mib"]),
-            "reserved\nMiB": _significant(row["reserved_memory_mib"]),
-            "joules": _significant(row["joules"]),
+            "allocated\nMiB": significant(row["peak_memory_mib"]),
+            "reserved\nMiB": significant(row["reserved_memory_mib"]),
+            "joules": significant(row["joules"]),
         }
         for row in report.rows
         if row["reserved_memory_mib"] is not None
@@ -284,11 +284,13 @@ def _shorten(label: str, width: int) -> str:
 def _pipes(table: list[Cells]) -> str:
     frame = pd.DataFrame([{_one_line(k): v.replace("|", r"\|") for k, v in row.items()} for row in table])
     frame["method"] = [f"**{name}**" if name in GROUPS else name for name in frame["method"]]
-    return str(frame.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=_alignment(frame)))
+    return pipe_table(frame)
 
 
-def _alignment(frame: pd.DataFrame) -> list[str]:
-    return ["left"] + ["right"] * (len(frame.columns) - 1)
+def pipe_table(frame: pd.DataFrame) -> str:
+    """A data frame of texts as a Markdown table: the first column to the left, the others to the right."""
+    alignment = ["left"] + ["right"] * (len(frame.columns) - 1)
+    return str(frame.to_markdown(index=False, tablefmt="pipe", disable_numparse=True, colalign=alignment))
 
 
 def _one_line(header: str) -> str:
@@ -321,7 +323,7 @@ def _whole(value: int | None) -> str:
     return "" if value is None else f"{value:,}"
 
 
-def _significant(value: float | None) -> str:
+def significant(value: float | None) -> str:
     """Three significant digits, never in powers of ten."""
     if value is None:
         return ""

@@ -1,15 +1,18 @@
-"""The ledger's cells as the rows of one table: what the report keeps of every record, and notes on what is wrong."""
+"""The ledger's cells as the rows of one table, and notes on what is wrong with them."""
 
 from __future__ import annotations
 
+import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
-from palign_bench.inventory import HIGHEST, LOWEST, Answers
+import numpy as np
+
+from palign_bench.digest import Array, Digest
 from palign_bench.ledger import CellFolder, LedgerError, Plan, Record
-from palign_bench.protocol import parse_released
 from palign_bench.report.names import readable
 from palign_bench.scoring import COMPOSITE
 
@@ -19,49 +22,38 @@ _LONGEST_DIFFERENCE = 30
 
 
 @dataclass(frozen=True)
-class Reading:
-    """How the answers of one cell were read: counts of items."""
-
-    asked: int
-    unparsed: int
-    compared: int  # audited items with a parsed option and a recorded answer
-    agreed: int
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What a table needs of one finished cell's record; log-probabilities and texts stay on disk."""
-
-    answers: Answers
-    truth: Answers
-    scores: Mapping[str, float | None]
-    traits: Mapping[str, float]
-    person_traits: Mapping[str, float]
-    reading: Reading | None  # None: nothing was generated, so that nothing can be unparsed
-    trained_parameters: int
-    stored_bytes: int
-    cost: Mapping[str, Any]
-
-
-@dataclass(frozen=True)
 class Row:
-    """One row: a method, the respondents planned, and the cells that are finished, in plan order."""
+    """One row: a method, the respondents planned, and those of them whose cells are finished, in plan order.
+
+    ``digest``: what a table needs of the finished cells, in the order of ``respondents``.
+    """
 
     key: str
     folder: CellFolder
+    protocol: str
     planned: tuple[str, ...]
-    cells: Mapping[str, Cell]
+    respondents: tuple[str, ...]
+    digest: Digest
 
-    @property
+    @cached_property
     def composites(self) -> dict[str, float]:
         """Composite by respondent, of those that have one."""
-        scores = {respondent: cell.scores[COMPOSITE] for respondent, cell in self.cells.items()}
-        return {respondent: score for respondent, score in scores.items() if score is not None}
+        scores = self.digest.figure(f"score/{COMPOSITE}").tolist()
+        return {
+            respondent: score
+            for respondent, score in zip(self.respondents, scores, strict=True)
+            if not math.isnan(score)
+        }
 
     @property
     def missing(self) -> int:
         """Planned cells that are not finished."""
-        return len(self.planned) - len(self.cells)
+        return len(self.planned) - len(self.respondents)
+
+    def recorded(self, figure: str) -> Array:
+        """One of the digest's figures, of the cells that have it."""
+        values = self.digest.figure(figure)
+        return values[~np.isnan(values)]
 
 
 def read_rows(plan: Plan) -> tuple[list[Row], Record]:
@@ -78,10 +70,8 @@ def read_rows(plan: Plan) -> tuple[list[Row], Record]:
         wanted.setdefault((cells.row, cells.folder), {}).update(dict.fromkeys(cells.respondent_ids))
     rows = []
     for (key, folder), respondents in wanted.items():
-        cells_of_row = {
-            respondent: _cell(record, about["protocol"]) for respondent, record in folder.read_all(respondents)
-        }
-        rows.append(Row(key, folder, tuple(respondents), cells_of_row))
+        finished, digest = folder.digest(respondents)
+        rows.append(Row(key, folder, about["protocol"], tuple(respondents), tuple(finished), digest))
     return rows, about
 
 
@@ -96,6 +86,12 @@ def known_answers(row: Row) -> int | None:
     """How many of the known answers the row's method was told; None: all of them."""
     count = row.folder.identity().get("known_answers")
     return int(count) if count is not None else None
+
+
+def training_budget(row: Row) -> str | None:
+    """The training budget of a trained row ("paper" or "quick"), from its resolved method."""
+    budget = row.folder.identity()["method"].get("training")
+    return budget if isinstance(budget, str) else None
 
 
 def _difference(row: Row, rows: Iterable[Row]) -> str:
@@ -115,46 +111,6 @@ def _settings(row: Row) -> dict[str, Any]:
     return {**identity["method"], **{key: identity[key] for key in ("seed", "known_answers") if key in identity}}
 
 
-def as_option(value: float) -> int:
-    """A floor's real number as the nearest option value, 1…5; halves go up."""
-    return min(HIGHEST, max(LOWEST, int(value + 0.5)))
-
-
-def _numbered(items: Mapping[str, Any] | None) -> dict[int, Any]:
-    return {int(number): value for number, value in (items or {}).items()}
-
-
-def _cell(record: Record, protocol: str) -> Cell:
-    answers = _numbered(record["answers"])
-    return Cell(
-        answers=answers,
-        truth=_numbered(record["truth"]),
-        scores=record["scores"],
-        traits=record["traits"],
-        person_traits=record["person_traits"],
-        reading=_reading(record, answers, protocol),
-        trained_parameters=record["alignment"]["trained_parameters"],
-        stored_bytes=record["alignment"]["stored_bytes"],
-        cost=record["cost"],
-    )
-
-
-def _reading(record: Record, answers: Answers, protocol: str) -> Reading | None:
-    """`as_released` generates every answer; `corrected` reads log-probabilities and generates only in the audit."""
-    audit = {number: parse_released(text) for number, text in _numbered(record["audit"]).items()}
-    parsed = {number: option for number, option in audit.items() if option is not None}
-    compared = [number for number in parsed if number in answers]
-    agreed = sum(parsed[number] == as_option(answers[number]) for number in compared)
-    if protocol == "as_released":
-        if record["texts"] is None:
-            return None
-        asked = len(record["asked"])
-        return Reading(asked, asked - len(answers), len(compared), agreed)
-    if not audit:
-        return None
-    return Reading(len(audit), len(audit) - len(parsed), len(compared), agreed)
-
-
 def ledger_notes(rows: list[Row]) -> list[str]:
     """What a reader must know about the cells: missing ones, failures, mixed code, unequal sets of people."""
     notes = []
@@ -162,12 +118,12 @@ def ledger_notes(rows: list[Row]) -> list[str]:
     if incomplete:
         notes.append(f"Missing cells: {', '.join(incomplete)}. The same command again computes only these.")
     notes += _failure_notes(rows)
-    if len({frozenset(row.cells) for row in rows}) > 1:
+    if len({frozenset(row.respondents) for row in rows}) > 1:
         notes.append("Rows do not cover the same people; differences to the floors are over the people both cover.")
     unscored = [
-        f"{label} {len(row.cells) - len(row.composites)}"
+        f"{label} {len(row.respondents) - len(row.composites)}"
         for row, label in zip(rows, row_labels(rows), strict=True)
-        if len(row.composites) < len(row.cells)
+        if len(row.composites) < len(row.respondents)
     ]
     if unscored:
         notes.append(f"No composite (a domain without a parsed answer), left out of the mean: {', '.join(unscored)}.")
@@ -194,8 +150,9 @@ def _failure_notes(rows: list[Row]) -> list[str]:
     """One line per row and message, without respondents' ids: notes may leave the machine."""
     failures: Counter[tuple[str, str, str]] = Counter()
     for row, label in zip(rows, row_labels(rows), strict=True):
+        unfinished = set(row.planned).difference(row.respondents)
         for respondent, message in row.folder.failures().items():
-            if respondent in row.planned and respondent not in row.cells:
+            if respondent in unfinished:
                 failures[label, _first_line(message), row.folder.path.name] += 1
     notes = [
         f"{label}: {count} failed, {message} (traceback in cells/{folder}/respondents/*.error.json)"

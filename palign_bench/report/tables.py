@@ -14,7 +14,8 @@ from palign_bench.ledger import Plan, write_atomically, write_json
 from palign_bench.report import measures, render
 from palign_bench.report.names import OTHER_PEOPLE_FLOORS, OWN_ANSWERS_FLOORS
 from palign_bench.report.paper import PaperSetting, matching_setting
-from palign_bench.report.rows import Row, known_answers, ledger_notes, read_rows, row_labels
+from palign_bench.report.rows import Row, known_answers, ledger_notes, read_rows, row_labels, training_budget
+from palign_bench.report.specificity import Truths, specificity
 from palign_bench.statistics import bootstrap_interval, mean
 
 COLUMNS: tuple[str, ...] = (
@@ -126,7 +127,7 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
     inventory = inventory or ipip_neo_300()
     rows, about = read_rows(plan)
     paper = matching_setting(about, random_weights=any(_random_weights(row) for row in rows))
-    truths = measures.known_truths(rows)
+    truths = Truths.of(rows)
     labels = row_labels(rows)
     columns = []
     for row, label in zip(rows, labels, strict=True):
@@ -136,11 +137,11 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
                 "protocol": about["protocol"],
                 "model": about["model"],
                 "label": label,
-                "training": _training(row),
+                "training": training_budget(row),
                 "known_answers": known_answers(row),
                 "cells": row.folder.path.name,
                 "paper_composite": paper.composite(row.key) if paper else None,
-                "specificity": measures.specificity(inventory, row, truths),
+                "specificity": specificity(inventory, row, truths),
                 **_score_columns(row),
                 **_comparison_columns(row, rows),
                 **measures.costs(row),
@@ -180,9 +181,9 @@ def _score_columns(row: Row) -> dict[str, Any]:
     low, high = bootstrap_interval(composites) or (None, None)
     unparsed, agreement = measures.reading_rates(row)
     return {
-        "respondents": len(row.cells),
+        "respondents": len(row.respondents),
         "missing_cells": row.missing,
-        "unscored": len(row.cells) - len(composites),
+        "unscored": len(row.respondents) - len(composites),
         **measures.domain_means(row),
         "composite": mean(composites),
         "composite_low": low,
@@ -198,19 +199,13 @@ def _comparison_columns(row: Row, rows: list[Row]) -> dict[str, Any]:
     columns: dict[str, Any] = {"beats_best_constant": measures.beats_best_constant(row, rows)}
     for name, floors in (("own_floor", OWN_ANSWERS_FLOORS), ("people_floor", OTHER_PEOPLE_FLOORS)):
         best = measures.best_floor(row, [other for other in rows if other.key in floors])
-        difference, interval = measures.difference_to(row, best)
-        low, high = interval or (None, None)
+        differences = measures.differences(row, best)
+        low, high = bootstrap_interval(differences) or (None, None)
         columns[f"best_{name}"] = best.key if best else None
-        columns[f"difference_to_best_{name}"] = difference
+        columns[f"difference_to_best_{name}"] = mean(differences)
         columns[f"difference_to_best_{name}_low"] = low
         columns[f"difference_to_best_{name}_high"] = high
     return columns
-
-
-def _training(row: Row) -> str | None:
-    """The training budget of a trained row ("paper" or "quick"), from its resolved method."""
-    budget = row.folder.identity()["method"].get("training")
-    return budget if isinstance(budget, str) else None
 
 
 def _random_weights(row: Row) -> bool:

@@ -1,0 +1,160 @@
+"""What a table needs of finished cells, as columns: answers, truth and figures; no log-probabilities, no texts.
+
+A digest is derived from whole records and may be kept beside them, so that a table of 100,000 cells need not read them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palign_bench.cell_file import Record
+from palign_bench.inventory import DOMAINS, HIGHEST, LOWEST, Answers
+from palign_bench.protocol import parse_released
+from palign_bench.scoring import SCORES, as_matrix
+
+Array = NDArray[np.floating[Any]]
+Whole = NDArray[np.int64]
+
+VERSION = 1  # raise it when the same record gives another digest
+_COSTS = (
+    "align_seconds",
+    "search_seconds",
+    "answer_seconds",
+    "peak_memory_mib",
+    "reserved_memory_mib",
+    "joules",
+    "tokens_read",
+    "tokens_generated",
+    "align_tokens_read",
+    "align_tokens_generated",
+    "training_tokens",
+    "optimizer_steps",
+    "repeats",
+)
+_SIZES = ("trained_parameters", "stored_bytes")
+# Items asked; 1 where every answer was generated; items of the audit, those of them with an option, those of these with
+# a recorded answer, and those of these that agree.
+_READING = ("asked", "generated", "audited", "parsed", "compared", "agreed")
+FIGURES: tuple[str, ...] = (
+    *(f"score/{name}" for name in SCORES),
+    *(f"{of}/{name}" for of in ("trait", "person_trait") for name in DOMAINS.values()),
+    *(f"cost/{name}" for name in _COSTS),
+    *_SIZES,
+    *_READING,
+)
+_ABSENT = -1  # among whole answers
+
+
+@dataclass(frozen=True)
+class Digest:
+    """Cells in rows.
+
+    ``items``: item numbers, ascending; ``packed_answers`` and ``packed_truth``: (cells, items), see `_packed`;
+    ``figures``: (cells, `FIGURES`), NaN where a record has none.
+    """
+
+    items: Whole
+    packed_answers: NDArray[Any]
+    packed_truth: NDArray[Any]
+    figures: Array
+
+    @classmethod
+    def of(cls, records: Sequence[Record]) -> Digest:
+        """The digest of these records, in order. Raises KeyError, TypeError or ValueError for one of another shape."""
+        people = [(_numbered(record["answers"]), _numbered(record["truth"])) for record in records]
+        items = sorted({number for pair in people for answers in pair for number in answers})
+        figures = [_figures_of(record, answers) for record, (answers, _) in zip(records, people, strict=True)]
+        return cls(
+            np.array(items, dtype=np.int64),
+            _packed(as_matrix(items, [answers for answers, _ in people])),
+            _packed(as_matrix(items, [truth for _, truth in people])),
+            np.array(figures, dtype=float).reshape(len(records), len(FIGURES)),
+        )
+
+    @classmethod
+    def joined(cls, parts: Sequence[Digest]) -> Digest:
+        """The cells of all parts, one after the other."""
+        items = np.unique(np.concatenate([part.items for part in parts])) if parts else np.array([], dtype=np.int64)
+        return cls(
+            items,
+            _packed(np.concatenate([np.empty((0, len(items))), *(part.answers_to(items) for part in parts)])),
+            _packed(np.concatenate([np.empty((0, len(items))), *(part.truth_to(items) for part in parts)])),
+            np.concatenate([np.empty((0, len(FIGURES))), *(part.figures for part in parts)]),
+        )
+
+    def __len__(self) -> int:
+        return len(self.figures)
+
+    def take(self, rows: Sequence[int]) -> Digest:
+        """These rows, in this order."""
+        index = np.array(rows, dtype=np.int64)
+        return Digest(self.items, self.packed_answers[index], self.packed_truth[index], self.figures[index])
+
+    def figure(self, name: str) -> Array:
+        """One of `FIGURES`, by cell."""
+        return np.ascontiguousarray(self.figures[:, FIGURES.index(name)])
+
+    @property
+    def answers(self) -> Array:
+        """(cells, items); NaN is absent."""
+        return _unpacked(self.packed_answers)
+
+    def answers_to(self, items: Whole) -> Array:
+        """The answers with these items as columns; NaN is absent."""
+        return self._with_items(self.answers, items)
+
+    def truth_to(self, items: Whole) -> Array:
+        """The truth with these items as columns; NaN is absent."""
+        return self._with_items(_unpacked(self.packed_truth), items)
+
+    def _with_items(self, matrix: Array, items: Whole) -> Array:
+        if np.array_equal(items, self.items):
+            return matrix
+        found = np.full((len(matrix), len(items)), np.nan)
+        _, here, there = np.intersect1d(self.items, items, assume_unique=True, return_indices=True)
+        found[:, there] = matrix[:, here]
+        return found
+
+
+def as_option(value: float) -> int:
+    """A floor's real number as the nearest option value, 1…5; halves go up."""
+    return min(HIGHEST, max(LOWEST, int(value + 0.5)))
+
+
+def _packed(matrix: Array) -> NDArray[Any]:
+    """A byte an answer where all are whole, as nearly always: an eighth of the memory. Else the matrix as it is."""
+    with np.errstate(invalid="ignore"):
+        whole = np.where(np.isnan(matrix), _ABSENT, matrix)
+        small = whole.astype(np.int8)
+    return small if (small == whole).all() and not (matrix < 0).any() else matrix
+
+
+def _unpacked(packed: NDArray[Any]) -> Array:
+    return np.where(packed == _ABSENT, np.nan, packed) if packed.dtype == np.int8 else packed
+
+
+def _numbered(items: Mapping[str, Any] | None) -> dict[int, Any]:
+    return {int(number): value for number, value in (items or {}).items()}
+
+
+def _figures_of(record: Record, answers: Answers) -> list[float | None]:
+    audit = {number: parse_released(text) for number, text in _numbered(record["audit"]).items()}
+    parsed = {number: option for number, option in audit.items() if option is not None}
+    compared = [number for number in parsed if number in answers]
+    return [
+        *(record["scores"][name] for name in SCORES),
+        *(record[of].get(name) for of in ("traits", "person_traits") for name in DOMAINS.values()),
+        *(record["cost"].get(name) for name in _COSTS),
+        *(record["alignment"][name] for name in _SIZES),
+        len(record["asked"]),
+        record["texts"] is not None,
+        len(audit),
+        len(parsed),
+        len(compared),
+        sum(parsed[number] == as_option(answers[number]) for number in compared),
+    ]

@@ -1,0 +1,207 @@
+"""What a sweep over many people would cost: time, files, bytes and W&B rows, from a table's measured costs.
+
+Other models' seconds are arithmetic, not measurement: the measured ones times the ratio of the parameter counts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from palign_bench.configuration import read_option, resolve_model
+from palign_bench.ledger import LedgerError, Plan, write_atomically
+from palign_bench.report import measures
+from palign_bench.report.names import OTHER_PEOPLE_FLOORS, PEOPLE_METHODS
+from palign_bench.report.render import pipe_table, significant
+from palign_bench.report.rows import Row, read_rows, row_labels, training_budget
+
+PEOPLE = (300, 300_000)
+MODELS = ("llama3_8b", "llama3_70b")  # the paper's, beside the measured one
+ALL_ROWS = "all rows"
+_GIB = 2.0**30
+_MARK_BYTES = 32  # of a cell, in its folder's digest
+
+
+@dataclass(frozen=True)
+class MeasuredRow:
+    """One row's measured costs. ``prepare_seconds`` are once for all people, without loading the model.
+
+    ``cell_bytes``: of a person's file and share of the digest; ``files`` and ``file_bytes``: what is not a person's.
+    """
+
+    label: str
+    reads_a_model: bool
+    prepare_seconds: float
+    person_seconds: float
+    cell_bytes: float
+    files: int
+    file_bytes: int
+
+    def hours(self, people: int, factor: float) -> float:
+        """One machine's hours for so many people, with a model that takes ``factor`` times as long."""
+        seconds = self.prepare_seconds + people * self.person_seconds
+        return seconds * (factor if self.reads_a_model else 1.0) / 3600
+
+
+def measured_rows(rows: Sequence[Row]) -> list[MeasuredRow]:
+    """The costs of the rows that have a finished cell."""
+    found = []
+    for row, label in zip(rows, row_labels(rows), strict=True):
+        costs, shared = measures.costs(row), row.folder.shared()
+        if not row.respondents or not shared:
+            continue
+        sizes = row.folder.cell_bytes(row.respondents)
+        others = [path.stat().st_size for path in row.folder.path.iterdir() if path.is_file()]
+        digest = row.digest
+        kept = digest.packed_answers.nbytes + digest.packed_truth.nbytes + digest.figures.nbytes
+        budget = training_budget(row)
+        found.append(
+            MeasuredRow(
+                label=label + (f" ({budget})" if budget else ""),
+                reads_a_model=_reads_a_model(row),
+                prepare_seconds=shared["prepare_seconds"],
+                person_seconds=costs["align_seconds"] + costs["answer_seconds"],
+                cell_bytes=(sum(sizes) + kept) / len(sizes) + _MARK_BYTES,
+                files=len(others),
+                file_bytes=sum(others),
+            )
+        )
+    return found
+
+
+def forecast(
+    rows: Sequence[MeasuredRow], people: Sequence[int], factors: Mapping[str, float], shards: int
+) -> pd.DataFrame:
+    """One line per number of people, model and row, and one for all rows.
+
+    ``factors``: by model, its parameters relative to those of the measured one, whose factor is 1. ``hours`` are one
+    machine's; ``days`` pass when ``shards`` machines share the people, each with preparations of its own.
+    """
+    lines: list[dict[str, Any]] = []
+    for count in people:
+        for model, factor in factors.items():
+            lines_of_model: list[dict[str, Any]] = [
+                {
+                    "people": count,
+                    "model": model,
+                    "method": row.label,
+                    "cells": count,
+                    "files": row.files + count,
+                    "gib": (row.file_bytes + count * row.cell_bytes) / _GIB,
+                    "wandb_runs": 1,
+                    "wandb_rows": count,
+                    "hours": row.hours(count, factor),
+                    "days": row.hours(math.ceil(count / shards), factor) / 24,
+                }
+                for row in rows
+            ]
+            total = {key: sum(line[key] for line in lines_of_model) for key in list(lines_of_model[0])[3:]}
+            total["wandb_runs"] += 1  # the table's own, which has a row for each of the table's
+            total["wandb_rows"] += len(rows)
+            lines += [*lines_of_model, {"people": count, "model": model, "method": ALL_ROWS, **total}]
+    return pd.DataFrame(lines)
+
+
+def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], shards: int) -> str:
+    """Write ``forecast.csv`` and ``forecast.md`` into the plan's folder; return the text for the terminal.
+
+    ``models``: options of ``model=``, beside the measured one. Raises LedgerError where nothing is measured and
+    UserError for an unknown model.
+    """
+    rows, about = read_rows(plan)
+    measured = measured_rows(rows)
+    if not measured:
+        raise LedgerError(f"{plan.folder} has no finished cell: there are no measured costs to forecast from.")
+    parameters = _parameters(rows, about["model"], models)
+    factors = {model: count / parameters[about["model"]] for model, count in parameters.items()}
+    frame = forecast(measured, people, factors, shards)
+    title = f"forecast of {about['experiment']} from costs measured with {about['model_title']}"
+    notes = _notes(rows, about["model"], parameters, factors, shards)
+    blocks = [f"# {title}"]
+    for count in people:
+        shown = _display(frame[frame["people"] == count], about["model"], shards)
+        blocks += [f"## {count:,} people", pipe_table(shown)]
+    blocks.append("\n".join(f"- {note}" for note in notes))
+    text = "\n\n".join(blocks) + "\n"
+    write_atomically(plan.folder / "forecast.csv", frame.to_csv(index=False))
+    write_atomically(plan.folder / "forecast.md", text)
+    return f"{text}\nWritten to {plan.folder}: forecast.csv, forecast.md\n"
+
+
+def _parameters(rows: Sequence[Row], measured: str, models: Sequence[str]) -> dict[str, int]:
+    """Number of parameters by model, the measured one first."""
+    from palign_bench.backbone.loading import parameters_of  # takes seconds to import
+
+    of_measured = next(
+        (row.folder.config()["model"] for row in rows if _reads_a_model(row)), read_option("model", measured)
+    )
+    settings = {measured: of_measured} | {name: read_option("model", name) for name in models if name != measured}
+    return {name: parameters_of(resolve_model(each)) for name, each in settings.items()}
+
+
+def _reads_a_model(row: Row) -> bool:
+    return row.folder.identity()["model"] is not None
+
+
+def _display(frame: pd.DataFrame, measured: str, shards: int) -> pd.DataFrame:
+    """One line per row: what every model shares, then each model's time."""
+    models = list(dict.fromkeys(frame["model"]))
+    shown = frame[frame["model"] == measured].set_index("method")
+    table = pd.DataFrame(
+        {
+            "cells": [f"{value:,}" for value in shown["cells"]],
+            "files": [f"{value:,}" for value in shown["files"]],
+            "GiB": [significant(value) for value in shown["gib"]],
+            "W&B runs": [f"{value:,}" for value in shown["wandb_runs"]],
+            "W&B rows": [f"{value:,}" for value in shown["wandb_rows"]],
+        },
+        index=shown.index,
+    )
+    for model in models:
+        times = frame[frame["model"] == model].set_index("method")
+        star = "" if model == measured else " *"
+        table[f"{model}{star} hours"] = [significant(value) for value in times["hours"]]
+        if shards > 1:
+            table[f"{model}{star} days on {shards} shards"] = [significant(value) for value in times["days"]]
+    return table.reset_index()
+
+
+def _notes(
+    rows: Sequence[Row], measured: str, parameters: Mapping[str, int], factors: Mapping[str, float], shards: int
+) -> list[str]:
+    """What a reader must know to judge the numbers."""
+    machine = next((row.folder.provenance()[-1] for row in rows if row.folder.provenance()), {})
+    people = max(len(row.respondents) for row in rows)
+    others = [f"{name} × {factors[name]:.1f} ({parameters[name]:,})" for name in parameters if name != measured]
+    notes = [
+        f"Measured: {measured} ({parameters[measured]:,} parameters), medians of at most {people} people, on "
+        f"{machine.get('processor', 'an unnamed processor')}, {machine.get('cores', '?')} cores. Hours are preparing + "
+        "people × (align + answer) on one such machine; loading the model is left out."
+    ]
+    if others:
+        notes.append(
+            "* Extrapolated by arithmetic, not measured: the measured seconds times the ratio of the parameter counts, "
+            f"{', '.join(others)}, on the same machine; rows that read no model are not scaled."
+        )
+    notes.append(
+        "An answer taken over from another person or row (Vanilla's are everyone's) is charged in full, as in the "
+        "table: a real sweep takes less."
+    )
+    learning = [row for row in rows if row.key in (*OTHER_PEOPLE_FLOORS, *PEOPLE_METHODS)]
+    if learning:
+        notes.append(
+            f"{', '.join(row_labels(learning))}: what they learn from others is charged as measured, with that "
+            "source's number of people; it takes longer with more."
+        )
+    if any(training_budget(row) == "quick" for row in rows):
+        notes.append("Rows marked (quick) took a few optimizer steps; `make efficiency` extrapolates the full budget.")
+    notes.append(
+        "Files and bytes are the ledger's, whatever the model: a file a cell, and a few for each row. W&B: one run per "
+        "row with one logged row per person, and one for the table"
+        + (f"; {shards} shards open {shards} times as many runs." if shards > 1 else ".")
+    )
+    return notes
