@@ -72,5 +72,4 @@ def tiny_backbone(tiny: LoadedModel) -> LocalBackbone:
 @pytest.fixture(scope="session")
 def smollm2() -> LoadedModel:
     """The real embedded model in float32: comparisons to 1e-4 need it."""
-    torch.set_num_threads(2)
     return load(resolve_model(read_option("model", "smollm2_135m")) | {"dtype": "float32"})

@@ -69,7 +69,6 @@ def test_on_policy_methods_raise_the_reward(talking_bench: Bench, method: str, s
 @pytest.fixture(scope="module")
 def real_model() -> LoadedModel:
     """SmolLM2 in bfloat16, as runs have it."""
-    torch.set_num_threads(2)
     return load(resolve_model(read_option("model", "smollm2_135m")))
 
 
