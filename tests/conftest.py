@@ -13,7 +13,6 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
-import torch
 
 from palign_bench.backbone.loading import LoadedModel, load
 from palign_bench.backbone.local import LocalBackbone
