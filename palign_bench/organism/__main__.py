@@ -10,7 +10,7 @@ from pathlib import Path
 def main() -> None:
     parser = argparse.ArgumentParser("python -m palign_bench.organism", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/organism"), help="default: %(default)s")
-    parser.add_argument("--steps", type=int, default=1200, help="optimizer steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=1100, help="optimizer steps (default: %(default)s)")
     parser.add_argument("--rows", type=int, default=8, help="people per kind of prompt and step (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
     chosen = parser.parse_args()
