@@ -47,9 +47,8 @@ from palign_bench.tracking import Tracker, make_tracker
 transformers_logging.disable_progress_bar()  # ours are per person; a bar per weight file would drown them
 
 _order = 0  # of the jobs of this process; the rows' order in the table
-_backbones: dict[
-    str, tuple[QuestionnaireBackbone, float]
-] = {}  # one at a time: a sweep over methods loads its model once
+# One at a time: a sweep over methods loads its model once.
+_backbones: dict[str, tuple[QuestionnaireBackbone, float]] = {}
 _trackers: dict[str, Tracker] = {}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import weakref
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,18 +16,15 @@ import torch
 import palign_bench.cells
 from baselines.few_shot import FewShot, Vanilla
 from baselines.floors import floors
-from palign_bench.alignment import Aligner, Alignment, AnswerSheet, Case
-from palign_bench.backbone.loading import LoadedModel
+from palign_bench.alignment import Aligner, Alignment, Case
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.cases import Cases, LeaveOneOut, derived_seed
-from palign_bench.cells import Answered, AnswerMemo
-from palign_bench.costs import Cost, part
+from palign_bench.cells import AnswerMemo
+from palign_bench.costs import part
 from palign_bench.experiment import Experiment, Row
 from palign_bench.inventory import Inventory, ipip_neo_300
 from palign_bench.ledger import CellFolder
 from palign_bench.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import RespondentSource, simulate
-from palign_bench.respondents.source import make_source
 from palign_bench.runner import run_row
 from palign_bench.tracking import NoTracker, Tracker
 
@@ -238,54 +234,6 @@ def test_floors_of_other_people_do_not_depend_on_the_limit(setting: Setting, peo
     assert setting.loads == 0
 
 
-def test_everyone_else_is_everyone_else() -> None:
-    everyone: list[Any] = [{1: n} for n in range(5)]
-    for left_out in range(5):
-        others = LeaveOneOut(everyone, left_out)
-        expected = everyone[:left_out] + everyone[left_out + 1 :]
-        assert len(others) == 4 and list(others) == expected
-        assert all(mine is theirs for mine, theirs in zip(others, expected, strict=True))
-        assert [others[i] for i in range(-4, 0)] == expected
-        assert others[1:3] == expected[1:3] and others[::-1] == expected[::-1]
-        for outside in (4, -5):
-            with pytest.raises(IndexError):
-                others[outside]
-    assert list(LeaveOneOut(everyone[:1], 0)) == []
-
-
-@pytest.mark.parametrize("protocol", [Corrected(), AsReleased()])
-def test_a_case_tells_what_was_asked_for_and_no_more(
-    setting: Setting, inventory: Inventory, protocol: EvaluationProtocol
-) -> None:
-    source = setting.experiment.source
-    people = [replace(person, portrait=f"portrait of {person.id}") for person in source.people]
-    experiment = replace(
-        setting.experiment, protocol=protocol, source=make_source("file", "x", people), people=people[:1]
-    )
-    person = people[0]
-    bare = Cases(experiment).case(person, frozenset({"prompt"}))
-    assert (bare.others, bare.truth, bare.portrait) == (None, None, None)
-    assert set(bare.known) <= set(inventory.known) and bare.known == protocol.known(inventory, person)
-    if protocol.name == "corrected":
-        assert not set(bare.selection) & set(inventory.held_out)
-    case = Cases(experiment).case(person, frozenset({"people", "truth", "portrait"}))
-    assert case.portrait == f"portrait of {person.id}"
-    assert case.truth == {n: person.answers[n] for n in inventory.held_out if n in person.answers}
-    assert case.others is not None and len(case.others) == len(people) - 1  # of the whole source, not of the selection
-    whole = [{**protocol.known(inventory, each), **protocol.truth(inventory, each)} for each in people]
-    assert list(case.others) == whole[1:] and whole[0] not in case.others
-
-
-def test_derived_seeds_depend_on_seed_and_person_alone() -> None:
-    ids = [f"p{n}" for n in range(1000)]
-    seeds = {i: derived_seed(0, i) for i in ids}
-    assert seeds == {i: derived_seed(0, i) for i in random.Random(0).sample(ids, len(ids))}
-    assert len({*seeds.values(), *(derived_seed(1, i) for i in ids)}) == 2000
-    assert all(0 <= seed < 2**63 for seed in seeds.values())
-    # From `printf 0:p1 | sha256sum`: every process and machine derives the same.
-    assert derived_seed(0, "p1") == 0xFC7902413132B41D >> 1
-
-
 def test_every_generator_starts_from_the_persons_seed(setting: Setting) -> None:
     """Whatever a method draws from: it does not depend on who came before."""
     drawn: dict[str, list[Any]] = {}
@@ -367,42 +315,6 @@ def test_measuring_changes_no_answer(setting: Setting) -> None:
     setting.change(runs=setting.experiment.runs / "measured", repeats=2)
     _, measured = setting.run(FewShot())
     assert without_costs(plain.read(person.id)) == without_costs(measured.read(person.id))
-
-
-@pytest.fixture
-def memo() -> AnswerMemo:
-    return AnswerMemo()
-
-
-ANSWERED = Answered(AnswerSheet(asked=(9,), answers={9: 4}), Cost())
-
-
-def test_only_prompts_are_taken_over(memo: AnswerMemo, tiny_backbone: LocalBackbone) -> None:
-    key = memo.key(tiny_backbone, Alignment(system_prompt="x"))
-    assert key is not None
-    memo.put(tiny_backbone, key, ANSWERED)
-    assert memo.get(tiny_backbone, key) is not None
-    assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment(system_prompt="y"))) is None
-    assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment())) is None
-    tiny_backbone.protocol = AsReleased()
-    assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment(system_prompt="x"))) is None
-    for alignment in (
-        Alignment(system_prompt="x", head_shifts=torch.zeros(2, 64)),
-        Alignment(system_prompt="x", adapter={}, adapter_kind="lora"),
-    ):
-        assert memo.key(tiny_backbone, alignment) is None
-
-
-def test_a_later_model_takes_nothing_over_from_an_unloaded_one(memo: AnswerMemo, tiny: LoadedModel) -> None:
-    """Python gives a new object the address of a deleted one, so an address is no identity."""
-    for _ in range(20):
-        backbone = LocalBackbone(tiny, Corrected())
-        key = memo.key(backbone, Alignment())
-        assert memo.get(backbone, key) is None
-        memo.put(backbone, key, ANSWERED)
-        unloaded = weakref.ref(backbone)
-        del backbone
-        assert unloaded() is None, "what the memo keeps must not keep a model in memory"
 
 
 def test_a_record_holds_nothing_of_another_person_and_no_demography(setting: Setting) -> None:

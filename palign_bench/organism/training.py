@@ -28,7 +28,7 @@ LEARNING_RATE = 2e-3
 FINAL_SHARE = 0.05  # of the learning rate, at the end of the cosine
 WARMUP_STEPS = 60
 LISTS_SHARE = 0.6  # of the steps, at the beginning: lists alone
-DISTANCE_WEIGHT = 3.0  # of the expected distance of an answered letter, against its negative log-likelihood,
+DISTANCE_WEIGHT = 3.0  # of an answer's expected distance, against its negative log-likelihood,
 DISTANCE_FROM, DISTANCE_RISE = 0.7, 0.1  # after this share of the steps, and reached in this share
 SIMULATED, COMPONENTS = 5_000, 36  # people and eigenvectors from which the statements' vectors are made
 LENGTH = 3.0  # of such a vector, root mean square; the random part's is 0.7
@@ -210,7 +210,7 @@ def _keep(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, finished: Path, 
     log = pd.DataFrame([entry for entry in trainer.state.log_history if "loss" in entry])
     log = log[["step", "loss", "learning_rate"]]
     log.to_csv(partial / "training.csv", index=False)
-    _plot(log, partial / "training.png")
+    plot(log, settings["steps"], partial / "training.png")
     digest = hashlib.sha256((partial / "model.safetensors").read_bytes()).hexdigest()
     command = f"python -m palign_bench.organism --steps {settings['steps']} --rows {settings['rows']}"
     made = {"command": f"{command} --seed {settings['seed']}", "sha256": digest, **settings}
@@ -218,12 +218,17 @@ def _keep(trainer: Trainer, tokenizer: PreTrainedTokenizerFast, finished: Path, 
     partial.rename(finished)
 
 
-def _plot(log: pd.DataFrame, path: Path) -> None:
+def plot(log: pd.DataFrame, steps: int, path: Path) -> None:
+    """The loss curve, with what changes in the loss at its marks: it falls before each and not across them."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(6, 3.5), layout="constrained")
+    figure = Figure(figsize=(7, 3.5), layout="constrained")
     axes = figure.add_subplot()
     axes.plot(log["step"], log["loss"], linewidth=0.8)
-    axes.set(xlabel="step", ylabel="loss per answer (nats)", title="Training the organism")
+    changes = ((LISTS_SHARE, "then all kinds of prompts "), (DISTANCE_FROM, " + expected distance"))
+    for (share, change), side in zip(changes, ("right", "left"), strict=True):
+        axes.axvline(share * steps, color="0.5", linestyle=":", linewidth=1)
+        axes.text(share * steps, 0.9, change, ha=side, transform=axes.get_xaxis_transform(), fontsize=8)
+    axes.set(xlabel="step", ylabel="loss per target", title="Training the organism")
     axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)

@@ -1,0 +1,51 @@
+"""Answers are taken over where a prompt alone makes them, and by the model that gave them."""
+
+from __future__ import annotations
+
+import weakref
+
+import pytest
+import torch
+
+from palign_bench.alignment import Alignment, AnswerSheet
+from palign_bench.backbone.loading import LoadedModel
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.cells import Answered, AnswerMemo
+from palign_bench.costs import Cost
+from palign_bench.protocol import AsReleased, Corrected
+
+
+@pytest.fixture
+def memo() -> AnswerMemo:
+    return AnswerMemo()
+
+
+ANSWERED = Answered(AnswerSheet(asked=(9,), answers={9: 4}), Cost())
+
+
+def test_only_prompts_are_taken_over(memo: AnswerMemo, tiny_backbone: LocalBackbone) -> None:
+    key = memo.key(tiny_backbone, Alignment(system_prompt="x"))
+    assert key is not None
+    memo.put(tiny_backbone, key, ANSWERED)
+    assert memo.get(tiny_backbone, key) is not None
+    assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment(system_prompt="y"))) is None
+    assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment())) is None
+    tiny_backbone.protocol = AsReleased()
+    assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment(system_prompt="x"))) is None
+    for alignment in (
+        Alignment(system_prompt="x", head_shifts=torch.zeros(2, 64)),
+        Alignment(system_prompt="x", adapter={}, adapter_kind="lora"),
+    ):
+        assert memo.key(tiny_backbone, alignment) is None
+
+
+def test_a_later_model_takes_nothing_over_from_an_unloaded_one(memo: AnswerMemo, tiny: LoadedModel) -> None:
+    """Python gives a new object the address of a deleted one, so an address is no identity."""
+    for _ in range(20):
+        backbone = LocalBackbone(tiny, Corrected())
+        key = memo.key(backbone, Alignment())
+        assert memo.get(backbone, key) is None
+        memo.put(backbone, key, ANSWERED)
+        unloaded = weakref.ref(backbone)
+        del backbone
+        assert unloaded() is None, "what the memo keeps must not keep a model in memory"
