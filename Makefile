@@ -34,7 +34,7 @@ help:
 	@echo "make forecast   what 300 and 300,000 people would cost, from the last table's measured costs [ARGS=--people=5000]"
 	@echo "make report     the last table again, from the ledger alone"
 	@echo "make efficiency what each method costs relative to PAS, measured one by one [METHODS= MODEL= WEIGHTS=random LIMIT=1 REPEATS=3]"
-	@echo "make test       the tests (make test-slow: those that take minutes)"
+	@echo "make test       the tests [PROCESSES=2] (make test-slow: those that take minutes)"
 	@echo "make bench      how fast answering and PAS are, as ratios measured in one run"
 	@echo "make lint       ruff and mypy"
 	@echo "make setup      virtual environment, dependencies, the default model (the others call it)"
@@ -93,8 +93,10 @@ efficiency: setup
 		$(if $(REPEATS),--repeats $(REPEATS)) model=$(MODEL) $(if $(WEIGHTS),model.weights=$(WEIGHTS)) \
 		respondents=$(RESPONDENTS) protocol=$(PROTOCOL) $(ARGS)
 
+# Two processes with a thread each: two threads of one process spend half their time waiting for each other.
+PROCESSES ?= 2
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m "not slow" --numprocesses $(PROCESSES) --dist loadfile $(ARGS)
 
 test-slow: setup
 	$(BIN)/python -m pytest -m slow $(ARGS)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 from peft import LoraConfig
 
-from baselines.training.session import TrainingClock, thinned, training_session
+from baselines.training.session import TrainingClock, attention_for_training, thinned, training_session
 from baselines.training.texts import TrainingTexts, answered
 from palign_bench.alignment import Aligner, Alignment, Backbone, Case
 from palign_bench.backbone.adapters import leaving_no_trace, lora_tensors
@@ -130,6 +130,7 @@ class TrainedAligner(Aligner):
         with (
             training_session(self.steps, type(self).__name__) as (clock, folder),
             leaving_no_trace(self.local.model),
+            attention_for_training(self.local.model),
             clock.counting_positions(self.local.model),
         ):
             trained = self.train(rows, seed, clock, folder)

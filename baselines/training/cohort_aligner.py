@@ -8,7 +8,7 @@ from typing import Any
 
 from baselines.training.aligner import Lora, TrainedAligner, whole
 from baselines.training.cohort import Passage, Person, Recipe, Trained
-from baselines.training.session import TrainingClock, training_session
+from baselines.training.session import TrainingClock, attention_for_training, training_session
 from baselines.training.texts import answered
 from palign_bench.alignment import Alignment, Backbone, Case
 from palign_bench.backbone.adapters import leaving_no_trace
@@ -71,6 +71,7 @@ class CohortAligner(TrainedAligner):
         with (
             training_session(self.steps, type(self).__name__) as (clock, _),
             leaving_no_trace(self.local.model),
+            attention_for_training(self.local.model),
             clock.counting_positions(self.local.model),
         ):
             adapters = self.train_many(people, clock)

@@ -22,7 +22,7 @@ from palign_bench.backbone.tokenizing import SplitPrompts
 
 # Positions of own tokens in one forward pass. Large enough to keep two cores or a GPU busy, small enough for memory;
 # part of the batch geometry, so a fixed number and no function of what happens to be free.
-POSITIONS_PER_BATCH = {"cpu": 4096, "cuda": 32768}
+POSITIONS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
 
 IsDecided = Callable[[str], bool]
 LogitsReader = Callable[[Tensor, list[int]], Tensor]

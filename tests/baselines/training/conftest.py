@@ -17,7 +17,7 @@ from palign_bench.alignment import Alignment, Case
 from palign_bench.backbone.loading import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.configuration import read_option, resolve_model
-from palign_bench.inventory import Inventory
+from palign_bench.inventory import OPTIONS, Inventory
 from palign_bench.protocol import Corrected
 from palign_bench.respondents import RespondentSource
 
@@ -55,6 +55,13 @@ class Bench:
         """Mean absolute difference of the alignment's answers to the known items."""
         answers = self.backbone.answer(alignment, self.inventory.select(sorted(known))).answers
         return sum(abs(answers[n] - value) for n, value in known.items()) / len(known)
+
+    def surprise(self, alignment: Alignment, known: dict[int, int]) -> float:
+        """Mean negative log-probability of the person's own options: what supervised training lowers."""
+        found = self.backbone.answer(alignment, self.inventory.select(sorted(known))).log_probs
+        assert found is not None
+        own = {option.value: index for index, option in enumerate(OPTIONS)}
+        return -sum(found[n][own[value]] for n, value in known.items()) / len(known)
 
 
 @pytest.fixture

@@ -86,10 +86,11 @@ def test_supervised_methods_learn_on_the_real_model(
     bench = Bench(LocalBackbone(real_model, Corrected()), inventory, source)
     case = bench.case()
     aligner = bench.aligner(method, **settings)
-    before = bench.error(aligner.align(bench.case(known={})), case.known)
+    before = bench.surprise(aligner.align(bench.case(known={})), case.known)
     alignment = aligner.align(case)
     assert alignment.summary["last_loss"] < 0.5 * alignment.summary["first_loss"]
-    assert bench.error(alignment, case.known) < before
+    # In so few steps it learns the person's use of the options: most answers are still one and the same.
+    assert bench.surprise(alignment, case.known) < before - 0.1
     assert alignment.summary["fixed_seconds"] > 0
 
 
