@@ -21,12 +21,12 @@ MODELS ?= $(MODEL)
 SEEDS ?= 0
 SHARD ?=
 
-.PHONY: help setup table1 table6 testbed organism sweep resume status forecast report efficiency test test-slow bench lint clean
+.PHONY: help setup table1 table6 testbed testbed-real testbed-simulated organism sweep resume status forecast report efficiency test test-slow bench lint clean
 
 help:
 	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT=3 PROTOCOL= ARGS=]"
 	@echo "make table6     parameter-efficient tuning beside PAS (same variables; ARGS=training=paper for the full budget)"
-	@echo "make testbed    every method on the model organism, real and simulated people, learning curves [LIMIT=6 people in trained rows, PEOPLE=null]"
+	@echo "make testbed    every method on the model organism, real and simulated people, learning curves [LIMIT=6 people in trained rows, PEOPLE=null, CURVE=100]"
 	@echo "make organism   trains the model organism anew (the one that is shipped lies in the package)"
 	@echo "make sweep      everyone, every method, resumable [EXPERIMENT=table1 MODELS=a,b SEEDS=0,1,2 SHARD=1/4 ARGS=]"
 	@echo "make resume     the last sweep again: only what is missing (ARGS=retry=failed: failed cells alone)"
@@ -56,15 +56,27 @@ table1: setup
 table6: setup
 	$(BIN)/palign-bench experiment=table6 $(OVERRIDES)
 
-# The organism is small enough that all people are the default; LIMIT is that of the trained rows.
-TESTBED = respondents.limit=$(PEOPLE) protocol=$(PROTOCOL) $(ARGS)
+# The organism is small enough that all people are the default; LIMIT is that of the trained rows, CURVE that of the
+# learning curves. It keeps one thread busy, so real and simulated people are computed side by side.
+TESTBED = experiment=testbed training.people_limit=$(LIMIT) respondents.limit=$(PEOPLE) protocol=$(PROTOCOL) $(ARGS)
+LEARNING_CURVE = experiment=learning_curve respondents.limit=$(CURVE) protocol=$(PROTOCOL) $(ARGS)
 SIMULATED = respondents=simulated respondents.figures=published
-testbed: LIMIT = 6
+CURVE ?= 100
+testbed testbed-real testbed-simulated: LIMIT = 6
 testbed: setup
-	$(BIN)/palign-bench experiment=testbed training.people_limit=$(LIMIT) respondents=$(RESPONDENTS) $(TESTBED)
-	$(BIN)/palign-bench experiment=testbed training.people_limit=$(LIMIT) name=testbed_simulated $(SIMULATED) $(TESTBED)
-	$(BIN)/palign-bench experiment=learning_curve respondents=$(RESPONDENTS) $(TESTBED)
-	$(BIN)/palign-bench experiment=learning_curve name=learning_curve_simulated $(SIMULATED) $(TESTBED)
+	@echo "Real people here, simulated ones beside them: progress in runs/testbed_simulated.log"
+	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 testbed-real testbed-simulated
+	$(BIN)/palign-bench report testbed_simulated
+	$(BIN)/palign-bench report learning_curve_simulated
+testbed-real:
+	$(BIN)/palign-bench $(TESTBED) respondents=$(RESPONDENTS)
+	$(BIN)/palign-bench $(LEARNING_CURVE) respondents=$(RESPONDENTS)
+testbed-simulated:
+	@mkdir -p runs
+	$(BIN)/palign-bench $(TESTBED) name=testbed_simulated $(SIMULATED) >runs/testbed_simulated.log 2>&1 \
+		|| (tail -n 3 runs/testbed_simulated.log >&2; false)
+	$(BIN)/palign-bench $(LEARNING_CURVE) name=learning_curve_simulated $(SIMULATED) >>runs/testbed_simulated.log 2>&1 \
+		|| (tail -n 3 runs/testbed_simulated.log >&2; false)
 
 organism: setup
 	$(BIN)/python -m palign_bench.organism $(ARGS)
