@@ -70,12 +70,22 @@ class ValueHead(nn.Module):
         nn.init.zeros_(self.head.weight)
 
     def backbone(self, **inputs: Any) -> Any:
-        with torch.no_grad():  # the critic must not bend the policy, and half of the backward pass is saved
+        with torch.no_grad():  # the critic must not bend the policy
             return self._decoder[0](**inputs)
 
     def score(self, hidden: Tensor) -> Tensor:
         values: Tensor = self.head(hidden.float())
         return values
+
+
+def in_one_pass(policy: Any, value: ValueHead) -> Callable[..., tuple[Any, Tensor]]:
+    """The policy's output and the values of its own features, which TRL's wrapper would compute a second time."""
+
+    def forward(**inputs: Any) -> tuple[Any, Tensor]:
+        output = policy(**inputs)  # TRL asks for the hidden states
+        return output, value.score(output.hidden_states[-1].detach())
+
+    return forward
 
 
 class ProximalPolicyOptimization(TrainedAligner):
@@ -150,6 +160,8 @@ class ProximalPolicyOptimization(TrainedAligner):
             callbacks=[clock],
         )
         trainer.remove_callback(PrinterCallback)
+        wrapper = trainer.accelerator.unwrap_model(trainer.model)
+        wrapper.forward = in_one_pass(policy, value)
         trainer.dataloader.collate_fn = clock.timed(trainer.dataloader.collate_fn)
         trainer.train()
         return self.lora_alignment(policy, self.lora, {"ppo_epochs": self.epochs} | log.summary())

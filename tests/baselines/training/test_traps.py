@@ -11,6 +11,7 @@ import torch
 from transformers import Trainer
 from trl import DPOTrainer, SFTTrainer
 
+from baselines.training import ppo
 from baselines.training.aligner import TrainedAligner
 from baselines.training.ppo import RuleReward
 from baselines.training.texts import answer_text
@@ -115,6 +116,24 @@ def test_ppo_rewards_the_whole_response_for_the_right_person_when_pad_is_the_end
     whole = {tuple(texts.rollout) for texts in aligner.texts.items.values()}
     assert len(prompts) == 16
     assert all(any(read[: len(prompt)] == prompt for prompt in whole) for read in prompts)
+
+
+def test_ppo_reads_policy_and_values_in_one_pass_and_trains_as_in_two(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    aligner = bench.aligner("ppo", steps=2, learning_rate=1e-3)
+    once = aligner.align(bench.case())
+
+    def as_in_trl(policy: Any, value: ppo.ValueHead) -> Any:
+        return lambda **inputs: (policy(**inputs), value.score(value.backbone(**inputs).hidden_states[-1]))
+
+    monkeypatch.setattr(ppo, "in_one_pass", as_in_trl)
+    twice = aligner.align(bench.case())
+    assert once.adapter is not None and twice.adapter is not None
+    assert any(bool(tensor.any()) for name, tensor in once.adapter.items() if "lora_B" in name)
+    for name, tensor in once.adapter.items():
+        torch.testing.assert_close(tensor, twice.adapter[name])
+    assert once.summary["training_tokens"] < twice.summary["training_tokens"]
 
 
 def test_rule_reward_looks_the_person_up_by_the_prompt(bench: Bench) -> None:
