@@ -5,10 +5,12 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 
 from palign_bench.ledger import Record
 from palign_bench.report.figures import save_figure
@@ -80,13 +82,15 @@ def score_figure(rows: Sequence[Record], title: str) -> Figure:
     axes = figure.add_axes((0.1, 0.14, 0.86, 0.7))
     points = [(row["align_seconds"] + row["answer_seconds"], row["composite"]) for row in rows]
     front = pareto_front(points)
-    axes.step([x for x, _ in front], [y for _, y in front], where="post", color=_CLAIM, zorder=2, label="Pareto front")
+    ring: dict[str, Any] = {"marker": "o", "markersize": 10, "markerfacecolor": "none"}
+    axes.step(*zip(*front, strict=True), where="post", color=_CLAIM, zorder=2, label="Pareto front", **ring)
     axes.scatter([x for x, _ in points], [y for _, y in points], color=_MANY, zorder=3)
     for (x, y), row in zip(points, rows, strict=True):
         steps = f" ({row['steps']} step{'s' if row['steps'] > 1 else ''})" if row["extrapolated"] else ""
         axes.annotate(row["label"] + steps, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=9)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(LogFormatter())  # within a decade, where there is no other number
     axes.margins(x=0.15, y=0.15)
     axes.set_xlabel("seconds per person as measured: align + answer (logarithmic)")
     axes.set_ylabel("composite (lower is better)")
@@ -120,7 +124,8 @@ def _bar(axes: Axes, position: float, value: float | None, colour: str, hatched:
     if value is None:
         return
     axes.barh(position, value, height=0.38, color=colour, hatch="///" if hatched else None, edgecolor="white", zorder=2)
-    axes.annotate(f"{value:.2g}", (value, position), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
+    text = f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
+    axes.annotate(text, (value, position), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
 
 
 def _legend(figure: Figure) -> None:
