@@ -68,15 +68,14 @@ testbed: setup
 	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 testbed-real testbed-simulated
 	$(BIN)/palign-bench report testbed_simulated
 	$(BIN)/palign-bench report learning_curve_simulated
-testbed-real:
+testbed-real: setup
 	$(BIN)/palign-bench $(TESTBED) respondents=$(RESPONDENTS)
 	$(BIN)/palign-bench $(LEARNING_CURVE) respondents=$(RESPONDENTS)
-testbed-simulated:
+testbed-simulated: setup
 	@mkdir -p runs
-	$(BIN)/palign-bench $(TESTBED) name=testbed_simulated $(SIMULATED) >runs/testbed_simulated.log 2>&1 \
-		|| (tail -n 3 runs/testbed_simulated.log >&2; false)
-	$(BIN)/palign-bench $(LEARNING_CURVE) name=learning_curve_simulated $(SIMULATED) >>runs/testbed_simulated.log 2>&1 \
-		|| (tail -n 3 runs/testbed_simulated.log >&2; false)
+	($(BIN)/palign-bench $(TESTBED) name=testbed_simulated $(SIMULATED) && \
+		$(BIN)/palign-bench $(LEARNING_CURVE) name=learning_curve_simulated $(SIMULATED)) \
+		>runs/testbed_simulated.log 2>&1 || (tail -n 3 runs/testbed_simulated.log >&2; false)
 
 organism: setup
 	$(BIN)/python -m palign_bench.organism $(ARGS)

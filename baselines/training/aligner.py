@@ -13,10 +13,10 @@ from typing import Any, ClassVar
 import torch
 from peft import LoraConfig
 
-from baselines.training.session import TrainingClock, attention_for_training, thinned, training_session
+from baselines.training.session import TrainingClock, thinned, training_session
 from baselines.training.texts import TrainingTexts, answered
 from palign_bench.alignment import Aligner, Alignment, Backbone, Case
-from palign_bench.backbone.adapters import leaving_no_trace, lora_tensors
+from palign_bench.backbone.adapters import lora_tensors
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.errors import UserError
 from palign_bench.inventory import Inventory
@@ -127,12 +127,7 @@ class TrainedAligner(Aligner):
             return Alignment(summary=told)
         seed = case.seed % 2**31  # what the libraries take
         torch.manual_seed(seed)
-        with (
-            training_session(self.steps, type(self).__name__) as (clock, folder),
-            leaving_no_trace(self.local.model),
-            attention_for_training(self.local.model),
-            clock.counting_positions(self.local.model),
-        ):
+        with training_session(self.local.model, self.steps, type(self).__name__) as (clock, folder):
             trained = self.train(rows, seed, clock, folder)
         summary = told | {"optimizer_steps": self.optimizer_steps} | dict(trained.summary)
         summary |= self.curves_of(clock.logs) | clock.summary()

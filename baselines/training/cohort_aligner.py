@@ -8,10 +8,9 @@ from typing import Any
 
 from baselines.training.aligner import Lora, TrainedAligner, whole
 from baselines.training.cohort import Passage, Person, Recipe, Trained
-from baselines.training.session import TrainingClock, attention_for_training, training_session
+from baselines.training.session import TrainingClock, training_session
 from baselines.training.texts import answered
 from palign_bench.alignment import Alignment, Backbone, Case
-from palign_bench.backbone.adapters import leaving_no_trace
 from palign_bench.errors import UserError
 from palign_bench.inventory import Inventory
 
@@ -68,12 +67,7 @@ class CohortAligner(TrainedAligner):
         people = [Person(self.passages(rows[index]), cases[index].seed % SEEDS) for index in trained]
         if not people:
             return alignments
-        with (
-            training_session(self.steps, type(self).__name__) as (clock, _),
-            leaving_no_trace(self.local.model),
-            attention_for_training(self.local.model),
-            clock.counting_positions(self.local.model),
-        ):
+        with training_session(self.local.model, self.steps, type(self).__name__) as (clock, _):
             adapters = self.train_many(people, clock)
         shared = clock.share(len(people)) | {"cohort": len(people), "optimizer_steps": self.optimizer_steps}
         for index, each in zip(trained, adapters, strict=True):

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from palign_bench.backbone.adapters import quiet
+from palign_bench.backbone.adapters import leaving_no_trace, quiet
 
 _NOISY = ("accelerate", "bitsandbytes", "datasets", "peft", "transformers", "trl")
 MOST_POINTS = 20
@@ -133,8 +133,8 @@ class TrainingClock(TrainerCallback):
 
 
 @contextmanager
-def training_session(steps: int, title: str) -> Iterator[tuple[TrainingClock, Path]]:
-    """A clock and a scratch folder for one training; quiet, and without a trace in memory or on disk.
+def training_session(model: PreTrainedModel, steps: int, title: str) -> Iterator[tuple[TrainingClock, Path]]:
+    """A clock and a scratch folder for one training; quiet, and without a trace on the model, in memory or on disk.
 
     TRL's PPO collects garbage twice a step: with the heap as it is now frozen that costs next to nothing, and the
     collection at the end finds exactly what this training left.
@@ -143,7 +143,13 @@ def training_session(steps: int, title: str) -> Iterator[tuple[TrainingClock, Pa
     gc.freeze()
     gc.callbacks.append(clock.watch_garbage)
     try:
-        with tempfile.TemporaryDirectory(prefix="palign-training-") as folder, _silence():
+        with (
+            tempfile.TemporaryDirectory(prefix="palign-training-") as folder,
+            _silence(),
+            leaving_no_trace(model),
+            _attention_for_training(model),
+            clock.counting_positions(model),
+        ):
             yield clock, Path(folder)
     finally:
         gc.callbacks.remove(clock.watch_garbage)
@@ -153,7 +159,7 @@ def training_session(steps: int, title: str) -> Iterator[tuple[TrainingClock, Pa
 
 
 @contextmanager
-def attention_for_training(model: PreTrainedModel) -> Iterator[None]:
+def _attention_for_training(model: PreTrainedModel) -> Iterator[None]:
     """Attention as plain matrix products where that trains faster: on a CPU, in half precision.
 
     There the backward pass of the fused kernel takes two to five times as long for questions of up to 100 tokens, which

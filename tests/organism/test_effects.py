@@ -84,16 +84,13 @@ TRAINED = {
     "full_finetuning": {"steps": 60, "learning_rate": 5e-4},
     "prompt_tuning": {"steps": 80, "learning_rate": 3e-2},
     "qlora": {"steps": 60, "learning_rate": 3e-3},
-    "dpo": {"steps": 40, "learning_rate": 3e-4},
+    "dpo": {"steps": 80, "learning_rate": 1e-4},
     "ppo": {"steps": 20, "batch_size": 32, "learning_rate": 1e-3},
     "rloo": {"steps": 30, "learning_rate": 1e-3},
 }
 
 
-MARGINS = dict.fromkeys(TRAINED, 0.3) | {"dpo": 0.15}  # it learns which of two opposites, not how far
-
-
 @pytest.mark.parametrize("method", TRAINED)
 def test_a_trained_method_beats_vanilla_on_its_own_person(testbed: Testbed, vanilla: np.ndarray, method: str) -> None:
     trained = testbed.composites(method, testbed.people[:TRAINED_PEOPLE], **TRAINED[method])
-    assert trained.mean() < vanilla[:TRAINED_PEOPLE].mean() - MARGINS[method]
+    assert trained.mean() < vanilla[:TRAINED_PEOPLE].mean() - 0.3

@@ -59,6 +59,21 @@ def test_neighbours_change_nobody_also_with_dropout(bench: Bench, name: str) -> 
     assert largest_difference(alone, without) > 1e-4, "dropout does something"
 
 
+def test_dropout_drops_its_share_and_keeps_the_mean(bench: Bench) -> None:
+    lora = bench.aligner("lora", **WITH_DROPOUT).adapter.config()
+    adapters = cohort.Adapters(bench.backbone.model, lora, [1, 2])
+    first, second = adapters._kept(torch.Size((301, 101)))  # no multiple of what one random number yields
+    assert float(first.float().mean()) == pytest.approx(0.8, abs=0.01)
+    assert float((first == second).float().mean()) == pytest.approx(0.8**2 + 0.2**2, abs=0.01), "people draw apart"
+    a, b = adapters.a[0], torch.ones_like(adapters.b[0])
+    ones, zeros = torch.ones(2, 20_000, a.shape[2]), torch.zeros(2, 20_000, b.shape[1])
+    update = adapters._hook(a, b)(torch.nn.Identity(), (ones,), zeros).mean(1)
+    adapters.dropout = 0.0
+    torch.testing.assert_close(
+        update, adapters._hook(a, b)(torch.nn.Identity(), (ones,), zeros)[:, 0], atol=0.05, rtol=0
+    )
+
+
 def test_a_gradient_of_one_person_is_clipped_by_their_own_norm(bench: Bench) -> None:
     adapters = cohort.Adapters(bench.backbone.model, bench.aligner("lora").adapter.config(), [1, 2])
     for parameter in adapters.parameters:
