@@ -26,7 +26,7 @@ SHARD ?=
 help:
 	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT=3 PROTOCOL= ARGS=]"
 	@echo "make table6     parameter-efficient tuning beside PAS (same variables; ARGS=training=paper for the full budget)"
-	@echo "make testbed    every method on the model organism, real and simulated people, learning curves [LIMIT=6 people in trained rows, PEOPLE=null, CURVE=100]"
+	@echo "make testbed    every method on the model organism, real and simulated people, learning curves [LIMIT=6 people in trained rows, PEOPLE=null, CURVE=60]"
 	@echo "make organism   trains the model organism anew (the one that is shipped lies in the package)"
 	@echo "make sweep      everyone, every method, resumable [EXPERIMENT=table1 MODELS=a,b SEEDS=0,1,2 SHARD=1/4 ARGS=]"
 	@echo "make resume     the last sweep again: only what is missing (ARGS=retry=failed: failed cells alone)"
@@ -61,7 +61,7 @@ table6: setup
 TESTBED = experiment=testbed training.people_limit=$(LIMIT) respondents.limit=$(PEOPLE) protocol=$(PROTOCOL) $(ARGS)
 LEARNING_CURVE = experiment=learning_curve respondents.limit=$(CURVE) protocol=$(PROTOCOL) $(ARGS)
 SIMULATED = respondents=simulated respondents.figures=published
-CURVE ?= 100
+CURVE ?= 60
 testbed testbed-real testbed-simulated: LIMIT = 6
 testbed: setup
 	@echo "Real people here, simulated ones beside them: progress in runs/testbed_simulated.log"

@@ -74,7 +74,9 @@ class AnswerTrainer(Trainer):
         if wanted := self._distance_weight():
             place = torch.arange(self.options.shape[1], device=ids.device)
             distances = chances @ (place[:, None] - place).abs().float()
-            losses[answered] += wanted * (of_options.exp() * distances).sum(dim=1)
+            # Among the options alone: chances that could fall below 1 in sum would shorten the distance by fleeing to
+            # other tokens, and the model would name no option.
+            losses[answered] += wanted * (of_options.softmax(dim=1) * distances).sum(dim=1)
         return (losses * weight).sum() / weight.sum()
 
     def _distance_weight(self) -> float:

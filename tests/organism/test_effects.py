@@ -8,6 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from palign_bench.protocol import audit_items, parse_released
 from tests.organism.conftest import Testbed
 
 PEOPLE, TRAINED_PEOPLE = 16, 2
@@ -68,6 +69,17 @@ def test_a_portrait_says_what_a_list_says(testbed: Testbed, vanilla: np.ndarray)
     assert portrait.mean() < vanilla.mean() - 0.8
 
 
+@pytest.mark.parametrize("method", ["vanilla", "few_shot", "personality_prompt_template"])
+def test_what_it_writes_freely_names_an_option(testbed: Testbed, method: str) -> None:
+    aligner, items = testbed.aligner(method), audit_items(testbed.inventory)
+    named = [
+        parse_released(text) is not None
+        for person in testbed.people[:6]
+        for text in (testbed.backbone.answer(testbed.align(aligner, person), items, items).audit or {}).values()
+    ]
+    assert len(named) == 120 and sum(named) >= 114
+
+
 def test_pas_at_its_alpha_is_not_worse_on_the_selection_than_at_none(testbed: Testbed) -> None:
     """Whatever the search tried, alpha 0 among it."""
     for method in ("pas", "pas_no_prompt"):
@@ -82,7 +94,7 @@ def test_pas_at_its_alpha_is_not_worse_on_the_selection_than_at_none(testbed: Te
 TRAINED = {
     "lora": {"steps": 60, "learning_rate": 3e-3},
     "full_finetuning": {"steps": 60, "learning_rate": 5e-4},
-    "prompt_tuning": {"steps": 80, "learning_rate": 3e-2},
+    "prompt_tuning": {"steps": 120, "learning_rate": 2e-1},
     "qlora": {"steps": 60, "learning_rate": 3e-3},
     "dpo": {"steps": 80, "learning_rate": 1e-4},
     "ppo": {"steps": 20, "batch_size": 32, "learning_rate": 1e-3},

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +14,7 @@ from safetensors.torch import load_file
 
 from palign_bench.inventory import Inventory
 from palign_bench.organism import training
-from palign_bench.organism.training import Batches, statement_vectors, train
+from palign_bench.organism.training import AnswerTrainer, Batches, statement_vectors, train
 from palign_bench.organism.vocabulary import build_tokenizer
 from palign_bench.respondents.simulated import factor_model
 
@@ -56,6 +58,29 @@ def test_the_loss_falls(tmp_path: Path) -> None:
     lines = [line.split(",") for line in (finished / "training.csv").read_text().splitlines()[1:]]
     losses = [float(loss) for step, loss, _ in lines if int(step) <= training.DISTANCE_FROM * steps]
     assert losses[-1] < 0.6 * losses[0]
+
+
+@pytest.mark.parametrize("done", [0.5, 1.0])
+def test_chances_that_leave_the_options_never_help(done: float) -> None:
+    """Nor with the expected distance, which would be none if no option had a chance."""
+    options, other, steps = range(5), 5, 100
+    trainer: Any = AnswerTrainer.__new__(AnswerTrainer)
+    trainer.options, trainer.state = torch.arange(5)[None], SimpleNamespace(global_step=done * steps, max_steps=steps)
+    batch = {
+        "input_ids": torch.tensor([[other, 2]]),
+        "weights": torch.tensor([[0.0, 1.0]]),
+        "chances": torch.full((1, 2, 5), 0.2),
+    }
+
+    def loss(logit_of_other: float) -> float:
+        logits = torch.zeros(1, 2, len(options) + 1)
+        logits[:, :, other] = logit_of_other
+        model = SimpleNamespace(model=lambda **_: SimpleNamespace(last_hidden_state=logits), lm_head=lambda hidden: hidden)
+        return float(trainer.compute_loss(model, batch))
+
+    distance = training.DISTANCE_WEIGHT * 1.6 if done == 1 else 0.0  # of five even chances from five even chances
+    assert loss(-20) == pytest.approx(math.log(5) + distance, abs=1e-4)
+    assert loss(0) == pytest.approx(math.log(6) + distance, abs=1e-4)
 
 
 def test_statement_vectors_are_near_where_answers_go_together(inventory: Inventory) -> None:
