@@ -73,7 +73,7 @@ testbed-real: setup
 	$(BIN)/palign-bench $(LEARNING_CURVE) respondents=$(RESPONDENTS)
 testbed-simulated: setup
 	@mkdir -p runs
-	($(BIN)/palign-bench $(TESTBED) name=testbed_simulated $(SIMULATED) && \
+	@($(BIN)/palign-bench $(TESTBED) name=testbed_simulated $(SIMULATED) && \
 		$(BIN)/palign-bench $(LEARNING_CURVE) name=learning_curve_simulated $(SIMULATED)) \
 		>runs/testbed_simulated.log 2>&1 || (tail -n 3 runs/testbed_simulated.log >&2; false)
 

@@ -75,7 +75,9 @@ def test_chances_that_leave_the_options_never_help(done: float) -> None:
     def loss(logit_of_other: float) -> float:
         logits = torch.zeros(1, 2, len(options) + 1)
         logits[:, :, other] = logit_of_other
-        model = SimpleNamespace(model=lambda **_: SimpleNamespace(last_hidden_state=logits), lm_head=lambda hidden: hidden)
+        model = SimpleNamespace(
+            model=lambda **_: SimpleNamespace(last_hidden_state=logits), lm_head=lambda hidden: hidden
+        )
         return float(trainer.compute_loss(model, batch))
 
     distance = training.DISTANCE_WEIGHT * 1.6 if done == 1 else 0.0  # of five even chances from five even chances
