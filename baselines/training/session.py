@@ -163,7 +163,7 @@ def _attention_for_training(model: PreTrainedModel) -> Iterator[None]:
     """Attention as plain matrix products where that trains faster: on a CPU, in half precision.
 
     There the backward pass of the fused kernel takes two to five times as long for questions of up to 100 tokens, which
-    is all that is trained on; in float32, and on CUDA, it is as fast or faster.
+    is all that is trained on; in float32 it is as fast or faster. Elsewhere PyTorch chooses.
     """
     plain = model.device.type == "cpu" and model.dtype != torch.float32
     with sdpa_kernel(SDPBackend.MATH) if plain else contextlib.nullcontext():

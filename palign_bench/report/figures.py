@@ -91,9 +91,10 @@ def compose_figure(report: Report) -> Figure:
     height = above + middle + below
     figure = Figure(figsize=(_WIDTH_INCHES, height))
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.27, below / height, 0.64, middle / height))
+    axes = figure.add_axes((0.27, below / height, 0.62, middle / height))
+    most = max((len(composites) for _, composites in scored), default=0)
     for position, (row, composites) in enumerate(scored):
-        _draw_row(axes, position, row, list(composites.values()))
+        _draw_row(axes, position, row, list(composites.values()), most)
     highest = max((max(composites.values()) for _, composites in scored), default=1.0)
     axes.set_xlim(0, 1.04 * highest if highest > 0 else 1.0)
     axes.set_ylim(-0.7, max(len(scored), 2) - 0.3)
@@ -107,11 +108,12 @@ def compose_figure(report: Report) -> Figure:
     _draw_references(axes, references)
     figure.text(0.02, 1 - 0.10 / height, heading, va="top", fontsize=10, fontweight="bold")
     figure.text(0.02, 1 - (0.10 + heading_height) / height, setting, va="top", fontsize=9)
-    _draw_legend(figure, axes, groups, height, len(report.rows) - len(scored))
+    fewer = any(len(composites) < most for _, composites in scored)
+    _draw_legend(figure, axes, groups, height, len(report.rows) - len(scored), fewer)
     return figure
 
 
-def _draw_row(axes: Axes, position: int, row: Mapping[str, Any], people: Sequence[float]) -> None:
+def _draw_row(axes: Axes, position: int, row: Mapping[str, Any], people: Sequence[float], most: int) -> None:
     colour, marker = _STYLES[group_of(row["method"])]
     faintness = max(0.08, min(0.5, 15 / len(people)))
     axes.scatter(
@@ -140,7 +142,7 @@ def _draw_row(axes: Axes, position: int, row: Mapping[str, Any], people: Sequenc
         zorder=4,
     )
     axes.annotate(
-        f"{row['composite']:.2f}",
+        f"{row['composite']:.2f}" + (f" ({len(people)})" if len(people) < most else ""),
         (1, position),
         xycoords=("axes fraction", "data"),
         xytext=(6, 0),
@@ -200,7 +202,7 @@ def _draw_references(axes: Axes, references: Sequence[tuple[str, float, str, str
         )
 
 
-def _draw_legend(figure: Figure, axes: Axes, groups: Sequence[str], height: float, left_out: int) -> None:
+def _draw_legend(figure: Figure, axes: Axes, groups: Sequence[str], height: float, left_out: int, fewer: bool) -> None:
     handles = [
         axes.plot([], [], _STYLES[group][1], color=_STYLES[group][0], markersize=6, label=group)[0] for group in groups
     ]
@@ -216,6 +218,8 @@ def _draw_legend(figure: Figure, axes: Axes, groups: Sequence[str], height: floa
             columnspacing=1.2,
         )
     text = "Bar: 95 % bootstrap interval over people (blank below 10). Small dots: one person each."
+    if fewer:
+        text += " In brackets: of so few people only."
     if left_out:
         text += f" {left_out} row{'s' if left_out > 1 else ''} without a finished person left out."
     figure.text(0.02, 0.08 / height, text, fontsize=8, color="#555555", va="bottom")

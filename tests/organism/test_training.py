@@ -63,9 +63,10 @@ def test_the_loss_falls(tmp_path: Path) -> None:
 @pytest.mark.parametrize("done", [0.5, 1.0])
 def test_chances_that_leave_the_options_never_help(done: float) -> None:
     """Nor with the expected distance, which would be none if no option had a chance."""
-    options, other, steps = range(5), 5, 100
+    other, steps = 5, 100  # the token after the five options
     trainer: Any = AnswerTrainer.__new__(AnswerTrainer)
-    trainer.options, trainer.state = torch.arange(5)[None], SimpleNamespace(global_step=done * steps, max_steps=steps)
+    trainer.options = torch.arange(other)[None]
+    trainer.state = SimpleNamespace(global_step=done * steps, max_steps=steps)
     batch = {
         "input_ids": torch.tensor([[other, 2]]),
         "weights": torch.tensor([[0.0, 1.0]]),
@@ -73,7 +74,7 @@ def test_chances_that_leave_the_options_never_help(done: float) -> None:
     }
 
     def loss(logit_of_other: float) -> float:
-        logits = torch.zeros(1, 2, len(options) + 1)
+        logits = torch.zeros(1, 2, other + 1)
         logits[:, :, other] = logit_of_other
         model = SimpleNamespace(
             model=lambda **_: SimpleNamespace(last_hidden_state=logits), lm_head=lambda hidden: hidden

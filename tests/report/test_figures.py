@@ -131,3 +131,17 @@ def test_unfinished_rows_are_left_out_and_said(
     shown = " ".join(texts_of(figure))
     assert [label.get_text() for label in figure.axes[0].get_yticklabels()] == ["PAS"]
     assert "2 rows without a finished person left out" in shown
+
+
+def test_rows_of_fewer_people_say_so(
+    make_record: Callable[..., dict[str, Any]], make_plan: Callable[..., Plan], five_items: Inventory
+) -> None:
+    """They are not to be ranked against rows of everybody."""
+    ids = tuple(f"p{i}" for i in range(120))
+    people = {"pas": ids, "dpo": ids[:2], "constant_e": ids[:119]}
+    rows = {key: {i: make_record({6: 3}, {6: 3}, 10.5) for i in some} for key, some in people.items()}
+    figure = compose_figure(build_report(make_plan(rows, ids), five_items))
+    shown = [text.split(" ", 1)[1] for text in texts_of(figure)]
+    assert {"10.50", "10.50 (2)", "10.50 (119)"} <= set(shown)
+    assert any("In brackets" in text for text in shown)
+    assert_legible(figure)
