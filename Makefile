@@ -113,7 +113,7 @@ test-slow: setup
 	$(BIN)/python -m pytest -m slow $(ARGS)
 
 bench: setup
-	$(BIN)/python -m palign_bench.bench $(ARGS)
+	$(BIN)/python -m bench $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

@@ -11,13 +11,13 @@ import pandas as pd
 import pytest
 import torch
 
-from palign_bench import bench
+from bench import __main__ as bench
+from bench.growth import DEPTHS, ITEMS, PEOPLE, Growth, depths, random_model
+from bench.lm_eval import lm_eval_log_probs, require_lm_eval
+from bench.profile import profiled
 from palign_bench.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import render
-from palign_bench.bench_growth import DEPTHS, ITEMS, PEOPLE, Growth, depths, random_model
-from palign_bench.bench_lm_eval import lm_eval_log_probs, require_lm_eval
-from palign_bench.bench_profile import profiled
 from palign_bench.errors import UserError
 from palign_bench.inventory import Inventory
 from tests.command import save_many_headed

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from bench.ledger_scale import a_record, make_ledger
 from palign_bench import verification
 from palign_bench.cell_file import intact_record
 from palign_bench.digest import FIGURES, Digest
@@ -19,7 +20,6 @@ from palign_bench.files import WriteError
 from palign_bench.ledger import CellFolder, LedgerError, PlannedCells
 from palign_bench.report import make_report
 from palign_bench.report.tables import build_report
-from tests.scale import a_record, make_ledger
 
 PEOPLE, ROWS = 12, 3
 TABLES = [f"scale.{kind}" for kind in ("csv", "json", "md", "tex", "png", "pdf")]

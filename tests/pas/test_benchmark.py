@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from palign_bench.pas.benchmark import synthetic_probe_data, time_probes
+from bench.probes import synthetic_probe_data, time_probes
 
 
 def test_both_solvers_see_the_same_data() -> None:

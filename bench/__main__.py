@@ -22,21 +22,21 @@ from typing import Any
 import pandas as pd
 import torch
 
+from bench.growth import PEOPLE, draw_growth, measure_growth
+from bench.lm_eval import require_lm_eval
+from bench.probes import time_probes
+from bench.profile import profiled
 from palign_bench.alignment import Alignment, Case
 from palign_bench.backbone.answering import FullPromptEngine
 from palign_bench.backbone.loading import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.steering import head_shape
 from palign_bench.backbone.tokenizing import encode, render
-from palign_bench.bench_growth import PEOPLE, draw_growth, measure_growth
-from palign_bench.bench_lm_eval import require_lm_eval
-from palign_bench.bench_profile import profiled
 from palign_bench.configuration import model_title, read_option, resolve_budget, resolve_model
 from palign_bench.errors import UserError
 from palign_bench.inventory import Inventory, Item, Respondent, ipip_neo_300
 from palign_bench.ledger import write_atomically
 from palign_bench.pas.aligner import PersonalityActivationSearch
-from palign_bench.pas.benchmark import time_probes
 from palign_bench.pas.probes import collect_activations, label_samples
 from palign_bench.protocol import AsReleased, Corrected, parse_released
 from palign_bench.provenance import processor
@@ -125,7 +125,7 @@ def bench_lm_eval(
     backbone: LocalBackbone, alignment: Alignment, items: Sequence[Item], part_items: int, ours: float
 ) -> Measurement:
     """The same five-way choices through lm-evaluation-harness."""
-    from palign_bench.bench_lm_eval import lm_eval_log_probs
+    from bench.lm_eval import lm_eval_log_probs
 
     part = items[:part_items]
     texts = [render(backbone.tokenizer, backbone.dialogue(alignment, item, "Option (")) for item in part]
@@ -273,7 +273,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser("python -m palign_bench.bench", description=(__doc__ or "").splitlines()[0])
+    parser = argparse.ArgumentParser("python -m bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="smollm2_135m", help="an option of conf/model")
     parser.add_argument("--path", help="with --model local: a folder or hub name")
     parser.add_argument("--respondents", default="auto", help="an option of conf/respondents")

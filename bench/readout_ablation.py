@@ -1,4 +1,4 @@
-"""What each part of the readout is worth, on all people: ``python -m palign_bench.readout.ablation``.
+"""What each part of the readout is worth, on all people: ``python -m bench.readout_ablation``.
 
 Rows are variants; every choice in them is made on known answers (column ``known``: leave-one-out predictions of these);
 held-out answers enter the column ``held out`` alone, which nothing is chosen on. Protocol `corrected`.

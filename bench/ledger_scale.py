@@ -1,4 +1,6 @@
-"""How long a ledger of many cells takes to write, list, resume and report: ``python -m tests.scale --cells 100000``.
+"""How long a ledger of many cells takes to write, list, resume and report.
+
+``python -m bench.ledger_scale --cells 100000``
 
 The cells are those of a model under `corrected`, made up but of the real shape and size; nothing is computed.
 """
@@ -136,7 +138,7 @@ def measure_ledger(runs: Path, cells: int, rows: int) -> dict[str, float]:
 
 def main() -> None:
     """Measure in a temporary folder, or in one that is kept."""
-    parser = argparse.ArgumentParser("python -m tests.scale", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser("python -m bench.ledger_scale", description=__doc__.splitlines()[0])
     parser.add_argument("--cells", type=int, default=100_000)
     parser.add_argument("--rows", type=int, default=10)
     parser.add_argument("--folder", type=Path, help="where the ledger is made for the time (default: the system's)")
