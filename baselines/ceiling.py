@@ -14,8 +14,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from palign_bench.alignment import Aligner, Alignment, Backbone, Case
-from palign_bench.inventory import DOMAINS, Answers, Inventory
-from palign_bench.protocol import EvaluationProtocol
+from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents.figures import FIGURES
 from palign_bench.respondents.posterior import FactorPosterior, expected_error, median_option
 from palign_bench.respondents.simulated import factor_model

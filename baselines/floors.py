@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palign_bench.alignment import Aligner, Alignment, Backbone, Case
-from palign_bench.inventory import HIGHEST, LOWEST, OPTIONS, Answers, Inventory
-from palign_bench.protocol import EvaluationProtocol
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, OPTIONS, Answers, Inventory
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 
 Array = NDArray[np.float64]
 

@@ -14,10 +14,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from palign_bench import prompts
 from palign_bench.alignment import Aligner, Alignment, Backbone, Case
-from palign_bench.inventory import Inventory
 from palign_bench.ledger import canonical, read_json, write_json
+from palign_bench.questionnaire import prompts
+from palign_bench.questionnaire.inventory import Inventory
 
 PORTRAIT_VERSION = 1  # raise when the wording or sampling of portraits changes
 

@@ -15,7 +15,7 @@ from transformers import AutoModelForCausalLM
 from palign_bench.alignment import Alignment
 from palign_bench.backbone.hidden import decoder_layers
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.inventory import Inventory
+from palign_bench.questionnaire.inventory import Inventory
 
 PEOPLE = (1, 2, 4)
 ITEMS = (45, 90, 180)

@@ -19,12 +19,12 @@ from pathlib import Path
 from typing import Any
 
 from palign_bench.cell_file import text_of
-from palign_bench.inventory import ipip_neo_300
 from palign_bench.ledger import CellFolder, Plan, PlannedCells
-from palign_bench.protocol import Corrected
+from palign_bench.questionnaire.inventory import ipip_neo_300
+from palign_bench.questionnaire.protocol import Corrected
+from palign_bench.questionnaire.scoring import aligned_scores, trait_scores_of
 from palign_bench.report import make_report
 from palign_bench.report.status import status_of
-from palign_bench.scoring import aligned_scores, trait_scores_of
 
 METHODS = (
     "constant_a",

@@ -14,12 +14,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
 
-from palign_bench.inventory import Answers, Inventory, Item
+from palign_bench.questionnaire.inventory import Answers, Inventory, Item
 
 if TYPE_CHECKING:
     import torch
 
-    from palign_bench.protocol import EvaluationProtocol
+    from palign_bench.questionnaire.protocol import EvaluationProtocol
     from palign_bench.readout.value import Readout
 
 

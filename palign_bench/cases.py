@@ -14,7 +14,7 @@ import torch
 from palign_bench.alignment import Case
 from palign_bench.errors import UserError
 from palign_bench.experiment import Experiment
-from palign_bench.inventory import Answers, Inventory, Respondent
+from palign_bench.questionnaire.inventory import Answers, Inventory, Respondent
 
 
 class LeaveOneOut(Sequence[Answers]):

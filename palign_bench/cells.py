@@ -16,12 +16,12 @@ from palign_bench.backbone.questionnaire import QuestionnaireBackbone
 from palign_bench.cases import Cases, seed_everything
 from palign_bench.costs import Cost, MemoryLevel, measure
 from palign_bench.experiment import Experiment, Row
-from palign_bench.inventory import Respondent
 from palign_bench.ledger import Record
 from palign_bench.memory import AGAIN, within_memory
-from palign_bench.protocol import audit_items
+from palign_bench.questionnaire.inventory import Respondent
+from palign_bench.questionnaire.protocol import audit_items
+from palign_bench.questionnaire.scoring import aligned_scores, trait_scores_of
 from palign_bench.repeats import median_cost
-from palign_bench.scoring import aligned_scores, trait_scores_of
 
 
 @dataclass(frozen=True)

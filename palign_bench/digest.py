@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palign_bench.cell_file import Record
-from palign_bench.inventory import DOMAINS, HIGHEST, LOWEST, Answers
-from palign_bench.protocol import parse_released
-from palign_bench.scoring import SCORES, as_matrix
+from palign_bench.questionnaire.inventory import DOMAINS, HIGHEST, LOWEST, Answers
+from palign_bench.questionnaire.protocol import parse_released
+from palign_bench.questionnaire.scoring import SCORES, as_matrix
 
 Array = NDArray[np.floating[Any]]
 Whole = NDArray[np.int64]

@@ -10,9 +10,9 @@ from typing import Any
 from palign_bench.alignment import Aligner
 from palign_bench.backbone.questionnaire import QuestionnaireBackbone
 from palign_bench.claims import Shard
-from palign_bench.inventory import Inventory, Respondent
 from palign_bench.ledger import CellFolder, PlannedCells
-from palign_bench.protocol import EvaluationProtocol
+from palign_bench.questionnaire.inventory import Inventory, Respondent
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents.source import RespondentSource
 from palign_bench.tracking import Tracker
 

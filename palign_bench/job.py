@@ -33,11 +33,11 @@ from palign_bench.configuration import (
 )
 from palign_bench.errors import UserError
 from palign_bench.experiment import Experiment, Row
-from palign_bench.inventory import Respondent, ipip_neo_300
 from palign_bench.isolation import check_cohort, cost_repeats, is_measuring, refuse_finished, run_isolated
 from palign_bench.ledger import Plan
-from palign_bench.protocol import PROTOCOLS, EvaluationProtocol
 from palign_bench.provenance import provenance
+from palign_bench.questionnaire.inventory import Respondent, ipip_neo_300
+from palign_bench.questionnaire.protocol import PROTOCOLS, EvaluationProtocol
 from palign_bench.report import make_report
 from palign_bench.report.names import readable
 from palign_bench.respondents import load_respondents

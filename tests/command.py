@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 from transformers import LlamaForCausalLM
 
-from palign_bench.inventory import LABELS, ipip_neo_300
-from palign_bench.prompts import question
+from palign_bench.questionnaire.inventory import LABELS, ipip_neo_300
+from palign_bench.questionnaire.prompts import question
 from tests.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 
 PROGRAM = Path(sys.executable).with_name("palign-bench")

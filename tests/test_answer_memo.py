@@ -12,7 +12,7 @@ from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cells import Answered, AnswerMemo
 from palign_bench.costs import Cost
-from palign_bench.protocol import AsReleased, Corrected
+from palign_bench.questionnaire.protocol import AsReleased, Corrected
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 
 from palign_bench.configuration import resolve_training
 from palign_bench.errors import UserError
-from palign_bench.inventory import ipip_neo_300
 from palign_bench.job import make_aligners
 from palign_bench.ledger import CellFolder, LedgerError, Plan, PlannedCells
-from palign_bench.protocol import Corrected, parse_is_decided, parse_released
+from palign_bench.questionnaire.inventory import ipip_neo_300
+from palign_bench.questionnaire.protocol import Corrected, parse_is_decided, parse_released
 from palign_bench.respondents.file import load_file
 from palign_bench.respondents.source import RespondentsError
 from palign_bench.tracking import public_config

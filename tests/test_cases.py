@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from palign_bench.cases import Cases, LeaveOneOut, derived_seed
-from palign_bench.inventory import Inventory
-from palign_bench.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import simulate
 from palign_bench.respondents.source import make_source
 

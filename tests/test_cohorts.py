@@ -16,8 +16,8 @@ from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.together import TogetherEngine
 from palign_bench.cells import AnswerMemo
-from palign_bench.inventory import Inventory, Item
-from palign_bench.protocol import Corrected
+from palign_bench.questionnaire.inventory import Inventory, Item
+from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource, simulate
 from tests.test_runner import Fragile, Setting, without_costs
 

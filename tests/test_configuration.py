@@ -22,9 +22,9 @@ from palign_bench.configuration import (
     resolve_model,
 )
 from palign_bench.errors import UserError
-from palign_bench.inventory import ipip_neo_300
 from palign_bench.job import check_needs, make_aligners
-from palign_bench.protocol import PROTOCOLS, Corrected
+from palign_bench.questionnaire.inventory import ipip_neo_300
+from palign_bench.questionnaire.protocol import PROTOCOLS, Corrected
 
 METHODS = options("method")
 

@@ -13,7 +13,7 @@ from ipipneo.facet import Facet
 from ipipneo.reverse import IPIP_NEO_ITEMS_REVERSED_300, ReverseScored300
 from ipipneo.utility import organize_list_json
 
-from palign_bench.inventory import DOMAINS, OPTIONS, Inventory, ipip_neo_300, reverse
+from palign_bench.questionnaire.inventory import DOMAINS, OPTIONS, Inventory, ipip_neo_300, reverse
 
 PAPI_FOLDER = "PALIGN_PAPI_DIR"
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from palign_bench import prompts
-from palign_bench.inventory import Inventory, Item
+from palign_bench.questionnaire import prompts
+from palign_bench.questionnaire.inventory import Inventory, Item
 
 QUESTION = (
     'Given a statement of you: "You worry about things..".\n'

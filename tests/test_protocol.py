@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palign_bench.inventory import Inventory, Respondent, reverse
-from palign_bench.protocol import (
+from palign_bench.questionnaire.inventory import Inventory, Respondent, reverse
+from palign_bench.questionnaire.protocol import (
     AUDIT_ITEMS,
     FREE_GENERATION,
     PROTOCOLS,

@@ -21,9 +21,9 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cells import AnswerMemo
 from palign_bench.costs import part
 from palign_bench.experiment import Experiment, Row
-from palign_bench.inventory import Inventory, ipip_neo_300
 from palign_bench.ledger import CellFolder
-from palign_bench.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
+from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.runner import run_row
 from palign_bench.tracking import NoTracker, Tracker

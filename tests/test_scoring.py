@@ -6,10 +6,10 @@ import random
 import numpy as np
 import pytest
 
-from palign_bench.inventory import DOMAINS, VALUE_OF_LETTER, Inventory, Item, ipip_neo_300
-from palign_bench.protocol import PROTOCOLS
+from palign_bench.questionnaire.inventory import DOMAINS, VALUE_OF_LETTER, Inventory, Item, ipip_neo_300
+from palign_bench.questionnaire.protocol import PROTOCOLS
+from palign_bench.questionnaire.scoring import SCORES, aligned_scores, as_matrix, cross_composites, trait_scores_of
 from palign_bench.respondents.source import RespondentSource
-from palign_bench.scoring import SCORES, aligned_scores, as_matrix, cross_composites, trait_scores_of
 
 # Two held-out items a domain, the second negatively keyed.
 SMALL = Inventory(

@@ -8,8 +8,8 @@ import torch
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from palign_bench.inventory import OPTIONS
-from palign_bench.prompts import question
+from palign_bench.questionnaire.inventory import OPTIONS
+from palign_bench.questionnaire.prompts import question
 
 CHAT_TEMPLATE = (
     "{{ bos_token }}{% for message in messages %}<|start|>{{ message['role'] }}<|end|>{{ message['content'] }}<|stop|>"

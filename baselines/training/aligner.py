@@ -19,7 +19,7 @@ from palign_bench.alignment import Aligner, Alignment, Backbone, Case
 from palign_bench.backbone.adapters import lora_tensors
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.errors import UserError
-from palign_bench.inventory import Inventory
+from palign_bench.questionnaire.inventory import Inventory
 
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 

@@ -12,7 +12,7 @@ from baselines.training.session import TrainingClock, training_session
 from baselines.training.texts import answered
 from palign_bench.alignment import Alignment, Backbone, Case
 from palign_bench.errors import UserError
-from palign_bench.inventory import Inventory
+from palign_bench.questionnaire.inventory import Inventory
 
 SEEDS = 2**31  # what the libraries take
 

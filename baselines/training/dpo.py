@@ -21,7 +21,7 @@ from baselines.training.cohort import Passage, Person, Recipe, Trained, answer_l
 from baselines.training.cohort_aligner import CohortAligner
 from baselines.training.session import TrainingClock
 from palign_bench.alignment import Alignment
-from palign_bench.inventory import HIGHEST, LOWEST
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST
 
 
 class DPOTrainerOfTokens(DPOTrainer):

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from palign_bench.inventory import OPTIONS
-from palign_bench.protocol import parse_released
+from palign_bench.questionnaire.inventory import OPTIONS
+from palign_bench.questionnaire.protocol import parse_released
 
 NO_LABEL = -6.0
 UNKNOWN = 0  # the listing's sixth label

@@ -21,8 +21,8 @@ from palign_bench.backbone.questionnaire import QuestionnaireBackbone, likeliest
 from palign_bench.backbone.steering import head_shape, recorded_heads, shifted_heads
 from palign_bench.backbone.together import TogetherEngine, only_prompts_and_shifts, stacked_shifts
 from palign_bench.backbone.tokenizing import Dialogue, SplitPrompts, encode, option_continuations, render
-from palign_bench.inventory import LETTERS, Item
-from palign_bench.protocol import FREE_GENERATION, EvaluationProtocol, parse_is_decided
+from palign_bench.questionnaire.inventory import LETTERS, Item
+from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProtocol, parse_is_decided
 
 
 class LocalBackbone(QuestionnaireBackbone):

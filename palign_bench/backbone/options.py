@@ -10,7 +10,7 @@ from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from palign_bench.backbone.tokenizing import encode
-from palign_bench.inventory import LETTERS
+from palign_bench.questionnaire.inventory import LETTERS
 
 # What may stand between "Option" and the letter; in each case the letter is one token in most tokenizers.
 _CONTEXTS = (("Option (", ""), ("Option", " "), ("Option", ""), ("Option", "("), ("Option", " ("))

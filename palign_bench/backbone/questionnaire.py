@@ -11,13 +11,19 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from palign_bench import prompts
 from palign_bench.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.answering import Engine
 from palign_bench.backbone.options import OptionScores
 from palign_bench.backbone.tokenizing import Dialogue, SplitPrompts, option_continuations, split_prompts
-from palign_bench.inventory import LETTERS, OPTIONS, Item
-from palign_bench.protocol import FREE_GENERATION, EvaluationProtocol, Reading, parse_is_decided, parse_released
+from palign_bench.questionnaire import prompts
+from palign_bench.questionnaire.inventory import LETTERS, OPTIONS, Item
+from palign_bench.questionnaire.protocol import (
+    FREE_GENERATION,
+    EvaluationProtocol,
+    Reading,
+    parse_is_decided,
+    parse_released,
+)
 
 
 class QuestionnaireBackbone(ABC):

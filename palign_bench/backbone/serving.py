@@ -20,8 +20,8 @@ from palign_bench.backbone.answering import Engine, IsDecided, end_tokens_of, fi
 from palign_bench.backbone.options import OptionScores
 from palign_bench.backbone.questionnaire import QuestionnaireBackbone
 from palign_bench.backbone.tokenizing import SplitPrompts, encode, render
-from palign_bench.inventory import Item
-from palign_bench.protocol import EvaluationProtocol
+from palign_bench.questionnaire.inventory import Item
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 
 _SEEDS = 2**31
 

@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
-from palign_bench import prompts
-from palign_bench.inventory import LABELS, OPTIONS, Inventory
 from palign_bench.organism.people import draw_people
 from palign_bench.organism.vocabulary import ASSISTANT, END, SYSTEM, UNKNOWN, USER, StatementForms, answer_pieces
-from palign_bench.protocol import FREE_GENERATION
+from palign_bench.questionnaire import prompts
+from palign_bench.questionnaire.inventory import LABELS, OPTIONS, Inventory
+from palign_bench.questionnaire.protocol import FREE_GENERATION
 from palign_bench.respondents.simulated import FactorModel
 
 Ids = NDArray[np.int64]

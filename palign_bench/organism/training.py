@@ -17,10 +17,10 @@ from torch.utils.data import Dataset
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast, Trainer, TrainingArguments
 from transformers.trainer_utils import get_last_checkpoint
 
-from palign_bench.inventory import ipip_neo_300
 from palign_bench.organism.curriculum import KINDS, Curriculum
 from palign_bench.organism.people import draw_people
 from palign_bench.organism.vocabulary import build_tokenizer, forms_of_one_statement
+from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.respondents.simulated import FactorModel, factor_model
 
 FIGURES = "published"  # never the 300 people's: they are what the organism is tested on

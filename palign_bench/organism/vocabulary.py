@@ -12,9 +12,9 @@ from typing import cast
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
-from palign_bench import prompts
-from palign_bench.inventory import LABELS, OPTIONS, Inventory, Item
-from palign_bench.protocol import FREE_GENERATION
+from palign_bench.questionnaire import prompts
+from palign_bench.questionnaire.inventory import LABELS, OPTIONS, Inventory, Item
+from palign_bench.questionnaire.protocol import FREE_GENERATION
 
 PAD, SYSTEM, USER, ASSISTANT, END = "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
 UNKNOWN = ":Unknown"

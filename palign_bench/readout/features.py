@@ -10,8 +10,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor
 
-from palign_bench.inventory import Inventory
-from palign_bench.prompts import CONTRASTS, contrast
+from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.prompts import CONTRASTS, contrast
 
 
 class HiddenStates(Protocol):

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from palign_bench.inventory import HIGHEST, LOWEST
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST
 
 LEVELS = HIGHEST - LOWEST + 1
 PSEUDO_COUNT = 1.0  # added to each option's count, so that one never picked keeps a place

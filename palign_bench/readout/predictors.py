@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from palign_bench.inventory import Answers, Inventory
+from palign_bench.questionnaire.inventory import Answers, Inventory
 from palign_bench.readout.features import FeatureRecipe, ItemKernel
 from palign_bench.readout.ordinal import medians, normal_scores, option_shares, thresholds_of, variance_within
 from palign_bench.readout.regression import Fit, fit, predictive_variance

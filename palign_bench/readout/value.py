@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from palign_bench.backbone.options import OptionScores
-from palign_bench.inventory import Inventory, Item, ipip_neo_300
-from palign_bench.protocol import EvaluationProtocol
+from palign_bench.questionnaire.inventory import Inventory, Item, ipip_neo_300
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.readout.features import FeatureRecipe, HiddenStates, item_kernel
 from palign_bench.readout.ordinal import option_log_scores
 from palign_bench.readout.regression import predictive_variance

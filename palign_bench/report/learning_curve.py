@@ -9,7 +9,7 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from palign_bench.inventory import ipip_neo_300
+from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.report.figures import save_figure
 from palign_bench.report.names import readable
 from palign_bench.report.render import setting_line

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from palign_bench.inventory import DOMAINS, OPTIONS
+from palign_bench.questionnaire.inventory import DOMAINS, OPTIONS
 
 CONSTANTS: tuple[str, ...] = tuple(f"constant_{option.letter.lower()}" for option in OPTIONS)
 OWN_ANSWERS_FLOORS: tuple[str, ...] = (*CONSTANTS, "random", "domain_mean", "facet_mean")

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from palign_bench.scoring import SCORES
+from palign_bench.questionnaire.scoring import SCORES
 
 PAPER_PEOPLE = 300
 RELATIVE_TIMES: Mapping[str, float] = {"pas": 1.0, "dpo": 5.0, "ppo": 6.0}  # "1/5 of the time of DPO, 1/6 of PPO's"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
-from palign_bench.inventory import DOMAINS
+from palign_bench.questionnaire.inventory import DOMAINS
 from palign_bench.report.names import GROUPS, KNOWN_TRUTH, METHODS_GROUP, PEOPLE_METHODS_GROUP, group_of, readable
 from palign_bench.report.paper import PAPER_PEOPLE, matching_setting, nearest_setting
 from palign_bench.statistics import FEWEST_FOR_AN_INTERVAL

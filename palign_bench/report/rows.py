@@ -13,8 +13,8 @@ import numpy as np
 
 from palign_bench.digest import Array, Digest
 from palign_bench.ledger import CellFolder, LedgerError, Plan, Record
+from palign_bench.questionnaire.scoring import COMPOSITE
 from palign_bench.report.names import readable
-from palign_bench.scoring import COMPOSITE
 
 MOST_FAILURE_NOTES = 5
 _LONGEST_MESSAGE = 90

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palign_bench.digest import Array, Whole
-from palign_bench.inventory import DOMAINS, Inventory
+from palign_bench.questionnaire.inventory import DOMAINS, Inventory
+from palign_bench.questionnaire.scoring import cross_composites
 from palign_bench.report.rows import Row
-from palign_bench.scoring import cross_composites
 
 FEWEST_FOR_SPECIFICITY = 2
 _LARGEST = 4_000_000  # numbers in a matrix held in memory at a time

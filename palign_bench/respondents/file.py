@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from palign_bench.inventory import HIGHEST, LOWEST, Inventory, Respondent, ipip_neo_300
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, Respondent, ipip_neo_300
 from palign_bench.respondents.source import RespondentsError, RespondentSource, make_source
 
 _LONGEST_ID = 200  # percent-encoded: the ledger names a file after it

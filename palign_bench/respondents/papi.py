@@ -21,7 +21,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from palign_bench.inventory import HIGHEST, LOWEST, Inventory, Respondent, ipip_neo_300
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, Respondent, ipip_neo_300
 from palign_bench.respondents.source import RespondentsError, RespondentSource, make_source
 
 FOLDER_VARIABLE = "PALIGN_PAPI_DIR"

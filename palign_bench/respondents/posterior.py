@@ -24,7 +24,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from palign_bench.inventory import HIGHEST, LOWEST
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST
 from palign_bench.respondents.simulated import FactorModel
 
 Array = NDArray[np.float64]

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from palign_bench.errors import UserError
-from palign_bench.inventory import Respondent
+from palign_bench.questionnaire.inventory import Respondent
 
 _NAMED = 5  # ids that an error message lists before it counts the rest
 

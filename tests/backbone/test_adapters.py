@@ -18,8 +18,8 @@ from palign_bench.backbone.adapters import (
 from palign_bench.backbone.answering import FullPromptEngine, SharedPrefixEngine
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.inventory import Inventory
-from palign_bench.protocol import Corrected
+from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.protocol import Corrected
 
 IDS = torch.arange(5, 45).view(2, 20)
 SETTINGS = {"rank": 4, "alpha": 16, "target_modules": ["q_proj", "down_proj"]}

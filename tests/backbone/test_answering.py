@@ -10,8 +10,8 @@ from palign_bench.backbone.answering import FullPromptEngine, SharedPrefixEngine
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import encode, option_continuations, render, split_prompts
-from palign_bench.inventory import LETTERS, Inventory
-from palign_bench.protocol import AsReleased, Corrected, parse_is_decided, parse_released
+from palign_bench.questionnaire.inventory import LETTERS, Inventory
+from palign_bench.questionnaire.protocol import AsReleased, Corrected, parse_is_decided, parse_released
 from palign_bench.respondents import RespondentSource
 
 

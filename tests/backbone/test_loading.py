@@ -18,8 +18,8 @@ from palign_bench.backbone import loading
 from palign_bench.backbone.loading import ModelError, converted_package, identify, load, package_path, read_embedded
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.configuration import Settings, model_identity, model_title, read_option, resolve_model
-from palign_bench.inventory import Inventory
-from palign_bench.protocol import Corrected
+from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.protocol import Corrected
 from tests.tiny import tiny_model, tiny_tokenizer
 
 SHAPE = {

@@ -20,8 +20,8 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.serving import ServedBackbone, ServingEngine
 from palign_bench.configuration import Settings, read_option, resolve_model
 from palign_bench.errors import UserError
-from palign_bench.inventory import Inventory
-from palign_bench.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import simulate
 from tests.backbone import fake_vllm
 from tests.test_runner import Setting

@@ -14,9 +14,9 @@ from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.steering import head_shape, shifted_heads
 from palign_bench.backbone.together import TogetherEngine, only_prompts_and_shifts
-from palign_bench.inventory import Inventory
 from palign_bench.pas.aligner import PersonalityActivationSearch
-from palign_bench.protocol import AsReleased, Corrected
+from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.protocol import AsReleased, Corrected
 from tests.pas.fake_backbone import case_of, person
 
 PROMPT = "You worry about many things and like large parties; you rarely finish what you begin."

@@ -10,8 +10,8 @@ from sklearn.linear_model import Ridge as ScikitRidge
 
 from baselines.floors import PENALTIES, ROWS, Floor, floors, ridge, round_half_up
 from palign_bench.alignment import Alignment, Case
-from palign_bench.inventory import DOMAINS, Answers, Inventory, Item, Respondent
-from palign_bench.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory, Item, Respondent
+from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents.source import RespondentSource
 
 # Known: 1, 2 (facet A1), 3 (A2), 4 (C1). Held out: 5 (A1, keyed), 6 (A1, reversed), 7 (A3), 8 (N1), 9 (C1, reversed).

@@ -14,13 +14,13 @@ import torch
 
 from baselines.few_shot import FewShot, Vanilla
 from baselines.personality_prompt import PersonalityPrompt
-from palign_bench import prompts
 from palign_bench.alignment import Alignment, Case
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.configuration import read_option, resolve_model
-from palign_bench.inventory import Inventory
-from palign_bench.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire import prompts
+from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import RespondentSource
 
 

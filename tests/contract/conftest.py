@@ -18,9 +18,9 @@ from palign_bench.backbone.loading import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cases import Cases, seed_everything
 from palign_bench.configuration import conf_folder, options, resolve_budget, resolve_model
-from palign_bench.inventory import Inventory, Respondent, ipip_neo_300
 from palign_bench.job import make_aligners, quantized
-from palign_bench.protocol import Corrected
+from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
+from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import simulate
 from palign_bench.respondents.source import RespondentSource
 

@@ -15,8 +15,8 @@ import torch
 from palign_bench.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.configuration import options
-from palign_bench.inventory import Respondent
 from palign_bench.ledger import canonical
+from palign_bench.questionnaire.inventory import Respondent
 from tests.contract.conftest import Bench
 
 ANSWER_IN_A_NEW_PROCESS = """
@@ -25,8 +25,8 @@ from pathlib import Path
 from palign_bench.alignment import Alignment
 from palign_bench.backbone.loading import load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.inventory import ipip_neo_300
-from palign_bench.protocol import Corrected
+from palign_bench.questionnaire.inventory import ipip_neo_300
+from palign_bench.questionnaire.protocol import Corrected
 
 inventory = ipip_neo_300()
 items = inventory.select(inventory.held_out)

@@ -8,12 +8,12 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from palign_bench import prompts
 from palign_bench.backbone.tokenizing import render
-from palign_bench.inventory import LABELS, Inventory
 from palign_bench.organism.curriculum import QUESTION_WEIGHT, Curriculum
 from palign_bench.organism.vocabulary import build_tokenizer
-from palign_bench.protocol import AsReleased, Corrected
+from palign_bench.questionnaire import prompts
+from palign_bench.questionnaire.inventory import LABELS, Inventory
+from palign_bench.questionnaire.protocol import AsReleased, Corrected
 from palign_bench.respondents.simulated import factor_model
 
 BATCHES = range(40)

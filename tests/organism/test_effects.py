@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palign_bench.protocol import audit_items, parse_released
+from palign_bench.questionnaire.protocol import audit_items, parse_released
 from tests.organism.conftest import Testbed
 
 PEOPLE, TRAINED_PEOPLE = 16, 2

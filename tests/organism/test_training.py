@@ -12,10 +12,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from palign_bench.inventory import Inventory
 from palign_bench.organism import training
 from palign_bench.organism.training import AnswerTrainer, Batches, statement_vectors, train
 from palign_bench.organism.vocabulary import build_tokenizer
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents.simulated import factor_model
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from palign_bench import prompts
 from palign_bench.backbone.tokenizing import encode, option_continuations, render
-from palign_bench.inventory import LETTERS, Inventory
 from palign_bench.organism.vocabulary import build_tokenizer, forms_of_one_statement
-from palign_bench.protocol import PROTOCOLS, AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire import prompts
+from palign_bench.questionnaire.inventory import LETTERS, Inventory
+from palign_bench.questionnaire.protocol import PROTOCOLS, AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import RespondentSource
 
 

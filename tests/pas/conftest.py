@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from palign_bench.inventory import Inventory, ipip_neo_300
-from palign_bench.protocol import PROTOCOLS, EvaluationProtocol
+from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
+from palign_bench.questionnaire.protocol import PROTOCOLS, EvaluationProtocol
 
 
 @pytest.fixture(params=["corrected", "as_released"])

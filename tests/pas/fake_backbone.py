@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from palign_bench.alignment import Alignment, AnswerSheet, Case
-from palign_bench.inventory import DOMAINS, Answers, Inventory, Item, Respondent, ipip_neo_300
-from palign_bench.protocol import EvaluationProtocol
+from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory, Item, Respondent, ipip_neo_300
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 
 LAYERS, HEADS, WIDTH = 3, 4, 6
 Reply = Callable[[Alignment], Answers]

@@ -7,8 +7,6 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from palign_bench import prompts
-from palign_bench.inventory import Inventory
 from palign_bench.pas.probes import (
     HeadDirections,
     ProbeActivations,
@@ -19,6 +17,8 @@ from palign_bench.pas.probes import (
     probe_dialogues,
     scaled_directions,
 )
+from palign_bench.questionnaire import prompts
+from palign_bench.questionnaire.inventory import Inventory
 
 from .fake_backbone import collection_order, person
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from palign_bench.alignment import Case
-from palign_bench.inventory import Answers, Inventory, Item, Respondent
-from palign_bench.prompts import CONTRASTS, contrast
-from palign_bench.protocol import EvaluationProtocol
+from palign_bench.questionnaire.inventory import Answers, Inventory, Item, Respondent
+from palign_bench.questionnaire.prompts import CONTRASTS, contrast
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.readout.aligner import ClosedFormReadout
 
 WIDTH = 6

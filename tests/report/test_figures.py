@@ -12,8 +12,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 
-from palign_bench.inventory import Inventory
 from palign_bench.ledger import Plan
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.report.figures import compose_figure, draw_figure
 from palign_bench.report.names import CONSTANTS
 from palign_bench.report.tables import Report, build_report

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from palign_bench.inventory import DOMAINS, Inventory, ipip_neo_300
 from palign_bench.ledger import Plan
+from palign_bench.questionnaire.inventory import DOMAINS, Inventory, ipip_neo_300
+from palign_bench.questionnaire.scoring import aligned_scores
 from palign_bench.report.tables import Report, build_report
-from palign_bench.scoring import aligned_scores
 
 MakeRecord = Callable[..., dict[str, Any]]
 MakePlan = Callable[..., Plan]

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 import palign_bench.report.specificity
-from palign_bench.inventory import DOMAINS, Inventory, Item
+from palign_bench.questionnaire.inventory import DOMAINS, Inventory, Item
+from palign_bench.questionnaire.scoring import as_matrix, cross_composites
 from palign_bench.report.specificity import others_and_own
-from palign_bench.scoring import as_matrix, cross_composites
 
 # Four held-out items a domain.
 ITEMS = tuple(Item(4 * k + j, f"Say {d}{j}.", 1, f"{d}1") for k, d in enumerate(DOMAINS) for j in range(4))

@@ -10,15 +10,15 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from palign_bench.inventory import VALUE_OF_LETTER, Inventory, ipip_neo_300
 from palign_bench.ledger import CellFolder, LedgerError, Plan, PlannedCells
-from palign_bench.protocol import Corrected
+from palign_bench.questionnaire.inventory import VALUE_OF_LETTER, Inventory, ipip_neo_300
+from palign_bench.questionnaire.protocol import Corrected
+from palign_bench.questionnaire.scoring import aligned_scores, trait_scores_of
 from palign_bench.report import make_report
 from palign_bench.report.names import CONSTANTS, KNOWN_TRUTH_GROUP
 from palign_bench.report.render import TERMINAL_WIDTH, escape_latex, markdown
 from palign_bench.report.tables import COLUMNS, EXTRA_COLUMNS, build_report, write_table
 from palign_bench.respondents.source import RespondentSource
-from palign_bench.scoring import aligned_scores, trait_scores_of
 
 MakeRecord = Callable[..., dict[str, Any]]
 MakePlan = Callable[..., Plan]

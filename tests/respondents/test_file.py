@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from palign_bench.inventory import Inventory
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents.file import load_file
 from palign_bench.respondents.source import RespondentsError
 

@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from palign_bench.inventory import Inventory
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents import load_respondents
 from palign_bench.respondents.papi import (
     ANSWERS,

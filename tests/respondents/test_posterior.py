@@ -10,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import special, stats
 
-from palign_bench.inventory import DOMAINS
+from palign_bench.questionnaire.inventory import DOMAINS
 from palign_bench.respondents.posterior import (
     FactorPosterior,
     cumulative,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from palign_bench.inventory import Inventory, Respondent
+from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.respondents import load_respondents
 from palign_bench.respondents.simulated import factor_model, simulate
 from palign_bench.respondents.source import RespondentsError, RespondentSource

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from palign_bench.inventory import Respondent
+from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.respondents import load_respondents
 from palign_bench.respondents.source import RespondentsError, data_hash_of, make_source
 

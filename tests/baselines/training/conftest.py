@@ -17,8 +17,8 @@ from palign_bench.alignment import Alignment, Case
 from palign_bench.backbone.loading import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.configuration import read_option, resolve_model
-from palign_bench.inventory import OPTIONS, Inventory
-from palign_bench.protocol import Corrected
+from palign_bench.questionnaire.inventory import OPTIONS, Inventory
+from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource
 
 LORA = {"rank": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"}

@@ -8,8 +8,8 @@ import torch
 from palign_bench.backbone.loading import LoadedModel, load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.configuration import read_option, resolve_model
-from palign_bench.inventory import Inventory
-from palign_bench.protocol import Corrected
+from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource
 from tests.baselines.training.conftest import Bench
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from baselines.training.reward import NO_LABEL, RewardLog, label_reward, named_option
-from palign_bench.inventory import OPTIONS
+from palign_bench.questionnaire.inventory import OPTIONS
 
 LABELS = {option.value: option.label for option in OPTIONS}
 

@@ -8,12 +8,12 @@ import pytest
 
 from baselines.training.reward import named_option
 from baselines.training.texts import TrainingTexts, answer_text, answered, trainers_tokenizer
-from palign_bench import prompts
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import encode, render
-from palign_bench.inventory import OPTIONS, Inventory
-from palign_bench.protocol import PROTOCOLS, Corrected, parse_released
+from palign_bench.questionnaire import prompts
+from palign_bench.questionnaire.inventory import OPTIONS, Inventory
+from palign_bench.questionnaire.protocol import PROTOCOLS, Corrected, parse_released
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.letter)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palign_bench.inventory import DOMAINS, Answers, Inventory
+from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory
 
 COMPOSITE = "composite"
 SCORES: tuple[str, ...] = (*DOMAINS.values(), COMPOSITE)

@@ -12,8 +12,8 @@ import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 
-from palign_bench import prompts
-from palign_bench.inventory import VALUE_OF_LETTER, Answers, Inventory, Item, Respondent
+from palign_bench.questionnaire import prompts
+from palign_bench.questionnaire.inventory import VALUE_OF_LETTER, Answers, Inventory, Item, Respondent
 
 _RELEASED_ANSWER = re.compile(r"[abcdeABCDE][^a-zA-Z]")
 _RELEASED_PREFIX = "\n\nOption"

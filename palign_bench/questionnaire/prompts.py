@@ -7,7 +7,7 @@ the letter, so nothing here is polished.
 
 from __future__ import annotations
 
-from palign_bench.inventory import LABELS, OPTIONS, Answers, Inventory, Item
+from palign_bench.questionnaire.inventory import LABELS, OPTIONS, Answers, Inventory, Item
 
 NEUTRAL_SYSTEM_PROMPT = "You are a helpful, honest and concise assistant."
 
