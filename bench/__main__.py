@@ -32,8 +32,7 @@ from palign_bench.backbone.loading import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.steering import head_shape
 from palign_bench.backbone.tokenizing import encode, render
-from palign_bench.configuration import model_title, read_option, resolve_budget, resolve_model
-from palign_bench.errors import UserError
+from palign_bench.configuration import model_title, resolve_budget, resolve_model
 from palign_bench.ledger import write_atomically
 from palign_bench.pas.aligner import PersonalityActivationSearch
 from palign_bench.pas.probes import collect_activations, label_samples
@@ -41,6 +40,7 @@ from palign_bench.provenance import processor
 from palign_bench.questionnaire.inventory import Inventory, Item, Respondent, ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, parse_released
 from palign_bench.respondents import load_respondents
+from palign_bench.settings import UserError, read_option
 
 RELEASED_BATCH = (
     10  # rows per `generate` call in the timing of plain generation; larger ones were no faster on two cores

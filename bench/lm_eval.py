@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.errors import UserError
 from palign_bench.questionnaire.inventory import LETTERS
+from palign_bench.settings import UserError
 
 BATCH = 10  # rows; larger ones were no faster on two cores
 

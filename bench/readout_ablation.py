@@ -17,7 +17,7 @@ from torch import Tensor
 from palign_bench.alignment import Case
 from palign_bench.backbone.loading import load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import read_option, resolve_model
+from palign_bench.configuration import resolve_model
 from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, ipip_neo_300
 from palign_bench.questionnaire.prompts import statement_as_worded
 from palign_bench.questionnaire.protocol import Corrected
@@ -34,6 +34,7 @@ from palign_bench.readout.features import (
 from palign_bench.readout.ordinal import medians, normal_scores, option_shares, thresholds_of
 from palign_bench.readout.regression import fit
 from palign_bench.respondents import load_papi
+from palign_bench.settings import read_option
 from palign_bench.statistics import bootstrap_interval, pearson
 
 DEPTHS = (0.5, 0.75, 0.9, 1.0)

@@ -12,9 +12,9 @@ import numpy as np
 import torch
 
 from palign_bench.alignment import Case
-from palign_bench.errors import UserError
 from palign_bench.experiment import Experiment
 from palign_bench.questionnaire.inventory import Answers, Inventory, Respondent
+from palign_bench.settings import UserError
 
 
 class LeaveOneOut(Sequence[Answers]):

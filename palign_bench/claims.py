@@ -8,8 +8,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from palign_bench.errors import UserError
 from palign_bench.ledger import CellFolder, WriteError
+from palign_bench.settings import UserError
 
 RETRIES = ("all", "failed", "never")
 POLL_SECONDS = 0.5

@@ -11,8 +11,7 @@ from hydra.errors import HydraException, MissingConfigException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from palign_bench.configuration import conf_folder, options
-from palign_bench.errors import UserError
+from palign_bench.settings import UserError, conf_folder, options
 
 # A cluster's job hands its exception on as text (submitit's FailedJobError).
 _TOLD_BY_A_JOB = re.compile(r"^palign_bench\.[\w.]*Error: (.*)$", re.MULTILINE)

@@ -6,34 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
-from palign_bench.errors import UserError
-
-Settings = dict[str, Any]
+from palign_bench.settings import Settings, UserError, read_option
 
 # What cannot change a number stays out of a cell's identity: where things lie and how they are shown.
 _METHOD_PLACES = frozenset({"portraits"})
-
-
-def conf_folder() -> Path:
-    """`conf/`: inside the installed package, or beside it in a checkout."""
-    package = Path(__file__).resolve().parent
-    inside = package / "conf"
-    return inside if inside.is_dir() else package.parent / "conf"
-
-
-def options(group: str) -> list[str]:
-    """The names to choose from in a group of `conf/`."""
-    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
-
-
-def read_option(group: str, name: str) -> Settings:
-    """One option's YAML, for choices made by name (a portrait writer). Raises UserError with the choices."""
-    path = conf_folder() / group / f"{name}.yaml"
-    if not path.is_file():
-        raise UserError(f"{group}={name} does not exist; choose one of {', '.join(options(group))}.")
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def resolve_model(model: Mapping[str, Any]) -> Settings:

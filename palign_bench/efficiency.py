@@ -17,10 +17,10 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from palign_bench.configuration import Settings, conf_folder, options, read_option, resolve_model
-from palign_bench.errors import UserError
+from palign_bench.configuration import resolve_model
 from palign_bench.isolation import IsolationError
 from palign_bench.ledger import Plan
+from palign_bench.settings import Settings, UserError, conf_folder, options, read_option
 
 UNIT = "pas"  # what all ratios are to
 METHODS = ("few_shot", UNIT, "lora", "dpo", "ppo")

@@ -8,7 +8,7 @@ import uuid
 from pathlib import Path
 from typing import Any
 
-from palign_bench.errors import UserError
+from palign_bench.settings import UserError
 
 
 class LedgerError(UserError):

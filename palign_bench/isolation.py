@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from palign_bench.alignment import Aligner
-from palign_bench.errors import UserError
 from palign_bench.ledger import PlannedCells
+from palign_bench.settings import UserError
 
 COSTS = ("in_passing", "isolated")
 _MEASURING = "PALIGN_MEASURING"  # set in the process that measures

@@ -21,17 +21,13 @@ from palign_bench.backbone.serving import ServedBackbone, serve
 from palign_bench.cases import told_items
 from palign_bench.claims import RETRIES, Shard
 from palign_bench.configuration import (
-    Settings,
     method_identity,
     model_identity,
     model_title,
-    options,
-    read_option,
     resolve_budget,
     resolve_model,
     resolve_training,
 )
-from palign_bench.errors import UserError
 from palign_bench.experiment import Experiment, Row
 from palign_bench.isolation import check_cohort, cost_repeats, is_measuring, refuse_finished, run_isolated
 from palign_bench.ledger import Plan
@@ -42,6 +38,7 @@ from palign_bench.report import make_report
 from palign_bench.report.names import readable
 from palign_bench.respondents import load_respondents
 from palign_bench.runner import run_row
+from palign_bench.settings import Settings, UserError, options, read_option
 from palign_bench.tracking import Tracker, make_tracker
 
 transformers_logging.disable_progress_bar()  # ours are per person; a bar per weight file would drown them

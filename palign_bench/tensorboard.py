@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from palign_bench.errors import UserError
+from palign_bench.settings import UserError
 from palign_bench.tracking import Tracker, figures_of, means_of, public_config
 
 if TYPE_CHECKING:

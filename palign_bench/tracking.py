@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from palign_bench.errors import UserError
+from palign_bench.settings import UserError
 
 if TYPE_CHECKING:
     import pandas as pd

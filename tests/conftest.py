@@ -16,10 +16,11 @@ os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 from palign_bench.backbone.loading import LoadedModel, load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import read_option, resolve_model
+from palign_bench.configuration import resolve_model
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentsError, RespondentSource, load_papi, simulate
+from palign_bench.settings import read_option
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 
 

@@ -14,13 +14,13 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from palign_bench.configuration import resolve_training
-from palign_bench.errors import UserError
 from palign_bench.job import make_aligners
 from palign_bench.ledger import CellFolder, LedgerError, Plan, PlannedCells
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import Corrected, parse_is_decided, parse_released
 from palign_bench.respondents.file import load_file
 from palign_bench.respondents.source import RespondentsError
+from palign_bench.settings import UserError
 from palign_bench.tracking import public_config
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

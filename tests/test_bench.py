@@ -18,8 +18,8 @@ from bench.profile import profiled
 from palign_bench.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import render
-from palign_bench.errors import UserError
 from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.settings import UserError
 from tests.command import save_many_headed
 
 

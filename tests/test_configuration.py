@@ -11,20 +11,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from palign_bench.cli import expand_experiment
-from palign_bench.configuration import (
-    conf_folder,
-    method_identity,
-    model_identity,
-    model_title,
-    options,
-    read_option,
-    resolve_budget,
-    resolve_model,
-)
-from palign_bench.errors import UserError
+from palign_bench.configuration import method_identity, model_identity, model_title, resolve_budget, resolve_model
 from palign_bench.job import check_needs, make_aligners
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import PROTOCOLS, Corrected
+from palign_bench.settings import UserError, conf_folder, options, read_option
 
 METHODS = options("method")
 

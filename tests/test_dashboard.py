@@ -12,10 +12,10 @@ import pytest
 import yaml
 
 from palign_bench.dashboard import dashboard
-from palign_bench.errors import UserError
 from palign_bench.job import make_aligners
 from palign_bench.ledger import CellFolder, Plan, PlannedCells
 from palign_bench.questionnaire.protocol import Corrected
+from palign_bench.settings import UserError
 from palign_bench.tracking import figures_of
 from tests.test_configuration import composed
 from tests.test_tracking import a_record

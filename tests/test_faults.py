@@ -20,13 +20,14 @@ from palign_bench.alignment import Alignment, Case
 from palign_bench.backbone import loading
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cells import AnswerMemo
-from palign_bench.configuration import read_option, resolve_model
+from palign_bench.configuration import resolve_model
 from palign_bench.memory import BATCH_DIVISORS, is_out_of_memory
 from palign_bench.pas.aligner import PersonalityActivationSearch
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.respondents.source import make_source
+from palign_bench.settings import read_option
 from tests.command import cells, run
 from tests.test_runner import Setting, without_costs
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from palign_bench.errors import UserError
 from palign_bench.isolation import cost_repeats
 from palign_bench.ledger import read_json
+from palign_bench.settings import UserError
 from tests.command import cells, run, save_many_headed, settings, table
 
 

@@ -19,7 +19,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palign_bench.errors import UserError
 from palign_bench.ledger import (
     CellFolder,
     LedgerError,
@@ -31,6 +30,7 @@ from palign_bench.ledger import (
     write_atomically,
     write_json,
 )
+from palign_bench.settings import UserError
 
 IDENTITY: dict[str, Any] = {
     "method": {"name": "few_shot", "version": 1, "alphas": [0, 1.5]},

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from palign_bench.errors import UserError
+from palign_bench.settings import UserError
 from palign_bench.tracking import (
     NoTracker,
     WandbTracker,

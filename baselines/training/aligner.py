@@ -18,8 +18,8 @@ from baselines.training.texts import TrainingTexts, answered
 from palign_bench.alignment import Aligner, Alignment, Backbone, Case
 from palign_bench.backbone.adapters import lora_tensors
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.errors import UserError
 from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.settings import UserError
 
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 

@@ -11,8 +11,8 @@ from baselines.training.cohort import Passage, Person, Recipe, Trained
 from baselines.training.session import TrainingClock, training_session
 from baselines.training.texts import answered
 from palign_bench.alignment import Alignment, Backbone, Case
-from palign_bench.errors import UserError
 from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.settings import UserError
 
 SEEDS = 2**31  # what the libraries take
 

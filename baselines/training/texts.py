@@ -11,9 +11,9 @@ from transformers import PreTrainedTokenizerBase
 from palign_bench.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import encode, render, shared_length
-from palign_bench.errors import UserError
 from palign_bench.questionnaire.inventory import OPTIONS, Answers, Inventory
 from palign_bench.questionnaire.protocol import FREE_GENERATION
+from palign_bench.settings import UserError
 
 OPTION_VALUES = frozenset(option.value for option in OPTIONS)
 _PADS_TO_PREFER = ("<|endoftext|>", "<|finetune_right_pad_id|>", "<pad>", "[PAD]")

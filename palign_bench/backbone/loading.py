@@ -31,7 +31,7 @@ from transformers import (
 )
 
 from palign_bench.backbone.random_weights import make_random
-from palign_bench.errors import UserError
+from palign_bench.settings import UserError
 
 # bitsandbytes warns at import that a faster 4-bit kernel is not installed; the one that it has serves.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit_forward" not in record.msg)

@@ -9,7 +9,6 @@ from typing import Any
 
 from palign_bench.alignment import Aligner, Alignment, Backbone, Case
 from palign_bench.costs import part
-from palign_bench.errors import UserError
 from palign_bench.pas.probes import (
     DIRECTIONS,
     PROBE_PROMPTS,
@@ -22,6 +21,7 @@ from palign_bench.pas.probes import (
 from palign_bench.pas.search import ALPHAS, SearchResult, golden_section_search, grid_search
 from palign_bench.questionnaire.inventory import Answers, Inventory
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores
+from palign_bench.settings import UserError
 
 SYSTEM_PROMPTS = ("few_shot", "none")
 SEARCHES = ("grid", "golden")

@@ -10,10 +10,10 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from palign_bench.errors import UserError
 from palign_bench.pas.logistic import decision_values, fit_logistic
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory
+from palign_bench.settings import UserError
 
 # System prompt, the user's turn, and the text that opens the assistant's turn.
 Dialogue = tuple[str, str, str]

@@ -12,12 +12,13 @@ from typing import Any
 
 import pandas as pd
 
-from palign_bench.configuration import read_option, resolve_model
+from palign_bench.configuration import resolve_model
 from palign_bench.ledger import LedgerError, Plan, write_atomically
 from palign_bench.report import measures
 from palign_bench.report.names import OTHER_PEOPLE_FLOORS, PEOPLE_METHODS
 from palign_bench.report.render import pipe_table, significant
 from palign_bench.report.rows import Row, read_rows, row_labels, training_budget
+from palign_bench.settings import read_option
 
 PEOPLE = (300, 300_000)
 MODELS = ("llama3_8b", "llama3_70b")  # the paper's, beside the measured one

@@ -12,8 +12,8 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from palign_bench.errors import UserError
 from palign_bench.questionnaire.inventory import Respondent
+from palign_bench.settings import UserError
 
 _NAMED = 5  # ids that an error message lists before it counts the rest
 

@@ -17,9 +17,10 @@ from palign_bench.alignment import Alignment
 from palign_bench.backbone import loading
 from palign_bench.backbone.loading import ModelError, converted_package, identify, load, package_path, read_embedded
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import Settings, model_identity, model_title, read_option, resolve_model
+from palign_bench.configuration import model_identity, model_title, resolve_model
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import Corrected
+from palign_bench.settings import Settings, read_option
 from tests.tiny import tiny_model, tiny_tokenizer
 
 SHAPE = {
@@ -267,7 +268,7 @@ def test_a_spoiled_folder_is_told_in_one_line(copied: Path, spoil: Any, message:
 
 
 def test_an_unknown_option_names_the_choices() -> None:
-    from palign_bench.errors import UserError
+    from palign_bench.settings import UserError
 
     with pytest.raises(UserError, match=r"model=gpt5 does not exist; choose one of llama3_70b, .*smollm2_135m"):
         read_option("model", "gpt5")

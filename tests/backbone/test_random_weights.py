@@ -16,7 +16,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 from palign_bench.backbone import loading
 from palign_bench.backbone.loading import load
 from palign_bench.backbone.random_weights import make_random
-from palign_bench.configuration import read_option, resolve_model
+from palign_bench.configuration import resolve_model
+from palign_bench.settings import read_option
 
 SHAPE = {
     "model_type": "llama",

@@ -18,11 +18,11 @@ from palign_bench.backbone.answering import end_tokens_of
 from palign_bench.backbone.loading import LoadedModel, ModelError
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.serving import ServedBackbone, ServingEngine
-from palign_bench.configuration import Settings, read_option, resolve_model
-from palign_bench.errors import UserError
+from palign_bench.configuration import resolve_model
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import simulate
+from palign_bench.settings import Settings, UserError, read_option
 from tests.backbone import fake_vllm
 from tests.test_runner import Setting
 

@@ -17,11 +17,12 @@ from baselines.personality_prompt import PersonalityPrompt
 from palign_bench.alignment import Alignment, Case
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import read_option, resolve_model
+from palign_bench.configuration import resolve_model
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import RespondentSource
+from palign_bench.settings import read_option
 
 
 class Asked(LocalBackbone):

@@ -17,12 +17,13 @@ from palign_bench.alignment import Aligner, Alignment, AnswerSheet, Case
 from palign_bench.backbone.loading import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cases import Cases, seed_everything
-from palign_bench.configuration import conf_folder, options, resolve_budget, resolve_model
+from palign_bench.configuration import resolve_budget, resolve_model
 from palign_bench.job import make_aligners, quantized
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import simulate
 from palign_bench.respondents.source import RespondentSource
+from palign_bench.settings import conf_folder, options
 
 # What makes a method quick on the tiny model; everything else is as its YAML has it.
 SHORT: dict[str, dict[str, Any]] = {

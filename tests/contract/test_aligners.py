@@ -14,9 +14,9 @@ import torch
 
 from palign_bench.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import options
 from palign_bench.ledger import canonical
 from palign_bench.questionnaire.inventory import Respondent
+from palign_bench.settings import options
 from tests.contract.conftest import Bench
 
 ANSWER_IN_A_NEW_PROCESS = """

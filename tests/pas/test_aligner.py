@@ -13,12 +13,12 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from palign_bench.alignment import Alignment, Case
-from palign_bench.errors import UserError
 from palign_bench.pas.aligner import PersonalityActivationSearch
 from palign_bench.pas.probes import collect_activations, fit_directions, label_samples
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Answers, Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.settings import UserError
 
 from .fake_backbone import HEADS, LAYERS, WIDTH, FakeBackbone, Reply, case_of, person
 

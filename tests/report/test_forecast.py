@@ -8,10 +8,9 @@ import pytest
 
 from bench.ledger_scale import a_record
 from palign_bench.backbone.loading import parameters_of
-from palign_bench.configuration import read_option
-from palign_bench.errors import UserError
 from palign_bench.ledger import CellFolder, LedgerError, Plan, PlannedCells
 from palign_bench.report.forecast import ALL_ROWS, MeasuredRow, forecast, write_forecast
+from palign_bench.settings import UserError, read_option
 
 REFERENCE = Path(__file__).parents[2] / "runs" / "reference" / "2026-11-21-table1" / "table1.csv"
 FACTORS = {"smollm2_135m": 1.0, "llama3_8b": 59.69788, "llama3_70b": 524.50435}

@@ -16,10 +16,11 @@ from baselines.training.supervised import SupervisedFineTuning
 from palign_bench.alignment import Alignment, Case
 from palign_bench.backbone.loading import load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import read_option, resolve_model
+from palign_bench.configuration import resolve_model
 from palign_bench.questionnaire.inventory import OPTIONS, Inventory
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource
+from palign_bench.settings import read_option
 
 LORA = {"rank": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"}
 COMMON: dict[str, Any] = {"learning_rate": 3e-3, "batch_size": 8, "steps": 3, "schedule": "constant"}

@@ -9,10 +9,10 @@ import torch
 
 from palign_bench.alignment import Alignment
 from palign_bench.backbone import loading
-from palign_bench.configuration import options, read_option, resolve_budget, resolve_model, resolve_training
-from palign_bench.errors import UserError
+from palign_bench.configuration import resolve_budget, resolve_model, resolve_training
 from palign_bench.job import check_needs, make_aligners, quantized
 from palign_bench.questionnaire.protocol import Corrected
+from palign_bench.settings import UserError, options, read_option
 from tests.baselines.training.conftest import METHODS, Bench
 
 TRAINED = [name for name in options("method") if "budgets" in read_option("method", name)]

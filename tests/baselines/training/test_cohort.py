@@ -10,9 +10,9 @@ import torch
 from baselines.training import cohort
 from palign_bench.alignment import Alignment, Case
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import read_option, resolve_budget, resolve_training
-from palign_bench.errors import UserError
+from palign_bench.configuration import resolve_budget, resolve_training
 from palign_bench.isolation import check_cohort
+from palign_bench.settings import UserError, read_option
 from tests.baselines.training.conftest import LORA, METHODS, Bench
 
 # Every setting that the trainers treat in a way of their own; 12 steps of 11 pass the end of an epoch of 120.

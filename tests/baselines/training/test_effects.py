@@ -7,10 +7,11 @@ import torch
 
 from palign_bench.backbone.loading import LoadedModel, load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import read_option, resolve_model
+from palign_bench.configuration import resolve_model
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource
+from palign_bench.settings import read_option
 from tests.baselines.training.conftest import Bench
 
 

@@ -1,0 +1,40 @@
+"""The one kind of error that is the user's to mend: shown as one line, without a traceback."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+
+class UserError(Exception):
+    """A setting, file or machine that cannot serve as asked; the message names it and the remedy, in one line.
+
+    What it quotes from a user's file cannot break the line or command the terminal: control characters are escaped.
+    """
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+Settings = dict[str, Any]
+
+
+def conf_folder() -> Path:
+    """`conf/`: inside the installed package, or beside it in a checkout."""
+    package = Path(__file__).resolve().parent
+    inside = package / "conf"
+    return inside if inside.is_dir() else package.parent / "conf"
+
+
+def options(group: str) -> list[str]:
+    """The names to choose from in a group of `conf/`."""
+    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+
+
+def read_option(group: str, name: str) -> Settings:
+    """One option's YAML, for choices made by name (a portrait writer). Raises UserError with the choices."""
+    path = conf_folder() / group / f"{name}.yaml"
+    if not path.is_file():
+        raise UserError(f"{group}={name} does not exist; choose one of {', '.join(options(group))}.")
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
