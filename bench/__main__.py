@@ -33,10 +33,10 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.steering import head_shape
 from palign_bench.backbone.tokenizing import encode, render
 from palign_bench.configuration import model_title, resolve_budget, resolve_model
+from palign_bench.costs.machine import processor
 from palign_bench.ledger import write_atomically
 from palign_bench.pas.aligner import PersonalityActivationSearch
 from palign_bench.pas.probes import collect_activations, label_samples
-from palign_bench.provenance import processor
 from palign_bench.questionnaire.inventory import Inventory, Item, Respondent, ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, parse_released
 from palign_bench.respondents import load_respondents

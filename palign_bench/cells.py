@@ -14,14 +14,14 @@ from tqdm import tqdm
 from palign_bench.alignment import Alignment, AnswerSheet, Case
 from palign_bench.backbone.questionnaire import QuestionnaireBackbone
 from palign_bench.cases import Cases, seed_everything
-from palign_bench.costs import Cost, MemoryLevel, measure
+from palign_bench.costs.clock import Cost, MemoryLevel, measure
+from palign_bench.costs.repeats import median_cost
 from palign_bench.experiment import Experiment, Row
 from palign_bench.ledger import Record
 from palign_bench.memory import AGAIN, within_memory
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.questionnaire.protocol import audit_items
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores_of
-from palign_bench.repeats import median_cost
 
 
 @dataclass(frozen=True)

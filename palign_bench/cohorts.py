@@ -9,7 +9,7 @@ from dataclasses import replace
 from palign_bench.backbone.together import only_prompts_and_shifts
 from palign_bench.cases import seed_everything
 from palign_bench.cells import Aligned, Answered, CellRun, say
-from palign_bench.costs import measure
+from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Respondent
 
 

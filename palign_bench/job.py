@@ -28,10 +28,10 @@ from palign_bench.configuration import (
     resolve_model,
     resolve_training,
 )
+from palign_bench.costs.machine import provenance
 from palign_bench.experiment import Experiment, Row
 from palign_bench.isolation import check_cohort, cost_repeats, is_measuring, refuse_finished, run_isolated
 from palign_bench.ledger import Plan
-from palign_bench.provenance import provenance
 from palign_bench.questionnaire.inventory import Respondent, ipip_neo_300
 from palign_bench.questionnaire.protocol import PROTOCOLS, EvaluationProtocol
 from palign_bench.report import make_report

@@ -6,8 +6,8 @@ import mmap
 import time
 from collections.abc import Callable
 
-from palign_bench import costs
-from palign_bench.costs import KernelMark, SampledMark, bare_memory_mib, measure
+from palign_bench.costs import clock as costs
+from palign_bench.costs.clock import KernelMark, SampledMark, bare_memory_mib, measure
 
 __all__ = [
     "KernelMark",

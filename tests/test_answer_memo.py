@@ -11,7 +11,7 @@ from palign_bench.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cells import Answered, AnswerMemo
-from palign_bench.costs import Cost
+from palign_bench.costs.clock import Cost
 from palign_bench.questionnaire.protocol import AsReleased, Corrected
 
 

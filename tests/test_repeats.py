@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from palign_bench.costs import Cost
-from palign_bench.repeats import median_cost, quartiles, shared_cost
+from palign_bench.costs.clock import Cost
+from palign_bench.costs.repeats import median_cost, quartiles, shared_cost
 
 
 @pytest.mark.parametrize("values", [[1.0], [4.0, 1.0], [5.0, 1.0, 2.0], [3.0, 9.0, 1.0, 2.0], list(range(11))])

@@ -19,7 +19,7 @@ from baselines.floors import floors
 from palign_bench.alignment import Aligner, Alignment, Case
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cells import AnswerMemo
-from palign_bench.costs import part
+from palign_bench.costs.clock import part
 from palign_bench.experiment import Experiment, Row
 from palign_bench.ledger import CellFolder
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300

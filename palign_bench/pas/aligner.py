@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from palign_bench.alignment import Aligner, Alignment, Backbone, Case
-from palign_bench.costs import part
+from palign_bench.costs.clock import part
 from palign_bench.pas.probes import (
     DIRECTIONS,
     PROBE_PROMPTS,

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from palign_bench.alignment import Aligner, Alignment, Backbone, Case
 from palign_bench.backbone.options import OptionScores
-from palign_bench.costs import part
+from palign_bench.costs.clock import part
 from palign_bench.questionnaire.inventory import HIGHEST, Answers, Inventory, Item
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores
 from palign_bench.readout.features import FeatureRecipe, ItemKernel, item_kernel

@@ -16,7 +16,7 @@ from baselines.training.aligner import TrainedAligner
 from baselines.training.ppo import RuleReward
 from baselines.training.texts import answer_text
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.costs import measure
+from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents import RespondentSource
 from tests.baselines.training.conftest import METHODS, Bench

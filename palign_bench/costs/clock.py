@@ -22,7 +22,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from palign_bench.energy import joules_by_device
+from palign_bench.costs.energy import joules_by_device
 
 if TYPE_CHECKING:
     from types import ModuleType
