@@ -14,7 +14,8 @@ from tqdm import tqdm
 from palign_bench.alignment import Alignment, AnswerSheet, Case
 from palign_bench.backbone.questionnaire import QuestionnaireBackbone
 from palign_bench.cases import Cases, seed_everything
-from palign_bench.costs.clock import Cost, MemoryLevel, measure
+from palign_bench.costs.clock import Cost, measure
+from palign_bench.costs.memory import MemoryLevel
 from palign_bench.costs.repeats import median_cost
 from palign_bench.experiment import Experiment, Row
 from palign_bench.ledger import Record

@@ -16,8 +16,9 @@ from palign_bench.cases import seed_everything
 from palign_bench.cells import CellRun, say
 from palign_bench.claims import Claims
 from palign_bench.cohorts import begin_cohort, cohort_size
-from palign_bench.costs.clock import Cost, bare_memory, measure
+from palign_bench.costs.clock import Cost, measure
 from palign_bench.costs.machine import machine_state
+from palign_bench.costs.memory import bare_memory
 from palign_bench.costs.repeats import shared_cost
 from palign_bench.experiment import Experiment, Row
 from palign_bench.ledger import PlannedCells, WriteError

@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable
 
 from palign_bench.costs import clock as costs
-from palign_bench.costs.clock import KernelMark, SampledMark, bare_memory_mib, measure
+from palign_bench.costs.clock import measure
+from palign_bench.costs.memory import KernelMark, SampledMark, bare_memory_mib
 
 __all__ = [
     "KernelMark",

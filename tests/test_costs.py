@@ -11,7 +11,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from palign_bench.costs.clock import Cost, KernelMark, bare_memory, bare_memory_mib, measure, part
+from palign_bench.costs.clock import Cost, measure, part
+from palign_bench.costs.memory import KernelMark, bare_memory, bare_memory_mib
 
 
 @pytest.fixture(params=["KernelMark", "SampledMark"])
@@ -119,7 +120,10 @@ def test_memory_above_a_level_is_never_negative() -> None:
 
 
 def test_measuring_does_not_import_torch() -> None:
-    code = "import sys; from palign_bench.costs.clock import measure\nwith measure(): pass\nassert 'torch' not in sys.modules"
+    code = (
+        "import sys; from palign_bench.costs.clock import measure\n"
+        "with measure(): pass\nassert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

@@ -101,7 +101,8 @@ def test_memory_holds_the_quantized_model_and_one_matrix_more() -> None:
         from transformers import AutoConfig
         from palign_bench.backbone.loading import _nf4
         from palign_bench.backbone.random_weights import make_random
-        from palign_bench.costs.clock import bare_memory_mib, measure
+        from palign_bench.costs.clock import (measure)
+        from palign_bench.costs.memory import (bare_memory_mib)
 
         def made(layers):
             config = AutoConfig.for_model(**{shape!r} | {{"num_hidden_layers": layers}})
