@@ -27,7 +27,7 @@ from bench.lm_eval import require_lm_eval
 from bench.probes import time_probes
 from bench.profile import profiled
 from palign_bench.alignment import Alignment, Case
-from palign_bench.backbone.answering import FullPromptEngine
+from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.loading import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.steering import head_shape

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from palign_bench.alignment import Alignment
-from palign_bench.backbone.hidden import decoder_layers
+from palign_bench.backbone.engines.hidden import decoder_layers
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory
 

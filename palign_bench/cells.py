@@ -12,6 +12,7 @@ from weakref import WeakKeyDictionary
 from tqdm import tqdm
 
 from palign_bench.alignment import Alignment, AnswerSheet, Case
+from palign_bench.backbone.engines.out_of_memory import AGAIN, within_memory
 from palign_bench.backbone.questionnaire import QuestionnaireBackbone
 from palign_bench.cases import Cases, seed_everything
 from palign_bench.costs.clock import Cost, measure
@@ -19,7 +20,6 @@ from palign_bench.costs.memory import MemoryLevel
 from palign_bench.costs.repeats import median_cost
 from palign_bench.experiment import Experiment, Row
 from palign_bench.ledger import Record
-from palign_bench.memory import AGAIN, within_memory
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.questionnaire.protocol import audit_items
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores_of

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from palign_bench.backbone.together import only_prompts_and_shifts
+from palign_bench.backbone.engines.together import only_prompts_and_shifts
 from palign_bench.cases import seed_everything
 from palign_bench.cells import Aligned, Answered, CellRun, say
 from palign_bench.costs.clock import measure

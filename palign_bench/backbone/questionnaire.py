@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from palign_bench.alignment import Alignment, AnswerSheet
-from palign_bench.backbone.answering import Engine
+from palign_bench.backbone.engines.base import Engine
 from palign_bench.backbone.options import OptionScores
 from palign_bench.backbone.tokenizing import Dialogue, SplitPrompts, option_continuations, split_prompts
 from palign_bench.questionnaire import prompts

@@ -15,7 +15,8 @@ from palign_bench.backbone.adapters import (
     lora_tensors,
     trainable_copies,
 )
-from palign_bench.backbone.answering import FullPromptEngine, SharedPrefixEngine
+from palign_bench.backbone.engines.full_prompts import FullPromptEngine
+from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from palign_bench.alignment import Alignment
-from palign_bench.backbone.answering import FullPromptEngine, SharedPrefixEngine
+from palign_bench.backbone.engines.full_prompts import FullPromptEngine
+from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import encode, option_continuations, render, split_prompts

@@ -14,7 +14,7 @@ from baselines.few_shot import FewShot
 from palign_bench import job
 from palign_bench.alignment import Alignment
 from palign_bench.backbone import loading
-from palign_bench.backbone.answering import end_tokens_of
+from palign_bench.backbone.engines.base import end_tokens_of
 from palign_bench.backbone.loading import LoadedModel, ModelError
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.serving import ServedBackbone, ServingEngine

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from palign_bench.backbone.answering import TorchEngine
+from palign_bench.backbone.engines.base import TorchEngine
 
 
 def hidden_states(engine: TorchEngine, texts: Sequence[str], layers: Sequence[int]) -> Tensor:

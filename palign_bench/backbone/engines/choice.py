@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from palign_bench.backbone.answering import FullPromptEngine, SharedPrefixEngine, TorchEngine
-from palign_bench.backbone.attention import supports_shared_prefix
-from palign_bench.backbone.together import TogetherEngine
+from palign_bench.backbone.engines.attention import supports_shared_prefix
+from palign_bench.backbone.engines.base import TorchEngine
+from palign_bench.backbone.engines.full_prompts import FullPromptEngine
+from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
+from palign_bench.backbone.engines.together import TogetherEngine
 
 SHARING: dict[str, type[SharedPrefixEngine]] = {"shared_prefix": SharedPrefixEngine, "together": TogetherEngine}
 
