@@ -93,7 +93,7 @@ class PersonalityPrompt(Aligner):
 
 
 def _load_writer(settings: Mapping[str, Any], backbone: Backbone) -> Backbone:
-    from palign_bench.backbone.loading import load
+    from palign_bench.backbone.loading.weights import load
     from palign_bench.backbone.local import LocalBackbone
 
     return LocalBackbone(load(settings), backbone.protocol)

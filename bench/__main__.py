@@ -28,11 +28,12 @@ from bench.probes import time_probes
 from bench.profile import profiled
 from palign_bench.alignment import Alignment, Case
 from palign_bench.backbone.engines.full_prompts import FullPromptEngine
-from palign_bench.backbone.loading import load
+from palign_bench.backbone.loading.settings import model_title, resolve_model
+from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.steering import head_shape
 from palign_bench.backbone.tokenizing import encode, render
-from palign_bench.configuration import model_title, resolve_budget, resolve_model
+from palign_bench.configuration import resolve_budget
 from palign_bench.costs.machine import processor
 from palign_bench.ledger import write_atomically
 from palign_bench.pas.aligner import PersonalityActivationSearch

@@ -15,9 +15,9 @@ import torch
 from torch import Tensor
 
 from palign_bench.alignment import Case
-from palign_bench.backbone.loading import load
+from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import resolve_model
 from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, ipip_neo_300
 from palign_bench.questionnaire.prompts import statement_as_worded
 from palign_bench.questionnaire.protocol import Corrected

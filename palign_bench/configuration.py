@@ -3,28 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from palign_bench.settings import Settings, UserError, read_option
 
 # What cannot change a number stays out of a cell's identity: where things lie and how they are shown.
 _METHOD_PLACES = frozenset({"portraits"})
-
-
-def resolve_model(model: Mapping[str, Any]) -> Settings:
-    """A given ``model.name_or_path`` is what is loaded, whatever the option's weights; it also names the cells."""
-    settings = dict(model)
-    given = settings.get("name_or_path")
-    if given:
-        if settings["weights"] == "package":
-            settings["weights"] = "hub"
-        settings["title"] = settings["name_or_path"]
-        settings["name"] = Path(str(given)).name.lower().replace("-", "_").replace(".", "_")
-    elif settings["weights"] == "hub":
-        settings["name_or_path"] = settings.get("hub_name")
-        settings["revision"] = settings.get("revision") or settings.get("hub_revision")
-    return settings
 
 
 def resolve_training(training: Mapping[str, Any], on_cuda: bool) -> Settings:
@@ -62,24 +46,6 @@ def resolve_budget(method: Mapping[str, Any], training: Mapping[str, Any]) -> Se
     return settings | left_open | {"training": training["name"] if left_open == dict(budget) else "custom"}
 
 
-def model_title(settings: Mapping[str, Any]) -> str:
-    """How the table names the model, with whatever makes it differ from the model of that name."""
-    notes = []
-    if settings["weights"] == "package":
-        notes.append(str(settings["package_note"]))
-    if settings["weights"] == "random":
-        notes.append("RANDOM WEIGHTS: costs only, the scores mean nothing")
-    if settings["quantization"] != "none":
-        notes.append(str(settings["quantization"]).upper())
-    return f"{settings['title']} ({'; '.join(notes)})" if notes else str(settings["title"])
-
-
 def method_identity(method: Mapping[str, Any]) -> Settings:
     """The part of a method's settings that can change a number."""
     return {key: value for key, value in method.items() if key not in _METHOD_PLACES}
-
-
-def model_identity(settings: Mapping[str, Any], identified: Mapping[str, str]) -> Settings:
-    """The part of a model's settings that can change a number; ``identified`` is `backbone.loading.identify`'s."""
-    kept = {key: settings[key] for key in ("name", "weights", "quantization", "engine")}
-    return kept | dict(identified)

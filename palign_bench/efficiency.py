@@ -17,7 +17,7 @@ from typing import Any
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from palign_bench.configuration import resolve_model
+from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.isolation import IsolationError
 from palign_bench.ledger import Plan
 from palign_bench.settings import Settings, UserError, conf_folder, options, read_option
@@ -102,6 +102,6 @@ def _full_steps(name: str) -> int | None:
 
 
 def _on_cuda(device: str) -> bool:
-    from palign_bench.backbone.loading import choose_device
+    from palign_bench.backbone.loading.settings import choose_device
 
     return choose_device(device).type == "cuda"

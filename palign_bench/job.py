@@ -15,19 +15,13 @@ from transformers.utils import logging as transformers_logging
 
 from palign_bench.alignment import Aligner
 from palign_bench.backbone import loading
+from palign_bench.backbone.loading.settings import model_identity, model_title, resolve_model
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.questionnaire import QuestionnaireBackbone
 from palign_bench.backbone.serving import ServedBackbone, serve
 from palign_bench.cases import told_items
 from palign_bench.claims import RETRIES, Shard
-from palign_bench.configuration import (
-    method_identity,
-    model_identity,
-    model_title,
-    resolve_budget,
-    resolve_model,
-    resolve_training,
-)
+from palign_bench.configuration import method_identity, resolve_budget, resolve_training
 from palign_bench.costs.machine import provenance
 from palign_bench.experiment import Experiment, Row
 from palign_bench.isolation import check_cohort, cost_repeats, is_measuring, refuse_finished, run_isolated

@@ -14,9 +14,9 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
 
 
-from palign_bench.backbone.loading import LoadedModel, load
+from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.backbone.loading.weights import LoadedModel, load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import resolve_model
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentsError, RespondentSource, load_papi, simulate

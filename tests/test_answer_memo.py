@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from palign_bench.alignment import Alignment, AnswerSheet
-from palign_bench.backbone.loading import LoadedModel
+from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cells import Answered, AnswerMemo
 from palign_bench.costs.clock import Cost

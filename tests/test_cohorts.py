@@ -13,7 +13,7 @@ import torch
 from baselines.few_shot import FewShot, Vanilla
 from palign_bench.alignment import Alignment, AnswerSheet, Case
 from palign_bench.backbone.engines.together import TogetherEngine
-from palign_bench.backbone.loading import LoadedModel
+from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cells import AnswerMemo
 from palign_bench.questionnaire.inventory import Inventory, Item

@@ -10,8 +10,9 @@ import yaml
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
+from palign_bench.backbone.loading.settings import model_identity, model_title, resolve_model
 from palign_bench.cli import expand_experiment
-from palign_bench.configuration import method_identity, model_identity, model_title, resolve_budget, resolve_model
+from palign_bench.configuration import method_identity, resolve_budget
 from palign_bench.job import check_needs, make_aligners
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import PROTOCOLS, Corrected

@@ -19,9 +19,9 @@ from baselines.floors import floors
 from palign_bench.alignment import Alignment, Case
 from palign_bench.backbone import loading
 from palign_bench.backbone.engines.out_of_memory import BATCH_DIVISORS, is_out_of_memory
+from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cells import AnswerMemo
-from palign_bench.configuration import resolve_model
 from palign_bench.pas.aligner import PersonalityActivationSearch
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.questionnaire.protocol import Corrected

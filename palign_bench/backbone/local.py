@@ -16,7 +16,7 @@ from palign_bench.backbone.engines.base import TorchEngine
 from palign_bench.backbone.engines.choice import choose_engine
 from palign_bench.backbone.engines.hidden import decoder_layers, hidden_states
 from palign_bench.backbone.engines.together import TogetherEngine, only_prompts_and_shifts, stacked_shifts
-from palign_bench.backbone.loading import LoadedModel
+from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.options import OptionScores
 from palign_bench.backbone.questionnaire import QuestionnaireBackbone, likeliest
 from palign_bench.backbone.steering import head_shape, recorded_heads, shifted_heads

@@ -12,7 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from palign_bench.configuration import resolve_model
+from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.ledger import LedgerError, Plan, write_atomically
 from palign_bench.report import measures
 from palign_bench.report.names import OTHER_PEOPLE_FLOORS, PEOPLE_METHODS
@@ -135,7 +135,7 @@ def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], sha
 
 def _parameters(rows: Sequence[Row], measured: str, models: Sequence[str]) -> dict[str, int]:
     """Number of parameters by model, the measured one first."""
-    from palign_bench.backbone.loading import parameters_of  # takes seconds to import
+    from palign_bench.backbone.loading.weights import parameters_of  # takes seconds to import
 
     of_measured = next(
         (row.folder.config()["model"] for row in rows if _reads_a_model(row)), read_option("model", measured)

@@ -17,7 +17,7 @@ from palign_bench.backbone.adapters import (
 )
 from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
-from palign_bench.backbone.loading import LoadedModel
+from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import Corrected

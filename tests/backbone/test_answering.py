@@ -8,7 +8,7 @@ import torch
 from palign_bench.alignment import Alignment
 from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
-from palign_bench.backbone.loading import LoadedModel
+from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import encode, option_continuations, render, split_prompts
 from palign_bench.questionnaire.inventory import LETTERS, Inventory

@@ -15,9 +15,9 @@ from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from palign_bench.alignment import Alignment
 from palign_bench.backbone import loading
-from palign_bench.backbone.loading import ModelError, converted_package, identify, load, package_path, read_embedded
+from palign_bench.backbone.loading.settings import ModelError, model_identity, model_title, package_path, resolve_model
+from palign_bench.backbone.loading.weights import converted_package, identify, load, read_embedded
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import model_identity, model_title, resolve_model
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.settings import Settings, read_option

@@ -14,9 +14,9 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
 from palign_bench.backbone import loading
-from palign_bench.backbone.loading import load
-from palign_bench.backbone.random_weights import make_random
-from palign_bench.configuration import resolve_model
+from palign_bench.backbone.loading.random_weights import make_random
+from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.backbone.loading.weights import load
 from palign_bench.settings import read_option
 
 SHAPE = {
@@ -99,8 +99,8 @@ def test_memory_holds_the_quantized_model_and_one_matrix_more() -> None:
     code = f"""
         import torch
         from transformers import AutoConfig
-        from palign_bench.backbone.loading import _nf4
-        from palign_bench.backbone.random_weights import make_random
+        from palign_bench.backbone.loading.weights import _nf4
+        from palign_bench.backbone.loading.random_weights import make_random
         from palign_bench.costs.clock import (measure)
         from palign_bench.costs.memory import (bare_memory_mib)
 

@@ -11,7 +11,7 @@ import torch
 from palign_bench.alignment import Alignment
 from palign_bench.backbone.adapters import VIRTUAL
 from palign_bench.backbone.engines.together import TogetherEngine, only_prompts_and_shifts
-from palign_bench.backbone.loading import LoadedModel
+from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.steering import head_shape, shifted_heads
 from palign_bench.pas.aligner import PersonalityActivationSearch

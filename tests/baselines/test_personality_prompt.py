@@ -15,9 +15,9 @@ import torch
 from baselines.few_shot import FewShot, Vanilla
 from baselines.personality_prompt import PersonalityPrompt
 from palign_bench.alignment import Alignment, Case
-from palign_bench.backbone.loading import LoadedModel
+from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import resolve_model
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol

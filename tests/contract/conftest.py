@@ -14,10 +14,11 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from palign_bench.alignment import Aligner, Alignment, AnswerSheet, Case
-from palign_bench.backbone.loading import load
+from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cases import Cases, seed_everything
-from palign_bench.configuration import resolve_budget, resolve_model
+from palign_bench.configuration import resolve_budget
 from palign_bench.job import make_aligners, quantized
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
 from palign_bench.questionnaire.protocol import Corrected

@@ -23,7 +23,7 @@ ANSWER_IN_A_NEW_PROCESS = """
 import json, sys
 from pathlib import Path
 from palign_bench.alignment import Alignment
-from palign_bench.backbone.loading import load
+from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import Corrected

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from palign_bench.alignment import Alignment
-from palign_bench.backbone.loading import load
+from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.options import OptionScores, option_families
-from palign_bench.configuration import resolve_model
 from palign_bench.questionnaire.inventory import LETTERS
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, parse_released
 from palign_bench.questionnaire.scoring import aligned_scores

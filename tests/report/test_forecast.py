@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 from bench.ledger_scale import a_record
-from palign_bench.backbone.loading import parameters_of
+from palign_bench.backbone.loading.weights import parameters_of
 from palign_bench.ledger import CellFolder, LedgerError, Plan, PlannedCells
 from palign_bench.report.forecast import ALL_ROWS, MeasuredRow, forecast, write_forecast
 from palign_bench.settings import UserError, read_option

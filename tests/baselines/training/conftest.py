@@ -14,9 +14,9 @@ from baselines.training.ppo import ProximalPolicyOptimization
 from baselines.training.rloo import ReinforceLeaveOneOut
 from baselines.training.supervised import SupervisedFineTuning
 from palign_bench.alignment import Alignment, Case
-from palign_bench.backbone.loading import load
+from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import resolve_model
 from palign_bench.questionnaire.inventory import OPTIONS, Inventory
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource

@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from palign_bench.backbone.loading import LoadedModel, load
+from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.backbone.loading.weights import LoadedModel, load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import resolve_model
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource

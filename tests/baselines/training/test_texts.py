@@ -8,7 +8,7 @@ import pytest
 
 from baselines.training.reward import named_option
 from baselines.training.texts import TrainingTexts, answer_text, answered, trainers_tokenizer
-from palign_bench.backbone.loading import LoadedModel
+from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import encode, render
 from palign_bench.questionnaire import prompts

