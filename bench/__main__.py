@@ -31,7 +31,7 @@ from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.loading.settings import model_title, resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.steering import head_shape
+from palign_bench.backbone.parts.heads import head_shape
 from palign_bench.backbone.tokenizing import encode, render
 from palign_bench.configuration import resolve_budget
 from palign_bench.costs.machine import processor

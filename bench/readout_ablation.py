@@ -18,21 +18,21 @@ from palign_bench.alignment import Case
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, ipip_neo_300
-from palign_bench.questionnaire.prompts import statement_as_worded
-from palign_bench.questionnaire.protocol import Corrected
-from palign_bench.questionnaire.scoring import cross_composites
-from palign_bench.readout import predictors
-from palign_bench.readout.aligner import ClosedFormReadout
-from palign_bench.readout.features import (
+from palign_bench.backbone.parts.gaussian_process import fit
+from palign_bench.backbone.parts.ordinal import medians, normal_scores, option_shares, thresholds_of
+from palign_bench.backbone.parts.statements import (
     FeatureRecipe,
     ItemKernel,
     contrast_features,
     exponential_kernel,
     unit_features,
 )
-from palign_bench.readout.ordinal import medians, normal_scores, option_shares, thresholds_of
-from palign_bench.readout.regression import fit
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, ipip_neo_300
+from palign_bench.questionnaire.prompts import statement_as_worded
+from palign_bench.questionnaire.protocol import Corrected
+from palign_bench.questionnaire.scoring import cross_composites
+from palign_bench.readout import predictors
+from palign_bench.readout.aligner import ClosedFormReadout
 from palign_bench.respondents import load_papi
 from palign_bench.settings import read_option
 from palign_bench.statistics import bootstrap_interval, pearson

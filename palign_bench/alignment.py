@@ -19,8 +19,8 @@ from palign_bench.questionnaire.inventory import Answers, Inventory, Item
 if TYPE_CHECKING:
     import torch
 
+    from palign_bench.backbone.parts.readout import Readout
     from palign_bench.questionnaire.protocol import EvaluationProtocol
-    from palign_bench.readout.value import Readout
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Alignment:
         import torch
         from safetensors.torch import load_file
 
-        from palign_bench.readout.value import load_readout
+        from palign_bench.backbone.parts.readout import load_readout
 
         document = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))
         path = folder / "alignment.safetensors"

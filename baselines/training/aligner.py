@@ -16,8 +16,8 @@ from peft import LoraConfig
 from baselines.training.session import TrainingClock, thinned, training_session
 from baselines.training.texts import TrainingTexts, answered
 from palign_bench.alignment import Aligner, Alignment, Backbone, Case
-from palign_bench.backbone.adapters import lora_tensors
 from palign_bench.backbone.local import LocalBackbone
+from palign_bench.backbone.parts.adapters import lora_tensors
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.settings import UserError
 
@@ -46,7 +46,7 @@ class Lora:
         )
 
     def settings(self) -> dict[str, Any]:
-        """What `palign_bench.backbone.adapters` needs to put the tensors on again."""
+        """What `palign_bench.backbone.parts.adapters` needs to put the tensors on again."""
         targets = self.target_modules
         return {
             "rank": self.rank,

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedModel, get_scheduler
 
 from baselines.training.session import TrainingClock
-from palign_bench.backbone.adapters import leaving_no_trace
+from palign_bench.backbone.parts.adapters import leaving_no_trace
 
 CLIP = 1.0  # largest norm of one person's gradient; transformers' default
 DRAWS = 4  # 16-bit numbers for dropout from each random one of 64 bits; drawn singly they took a sixth of the time

@@ -18,7 +18,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
-from palign_bench.backbone.adapters import leaving_no_trace, quiet
+from palign_bench.backbone.parts.adapters import leaving_no_trace, quiet
 
 _NOISY = ("accelerate", "bitsandbytes", "datasets", "peft", "transformers", "trl")
 MOST_POINTS = 20

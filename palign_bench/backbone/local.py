@@ -11,15 +11,15 @@ import torch
 from torch import Tensor
 
 from palign_bench.alignment import Alignment, AnswerSheet
-from palign_bench.backbone.adapters import VIRTUAL, applied_adapter
 from palign_bench.backbone.engines.base import TorchEngine
 from palign_bench.backbone.engines.choice import choose_engine
 from palign_bench.backbone.engines.hidden import decoder_layers, hidden_states
 from palign_bench.backbone.engines.together import TogetherEngine, only_prompts_and_shifts, stacked_shifts
 from palign_bench.backbone.loading.weights import LoadedModel
-from palign_bench.backbone.options import OptionScores
+from palign_bench.backbone.parts.adapters import VIRTUAL, applied_adapter
+from palign_bench.backbone.parts.heads import head_shape, recorded_heads, shifted_heads
+from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.questionnaire import QuestionnaireBackbone, likeliest
-from palign_bench.backbone.steering import head_shape, recorded_heads, shifted_heads
 from palign_bench.backbone.tokenizing import Dialogue, SplitPrompts, encode, option_continuations, render
 from palign_bench.questionnaire.inventory import LETTERS, Item
 from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProtocol, parse_is_decided

@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from palign_bench.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.engines.base import Engine
-from palign_bench.backbone.options import OptionScores
+from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import Dialogue, SplitPrompts, option_continuations, split_prompts
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import LETTERS, OPTIONS, Item

@@ -101,7 +101,7 @@ def probe_question(item: Item) -> str:
 
 
 # Beginnings of a text about one statement, affirmed and denied; what differs between the two is what the statement
-# says about a person, and no longer how it is worded (`palign_bench/readout/features.py`).
+# says about a person, and no longer how it is worded (`palign_bench/backbone/parts/statements.py`).
 CONTRASTS: dict[str, tuple[str, str]] = {
     "word": (
         "I would always say that I {statement}. In one word, I am",

@@ -9,14 +9,14 @@ import torch
 from torch import Tensor
 
 from palign_bench.alignment import Aligner, Alignment, Backbone, Case
-from palign_bench.backbone.options import OptionScores
+from palign_bench.backbone.parts.options import OptionScores
+from palign_bench.backbone.parts.ordinal import option_log_scores
+from palign_bench.backbone.parts.readout import oriented
+from palign_bench.backbone.parts.statements import FeatureRecipe, ItemKernel, item_kernel
 from palign_bench.costs.clock import part
 from palign_bench.questionnaire.inventory import HIGHEST, Answers, Inventory, Item
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores
-from palign_bench.readout.features import FeatureRecipe, ItemKernel, item_kernel
-from palign_bench.readout.ordinal import option_log_scores
 from palign_bench.readout.predictors import Prediction, as_table, predict_alone, predict_with_others
-from palign_bench.readout.value import oriented
 
 PRIORS = ("none", "people")
 SYSTEM_PROMPTS = ("none", "few_shot")

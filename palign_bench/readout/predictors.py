@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from palign_bench.backbone.parts.gaussian_process import Fit, fit, predictive_variance
+from palign_bench.backbone.parts.ordinal import medians, normal_scores, option_shares, thresholds_of, variance_within
+from palign_bench.backbone.parts.readout import ItemReadout, Readout, StatementReadout
+from palign_bench.backbone.parts.statements import FeatureRecipe, ItemKernel
 from palign_bench.questionnaire.inventory import Answers, Inventory
-from palign_bench.readout.features import FeatureRecipe, ItemKernel
-from palign_bench.readout.ordinal import medians, normal_scores, option_shares, thresholds_of, variance_within
-from palign_bench.readout.regression import Fit, fit, predictive_variance
-from palign_bench.readout.value import ItemReadout, Readout, StatementReadout
 
 # Of `OtherPeople`, chosen by leave-one-out predictions of everybody's known answers (`readout.ablation`); flat around.
 NOISE = 1.0

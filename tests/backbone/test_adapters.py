@@ -7,7 +7,11 @@ import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model
 
 from palign_bench.alignment import Alignment
-from palign_bench.backbone.adapters import (
+from palign_bench.backbone.engines.full_prompts import FullPromptEngine
+from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
+from palign_bench.backbone.loading.weights import LoadedModel
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.backbone.parts.adapters import (
     VIRTUAL,
     applied_adapter,
     full_tensors,
@@ -15,10 +19,6 @@ from palign_bench.backbone.adapters import (
     lora_tensors,
     trainable_copies,
 )
-from palign_bench.backbone.engines.full_prompts import FullPromptEngine
-from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
-from palign_bench.backbone.loading.weights import LoadedModel
-from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import Corrected
 

@@ -11,10 +11,10 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from palign_bench.alignment import Alignment
+from palign_bench.backbone.parts.ordinal import medians
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.readout.aligner import ClosedFormReadout
-from palign_bench.readout.ordinal import medians
 
 from .planted import SETTINGS, PlantedBackbone, answer_by, case_of, prepared
 

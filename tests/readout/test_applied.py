@@ -9,13 +9,13 @@ from palign_bench.alignment import Alignment
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.options import OptionScores, option_families
+from palign_bench.backbone.parts.options import OptionScores, option_families
+from palign_bench.backbone.parts.ordinal import medians
+from palign_bench.backbone.parts.readout import ItemReadout
+from palign_bench.backbone.parts.statements import FeatureRecipe, item_kernel
 from palign_bench.questionnaire.inventory import LETTERS
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, parse_released
 from palign_bench.questionnaire.scoring import aligned_scores
-from palign_bench.readout.features import FeatureRecipe, item_kernel
-from palign_bench.readout.ordinal import medians
-from palign_bench.readout.value import ItemReadout
 from palign_bench.settings import read_option
 
 from .planted import case_of, prepared

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from palign_bench.readout.ordinal import (
+from palign_bench.backbone.parts.ordinal import (
     medians,
     normal_scores,
     option_log_scores,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from palign_bench.readout.regression import fit, predictive_variance
+from palign_bench.backbone.parts.gaussian_process import fit, predictive_variance
 
 
 def problem() -> tuple[torch.Tensor, torch.Tensor]:

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
-from palign_bench.backbone.options import OptionScores, option_families
+from palign_bench.backbone.parts.options import OptionScores, option_families
 from palign_bench.backbone.tokenizing import SplitPrompts
 
 # Positions of own tokens in one forward pass. Large enough to keep two cores or a GPU busy, small enough for memory;

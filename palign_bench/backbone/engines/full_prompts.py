@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from palign_bench.backbone.engines.base import IsDecided, TorchEngine
-from palign_bench.backbone.options import OptionScores, PooledLogits
+from palign_bench.backbone.parts.options import OptionScores, PooledLogits
 from palign_bench.backbone.tokenizing import SplitPrompts
 
 

@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from palign_bench.backbone.engines.attention import SharedPrefix, shared_prefix_mode
 from palign_bench.backbone.engines.base import IsDecided, LogitsReader, TorchEngine, finite
-from palign_bench.backbone.options import OptionScores
+from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import SplitPrompts
 
 

@@ -18,7 +18,7 @@ from palign_bench.alignment import Alignment
 from palign_bench.backbone.engines.attention import SharedPrefix, shared_prefix_mode
 from palign_bench.backbone.engines.base import IsDecided
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
-from palign_bench.backbone.steering import shifted_heads
+from palign_bench.backbone.parts.heads import shifted_heads
 from palign_bench.backbone.tokenizing import SplitPrompts
 
 

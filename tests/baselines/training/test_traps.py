@@ -254,7 +254,7 @@ def test_nf4_gradients_survive_an_evaluation_forward(
     from bitsandbytes.nn import Linear4bit
     from peft import LoraConfig, get_peft_model
 
-    from palign_bench.backbone.adapters import leaving_no_trace
+    from palign_bench.backbone.parts.adapters import leaving_no_trace
 
     ids = torch.randint(5, 300, (4, 32), generator=torch.Generator().manual_seed(0))
 

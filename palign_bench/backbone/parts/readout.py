@@ -10,12 +10,12 @@ from typing import Any, ClassVar, Protocol
 import torch
 from torch import Tensor
 
-from palign_bench.backbone.options import OptionScores
+from palign_bench.backbone.parts.gaussian_process import predictive_variance
+from palign_bench.backbone.parts.options import OptionScores
+from palign_bench.backbone.parts.ordinal import option_log_scores
+from palign_bench.backbone.parts.statements import FeatureRecipe, HiddenStates, item_kernel
 from palign_bench.questionnaire.inventory import Inventory, Item, ipip_neo_300
 from palign_bench.questionnaire.protocol import EvaluationProtocol
-from palign_bench.readout.features import FeatureRecipe, HiddenStates, item_kernel
-from palign_bench.readout.ordinal import option_log_scores
-from palign_bench.readout.regression import predictive_variance
 
 
 class ReadableBackbone(HiddenStates, Protocol):
