@@ -13,7 +13,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from palign_bench.alignment import Aligner, Alignment, Backbone, Case
+from palign_bench.aligner import Aligner, Case
+from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.base import Backbone
 from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents.figures import FIGURES

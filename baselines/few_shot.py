@@ -5,7 +5,8 @@ Paper, C.2, Few-shot Prompt: "Using the given IPIP-NEO-120 statements directly a
 
 from __future__ import annotations
 
-from palign_bench.alignment import Aligner, Alignment, Case
+from palign_bench.aligner import Aligner, Case
+from palign_bench.backbone.alignment import Alignment
 
 
 class Vanilla(Aligner):

@@ -16,7 +16,9 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from palign_bench.alignment import Aligner, Alignment, Backbone, Case
+from palign_bench.aligner import Aligner, Case
+from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.base import Backbone
 from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, OPTIONS, Answers, Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 

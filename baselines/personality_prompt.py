@@ -14,7 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from palign_bench.alignment import Aligner, Alignment, Backbone, Case
+from palign_bench.aligner import Aligner, Case
+from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.base import Backbone
 from palign_bench.ledger import canonical, read_json, write_json
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Inventory

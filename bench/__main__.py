@@ -26,7 +26,8 @@ from bench.growth import PEOPLE, draw_growth, measure_growth
 from bench.lm_eval import require_lm_eval
 from bench.probes import time_probes
 from bench.profile import profiled
-from palign_bench.alignment import Alignment, Case
+from palign_bench.aligner import Case
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.loading.settings import model_title, resolve_model
 from palign_bench.backbone.loading.weights import load

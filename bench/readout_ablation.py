@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from palign_bench.alignment import Case
+from palign_bench.aligner import Case
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from palign_bench.alignment import Case
+from palign_bench.aligner import Case
 from palign_bench.experiment import Experiment
 from palign_bench.questionnaire.inventory import Answers, Inventory, Respondent
 from palign_bench.settings import UserError

@@ -11,9 +11,10 @@ from weakref import WeakKeyDictionary
 
 from tqdm import tqdm
 
-from palign_bench.alignment import Alignment, AnswerSheet, Case
+from palign_bench.aligner import Case
+from palign_bench.backbone.alignment import Alignment, AnswerSheet
+from palign_bench.backbone.base import QuestionnaireBackbone
 from palign_bench.backbone.engines.out_of_memory import AGAIN, within_memory
-from palign_bench.backbone.questionnaire import QuestionnaireBackbone
 from palign_bench.cases import Cases, seed_everything
 from palign_bench.costs.clock import Cost, measure
 from palign_bench.costs.memory import MemoryLevel

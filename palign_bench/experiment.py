@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from palign_bench.alignment import Aligner
-from palign_bench.backbone.questionnaire import QuestionnaireBackbone
+from palign_bench.aligner import Aligner
+from palign_bench.backbone.base import QuestionnaireBackbone
 from palign_bench.claims import Shard
 from palign_bench.ledger import CellFolder, PlannedCells
 from palign_bench.questionnaire.inventory import Inventory, Respondent

@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from palign_bench.alignment import Aligner
+from palign_bench.aligner import Aligner
 from palign_bench.ledger import PlannedCells
 from palign_bench.settings import UserError
 

@@ -13,12 +13,12 @@ from hydra.utils import get_object, instantiate
 from omegaconf import OmegaConf
 from transformers.utils import logging as transformers_logging
 
-from palign_bench.alignment import Aligner
+from palign_bench.aligner import Aligner
 from palign_bench.backbone import loading
+from palign_bench.backbone.base import QuestionnaireBackbone
 from palign_bench.backbone.loading.settings import model_identity, model_title, resolve_model
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.questionnaire import QuestionnaireBackbone
-from palign_bench.backbone.serving import ServedBackbone, serve
+from palign_bench.backbone.served import ServedBackbone, serve
 from palign_bench.cases import told_items
 from palign_bench.claims import RETRIES, Shard
 from palign_bench.configuration import method_identity, resolve_budget, resolve_training

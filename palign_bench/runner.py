@@ -10,8 +10,8 @@ from typing import cast
 
 from tqdm import tqdm
 
-from palign_bench.alignment import Alignment, Backbone
-from palign_bench.backbone.questionnaire import QuestionnaireBackbone
+from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.base import Backbone, QuestionnaireBackbone
 from palign_bench.cases import seed_everything
 from palign_bench.cells import CellRun, say
 from palign_bench.claims import Claims

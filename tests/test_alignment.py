@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from palign_bench.alignment import Aligner, Alignment, Case
+from palign_bench.aligner import Aligner, Case
+from palign_bench.backbone.alignment import Alignment
 
 
 def shifts(layers: int = 3, width: int = 16, dtype: torch.dtype = torch.float32) -> torch.Tensor:

@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 
-from palign_bench.alignment import Alignment, AnswerSheet
+from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cells import Answered, AnswerMemo

@@ -15,7 +15,7 @@ from bench import __main__ as bench
 from bench.growth import DEPTHS, ITEMS, PEOPLE, Growth, depths, random_model
 from bench.lm_eval import lm_eval_log_probs, require_lm_eval
 from bench.profile import profiled
-from palign_bench.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import render
 from palign_bench.questionnaire.inventory import Inventory

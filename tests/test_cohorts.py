@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from baselines.few_shot import FewShot, Vanilla
-from palign_bench.alignment import Alignment, AnswerSheet, Case
+from palign_bench.aligner import Case
+from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.engines.together import TogetherEngine
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone

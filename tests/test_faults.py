@@ -16,8 +16,9 @@ import torch
 import palign_bench.cells
 from baselines.few_shot import FewShot, Vanilla
 from baselines.floors import floors
-from palign_bench.alignment import Alignment, Case
+from palign_bench.aligner import Case
 from palign_bench.backbone import loading
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.out_of_memory import BATCH_DIVISORS, is_out_of_memory
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.local import LocalBackbone

@@ -16,7 +16,8 @@ import torch
 import palign_bench.cells
 from baselines.few_shot import FewShot, Vanilla
 from baselines.floors import floors
-from palign_bench.alignment import Aligner, Alignment, Case
+from palign_bench.aligner import Aligner, Case
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cells import AnswerMemo
 from palign_bench.costs.clock import part

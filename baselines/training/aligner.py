@@ -15,7 +15,9 @@ from peft import LoraConfig
 
 from baselines.training.session import TrainingClock, thinned, training_session
 from baselines.training.texts import TrainingTexts, answered
-from palign_bench.alignment import Aligner, Alignment, Backbone, Case
+from palign_bench.aligner import Aligner, Case
+from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.base import Backbone
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.parts.adapters import lora_tensors
 from palign_bench.questionnaire.inventory import Inventory

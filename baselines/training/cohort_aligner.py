@@ -10,7 +10,9 @@ from baselines.training.aligner import Lora, TrainedAligner, whole
 from baselines.training.cohort import Passage, Person, Recipe, Trained
 from baselines.training.session import TrainingClock, training_session
 from baselines.training.texts import answered
-from palign_bench.alignment import Alignment, Backbone, Case
+from palign_bench.aligner import Case
+from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.base import Backbone
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.settings import UserError
 

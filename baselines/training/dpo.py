@@ -20,7 +20,7 @@ from baselines.training.aligner import Lora, in_float32, lora_of, one_device
 from baselines.training.cohort import Passage, Person, Recipe, Trained, answer_log_probs, train_cohort
 from baselines.training.cohort_aligner import CohortAligner
 from baselines.training.session import TrainingClock
-from palign_bench.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.questionnaire.inventory import HIGHEST, LOWEST
 
 

@@ -22,7 +22,7 @@ from trl.experimental.ppo import PPOConfig, PPOTrainer
 from baselines.training.aligner import TrainedAligner, lora_of, one_device, tiled
 from baselines.training.reward import RewardLog
 from baselines.training.session import TrainingClock
-from palign_bench.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment
 
 Rewards = Callable[[list[str], list[int]], list[float]]
 

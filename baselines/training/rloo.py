@@ -16,7 +16,7 @@ from trl import RLOOConfig, RLOOTrainer
 from baselines.training.aligner import TrainedAligner, in_float32, lora_of, one_device, tiled
 from baselines.training.reward import RewardLog
 from baselines.training.session import TrainingClock
-from palign_bench.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment
 
 
 class RLOOTrainerOfTokens(RLOOTrainer):

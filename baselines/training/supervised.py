@@ -19,7 +19,7 @@ from baselines.training.aligner import Lora, in_float32, lora_of, one_device
 from baselines.training.cohort import Passage, Person, Trained, train_cohort
 from baselines.training.cohort_aligner import CohortAligner
 from baselines.training.session import TrainingClock
-from palign_bench.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.parts.adapters import VIRTUAL, full_tensors, trainable_copies
 
 TECHNIQUES = ("lora", "full", "prompt")

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palign_bench.alignment import Alignment, AnswerSheet
+from palign_bench.backbone.alignment import Alignment, AnswerSheet
+from palign_bench.backbone.base import QuestionnaireBackbone, likeliest
 from palign_bench.backbone.engines.base import TorchEngine
 from palign_bench.backbone.engines.choice import choose_engine
 from palign_bench.backbone.engines.hidden import decoder_layers, hidden_states
@@ -19,7 +20,6 @@ from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.parts.adapters import VIRTUAL, applied_adapter
 from palign_bench.backbone.parts.heads import head_shape, recorded_heads, shifted_heads
 from palign_bench.backbone.parts.options import OptionScores
-from palign_bench.backbone.questionnaire import QuestionnaireBackbone, likeliest
 from palign_bench.backbone.tokenizing import Dialogue, SplitPrompts, encode, option_continuations, render
 from palign_bench.questionnaire.inventory import LETTERS, Item
 from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProtocol, parse_is_decided

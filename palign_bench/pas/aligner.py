@@ -7,7 +7,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from palign_bench.alignment import Aligner, Alignment, Backbone, Case
+from palign_bench.aligner import Aligner, Case
+from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.base import Backbone
 from palign_bench.costs.clock import part
 from palign_bench.pas.probes import (
     DIRECTIONS,

@@ -8,7 +8,9 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-from palign_bench.alignment import Aligner, Alignment, Backbone, Case
+from palign_bench.aligner import Aligner, Case
+from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.base import Backbone
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.parts.ordinal import option_log_scores
 from palign_bench.backbone.parts.readout import oriented

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from palign_bench.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading.weights import LoadedModel

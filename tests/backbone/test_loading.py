@@ -13,8 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
-from palign_bench.alignment import Alignment
 from palign_bench.backbone import loading
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import ModelError, model_identity, model_title, package_path, resolve_model
 from palign_bench.backbone.loading.weights import converted_package, identify, load, read_embedded
 from palign_bench.backbone.local import LocalBackbone

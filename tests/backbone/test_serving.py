@@ -12,13 +12,13 @@ import torch
 
 from baselines.few_shot import FewShot
 from palign_bench import job
-from palign_bench.alignment import Alignment
 from palign_bench.backbone import loading
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.base import end_tokens_of
 from palign_bench.backbone.loading.settings import ModelError, resolve_model
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.serving import ServedBackbone, ServingEngine
+from palign_bench.backbone.served import ServedBackbone, ServingEngine
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import simulate

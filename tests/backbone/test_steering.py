@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from palign_bench.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.parts.heads import head_shape, output_projections, shifted_heads
 from palign_bench.questionnaire.protocol import AsReleased, Corrected

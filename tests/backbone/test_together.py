@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 
-from palign_bench.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.together import TogetherEngine, only_prompts_and_shifts
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone

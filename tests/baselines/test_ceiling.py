@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from baselines.ceiling import Ceiling
-from palign_bench.alignment import Aligner, Case
+from palign_bench.aligner import Aligner, Case
 from palign_bench.experiment import Experiment, Row
 from palign_bench.job import make_aligners
 from palign_bench.questionnaire.inventory import Inventory, Respondent

@@ -9,7 +9,8 @@ import pytest
 from sklearn.linear_model import Ridge as ScikitRidge
 
 from baselines.floors import PENALTIES, ROWS, Floor, floors, ridge, round_half_up
-from palign_bench.alignment import Alignment, Case
+from palign_bench.aligner import Case
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory, Item, Respondent
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents.source import RespondentSource

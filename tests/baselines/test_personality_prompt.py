@@ -14,7 +14,8 @@ import torch
 
 from baselines.few_shot import FewShot, Vanilla
 from baselines.personality_prompt import PersonalityPrompt
-from palign_bench.alignment import Alignment, Case
+from palign_bench.aligner import Case
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone

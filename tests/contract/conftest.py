@@ -13,7 +13,8 @@ import torch
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from palign_bench.alignment import Aligner, Alignment, AnswerSheet, Case
+from palign_bench.aligner import Aligner, Case
+from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone

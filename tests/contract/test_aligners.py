@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from palign_bench.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.ledger import canonical
 from palign_bench.questionnaire.inventory import Respondent
@@ -22,7 +22,7 @@ from tests.contract.conftest import Bench
 ANSWER_IN_A_NEW_PROCESS = """
 import json, sys
 from pathlib import Path
-from palign_bench.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import ipip_neo_300

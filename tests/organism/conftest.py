@@ -12,7 +12,8 @@ import pytest
 from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
-from palign_bench.alignment import Aligner, Alignment
+from palign_bench.aligner import Aligner
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import package_path, resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone

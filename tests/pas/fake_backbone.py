@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from palign_bench.alignment import Alignment, AnswerSheet, Case
+from palign_bench.aligner import Case
+from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory, Item, Respondent, ipip_neo_300
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from palign_bench.alignment import Case
+from palign_bench.aligner import Case
 from palign_bench.questionnaire.inventory import Answers, Inventory, Item, Respondent
 from palign_bench.questionnaire.prompts import CONTRASTS, contrast
 from palign_bench.questionnaire.protocol import EvaluationProtocol

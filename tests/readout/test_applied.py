@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from palign_bench.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone

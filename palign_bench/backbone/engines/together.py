@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from palign_bench.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.attention import SharedPrefix, shared_prefix_mode
 from palign_bench.backbone.engines.base import IsDecided
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine

@@ -13,7 +13,8 @@ from baselines.training.dpo import DirectPreferenceOptimization
 from baselines.training.ppo import ProximalPolicyOptimization
 from baselines.training.rloo import ReinforceLeaveOneOut
 from baselines.training.supervised import SupervisedFineTuning
-from palign_bench.alignment import Alignment, Case
+from palign_bench.aligner import Case
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone

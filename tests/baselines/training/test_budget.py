@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from palign_bench.alignment import Alignment
 from palign_bench.backbone import loading
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.configuration import resolve_budget, resolve_training
 from palign_bench.job import check_needs, make_aligners, quantized

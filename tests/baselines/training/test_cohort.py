@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from baselines.training import cohort
-from palign_bench.alignment import Alignment, Case
+from palign_bench.aligner import Case
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.configuration import resolve_budget, resolve_training
 from palign_bench.isolation import check_cohort

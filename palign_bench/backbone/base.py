@@ -6,12 +6,13 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from palign_bench.alignment import Alignment, AnswerSheet
+from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.engines.base import Engine
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import Dialogue, SplitPrompts, option_continuations, split_prompts
@@ -25,9 +26,15 @@ from palign_bench.questionnaire.protocol import (
     parse_released,
 )
 
+if TYPE_CHECKING:
+    import torch
+
+    from palign_bench.questionnaire.protocol import EvaluationProtocol
+from palign_bench.backbone.alignment import Alignment, AnswerSheet
+
 
 class QuestionnaireBackbone(ABC):
-    """A language model bound to one protocol. See `palign_bench.alignment.Backbone`."""
+    """A language model bound to one protocol. See `palign_bench.backbone.base.Backbone`."""
 
     capabilities: frozenset[str]
     virtual: Tensor | None = None  # the soft prompt of the alignment that is applied
@@ -151,3 +158,40 @@ class QuestionnaireBackbone(ABC):
 def likeliest(log_probs: Mapping[int, Sequence[float]]) -> dict[int, int]:
     """The value of each item's likeliest option; ties go to the first option, as max returns the first of equals."""
     return {number: OPTIONS[max(range(len(row)), key=row.__getitem__)].value for number, row in log_probs.items()}
+
+
+class Backbone(Protocol):
+    """A language model with its tokenizer and chat format, bound to one protocol."""
+
+    capabilities: frozenset[str]  # e.g. {"prompt", "log_probs", "activations", "gradients"}
+    protocol: EvaluationProtocol
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        """What a text written by it depends on: name, weights, dtype."""
+        ...
+
+    def answer(self, alignment: Alignment, items: Sequence[Item], audit: Sequence[Item] = ()) -> AnswerSheet:
+        """Answer ``items`` as the protocol reads them and, freely, the ``audit`` items."""
+        ...
+
+    def applied(self, alignment: Alignment) -> AbstractContextManager[None]:
+        """Apply the alignment; the bare model is restored on leaving, also after an exception."""
+        ...
+
+    def answer_many(
+        self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item] = ()
+    ) -> list[AnswerSheet]:
+        """The same items under several alignments: what `answer` gives for each."""
+        ...
+
+    def head_activations(self, dialogues: Sequence[tuple[str, str, str]]) -> torch.Tensor:
+        """Head outputs at each dialogue's last token: ``(dialogues, layers, heads, head width)``.
+
+        A dialogue is (system prompt, user's turn, opening of the assistant's turn).
+        """
+        ...
+
+    def generate(self, alignment: Alignment, system: str, user: str, max_new_tokens: int, temperature: float) -> str:
+        """Write free text (used by P² to write portraits)."""
+        ...

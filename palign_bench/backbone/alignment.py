@@ -7,20 +7,17 @@ loaded, measured in bytes, applied and removed, and never holds the backbone its
 from __future__ import annotations
 
 import json
-from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol, cast
+from typing import TYPE_CHECKING, Any
 
-from palign_bench.questionnaire.inventory import Answers, Inventory, Item
+from palign_bench.questionnaire.inventory import Answers
 
 if TYPE_CHECKING:
     import torch
 
     from palign_bench.backbone.parts.readout import Readout
-    from palign_bench.questionnaire.protocol import EvaluationProtocol
 
 
 @dataclass(frozen=True)
@@ -135,95 +132,3 @@ class AnswerSheet:
     audit: Mapping[int, str] | None = None
     tokens_read: int = 0
     tokens_generated: int = 0
-
-
-class Backbone(Protocol):
-    """A language model with its tokenizer and chat format, bound to one protocol."""
-
-    capabilities: frozenset[str]  # e.g. {"prompt", "log_probs", "activations", "gradients"}
-    protocol: EvaluationProtocol
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        """What a text written by it depends on: name, weights, dtype."""
-        ...
-
-    def answer(self, alignment: Alignment, items: Sequence[Item], audit: Sequence[Item] = ()) -> AnswerSheet:
-        """Answer ``items`` as the protocol reads them and, freely, the ``audit`` items."""
-        ...
-
-    def applied(self, alignment: Alignment) -> AbstractContextManager[None]:
-        """Apply the alignment; the bare model is restored on leaving, also after an exception."""
-        ...
-
-    def answer_many(
-        self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item] = ()
-    ) -> list[AnswerSheet]:
-        """The same items under several alignments: what `answer` gives for each."""
-        ...
-
-    def head_activations(self, dialogues: Sequence[tuple[str, str, str]]) -> torch.Tensor:
-        """Head outputs at each dialogue's last token: ``(dialogues, layers, heads, head width)``.
-
-        A dialogue is (system prompt, user's turn, opening of the assistant's turn).
-        """
-        ...
-
-    def generate(self, alignment: Alignment, system: str, user: str, max_new_tokens: int, temperature: float) -> str:
-        """Write free text (used by P² to write portraits)."""
-        ...
-
-
-@dataclass(frozen=True)
-class Case:
-    """What an aligner is told about one respondent.
-
-    ``known``: the answers it may use, in the protocol's orientation (`corrected`: literal, missing absent;
-    `as_released`: as stored, missing is 0). ``selection``: answers that hyperparameters may be chosen on; under
-    `corrected` they are part of ``known``, under `as_released` they are the held-out answers.
-    ``seed``: derived from the run's seed and the respondent's id; every random draw starts from it.
-    ``others``, ``truth``, ``portrait``: only for aligners that declare the need.
-    """
-
-    respondent_id: str
-    known: Answers
-    selection: Answers
-    seed: int
-    others: Sequence[Answers] | None = None  # needs "people": all answers of every other respondent of the source
-    truth: Answers | None = None  # needs "truth": the person's own held-out literal answers (a check, no method)
-    portrait: str | None = None  # needs "portrait": the released P² portrait
-
-    @property
-    def fitting(self) -> Answers:
-        """The known answers without those to choose on; all of them when the selection is no part of them."""
-        return {number: value for number, value in self.known.items() if number not in self.selection}
-
-
-class Aligner(ABC):
-    """A method: known answers in, an alignment out. It owns only its method; the runner owns everything else."""
-
-    version: ClassVar[int] = 1  # raise by hand when a change of the code changes the numbers
-    needs: frozenset[str] = frozenset()  # of the backbone: its capabilities; of the source: people, truth, portrait
-    needs_backbone: bool = True
-    cohort: int = 1  # how many people `align_many` is given at once
-
-    def check_shape(self, layers: int, heads: int) -> None:
-        """Raise UserError for a setting that no model of this shape can serve; called before weights are loaded."""
-        return
-
-    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
-        """Work shared by all respondents; called once before `align`, timed as shared cost."""
-        self.backbone = cast(Backbone, backbone)  # None only for an aligner that declares to need none
-        self.inventory = inventory
-
-    @abstractmethod
-    def align(self, case: Case) -> Alignment:
-        """Work for one respondent, timed as marginal cost."""
-
-    def warm_up(self, case: Case) -> None:
-        """Run once, before costs are measured, what a first `align` pays extra for; a long method does less."""
-        self.align(case)
-
-    def align_many(self, cases: Sequence[Case]) -> list[Alignment]:
-        """Align several respondents; a method that can align a cohort at once overrides this and sets ``cohort``."""
-        return [self.align(case) for case in cases]

@@ -14,11 +14,11 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
-from palign_bench.alignment import Alignment
 from palign_bench.backbone import loading
+from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.base import QuestionnaireBackbone
 from palign_bench.backbone.engines.base import Engine, IsDecided, end_tokens_of, finite
 from palign_bench.backbone.parts.options import OptionScores
-from palign_bench.backbone.questionnaire import QuestionnaireBackbone
 from palign_bench.backbone.tokenizing import SplitPrompts, encode, render
 from palign_bench.questionnaire.inventory import Item
 from palign_bench.questionnaire.protocol import EvaluationProtocol
