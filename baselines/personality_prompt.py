@@ -17,7 +17,7 @@ from typing import Any
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
-from palign_bench.ledger import canonical, read_json, write_json
+from palign_bench.files import canonical, read_json, write_json
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Inventory
 

@@ -36,7 +36,7 @@ from palign_bench.backbone.parts.heads import head_shape
 from palign_bench.backbone.tokenizing import encode, render
 from palign_bench.configuration import resolve_budget
 from palign_bench.costs.machine import processor
-from palign_bench.ledger import write_atomically
+from palign_bench.files import write_atomically
 from palign_bench.pas.aligner import PersonalityActivationSearch
 from palign_bench.pas.probes import collect_activations, label_samples
 from palign_bench.questionnaire.inventory import Inventory, Item, Respondent, ipip_neo_300

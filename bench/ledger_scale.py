@@ -18,8 +18,9 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from palign_bench.cell_file import text_of
-from palign_bench.ledger import CellFolder, Plan, PlannedCells
+from palign_bench.ledger.cells import CellFolder
+from palign_bench.ledger.plan import Plan, PlannedCells
+from palign_bench.ledger.record import text_of
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores_of

@@ -20,7 +20,7 @@ from palign_bench.costs.clock import Cost, measure
 from palign_bench.costs.memory import MemoryLevel
 from palign_bench.costs.repeats import median_cost
 from palign_bench.experiment import Experiment, Row
-from palign_bench.ledger import Record
+from palign_bench.ledger.record import Record
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.questionnaire.protocol import audit_items
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores_of

@@ -8,7 +8,8 @@ from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from palign_bench.ledger import CellFolder, WriteError
+from palign_bench.files import WriteError
+from palign_bench.ledger.cells import CellFolder
 from palign_bench.settings import UserError
 
 RETRIES = ("all", "failed", "never")

@@ -26,7 +26,8 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from palign_bench.command_line_errors import one_line
-from palign_bench.ledger import LedgerError, Plan, read_json, write_json
+from palign_bench.files import LedgerError, read_json, write_json
+from palign_bench.ledger.plan import Plan
 from palign_bench.settings import UserError, conf_folder, options
 
 _COMMAND = "PALIGN_COMMAND"  # the id that all jobs of one command share, also those in other processes

@@ -11,7 +11,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from palign_bench.ledger import LedgerError, Plan, write_json
+from palign_bench.files import LedgerError, write_json
+from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import DOMAINS
 from palign_bench.settings import UserError
 from palign_bench.tracking import choose_mode

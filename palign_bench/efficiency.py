@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.isolation import IsolationError
-from palign_bench.ledger import Plan
+from palign_bench.ledger.plan import Plan
 from palign_bench.settings import Settings, UserError, conf_folder, options, read_option
 
 UNIT = "pas"  # what all ratios are to

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from palign_bench.aligner import Aligner
-from palign_bench.ledger import PlannedCells
+from palign_bench.ledger.plan import PlannedCells
 from palign_bench.settings import UserError
 
 COSTS = ("in_passing", "isolated")

@@ -25,7 +25,7 @@ from palign_bench.configuration import method_identity, resolve_budget, resolve_
 from palign_bench.costs.machine import provenance
 from palign_bench.experiment import Experiment, Row
 from palign_bench.isolation import check_cohort, cost_repeats, is_measuring, refuse_finished, run_isolated
-from palign_bench.ledger import Plan
+from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Respondent, ipip_neo_300
 from palign_bench.questionnaire.protocol import PROTOCOLS, EvaluationProtocol
 from palign_bench.report import make_report

@@ -21,7 +21,8 @@ from palign_bench.costs.machine import machine_state
 from palign_bench.costs.memory import bare_memory
 from palign_bench.costs.repeats import shared_cost
 from palign_bench.experiment import Experiment, Row
-from palign_bench.ledger import PlannedCells, WriteError
+from palign_bench.files import WriteError
+from palign_bench.ledger.plan import PlannedCells
 
 WARM_UP_ITEMS = 8
 

@@ -13,7 +13,8 @@ import yaml
 
 from palign_bench.dashboard import dashboard
 from palign_bench.job import make_aligners
-from palign_bench.ledger import CellFolder, Plan, PlannedCells
+from palign_bench.ledger.cells import CellFolder
+from palign_bench.ledger.plan import Plan, PlannedCells
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.settings import UserError
 from palign_bench.tracking import figures_of

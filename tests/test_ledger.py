@@ -19,17 +19,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palign_bench.ledger import (
-    CellFolder,
-    LedgerError,
-    Plan,
-    PlannedCells,
-    canonical,
-    fingerprint,
-    read_json,
-    write_atomically,
-    write_json,
-)
+from palign_bench.files import LedgerError, canonical, read_json, write_atomically, write_json
+from palign_bench.ledger.cells import CellFolder, fingerprint
+from palign_bench.ledger.plan import Plan, PlannedCells
 from palign_bench.settings import UserError
 
 IDENTITY: dict[str, Any] = {
@@ -143,7 +135,7 @@ def test_kill_dash_nine_in_the_middle_of_writing(tmp_path: Path) -> None:
     """A process that rewrites one file without pause is killed ten times; the file is whole each time."""
     path = tmp_path / "file.json"
     code = (
-        "import sys, itertools; from pathlib import Path; from palign_bench.ledger import write_json\n"
+        "import sys, itertools; from pathlib import Path; from palign_bench.ledger.cells import write_json\n"
         "for n in itertools.count(): write_json(Path(sys.argv[1]), {'n': n, 'long': ['x' * 100] * 2000, 'end': n})"
     )
     for round_ in range(10):

@@ -20,13 +20,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palign_bench import claims, locks
+from palign_bench import claims
 from palign_bench.claims import Claims
-from palign_bench.ledger import CellFolder
-from palign_bench.locks import CellLocks, Owner, start_of
+from palign_bench.ledger import locks
+from palign_bench.ledger.cells import CellFolder
+from palign_bench.ledger.locks import CellLocks, Owner, start_of
 
 HOLD = (
-    "import sys, time; from pathlib import Path; from palign_bench.locks import CellLocks\n"
+    "import sys, time; from pathlib import Path; from palign_bench.ledger.locks import CellLocks\n"
     "assert CellLocks(Path(sys.argv[1])).acquire('cell.lock'); print('held', flush=True); time.sleep(600)"
 )
 

@@ -22,7 +22,7 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cells import AnswerMemo
 from palign_bench.costs.clock import part
 from palign_bench.experiment import Experiment, Row
-from palign_bench.ledger import CellFolder
+from palign_bench.ledger.cells import CellFolder
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import RespondentSource, simulate

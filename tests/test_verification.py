@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from bench.ledger_scale import a_record, make_ledger
-from palign_bench import verification
-from palign_bench.cell_file import intact_record
-from palign_bench.digest import FIGURES, Digest
-from palign_bench.files import WriteError
-from palign_bench.ledger import CellFolder, LedgerError, PlannedCells
+from palign_bench.files import LedgerError, WriteError
+from palign_bench.ledger import index as verification
+from palign_bench.ledger.cells import CellFolder
+from palign_bench.ledger.columns import FIGURES, Digest
+from palign_bench.ledger.plan import PlannedCells
+from palign_bench.ledger.record import intact_record
 from palign_bench.report import make_report
 from palign_bench.report.tables import build_report
 

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     import torch
 
     from palign_bench.questionnaire.protocol import EvaluationProtocol
-from palign_bench.backbone.alignment import Alignment, AnswerSheet
 
 
 class QuestionnaireBackbone(ABC):

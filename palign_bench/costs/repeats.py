@@ -7,7 +7,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from palign_bench.costs.clock import Cost
-from palign_bench.ledger import Record
+from palign_bench.ledger.record import Record
 
 _SPREAD = ("align_seconds", "search_seconds", "seconds_per_step", "answer_seconds", "peak_memory_mib", "joules")
 

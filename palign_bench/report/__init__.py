@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from palign_bench.ledger import Plan
+from palign_bench.ledger.plan import Plan
 
 if TYPE_CHECKING:
     from palign_bench.report.tables import Report

@@ -8,7 +8,9 @@ from statistics import median
 
 import pandas as pd
 
-from palign_bench.ledger import Plan, Record, write_atomically
+from palign_bench.files import write_atomically
+from palign_bench.ledger.plan import Plan
+from palign_bench.ledger.record import Record
 from palign_bench.report import measures
 from palign_bench.report.efficiency_figures import draw_figures
 from palign_bench.report.names import readable

@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
-from palign_bench.ledger import Record
+from palign_bench.ledger.record import Record
 from palign_bench.report.figures import save_figure
 from palign_bench.report.paper import PAPER_PEOPLE
 

@@ -13,7 +13,8 @@ from typing import Any
 import pandas as pd
 
 from palign_bench.backbone.loading.settings import resolve_model
-from palign_bench.ledger import LedgerError, Plan, write_atomically
+from palign_bench.files import LedgerError, write_atomically
+from palign_bench.ledger.plan import Plan
 from palign_bench.report import measures
 from palign_bench.report.names import OTHER_PEOPLE_FLOORS, PEOPLE_METHODS
 from palign_bench.report.render import pipe_table, significant

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from palign_bench.digest import Array
+from palign_bench.ledger.columns import Array
 from palign_bench.questionnaire.inventory import DOMAINS, HIGHEST, LOWEST
 from palign_bench.report.names import CONSTANTS
 from palign_bench.report.paper import PAPER_PEOPLE

@@ -11,8 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from palign_bench.digest import Array, Digest
-from palign_bench.ledger import CellFolder, LedgerError, Plan, Record
+from palign_bench.files import LedgerError
+from palign_bench.ledger.cells import CellFolder
+from palign_bench.ledger.columns import Array, Digest
+from palign_bench.ledger.plan import Plan
+from palign_bench.ledger.record import Record
 from palign_bench.questionnaire.scoring import COMPOSITE
 from palign_bench.report.names import readable
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from palign_bench.digest import Array, Whole
+from palign_bench.ledger.columns import Array, Whole
 from palign_bench.questionnaire.inventory import DOMAINS, Inventory
 from palign_bench.questionnaire.scoring import cross_composites
 from palign_bench.report.rows import Row

@@ -8,7 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from palign_bench.ledger import CellFolder, LedgerError, Plan
+from palign_bench.files import LedgerError
+from palign_bench.ledger.cells import CellFolder
+from palign_bench.ledger.plan import Plan
 from palign_bench.report.names import readable
 
 _SAMPLED = 100  # finished cells whose measured cost the estimate is made of

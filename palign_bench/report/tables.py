@@ -9,7 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from palign_bench.ledger import Plan, write_atomically, write_json
+from palign_bench.files import write_atomically, write_json
+from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import DOMAINS, Inventory, ipip_neo_300
 from palign_bench.report import measures, render
 from palign_bench.report.names import OTHER_PEOPLE_FLOORS, OWN_ANSWERS_FLOORS

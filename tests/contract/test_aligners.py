@@ -14,7 +14,7 @@ import torch
 
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.ledger import canonical
+from palign_bench.files import canonical
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.settings import options
 from tests.contract.conftest import Bench

@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from palign_bench.ledger import CellFolder, Plan, PlannedCells
+from palign_bench.ledger.cells import CellFolder
+from palign_bench.ledger.plan import Plan, PlannedCells
 from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory, Item
 
 Records = Mapping[str, Mapping[str, Any]]

@@ -8,7 +8,9 @@ import pytest
 
 from bench.ledger_scale import a_record
 from palign_bench.backbone.loading.weights import parameters_of
-from palign_bench.ledger import CellFolder, LedgerError, Plan, PlannedCells
+from palign_bench.files import LedgerError
+from palign_bench.ledger.cells import CellFolder
+from palign_bench.ledger.plan import Plan, PlannedCells
 from palign_bench.report.forecast import ALL_ROWS, MeasuredRow, forecast, write_forecast
 from palign_bench.settings import UserError, read_option
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from palign_bench.ledger import Plan
+from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import DOMAINS, Inventory, ipip_neo_300
 from palign_bench.questionnaire.scoring import aligned_scores
 from palign_bench.report.tables import Report, build_report

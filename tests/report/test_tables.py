@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from palign_bench.ledger import CellFolder, LedgerError, Plan, PlannedCells
+from palign_bench.files import LedgerError
+from palign_bench.ledger.cells import CellFolder
+from palign_bench.ledger.plan import Plan, PlannedCells
 from palign_bench.questionnaire.inventory import VALUE_OF_LETTER, Inventory, ipip_neo_300
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores_of

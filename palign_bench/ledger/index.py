@@ -16,9 +16,9 @@ from pathlib import Path
 
 import numpy as np
 
-from palign_bench.cell_file import Record, intact_record
-from palign_bench.digest import FIGURES, VERSION, Digest
 from palign_bench.files import WriteError, write_atomically
+from palign_bench.ledger.columns import FIGURES, VERSION, Digest
+from palign_bench.ledger.record import Record, intact_record
 
 # Of a cell's file, what changes when it is edited: size, times (no program can set the second), and inode.
 Marks = tuple[int, ...]

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palign_bench.cell_file import Record
+from palign_bench.ledger.record import Record
 from palign_bench.questionnaire.inventory import DOMAINS, HIGHEST, LOWEST, Answers
 from palign_bench.questionnaire.protocol import parse_released
 from palign_bench.questionnaire.scoring import SCORES, as_matrix
