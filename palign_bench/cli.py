@@ -191,7 +191,7 @@ def status(arguments: Sequence[str]) -> None:
 
 def dashboard(arguments: Sequence[str]) -> None:
     """`palign-bench dashboard [NAME]`: the W&B workspace, online or as a file."""
-    from palign_bench.dashboard import dashboard as make  # W&B takes its time to import
+    from palign_bench.tracking.dashboard import dashboard as make  # W&B takes its time to import
 
     make(arguments)
 

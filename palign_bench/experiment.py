@@ -15,7 +15,7 @@ from palign_bench.ledger.plan import PlannedCells
 from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents.source import RespondentSource
-from palign_bench.tracking import Tracker
+from palign_bench.tracking.tracker import Tracker
 
 LoadBackbone = Callable[[], tuple[QuestionnaireBackbone, float]]
 

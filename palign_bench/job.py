@@ -33,7 +33,8 @@ from palign_bench.report.names import readable
 from palign_bench.respondents import load_respondents
 from palign_bench.runner import run_row
 from palign_bench.settings import Settings, UserError, options, read_option
-from palign_bench.tracking import Tracker, make_tracker
+from palign_bench.tracking.choose import make_tracker
+from palign_bench.tracking.tracker import Tracker
 
 transformers_logging.disable_progress_bar()  # ours are per person; a bar per weight file would drown them
 

@@ -23,7 +23,7 @@ from palign_bench.questionnaire.protocol import Corrected, parse_is_decided, par
 from palign_bench.respondents.file import load_file
 from palign_bench.respondents.source import RespondentsError
 from palign_bench.settings import UserError
-from palign_bench.tracking import public_config
+from palign_bench.tracking.public import public_config
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 INVENTORY = ipip_neo_300()

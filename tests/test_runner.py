@@ -27,7 +27,7 @@ from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.runner import run_row
-from palign_bench.tracking import NoTracker, Tracker
+from palign_bench.tracking.tracker import NoTracker, Tracker
 
 
 class Watched(Tracker):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from palign_bench.tracking import make_tracker
+from palign_bench.tracking.choose import make_tracker
 from tests.test_tracking import RAW_IDS, a_record
 
 pytest.importorskip("tensorboard", reason="tensorboard is optional")

@@ -18,16 +18,10 @@ import pandas as pd
 import pytest
 
 from palign_bench.settings import UserError
-from palign_bench.tracking import (
-    NoTracker,
-    WandbTracker,
-    choose_mode,
-    has_api_key,
-    hashed_id,
-    make_tracker,
-    public_config,
-    read_salt,
-)
+from palign_bench.tracking.choose import make_tracker
+from palign_bench.tracking.public import hashed_id, public_config, read_salt
+from palign_bench.tracking.tracker import NoTracker
+from palign_bench.tracking.wandb import WandbTracker, choose_mode, has_api_key
 
 BLOCK, HEADER = 32 * 1024, struct.Struct("<IHB")  # LevelDB's log format; checksum, length, kind
 FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4

@@ -18,7 +18,7 @@ from palign_bench.questionnaire.protocol import AsReleased, Corrected, Evaluatio
 from palign_bench.respondents import RespondentSource
 from palign_bench.runner import run_row
 from palign_bench.settings import UserError, read_option
-from palign_bench.tracking import NoTracker
+from palign_bench.tracking.tracker import NoTracker
 
 PEOPLE = 60
 QUICK = {"sweeps": 60, "burn_in": 20}

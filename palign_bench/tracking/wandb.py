@@ -8,20 +8,18 @@ run: without an account it logs offline, and when it fails it says so once and s
 
 from __future__ import annotations
 
-import hmac
 import logging
 import math
 import netrc
 import os
-import re
-import secrets
-from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from palign_bench.settings import UserError
+from palign_bench.tracking.public import _plain, hashed_id, public_config, read_salt
+from palign_bench.tracking.tracker import Tracker, _one_line, figures_of, means_of
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,49 +28,8 @@ log = logging.getLogger(__name__)
 
 MODES = ("auto", "online", "offline", "disabled")
 _PICTURES = {".png", ".jpg", ".jpeg"}  # what W&B shows as an image
-_COSTS = ("align_seconds", "answer_seconds", "peak_memory_mib")
 TABLE_PANELS = ("composite", "specificity")  # columns that W&B also gets as plain numbers, which panels can draw
 _INIT_SECONDS, _FINISH_SECONDS = 30, 60  # the longest that W&B may hold a row up at its start and at its end
-
-
-class Tracker(ABC):
-    """Follows a sweep: a row is opened, its people come one by one, the row is closed; at the end comes the table."""
-
-    follows_people = True  # False: the records of people who were finished before need not be read
-
-    @abstractmethod
-    def start_row(self, config: Mapping[str, Any], name: str, group: str, tags: Sequence[str] = ()) -> None:
-        """Open one row: method × model × protocol × seed. ``group``: the experiment."""
-
-    @abstractmethod
-    def log_person(self, record: Mapping[str, Any]) -> None:
-        """Follow one finished cell, given as the ledger's record; only scores, trait scores and costs are read."""
-
-    @abstractmethod
-    def finish_row(self, summary: Mapping[str, Any]) -> None:
-        """Close the row with what the means over its people do not tell: numbers by name."""
-
-    @abstractmethod
-    def log_table(self, table: pd.DataFrame, figures: Sequence[Path], title: str) -> None:
-        """Keep the finished table and its pictures (PNG or JPEG; other formats stay in the ledger's folder)."""
-
-
-class NoTracker(Tracker):
-    """Follows nothing: ``tracking=none``."""
-
-    follows_people = False
-
-    def start_row(self, config: Mapping[str, Any], name: str, group: str, tags: Sequence[str] = ()) -> None:
-        pass
-
-    def log_person(self, record: Mapping[str, Any]) -> None:
-        pass
-
-    def finish_row(self, summary: Mapping[str, Any]) -> None:
-        pass
-
-    def log_table(self, table: pd.DataFrame, figures: Sequence[Path], title: str) -> None:
-        pass
 
 
 class WandbTracker(Tracker):
@@ -218,33 +175,6 @@ class WandbTracker(Tracker):
             log.debug("W&B run could not be closed either", exc_info=True)
 
 
-def make_tracker(settings: Mapping[str, Any], runs: Path = Path("runs")) -> Tracker:
-    """The tracker that a ``conf/tracking`` file describes; ``folder: null`` means the ledger's folder ``runs``.
-
-    Raises UserError for an unknown name, key or mode, and for ``mode=online`` without an API key.
-    """
-    name = settings.get("name")
-    if name == "none":
-        return NoTracker()
-    if name == "tensorboard":
-        from palign_bench.tensorboard import make_tensorboard_tracker  # imports this module
-
-        return make_tensorboard_tracker(settings, runs)
-    if name != "wandb":
-        raise UserError(f"tracking={name}: choose wandb, tensorboard or none")
-    known = ("name", "project", "entity", "mode", "folder")
-    unknown = [str(key) for key in settings if key not in known]
-    if unknown:
-        raise UserError(f"tracking.{unknown[0]}: no such key; the keys are {', '.join(known)}")
-    return WandbTracker(
-        project=settings.get("project") or "palign-bench",
-        entity=settings.get("entity"),
-        mode=settings.get("mode") or "auto",
-        folder=Path(settings.get("folder") or runs),
-        salt_file=runs / ".salt",
-    )
-
-
 def choose_mode(mode: str, environment: Mapping[str, str] | None = None) -> str:
     """Turn ``auto`` into W&B's own mode: as ``WANDB_MODE`` says, else online where there is an API key, else offline.
 
@@ -281,101 +211,6 @@ def has_api_key(environment: Mapping[str, str]) -> bool:
     return False
 
 
-def read_salt(path: Path) -> str:
-    """The ledger's random salt, made on first use. It stays beside the ledger and is never uploaded."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if not path.exists():
-        draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
-        draft.touch(mode=0o600)
-        draft.write_text(secrets.token_hex(32), encoding="ascii")
-        try:
-            os.link(draft, path)  # never replaces the salt that another process has just made
-        except FileExistsError:
-            pass
-        finally:
-            draft.unlink()
-    return path.read_text(encoding="ascii")
-
-
-def hashed_id(salt: str, respondent_id: str) -> str:
-    """Sixteen hexadecimal digits that stand for a respondent outside this machine: HMAC-SHA-256 under the salt."""
-    return hmac.new(salt.encode(), respondent_id.encode(), "sha256").hexdigest()[:16]
-
-
-# A key is dropped when its last word is one of these: ids, what people said and are, secrets, places on a disk.
-_PRIVATE = frozenset(
-    {"id", "ids", "respondent", "answer", "answers", "text", "texts", "portrait", "portraits", "demographics"}
-    | {"age", "sex", "gender", "country", "timestamp", "birthday", "email", "user", "username", "host"}
-    | {"key", "apikey", "token", "secret", "password", "credentials"}
-    | {"folder", "dir", "directory", "file", "filename", "path"}
-)
-_PUBLIC_PATHS = frozenset({"name_or_path"})  # usually a name on the hub; judged by its value
-_PUBLIC_RESPONDENTS = frozenset({"name", "description", "limit", "count", "seed", "data_hash"})
-
-
-def public_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """The part of a configuration that W&B may hold.
-
-    Of ``respondents`` only what describes the source is kept; elsewhere keys that name ids, demographics, secrets or
-    places are dropped, and so are values that are paths or addresses or anything but plain JSON.
-    """
-    kept: dict[str, Any] = {}
-    for key, value in config.items():
-        name = str(key)
-        last = re.split(r"[^a-z0-9]+", name.lower().rstrip("_"))[-1]
-        if (last in _PRIVATE and name not in _PUBLIC_PATHS) or "api_key" in name.lower():
-            continue
-        if name == "respondents" and isinstance(value, Mapping):
-            value = {field: value[field] for field in value if field in _PUBLIC_RESPONDENTS}
-        if _is_public(value):
-            kept[name] = _public_value(value)
-    return kept
-
-
-def _public_value(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return public_config(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [_public_value(each) for each in value if _is_public(each)]
-    return _plain(value)
-
-
-def _is_public(value: Any) -> bool:
-    if isinstance(value, str):
-        return not any(_names_a_place(word) for word in [value, *value.split()])
-    return isinstance(_plain(value), bool | int | float | Mapping | Sequence | None) and not isinstance(value, bytes)
-
-
-def _names_a_place(text: str) -> bool:
-    """Whether a text is a path or an address, rather than a name like ``owner/model``."""
-    if "://" in text or "\\" in text or re.match(r"[/~]|\.\.?/|[A-Za-z]:/", text):
-        return True
-    return "/" in text and Path(text).exists()
-
-
-def figures_of(record: Mapping[str, Any]) -> dict[str, Any]:
-    """What is told of one person: scores, the model's trait scores beside the person's own, and costs."""
-    figures = {name: _plain(value) for name, value in record["scores"].items()}
-    for prefix, part in (("trait", "traits"), ("person_trait", "person_traits")):
-        figures.update({f"{prefix}/{name}": _plain(value) for name, value in record.get(part, {}).items()})
-    return {**figures, **{name: _plain(record["cost"].get(name)) for name in _COSTS}}
-
-
-def means_of(people: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The mean over the people of every figure, and the composite as the sum of the mean domain scores (Eq. 2)."""
-    values: dict[str, list[float]] = {}
-    for person in people:
-        for name, value in person.items():
-            if value is not None and name != "respondent":
-                values.setdefault(name, []).append(value)
-    means = {name: sum(known) / len(known) for name, known in values.items()}
-    if "composite" in means:
-        means["composite"] = sum(
-            means[name] for name in means if "/" not in name and name not in (*_COSTS, "composite")
-        )
-    return means
-
-
 def _panels(table: pd.DataFrame) -> dict[str, float]:
     """Numbers of the table that the dashboard draws, as ``composite/few_shot``."""
     return {
@@ -384,15 +219,3 @@ def _panels(table: pd.DataFrame) -> dict[str, float]:
         for column in TABLE_PANELS
         if column in table.columns and row[column] is not None and math.isfinite(float(row[column]))
     }
-
-
-def _plain(value: Any) -> Any:
-    """A number of NumPy or pandas as Python's own; one that is not finite as None, which W&B shows as blank."""
-    if hasattr(value, "item") and getattr(value, "ndim", None) == 0:
-        value = value.item()
-    return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _one_line(error: BaseException) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palign_bench.settings import UserError
-from palign_bench.tracking import Tracker, figures_of, means_of, public_config
+from palign_bench.tracking.public import public_config
+from palign_bench.tracking.tracker import Tracker, figures_of, means_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -15,7 +15,7 @@ from palign_bench.files import LedgerError, write_json
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import DOMAINS
 from palign_bench.settings import UserError
-from palign_bench.tracking import choose_mode
+from palign_bench.tracking.wandb import choose_mode
 
 
 def make_workspace(project: str, entity: str, name: str, methods: Sequence[str]) -> Any:

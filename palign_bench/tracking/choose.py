@@ -1,0 +1,41 @@
+"""The tracker that `tracking=` names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from palign_bench.settings import UserError
+from palign_bench.tracking.tracker import NoTracker, Tracker
+
+if TYPE_CHECKING:
+    pass
+from palign_bench.tracking.wandb import WandbTracker
+
+
+def make_tracker(settings: Mapping[str, Any], runs: Path = Path("runs")) -> Tracker:
+    """The tracker that a ``conf/tracking`` file describes; ``folder: null`` means the ledger's folder ``runs``.
+
+    Raises UserError for an unknown name, key or mode, and for ``mode=online`` without an API key.
+    """
+    name = settings.get("name")
+    if name == "none":
+        return NoTracker()
+    if name == "tensorboard":
+        from palign_bench.tracking.tensorboard import make_tensorboard_tracker  # imports this module
+
+        return make_tensorboard_tracker(settings, runs)
+    if name != "wandb":
+        raise UserError(f"tracking={name}: choose wandb, tensorboard or none")
+    known = ("name", "project", "entity", "mode", "folder")
+    unknown = [str(key) for key in settings if key not in known]
+    if unknown:
+        raise UserError(f"tracking.{unknown[0]}: no such key; the keys are {', '.join(known)}")
+    return WandbTracker(
+        project=settings.get("project") or "palign-bench",
+        entity=settings.get("entity"),
+        mode=settings.get("mode") or "auto",
+        folder=Path(settings.get("folder") or runs),
+        salt_file=runs / ".salt",
+    )
