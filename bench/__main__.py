@@ -22,6 +22,8 @@ from typing import Any
 import pandas as pd
 import torch
 
+from baselines.pas.aligner import PersonalityActivationSearch
+from baselines.pas.probes import collect_activations, label_samples
 from bench.growth import PEOPLE, draw_growth, measure_growth
 from bench.lm_eval import require_lm_eval
 from bench.probes import time_probes
@@ -37,8 +39,6 @@ from palign_bench.backbone.tokenizing import encode, render
 from palign_bench.configuration import resolve_budget
 from palign_bench.costs.machine import processor
 from palign_bench.files import write_atomically
-from palign_bench.pas.aligner import PersonalityActivationSearch
-from palign_bench.pas.probes import collect_activations, label_samples
 from palign_bench.questionnaire.inventory import Inventory, Item, Respondent, ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, parse_released
 from palign_bench.respondents import load_respondents

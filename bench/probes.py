@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from palign_bench.pas.logistic import fit_logistic
+from baselines.pas.logistic import fit_logistic
 
 
 @dataclass(frozen=True)

@@ -173,7 +173,7 @@ keywords = st.dictionaries(st.sampled_from(["k", "direction", "alphas", "penalty
 @QUICK
 @given(keywords)
 def test_any_setting_of_pas_is_taken_or_told(given_: dict[str, Any]) -> None:
-    settings_ = {"name": "pas", "_target_": "palign_bench.pas.aligner.PersonalityActivationSearch"} | given_
+    settings_ = {"name": "pas", "_target_": "baselines.pas.aligner.PersonalityActivationSearch"} | given_
     try:
         aligners = make_aligners(settings_, Corrected())
     except UserError as error:

@@ -16,6 +16,7 @@ import torch
 import palign_bench.cells
 from baselines.few_shot import FewShot, Vanilla
 from baselines.floors import floors
+from baselines.pas.aligner import PersonalityActivationSearch
 from palign_bench.aligner import Case
 from palign_bench.backbone import loading
 from palign_bench.backbone.alignment import Alignment
@@ -23,7 +24,6 @@ from palign_bench.backbone.engines.out_of_memory import BATCH_DIVISORS, is_out_o
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.cells import AnswerMemo
-from palign_bench.pas.aligner import PersonalityActivationSearch
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource, simulate

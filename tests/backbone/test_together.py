@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 
+from baselines.pas.aligner import PersonalityActivationSearch
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.together import TogetherEngine, only_prompts_and_shifts
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.parts.adapters import VIRTUAL
 from palign_bench.backbone.parts.heads import head_shape, shifted_heads
-from palign_bench.pas.aligner import PersonalityActivationSearch
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected
 from tests.pas.fake_backbone import case_of, person

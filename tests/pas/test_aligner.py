@@ -12,10 +12,10 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from baselines.pas.aligner import PersonalityActivationSearch
+from baselines.pas.probes import collect_activations, fit_directions, label_samples
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment
-from palign_bench.pas.aligner import PersonalityActivationSearch
-from palign_bench.pas.probes import collect_activations, fit_directions, label_samples
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Answers, Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol

@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from palign_bench.pas import logistic
-from palign_bench.pas.logistic import decision_values, fit_logistic
+from baselines.pas import logistic
+from baselines.pas.logistic import decision_values, fit_logistic
 
 
 def data(kind: str) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import pytest
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from palign_bench.pas.probes import (
+from baselines.pas.probes import (
     HeadDirections,
     ProbeActivations,
     Unfit,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from palign_bench.pas.search import UNSCORED, golden_section_search, grid_search
+from baselines.pas.search import UNSCORED, golden_section_search, grid_search
 
 
 class Recorded:

@@ -10,7 +10,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from palign_bench.pas.logistic import decision_values, fit_logistic
+from baselines.pas.logistic import decision_values, fit_logistic
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory
 from palign_bench.settings import UserError

@@ -7,11 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from palign_bench.aligner import Aligner, Case
-from palign_bench.backbone.alignment import Alignment
-from palign_bench.backbone.base import Backbone
-from palign_bench.costs.clock import part
-from palign_bench.pas.probes import (
+from baselines.pas.probes import (
     DIRECTIONS,
     PROBE_PROMPTS,
     HeadDirections,
@@ -20,7 +16,11 @@ from palign_bench.pas.probes import (
     fit_directions,
     label_samples,
 )
-from palign_bench.pas.search import ALPHAS, SearchResult, golden_section_search, grid_search
+from baselines.pas.search import ALPHAS, SearchResult, golden_section_search, grid_search
+from palign_bench.aligner import Aligner, Case
+from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.base import Backbone
+from palign_bench.costs.clock import part
 from palign_bench.questionnaire.inventory import Answers, Inventory
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores
 from palign_bench.settings import UserError
