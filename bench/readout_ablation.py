@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from baselines.readout import predictors
+from baselines.readout.aligner import ClosedFormReadout
 from palign_bench.aligner import Case
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
@@ -31,8 +33,6 @@ from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, ipi
 from palign_bench.questionnaire.prompts import statement_as_worded
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.questionnaire.scoring import cross_composites
-from palign_bench.readout import predictors
-from palign_bench.readout.aligner import ClosedFormReadout
 from palign_bench.respondents import load_papi
 from palign_bench.settings import read_option
 from palign_bench.statistics import bootstrap_interval, pearson

@@ -7,11 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from baselines.readout.aligner import ClosedFormReadout
 from palign_bench.aligner import Case
 from palign_bench.questionnaire.inventory import Answers, Inventory, Item, Respondent
 from palign_bench.questionnaire.prompts import CONTRASTS, contrast
 from palign_bench.questionnaire.protocol import EvaluationProtocol
-from palign_bench.readout.aligner import ClosedFormReadout
 
 WIDTH = 6
 SETTINGS = {"contrasts": ["kind"], "depths": [1.0], "noises": [0.1, 0.3], "weights": [0, 0.5, 1]}

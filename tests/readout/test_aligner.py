@@ -10,11 +10,11 @@ from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
+from baselines.readout.aligner import ClosedFormReadout
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.parts.ordinal import medians
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
-from palign_bench.readout.aligner import ClosedFormReadout
 
 from .planted import SETTINGS, PlantedBackbone, answer_by, case_of, prepared
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from baselines.readout.predictors import Prediction, as_table, predict_alone, predict_with_others
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
@@ -18,7 +19,6 @@ from palign_bench.backbone.parts.statements import FeatureRecipe, ItemKernel, it
 from palign_bench.costs.clock import part
 from palign_bench.questionnaire.inventory import HIGHEST, Answers, Inventory, Item
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores
-from palign_bench.readout.predictors import Prediction, as_table, predict_alone, predict_with_others
 
 PRIORS = ("none", "people")
 SYSTEM_PROMPTS = ("none", "few_shot")
