@@ -33,9 +33,9 @@ from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, ipi
 from palign_bench.questionnaire.prompts import statement_as_worded
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.questionnaire.scoring import cross_composites
+from palign_bench.report.statistics import bootstrap_interval, pearson
 from palign_bench.respondents import load_papi
 from palign_bench.settings import read_option
-from palign_bench.statistics import bootstrap_interval, pearson
 
 DEPTHS = (0.5, 0.75, 0.9, 1.0)
 UPPER = (1, 2, 3)  # of DEPTHS: the method's

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from palign_bench.statistics import bootstrap_interval, mean, paired_differences, pearson
+from palign_bench.report.statistics import bootstrap_interval, mean, paired_differences, pearson
 
 
 def test_interval_of_a_large_sample_is_the_normal_one() -> None:
@@ -38,7 +38,7 @@ def test_interval_is_seeded_and_also_when_drawn_in_chunks(monkeypatch: pytest.Mo
     assert bootstrap_interval(values) == bootstrap_interval(values)
     assert bootstrap_interval(values, seed=1) != bootstrap_interval(values)
     whole = bootstrap_interval(values)
-    monkeypatch.setattr("palign_bench.statistics._CHUNK", 1000)
+    monkeypatch.setattr("palign_bench.report.statistics._CHUNK", 1000)
     assert bootstrap_interval(values) == whole
 
 
@@ -81,7 +81,7 @@ def test_the_interval_of_many_people_is_what_drawing_tends_to(shape: str, people
 def test_drawing_and_not_drawing_agree_where_one_gives_way_to_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = np.random.default_rng(6).gamma(2.0, 1.0, 1_000)
     drawn = bootstrap_interval(sample, draws=100_000)
-    monkeypatch.setattr("palign_bench.statistics.MOST_TO_DRAW", 999)
+    monkeypatch.setattr("palign_bench.report.statistics.MOST_TO_DRAW", 999)
     assert bootstrap_interval(sample) == pytest.approx(drawn, abs=0.02 * sample.std() / np.sqrt(1_000))
 
 

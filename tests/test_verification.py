@@ -20,7 +20,7 @@ from palign_bench.ledger.columns import FIGURES, Digest
 from palign_bench.ledger.plan import PlannedCells
 from palign_bench.ledger.record import intact_record
 from palign_bench.report import make_report
-from palign_bench.report.tables import build_report
+from palign_bench.report.table import build_report
 
 PEOPLE, ROWS = 12, 3
 TABLES = [f"scale.{kind}" for kind in ("csv", "json", "md", "tex", "png", "pdf")]

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from palign_bench.ledger.plan import Plan
 
 if TYPE_CHECKING:
-    from palign_bench.report.tables import Report
+    from palign_bench.report.table import Report
 
 
 class MadeReport(NamedTuple):
@@ -26,7 +26,7 @@ def make_report(plan: Plan) -> MadeReport:
     """
     from palign_bench.report.figures import draw_figure  # pandas and matplotlib take seconds to import
     from palign_bench.report.learning_curve import draw_learning_curve
-    from palign_bench.report.tables import write_table
+    from palign_bench.report.table import write_table
 
     report = write_table(plan)
     experiment = report.about["experiment"]

@@ -15,9 +15,9 @@ from palign_bench.report import measures
 from palign_bench.report.efficiency_figures import draw_figures
 from palign_bench.report.names import readable
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
-from palign_bench.report.render import escape_latex, pipe_table
 from palign_bench.report.rows import Row, read_rows
-from palign_bench.statistics import mean
+from palign_bench.report.statistics import mean
+from palign_bench.report.words import escape_latex, pipe_table
 
 UNIT = "pas"
 SPREAD = ("align_seconds", "search_seconds", "answer_seconds", "seconds_per_step")

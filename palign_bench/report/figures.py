@@ -28,8 +28,8 @@ from palign_bench.report.names import (
     group_of,
     readable,
 )
-from palign_bench.report.render import headline, setting_line
-from palign_bench.report.tables import Report
+from palign_bench.report.table import Report
+from palign_bench.report.words import headline, setting_line
 
 # Okabe and Ito's colours, told apart also without colour vision; the marker says the same once more.
 _STYLES: dict[str, tuple[str, str]] = {

@@ -17,8 +17,8 @@ from palign_bench.files import LedgerError, write_atomically
 from palign_bench.ledger.plan import Plan
 from palign_bench.report import measures
 from palign_bench.report.names import OTHER_PEOPLE_FLOORS, PEOPLE_METHODS
-from palign_bench.report.render import pipe_table, significant
 from palign_bench.report.rows import Row, read_rows, row_labels, training_budget
+from palign_bench.report.words import pipe_table, significant
 from palign_bench.settings import read_option
 
 PEOPLE = (300, 300_000)

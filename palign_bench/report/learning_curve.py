@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.report.figures import save_figure
 from palign_bench.report.names import readable
-from palign_bench.report.render import setting_line
-from palign_bench.report.tables import Report
+from palign_bench.report.table import Report
+from palign_bench.report.words import setting_line
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")  # Okabe and Ito
 _MARKERS = "osD^vPX"

@@ -12,7 +12,7 @@ from palign_bench.questionnaire.inventory import DOMAINS, HIGHEST, LOWEST
 from palign_bench.report.names import CONSTANTS
 from palign_bench.report.paper import PAPER_PEOPLE
 from palign_bench.report.rows import Row
-from palign_bench.statistics import mean, paired_differences, pearson
+from palign_bench.report.statistics import mean, paired_differences, pearson
 
 
 def domain_means(row: Row) -> dict[str, float | None]:

@@ -16,7 +16,7 @@ from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.report.figures import compose_figure, draw_figure
 from palign_bench.report.names import CONSTANTS
-from palign_bench.report.tables import Report, build_report
+from palign_bench.report.table import Report, build_report
 
 FLOORS = (*CONSTANTS, "random", "domain_mean", "facet_mean", "item_median", "ridge", "ceiling", "truth")
 METHODS = ("vanilla", "few_shot", "personality_prompt", "pas", "pas_no_prompt", "dpo", "ppo", "rloo", "lora", "qlora")

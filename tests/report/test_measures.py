@@ -9,7 +9,7 @@ import pytest
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import DOMAINS, Inventory, ipip_neo_300
 from palign_bench.questionnaire.scoring import aligned_scores
-from palign_bench.report.tables import Report, build_report
+from palign_bench.report.table import Report, build_report
 
 MakeRecord = Callable[..., dict[str, Any]]
 MakePlan = Callable[..., Plan]

@@ -18,8 +18,8 @@ from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores_of
 from palign_bench.report import make_report
 from palign_bench.report.names import CONSTANTS, KNOWN_TRUTH_GROUP
-from palign_bench.report.render import TERMINAL_WIDTH, escape_latex, markdown
-from palign_bench.report.tables import COLUMNS, EXTRA_COLUMNS, build_report, write_table
+from palign_bench.report.table import COLUMNS, EXTRA_COLUMNS, build_report, write_table
+from palign_bench.report.words import TERMINAL_WIDTH, escape_latex, markdown
 from palign_bench.respondents.source import RespondentSource
 
 MakeRecord = Callable[..., dict[str, Any]]

@@ -13,10 +13,10 @@ import pandas as pd
 from palign_bench.questionnaire.inventory import DOMAINS
 from palign_bench.report.names import GROUPS, KNOWN_TRUTH, METHODS_GROUP, PEOPLE_METHODS_GROUP, group_of, readable
 from palign_bench.report.paper import PAPER_PEOPLE, matching_setting, nearest_setting
-from palign_bench.statistics import FEWEST_FOR_AN_INTERVAL
+from palign_bench.report.statistics import FEWEST_FOR_AN_INTERVAL
 
 if TYPE_CHECKING:
-    from palign_bench.report.tables import Report
+    from palign_bench.report.table import Report
 
 TERMINAL_WIDTH = 140
 MARK = "†"

@@ -12,12 +12,13 @@ import pandas as pd
 from palign_bench.files import write_atomically, write_json
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import DOMAINS, Inventory, ipip_neo_300
-from palign_bench.report import measures, render
+from palign_bench.report import measures
+from palign_bench.report import words as render
 from palign_bench.report.names import OTHER_PEOPLE_FLOORS, OWN_ANSWERS_FLOORS
 from palign_bench.report.paper import PaperSetting, matching_setting
 from palign_bench.report.rows import Row, known_answers, ledger_notes, read_rows, row_labels, training_budget
 from palign_bench.report.specificity import Truths, specificity
-from palign_bench.statistics import bootstrap_interval, mean
+from palign_bench.report.statistics import bootstrap_interval, mean
 
 COLUMNS: tuple[str, ...] = (
     "method",
