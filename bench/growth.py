@@ -88,7 +88,7 @@ def draw_growth(found: Sequence[Growth], title: str, base: Path) -> list[Path]:
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from palign_bench.report.figures import save_figure
+    from palign_bench.report.pictures.style import save_figure
 
     figure = Figure(figsize=(9, 3.4))
     FigureCanvasAgg(figure)

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from palign_bench.report.efficiency import relative
-from palign_bench.report.efficiency_figures import pareto_front
+from palign_bench.report.pictures.efficiency import pareto_front
 from tests.command import run, save_many_headed
 
 

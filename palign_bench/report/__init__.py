@@ -24,8 +24,8 @@ def make_report(plan: Plan) -> MadeReport:
 
     Raises LedgerError when nothing is planned there.
     """
-    from palign_bench.report.figures import draw_figure  # pandas and matplotlib take seconds to import
-    from palign_bench.report.learning_curve import draw_learning_curve
+    from palign_bench.report.pictures.learning_curve import draw_learning_curve
+    from palign_bench.report.pictures.table import draw_figure  # pandas and matplotlib take seconds to import
     from palign_bench.report.table import write_table
 
     report = write_table(plan)

@@ -12,9 +12,9 @@ from palign_bench.files import write_atomically
 from palign_bench.ledger.plan import Plan
 from palign_bench.ledger.record import Record
 from palign_bench.report import measures
-from palign_bench.report.efficiency_figures import draw_figures
 from palign_bench.report.names import readable
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
+from palign_bench.report.pictures.efficiency import draw_figures
 from palign_bench.report.rows import Row, read_rows
 from palign_bench.report.statistics import mean
 from palign_bench.report.words import escape_latex, pipe_table

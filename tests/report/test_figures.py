@@ -14,8 +14,8 @@ from matplotlib.text import Text
 
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.report.figures import compose_figure, draw_figure
 from palign_bench.report.names import CONSTANTS
+from palign_bench.report.pictures.table import compose_figure, draw_figure
 from palign_bench.report.table import Report, build_report
 
 FLOORS = (*CONSTANTS, "random", "domain_mean", "facet_mean", "item_median", "ridge", "ceiling", "truth")

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import io
-import os
-import tempfile
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,6 +25,7 @@ from palign_bench.report.names import (
     group_of,
     readable,
 )
+from palign_bench.report.pictures.style import save_figure
 from palign_bench.report.table import Report
 from palign_bench.report.words import headline, setting_line
 
@@ -57,18 +55,6 @@ def draw_figure(report: Report, base: Path) -> list[Path]:
     Rows without a composite (nothing finished yet) are left out and counted under the axis.
     """
     return save_figure(compose_figure(report), base)
-
-
-def save_figure(figure: Figure, base: Path) -> list[Path]:
-    """Write ``<base>.png`` and ``<base>.pdf``, each atomically and without a date; return their paths."""
-    paths = []
-    for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None})):
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
-        path = base.with_name(f"{base.name}.{kind}")
-        _write_bytes(path, buffer.getvalue())
-        paths.append(path)
-    return paths
 
 
 def compose_figure(report: Report) -> Figure:
@@ -228,15 +214,3 @@ def _draw_legend(figure: Figure, axes: Axes, groups: Sequence[str], height: floa
 def _tick(row: Mapping[str, Any]) -> str:
     label = row["label"] + (f" ({row['training']})" if row["training"] else "")
     return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -10,8 +10,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from palign_bench.questionnaire.inventory import ipip_neo_300
-from palign_bench.report.figures import save_figure
 from palign_bench.report.names import readable
+from palign_bench.report.pictures.style import save_figure
 from palign_bench.report.table import Report
 from palign_bench.report.words import setting_line
 

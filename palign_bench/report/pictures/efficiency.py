@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from palign_bench.ledger.record import Record
-from palign_bench.report.figures import save_figure
 from palign_bench.report.paper import PAPER_PEOPLE
+from palign_bench.report.pictures.style import save_figure
 
 _ONE, _MANY, _CLAIM, _BARE = "#56B4E9", "#0072B2", "#D55E00", "#BBBBBB"  # Okabe and Ito
 _ROW_INCHES, _WIDTH_INCHES = 0.5, 8.0
