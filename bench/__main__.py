@@ -36,12 +36,12 @@ from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.parts.heads import head_shape
 from palign_bench.backbone.tokenizing import encode, render
-from palign_bench.configuration import resolve_budget
 from palign_bench.costs.machine import processor
 from palign_bench.files import write_atomically
 from palign_bench.questionnaire.inventory import Inventory, Item, Respondent, ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, parse_released
 from palign_bench.respondents import load_respondents
+from palign_bench.run.assembly import resolve_budget
 from palign_bench.settings import UserError, read_option
 
 RELEASED_BATCH = (
@@ -210,7 +210,7 @@ def bench_cohort(
     backbone: LocalBackbone, inventory: Inventory, people: Sequence[Respondent], steps: int
 ) -> list[Measurement]:
     """Supervised LoRA of several people, in one pass and with TRL one by one; seconds per person."""
-    from palign_bench.job import make_aligners
+    from palign_bench.run.assembly import make_aligners
 
     protocol = Corrected()
     cases = [Case(p.id, protocol.known(inventory, p), {}, seed=number) for number, p in enumerate(people)]

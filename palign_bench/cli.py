@@ -41,7 +41,7 @@ _HYDRA_QUERIES = ("--help", "--hydra-help", "--cfg", "-c", "--info", "-i", "--ve
 
 def run_job(config: DictConfig) -> int:
     """One Hydra job: one method on the selected people. Returns how many cells failed."""
-    from palign_bench.job import run  # torch and transformers take seconds; --help must not wait for them
+    from palign_bench.run.job import run  # torch and transformers take seconds; --help must not wait for them
 
     settings = OmegaConf.to_container(config, resolve=True)
     assert isinstance(settings, dict)
@@ -276,7 +276,7 @@ def _show_tables() -> int:
     """Build and print what the command planned. Returns how many of its cells are missing, in whichever process."""
     if not _to_show:  # --help, --cfg
         return 0
-    from palign_bench.job import show_tables
+    from palign_bench.run.job import show_tables
 
     missing = 0
     for runs, name, tracking, shard in _to_show:

@@ -18,8 +18,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from palign_bench.backbone.loading.settings import resolve_model
-from palign_bench.isolation import IsolationError
 from palign_bench.ledger.plan import Plan
+from palign_bench.run.isolated import IsolationError
 from palign_bench.settings import Settings, UserError, conf_folder, options, read_option
 
 UNIT = "pas"  # what all ratios are to
@@ -82,7 +82,7 @@ def _settings(name: str, overrides: Sequence[str], steps: int | None) -> Setting
 
 def _measure(jobs: Sequence[Settings]) -> int:
     """Run every job in a process of its own. Returns how many cells failed; a process that dies counts as one."""
-    from palign_bench.job import run
+    from palign_bench.run.job import run
 
     failed = 0
     for order, settings in enumerate(jobs):

@@ -10,9 +10,9 @@ import torch
 from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.cells import Answered, AnswerMemo
 from palign_bench.costs.clock import Cost
 from palign_bench.questionnaire.protocol import AsReleased, Corrected
+from palign_bench.run.answers import Answered, AnswerMemo
 
 
 @pytest.fixture

@@ -13,15 +13,14 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from palign_bench.configuration import resolve_training
 from palign_bench.files import LedgerError
-from palign_bench.job import make_aligners
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Plan, PlannedCells
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import Corrected, parse_is_decided, parse_released
 from palign_bench.respondents.file import load_file
 from palign_bench.respondents.source import RespondentsError
+from palign_bench.run.assembly import make_aligners, resolve_training
 from palign_bench.settings import UserError
 from palign_bench.tracking.public import public_config
 

@@ -9,11 +9,11 @@ from typing import Any
 
 import pytest
 
-from palign_bench.cases import Cases, LeaveOneOut, derived_seed
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import simulate
 from palign_bench.respondents.source import make_source
+from palign_bench.run.case import Cases, LeaveOneOut, derived_seed
 
 
 def test_everyone_else_is_everyone_else() -> None:

@@ -16,10 +16,10 @@ from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.engines.together import TogetherEngine
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.cells import AnswerMemo
 from palign_bench.questionnaire.inventory import Inventory, Item
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource, simulate
+from palign_bench.run.answers import AnswerMemo
 from tests.test_runner import Fragile, Setting, without_costs
 
 
@@ -50,7 +50,7 @@ def people() -> RespondentSource:
 def memo(monkeypatch: pytest.MonkeyPatch) -> AnswerMemo:
     """No answers are taken over from another test."""
     memo = AnswerMemo()
-    monkeypatch.setattr("palign_bench.cells.MEMO", memo)
+    monkeypatch.setattr("palign_bench.run.answers.MEMO", memo)
     return memo
 
 

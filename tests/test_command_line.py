@@ -12,8 +12,9 @@ import pandas as pd
 import pytest
 import yaml
 
-from palign_bench import cli, job
+from palign_bench import cli
 from palign_bench.ledger.cells import CellFolder
+from palign_bench.run import job
 from palign_bench.settings import options
 from tests.command import COST_COLUMNS, SCORE_COLUMNS, cells, run, save_many_headed, settings, table
 from tests.test_tracking import RunRead

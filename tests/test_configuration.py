@@ -12,10 +12,9 @@ from omegaconf import OmegaConf
 
 from palign_bench.backbone.loading.settings import model_identity, model_title, resolve_model
 from palign_bench.cli import expand_experiment
-from palign_bench.configuration import method_identity, resolve_budget
-from palign_bench.job import check_needs, make_aligners
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import PROTOCOLS, Corrected
+from palign_bench.run.assembly import check_needs, make_aligners, method_identity, resolve_budget
 from palign_bench.settings import UserError, conf_folder, options, read_option
 
 METHODS = options("method")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-import palign_bench.cells
+import palign_bench.run.cell
 from baselines.few_shot import FewShot, Vanilla
 from baselines.floors import floors
 from baselines.pas.aligner import PersonalityActivationSearch
@@ -23,11 +23,11 @@ from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.out_of_memory import BATCH_DIVISORS, is_out_of_memory
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.cells import AnswerMemo
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.respondents.source import make_source
+from palign_bench.run.answers import AnswerMemo
 from palign_bench.settings import read_option
 from tests.command import cells, run
 from tests.test_runner import Setting, without_costs
@@ -45,7 +45,7 @@ def people() -> RespondentSource:
 def setting(
     tmp_path: Path, people: RespondentSource, tiny_backbone: LocalBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> Setting:
-    monkeypatch.setattr("palign_bench.cells.MEMO", AnswerMemo())
+    monkeypatch.setattr("palign_bench.run.answers.MEMO", AnswerMemo())
     return Setting(tmp_path / "runs", people, tiny_backbone)
 
 
@@ -83,7 +83,7 @@ def test_a_cell_that_runs_out_of_memory_is_tried_in_smaller_batches(setting: Set
     ids = [person.id for person in setting.experiment.people]
     _, roomy = setting.run(FewShot())
     usual = setting.backbone.engine.positions
-    palign_bench.cells.MEMO.forget()
+    palign_bench.run.answers.MEMO.forget()
     setting.change(runs=tmp_path / "narrow")
     with memory_for(setting.backbone, usual // 4) as tried:
         failed, folder = setting.run(FewShot())

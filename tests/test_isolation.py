@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from palign_bench.files import read_json
-from palign_bench.isolation import cost_repeats
+from palign_bench.run.isolated import cost_repeats
 from palign_bench.settings import UserError
 from tests.command import cells, run, save_many_headed, settings, table
 

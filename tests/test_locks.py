@@ -20,11 +20,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palign_bench import claims
-from palign_bench.claims import Claims
 from palign_bench.ledger import locks
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.locks import CellLocks, Owner, start_of
+from palign_bench.run import claims
+from palign_bench.run.claims import Claims
 
 HOLD = (
     "import sys, time; from pathlib import Path; from palign_bench.ledger.locks import CellLocks\n"

@@ -13,20 +13,20 @@ import numpy as np
 import pytest
 import torch
 
-import palign_bench.cells
+import palign_bench.run.cell
 from baselines.few_shot import FewShot, Vanilla
 from baselines.floors import floors
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.cells import AnswerMemo
 from palign_bench.costs.clock import part
-from palign_bench.experiment import Experiment, Row
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import RespondentSource, simulate
-from palign_bench.runner import run_row
+from palign_bench.run.answers import AnswerMemo
+from palign_bench.run.experiment import Experiment, Row
+from palign_bench.run.row import run_row
 from palign_bench.tracking.tracker import NoTracker, Tracker
 
 
@@ -70,7 +70,7 @@ def people() -> RespondentSource:
 @pytest.fixture(autouse=True)
 def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
     """No answers are taken over from another test."""
-    monkeypatch.setattr("palign_bench.cells.MEMO", AnswerMemo())
+    monkeypatch.setattr("palign_bench.run.answers.MEMO", AnswerMemo())
 
 
 class Setting:
@@ -219,7 +219,7 @@ def test_results_do_not_depend_on_neighbours_order_or_limit(
     person = people.people[1]
     records = []
     for index, chosen in enumerate([(person,), people.people[:2], people.people[2:0:-1]]):
-        palign_bench.cells.MEMO.forget()
+        palign_bench.run.answers.MEMO.forget()
         setting = Setting(tmp_path / str(index), people, tiny_backbone).change(people=chosen, protocol=protocol)
         records.append(without_costs(setting.run(FewShot())[1].read(person.id)))
     assert records[0] == records[1] == records[2]

@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palign_bench.claims import Shard
 from palign_bench.cli import command_id
 from palign_bench.ledger.cells import CellFolder
+from palign_bench.run.shard import Shard
 from palign_bench.settings import UserError
 from tests.command import SCORE_COLUMNS, cells, run, settings, start, table
 from tests.tiny import save_tiny

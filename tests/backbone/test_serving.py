@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from baselines.few_shot import FewShot
-from palign_bench import job
 from palign_bench.backbone import loading
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.base import end_tokens_of
@@ -22,6 +21,7 @@ from palign_bench.backbone.served import ServedBackbone, ServingEngine
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import simulate
+from palign_bench.run import job
 from palign_bench.settings import Settings, UserError, read_option
 from tests.backbone import fake_vllm
 from tests.test_runner import Setting

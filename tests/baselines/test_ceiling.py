@@ -11,12 +11,12 @@ import pytest
 
 from baselines.ceiling import Ceiling
 from palign_bench.aligner import Aligner, Case
-from palign_bench.experiment import Experiment, Row
-from palign_bench.job import make_aligners
 from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import RespondentSource
-from palign_bench.runner import run_row
+from palign_bench.run.assembly import make_aligners
+from palign_bench.run.experiment import Experiment, Row
+from palign_bench.run.row import run_row
 from palign_bench.settings import UserError, read_option
 from palign_bench.tracking.tracker import NoTracker
 

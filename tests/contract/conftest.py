@@ -18,13 +18,12 @@ from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.cases import Cases, seed_everything
-from palign_bench.configuration import resolve_budget
-from palign_bench.job import make_aligners, quantized
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import simulate
 from palign_bench.respondents.source import RespondentSource
+from palign_bench.run.assembly import make_aligners, quantized, resolve_budget
+from palign_bench.run.case import Cases, seed_everything
 from palign_bench.settings import conf_folder, options
 
 # What makes a method quick on the tiny model; everything else is as its YAML has it.

@@ -10,9 +10,8 @@ import torch
 from palign_bench.backbone import loading
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import resolve_model
-from palign_bench.configuration import resolve_budget, resolve_training
-from palign_bench.job import check_needs, make_aligners, quantized
 from palign_bench.questionnaire.protocol import Corrected
+from palign_bench.run.assembly import check_needs, make_aligners, quantized, resolve_budget, resolve_training
 from palign_bench.settings import UserError, options, read_option
 from tests.baselines.training.conftest import METHODS, Bench
 

@@ -11,8 +11,8 @@ from baselines.training import cohort
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.configuration import resolve_budget, resolve_training
-from palign_bench.isolation import check_cohort
+from palign_bench.run.assembly import resolve_budget, resolve_training
+from palign_bench.run.isolated import check_cohort
 from palign_bench.settings import UserError, read_option
 from tests.baselines.training.conftest import LORA, METHODS, Bench
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from tqdm import tqdm
 
@@ -15,63 +13,16 @@ from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.base import QuestionnaireBackbone
 from palign_bench.backbone.engines.out_of_memory import AGAIN, within_memory
-from palign_bench.cases import Cases, seed_everything
 from palign_bench.costs.clock import Cost, measure
 from palign_bench.costs.memory import MemoryLevel
 from palign_bench.costs.repeats import median_cost
-from palign_bench.experiment import Experiment, Row
 from palign_bench.ledger.record import Record
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.questionnaire.protocol import audit_items
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores_of
-
-
-@dataclass(frozen=True)
-class Answered:
-    """An answer sheet and what it cost one person, memory counted above the bare model's, so that it holds for any row.
-
-    ``reused``: taken over from an earlier cell. ``people``: of how many one batch held the answers, sharing the cost.
-    """
-
-    sheet: AnswerSheet
-    cost: Cost
-    reused: bool = False
-    people: int = 1
-
-
-class AnswerMemo:
-    """Answer sheets of prompt-only alignments, so that no system prompt is answered twice by one backbone.
-
-    Vanilla answers alike for everyone, and PAS with alpha 0 is Few-Shot: an answer taken over is still charged what it
-    cost when it was computed.
-    """
-
-    def __init__(self) -> None:
-        # Weak: a model that is unloaded takes its answers along, and none of a later one can be taken for its.
-        self._sheets: WeakKeyDictionary[QuestionnaireBackbone, dict[str, Answered]] = WeakKeyDictionary()
-
-    @staticmethod
-    def key(backbone: QuestionnaireBackbone, alignment: Alignment) -> str | None:
-        """None for an alignment that more than a prompt makes."""
-        if any(part is not None for part in (alignment.head_shifts, alignment.adapter, alignment.readout)):
-            return None
-        text = f"{backbone.protocol.name}\n{alignment.system_prompt}"
-        return hashlib.sha256(text.encode()).hexdigest()
-
-    def get(self, backbone: QuestionnaireBackbone, key: str | None) -> Answered | None:
-        return self._sheets.get(backbone, {}).get(key) if key else None
-
-    def put(self, backbone: QuestionnaireBackbone, key: str | None, answered: Answered) -> None:
-        """Keep the answers, unless the key is None."""
-        if key:
-            self._sheets.setdefault(backbone, {})[key] = answered
-
-    def forget(self) -> None:
-        """Take nothing over from here on."""
-        self._sheets.clear()
-
-
-MEMO = AnswerMemo()
+from palign_bench.run.answers import MEMO, Answered
+from palign_bench.run.case import Cases, seed_everything
+from palign_bench.run.experiment import Experiment, Row
 
 
 @dataclass(frozen=True)
@@ -86,7 +37,7 @@ class Aligned:
 
 
 class CellRun:
-    """Computes cells of one row, one person at a time (what several share: `palign_bench.cohorts`)."""
+    """Computes cells of one row, one person at a time (what several share: `palign_bench.run.cohort`)."""
 
     def __init__(self, experiment: Experiment, row: Row, backbone: QuestionnaireBackbone | None, bare: MemoryLevel):
         self.experiment = experiment

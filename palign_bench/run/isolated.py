@@ -1,6 +1,6 @@
 """``cost=isolated``: every method in a process of its own, so that no earlier one's memory or caches are in its costs.
 
-The process runs the very job that the command would have run, with a warm-up and repeats (see `palign_bench.cells`).
+The process runs the very job that the command would have run, with a warm-up and repeats (see `palign_bench.run.cell`).
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def run_isolated(settings: Mapping[str, Any], command: str, order: int) -> int:
     with tempfile.TemporaryDirectory(prefix="palign-measuring-") as folder:
         outcome = Path(folder) / "outcome.json"
         job = {"settings": dict(settings), "command": command, "order": order, "outcome": str(outcome)}
-        program = [sys.executable, "-m", "palign_bench.isolation"]
+        program = [sys.executable, "-m", "palign_bench.run.isolated"]
         environment = os.environ | {_MEASURING: "1"}
         finished = subprocess.run(program, input=json.dumps(job), text=True, env=environment, check=False)
         if not outcome.exists():
@@ -81,7 +81,7 @@ def run_isolated(settings: Mapping[str, Any], command: str, order: int) -> int:
 
 def main() -> None:
     """Run the job that comes on standard input; say how it ended in the file that it names."""
-    from palign_bench.job import run
+    from palign_bench.run.job import run
 
     job = json.loads(sys.stdin.read())
     try:

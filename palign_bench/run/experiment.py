@@ -9,12 +9,12 @@ from typing import Any
 
 from palign_bench.aligner import Aligner
 from palign_bench.backbone.base import QuestionnaireBackbone
-from palign_bench.claims import Shard
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import PlannedCells
 from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents.source import RespondentSource
+from palign_bench.run.shard import Shard
 from palign_bench.tracking.tracker import Tracker
 
 LoadBackbone = Callable[[], tuple[QuestionnaireBackbone, float]]

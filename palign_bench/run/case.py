@@ -12,8 +12,8 @@ import numpy as np
 import torch
 
 from palign_bench.aligner import Case
-from palign_bench.experiment import Experiment
 from palign_bench.questionnaire.inventory import Answers, Inventory, Respondent
+from palign_bench.run.experiment import Experiment
 from palign_bench.settings import UserError
 
 

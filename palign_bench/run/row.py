@@ -12,17 +12,17 @@ from tqdm import tqdm
 
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone, QuestionnaireBackbone
-from palign_bench.cases import seed_everything
-from palign_bench.cells import CellRun, say
-from palign_bench.claims import Claims
-from palign_bench.cohorts import begin_cohort, cohort_size
 from palign_bench.costs.clock import Cost, measure
 from palign_bench.costs.machine import machine_state
 from palign_bench.costs.memory import bare_memory
 from palign_bench.costs.repeats import shared_cost
-from palign_bench.experiment import Experiment, Row
 from palign_bench.files import WriteError
 from palign_bench.ledger.plan import PlannedCells
+from palign_bench.run.case import seed_everything
+from palign_bench.run.cell import CellRun, say
+from palign_bench.run.claims import Claims
+from palign_bench.run.cohort import begin_cohort, cohort_size
+from palign_bench.run.experiment import Experiment, Row
 
 WARM_UP_ITEMS = 8
 

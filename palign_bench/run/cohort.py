@@ -7,10 +7,11 @@ from contextlib import suppress
 from dataclasses import replace
 
 from palign_bench.backbone.engines.together import only_prompts_and_shifts
-from palign_bench.cases import seed_everything
-from palign_bench.cells import Aligned, Answered, CellRun, say
 from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Respondent
+from palign_bench.run.answers import Answered
+from palign_bench.run.case import seed_everything
+from palign_bench.run.cell import Aligned, CellRun, say
 
 
 def cohort_size(cell: CellRun) -> int:

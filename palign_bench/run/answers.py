@@ -1,0 +1,59 @@
+"""Answers that were computed and may serve another cell."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from weakref import WeakKeyDictionary
+
+from palign_bench.backbone.alignment import Alignment, AnswerSheet
+from palign_bench.backbone.base import QuestionnaireBackbone
+from palign_bench.costs.clock import Cost
+
+
+@dataclass(frozen=True)
+class Answered:
+    """An answer sheet and what it cost one person, memory counted above the bare model's, so that it holds for any row.
+
+    ``reused``: taken over from an earlier cell. ``people``: of how many one batch held the answers, sharing the cost.
+    """
+
+    sheet: AnswerSheet
+    cost: Cost
+    reused: bool = False
+    people: int = 1
+
+
+class AnswerMemo:
+    """Answer sheets of prompt-only alignments, so that no system prompt is answered twice by one backbone.
+
+    Vanilla answers alike for everyone, and PAS with alpha 0 is Few-Shot: an answer taken over is still charged what it
+    cost when it was computed.
+    """
+
+    def __init__(self) -> None:
+        # Weak: a model that is unloaded takes its answers along, and none of a later one can be taken for its.
+        self._sheets: WeakKeyDictionary[QuestionnaireBackbone, dict[str, Answered]] = WeakKeyDictionary()
+
+    @staticmethod
+    def key(backbone: QuestionnaireBackbone, alignment: Alignment) -> str | None:
+        """None for an alignment that more than a prompt makes."""
+        if any(part is not None for part in (alignment.head_shifts, alignment.adapter, alignment.readout)):
+            return None
+        text = f"{backbone.protocol.name}\n{alignment.system_prompt}"
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def get(self, backbone: QuestionnaireBackbone, key: str | None) -> Answered | None:
+        return self._sheets.get(backbone, {}).get(key) if key else None
+
+    def put(self, backbone: QuestionnaireBackbone, key: str | None, answered: Answered) -> None:
+        """Keep the answers, unless the key is None."""
+        if key:
+            self._sheets.setdefault(backbone, {})[key] = answered
+
+    def forget(self) -> None:
+        """Take nothing over from here on."""
+        self._sheets.clear()
+
+
+MEMO = AnswerMemo()
