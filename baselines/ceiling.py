@@ -18,7 +18,7 @@ from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
 from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
-from palign_bench.respondents.figures import FIGURES
+from palign_bench.respondents.norms import FIGURES
 from palign_bench.respondents.posterior import FactorPosterior, expected_error, median_option
 from palign_bench.respondents.simulated import factor_model
 

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from palign_bench import cli
+from palign_bench.cli import main as cli
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.run import job
 from palign_bench.settings import options

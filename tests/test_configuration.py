@@ -11,7 +11,7 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from palign_bench.backbone.loading.settings import model_identity, model_title, resolve_model
-from palign_bench.cli import expand_experiment
+from palign_bench.cli.arguments import expand_experiment
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import PROTOCOLS, Corrected
 from palign_bench.run.assembly import check_needs, make_aligners, method_identity, resolve_budget

@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from palign_bench.cli.commands import dashboard
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Plan, PlannedCells
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.run.assembly import make_aligners
 from palign_bench.settings import UserError
-from palign_bench.tracking.dashboard import dashboard
 from palign_bench.tracking.tracker import figures_of
 from tests.test_configuration import composed
 from tests.test_tracking import a_record

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from palign_bench.cli import command_id
+from palign_bench.cli.arguments import command_id
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.run.shard import Shard
 from palign_bench.settings import UserError

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
 from typing import Any
 
 from palign_bench.costs.clock import Cost
-from palign_bench.ledger.record import Record
 
 _SPREAD = ("align_seconds", "search_seconds", "seconds_per_step", "answer_seconds", "peak_memory_mib", "joules")
 
@@ -20,7 +19,7 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
     return first, third
 
 
-def median_cost(costs: Sequence[Record]) -> Record:
+def median_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """One cell's cost from several: the median of every number, quartiles of what varies, and how often measured."""
     merged: dict[str, Any] = dict(costs[0])
     spread = {}
@@ -34,7 +33,7 @@ def median_cost(costs: Sequence[Record]) -> Record:
     return merged | {"repeats": len(costs), "quartiles": spread}
 
 
-def shared_cost(preparations: Sequence[Cost]) -> Record:
+def shared_cost(preparations: Sequence[Cost]) -> dict[str, Any]:
     """What `prepare` costs, for the ledger's shared.json."""
     seconds = [cost.seconds for cost in preparations]
     return {

@@ -36,7 +36,23 @@ class Plan:
 
     def __init__(self, runs: Path, experiment: str, model: str, protocol: str):
         self.runs = runs
+        self.experiment = experiment
+        self.model = model
+        self.protocol = protocol
         self.folder = runs / experiment / f"{model}-{protocol}"
+
+    @classmethod
+    def all(cls, runs: Path, experiment: str | None) -> list[Plan]:
+        """The plans of one experiment (None: of all in the ledger), one for each of its tables.
+
+        Raises LedgerError when there is none.
+        """
+        folders = sorted(path.parent.parent for path in runs.glob(f"{experiment or '*'}/*/plan/last.json"))
+        if not folders:
+            what, name = (runs / experiment, experiment) if experiment else (runs, "table1")
+            raise LedgerError(f"{what} holds no table: run `palign-bench experiment={name}` first.")
+        named = [(folder.parent.name, *folder.name.rpartition("-")) for folder in folders]
+        return [cls(runs, name, model, protocol) for name, model, _, protocol in named]
 
     def add(
         self,

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from palign_bench.files import LedgerError
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Plan
 from palign_bench.report.names import readable
@@ -73,18 +72,12 @@ def _seconds_of_a_cell(folder: CellFolder, finished: Sequence[str]) -> float | N
 
 def status_of(runs: Path, name: str | None) -> str:
     """The status of one experiment, or of all in the ledger, for a terminal. Raises LedgerError when none is there."""
-    folders = sorted(path.parent.parent for path in runs.glob(f"{name or '*'}/*/plan/last.json"))
-    if not folders:
-        what = runs / name if name else runs
-        raise LedgerError(f"{what} holds no plan: run an experiment first, e.g. `make table1`.")
-    return "\n\n".join(_table_status(runs, folder) for folder in folders)
+    return "\n\n".join(map(_table_status, Plan.all(runs, name)))
 
 
-def _table_status(runs: Path, folder: Path) -> str:
-    model, _, protocol = folder.name.rpartition("-")
-    plan = Plan(runs, folder.parent.name, model, protocol)
+def _table_status(plan: Plan) -> str:
     rows = row_statuses(plan)
-    lines = [f"{folder.parent.name}: model {model}, protocol {protocol}"]
+    lines = [f"{plan.experiment}: model {plan.model}, protocol {plan.protocol}"]
     lines.append(f"  {'':24} {'planned':>8} {'finished':>8} {'running':>8} {'failed':>8} {'missing':>8}  time left")
     for row in rows:
         counts = (row.planned, row.finished, row.running, len(row.failures), row.missing)

@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
-from palign_bench.respondents.figures import FIGURES
+from palign_bench.respondents.norms import FIGURES
 from palign_bench.respondents.source import RespondentsError, RespondentSource, make_source
 
 Array = NDArray[np.float64]

@@ -20,8 +20,8 @@ from palign_bench.run.claims import RETRIES
 from palign_bench.run.experiment import Experiment
 from palign_bench.settings import Settings, UserError, options, read_option
 
-# What cannot change a number stays out of a cell's identity: where things lie and how they are shown.
-_METHOD_PLACES = frozenset({"portraits"})
+# What cannot change a number stays out of a cell's identity: where files lie and where the method's code stands.
+_METHOD_PLACES = frozenset({"portraits", "_target_"})
 
 
 def resolve_training(training: Mapping[str, Any], on_cuda: bool) -> Settings:

@@ -13,7 +13,6 @@ from palign_bench.backbone.loading.settings import model_identity, model_title, 
 from palign_bench.costs.machine import provenance
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import ipip_neo_300
-from palign_bench.report import make_report
 from palign_bench.respondents import load_respondents
 from palign_bench.run.assembly import (
     _batch_notes,
@@ -106,29 +105,6 @@ def run(settings: Settings, command: str, order: int | None = None) -> int:
     plan.add(command, planned, order=order, about=about, shard=part)
     _order += 1
     return sum(run_row(experiment, row, cells) for row, cells in zip(rows, planned, strict=True))
-
-
-def show_tables(runs: Path, name: str, command: str, tracking: Settings, shard: str | None = None) -> int | None:
-    """Build, print and track every table that has rows of this command. Returns how many of their cells are missing.
-
-    With a shard: how many of the shard's own; the table shows what there is of all of them. None: no such table.
-    """
-    missing = shown = 0
-    for folder in sorted((runs / name).glob("*/plan/last.json")):
-        model, _, protocol = folder.parent.parent.name.rpartition("-")
-        plan = Plan(runs, name, model, protocol)
-        if plan.last_command() != command:
-            continue
-        report, pictures, text = make_report(plan)
-        print(text, flush=True)
-        _tracker(tracking, runs).log_table(report.frame, pictures, report.title)
-        shown += 1
-        part = Shard.parse(shard)
-        if part is None:
-            missing += int(report.frame["missing_cells"].sum())
-        else:
-            missing += sum(len(cells.missing()) for cells in plan.read((part.index, part.count))[0])
-    return missing if shown else None
 
 
 def _row(name: str, aligner: Aligner, settings: Settings, model: Settings | None, experiment: Experiment) -> Row:

@@ -5,14 +5,12 @@ Saved through W&B's own API where there is an account, else written to a file, s
 
 from __future__ import annotations
 
-import argparse
 import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from palign_bench.files import LedgerError, write_json
-from palign_bench.ledger.plan import Plan
+from palign_bench.files import write_json
 from palign_bench.questionnaire.inventory import DOMAINS
 from palign_bench.settings import UserError
 from palign_bench.tracking.wandb import choose_mode
@@ -64,34 +62,14 @@ def make_workspace(project: str, entity: str, name: str, methods: Sequence[str])
     )
 
 
-def dashboard(arguments: Sequence[str]) -> None:
-    """`palign-bench dashboard [NAME] [--runs FOLDER] [--project P] [--entity E]`."""
-    parser = argparse.ArgumentParser("palign-bench dashboard", description="Make the W&B workspace of an experiment.")
-    parser.add_argument("name", nargs="?", default="table1", help="the experiment's name (default: table1)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder (default: runs)")
-    parser.add_argument("--project", default="palign-bench", help="the W&B project (default: palign-bench)")
-    parser.add_argument("--entity", help="your W&B team; without it your own account")
-    chosen = parser.parse_args(arguments)
+def save_workspace(path: Path, project: str, entity: str | None, name: str, methods: Sequence[str]) -> str:
+    """Save the workspace at W&B, or without an account to ``path``. Returns a line that says where it is."""
     online = choose_mode("auto") == "online"
-    entity = chosen.entity or (_own_account() if online else "ENTITY")
-    workspace = make_workspace(chosen.project, entity, chosen.name, _methods(chosen.runs, chosen.name))
+    workspace = make_workspace(project, entity or (_own_account() if online else "ENTITY"), name, methods)
     if online:
-        print(f"Saved: {workspace.save().url}")
-        return
-    path = chosen.runs / chosen.name / "dashboard.json"
+        return f"Saved: {workspace.save().url}"
     write_json(path, workspace._to_model().model_dump(mode="json", by_alias=True, exclude_none=True))
-    print(f"Written to {path}. With a W&B account (`wandb login`) the same command saves it there.")
-
-
-def _methods(runs: Path, name: str) -> list[str]:
-    plans = sorted(path.parent.parent for path in (runs / name).glob("*/plan/last.json"))
-    if not plans:
-        raise LedgerError(f"{runs / name} holds no plan: run `palign-bench experiment={name}` first.")
-    rows: dict[str, None] = {}
-    for folder in plans:
-        model, _, protocol = folder.name.rpartition("-")
-        rows.update(dict.fromkeys(cells.row for cells in Plan(runs, name, model, protocol).read()[0]))
-    return list(rows)
+    return f"Written to {path}. With a W&B account (`wandb login`) the same command saves it there."
 
 
 def _own_account() -> str:

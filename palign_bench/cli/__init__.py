@@ -1,0 +1,1 @@
+"""What is typed: arguments, subcommands and one-line errors."""
