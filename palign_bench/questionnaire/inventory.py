@@ -122,7 +122,7 @@ class Respondent:
 @lru_cache(maxsize=1)
 def ipip_neo_300() -> Inventory:
     """IPIP-NEO-300 with the IPIP-NEO-120 (Johnson 2014) as the known part, in the short form's order."""
-    text = files("palign_bench").joinpath("data/ipip_neo_300.csv").read_text(encoding="utf-8")
+    text = files("palign_bench.questionnaire").joinpath("data/ipip_neo_300.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
     items = tuple(Item(int(row["number"]), row["text"], 1 if row["sign"] == "+" else -1, row["facet"]) for row in rows)
     short_form = sorted((int(row["short_form_number"]), int(row["number"])) for row in rows if row["short_form_number"])

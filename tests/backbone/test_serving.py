@@ -24,7 +24,7 @@ from palign_bench.respondents import simulate
 from palign_bench.run import job
 from palign_bench.settings import Settings, UserError, read_option
 from tests.backbone import fake_vllm
-from tests.test_runner import Setting
+from tests.run.test_row import Setting
 
 PROMPT = "You worry about many things and like large parties; you rarely finish what you begin."
 SERVED = {"engine": "vllm", "weights": "hub", "quantization": "none"}

@@ -17,7 +17,7 @@ from palign_bench.backbone.parts.adapters import VIRTUAL
 from palign_bench.backbone.parts.heads import head_shape, shifted_heads
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected
-from tests.pas.fake_backbone import case_of, person
+from tests.baselines.pas.fake_backbone import case_of, person
 
 PROMPT = "You worry about many things and like large parties; you rarely finish what you begin."
 PROMPTS = [PROMPT, None, "You like parties.", 3 * PROMPT]

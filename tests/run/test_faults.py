@@ -30,7 +30,7 @@ from palign_bench.respondents.source import make_source
 from palign_bench.run.answers import AnswerMemo
 from palign_bench.settings import read_option
 from tests.command import cells, run
-from tests.test_runner import Setting, without_costs
+from tests.run.test_row import Setting, without_costs
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 
 FLOORS = ["method=floors", "respondents=simulated", "tracking=none"]

@@ -257,7 +257,16 @@ def test_public_config_keeps_what_explains_a_number() -> None:
     assert public_config({"model": {"name_or_path": "owner/model", "dtype": "float32"}}) == {
         "model": {"name_or_path": "owner/model", "dtype": "float32"}
     }
-    places = ["/data/m", "~/m", "./m", "../m", "C:\\m", "http://host/m", "people of /data/m", "tests/test_tracking.py"]
+    places = [
+        "/data/m",
+        "~/m",
+        "./m",
+        "../m",
+        "C:\\m",
+        "http://host/m",
+        "people of /data/m",
+        "tests/tracking/test_wandb.py",
+    ]
     assert public_config({"values": places[:-1], "respondents": "papi"}) == {"values": [], "respondents": "papi"}
     assert public_config({"names": [np.float32(0.5), b"bytes", object(), ["a", {"id": 1}]]}) == {
         "names": [0.5, ["a", {}]]

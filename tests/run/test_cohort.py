@@ -20,7 +20,7 @@ from palign_bench.questionnaire.inventory import Inventory, Item
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.run.answers import AnswerMemo
-from tests.test_runner import Fragile, Setting, without_costs
+from tests.run.test_row import Fragile, Setting, without_costs
 
 
 class Batches(LocalBackbone):

@@ -8,7 +8,7 @@ import pandas as pd
 import pytest
 
 from palign_bench.tracking.choose import make_tracker
-from tests.test_tracking import RAW_IDS, a_record
+from tests.tracking.test_wandb import RAW_IDS, a_record
 
 pytest.importorskip("tensorboard", reason="tensorboard is optional")
 

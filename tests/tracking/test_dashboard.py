@@ -18,10 +18,10 @@ from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.run.assembly import make_aligners
 from palign_bench.settings import UserError
 from palign_bench.tracking.tracker import figures_of
-from tests.test_configuration import composed
-from tests.test_tracking import a_record
+from tests.cli.test_configuration import composed
+from tests.tracking.test_wandb import a_record
 
-SWEEP = Path(__file__).parent.parent / "sweeps" / "pas_k_and_alpha.yaml"
+SWEEP = Path(__file__).parent.parent.parent / "sweeps" / "pas_k_and_alpha.yaml"
 
 
 @pytest.fixture

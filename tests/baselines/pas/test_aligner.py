@@ -23,7 +23,7 @@ from palign_bench.settings import UserError
 
 from .fake_backbone import HEADS, LAYERS, WIDTH, FakeBackbone, Reply, case_of, person
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 
 
 def prepared(

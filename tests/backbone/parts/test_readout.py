@@ -17,8 +17,7 @@ from palign_bench.questionnaire.inventory import LETTERS
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, parse_released
 from palign_bench.questionnaire.scoring import aligned_scores
 from palign_bench.settings import read_option
-
-from .planted import case_of, prepared
+from tests.baselines.readout.planted import case_of, prepared
 
 RECIPE = FeatureRecipe(("people",), (1.0,))
 

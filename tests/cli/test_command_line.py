@@ -17,7 +17,7 @@ from palign_bench.ledger.cells import CellFolder
 from palign_bench.run import job
 from palign_bench.settings import options
 from tests.command import COST_COLUMNS, SCORE_COLUMNS, cells, run, save_many_headed, settings, table
-from tests.test_tracking import RunRead
+from tests.tracking.test_wandb import RunRead
 
 METHODS = ("floors", "vanilla", "few_shot", "pas")
 FLOORS = 11

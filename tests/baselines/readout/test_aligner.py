@@ -18,7 +18,7 @@ from palign_bench.questionnaire.protocol import AsReleased, Corrected, Evaluatio
 
 from .planted import SETTINGS, PlantedBackbone, answer_by, case_of, prepared
 
-CONF = Path(__file__).parents[2] / "conf"
+CONF = Path(__file__).parents[3] / "conf"
 
 
 @pytest.fixture(params=[Corrected, AsReleased])
