@@ -36,7 +36,7 @@ help:
 	@echo "make efficiency what each method costs relative to PAS, measured one by one [METHODS= MODEL= WEIGHTS=random LIMIT=1 REPEATS=3]"
 	@echo "make test       the tests [PROCESSES=2] (make test-slow: those that take minutes)"
 	@echo "make bench      how fast answering and PAS are, as ratios measured in one run"
-	@echo "make lint       ruff and mypy"
+	@echo "make lint       ruff, mypy and the floors that imports keep to"
 	@echo "make setup      virtual environment, dependencies, the default model (the others call it)"
 
 setup: $(VENV)/.ready
@@ -119,6 +119,7 @@ lint: setup
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache

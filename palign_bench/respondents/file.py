@@ -2,8 +2,9 @@
 
 An answer is what the person picked for the sentence as worded: 5 (Very Accurate), 4 (Moderately Accurate), 3 (Neither
 Accurate Nor Inaccurate), 2 (Moderately Inaccurate) or 1 (Very Inaccurate). Item numbers are those of the inventory
-(``palign_bench/questionnaire/data/ipip_neo_300.csv``). Items may be left out; each person needs at least one known answer, for
-methods to use, and one held-out answer, to be judged on. The file is UTF-8. Ids are short texts, unique in the file.
+(``palign_bench/questionnaire/data/ipip_neo_300.csv``). Items may be left out; each person needs at least one known
+answer, for methods to use, and one held-out answer, to be judged on. The file is UTF-8. Ids are short texts,
+unique in the file.
 
 CSV, comma-separated, an empty cell is a missing answer::
 
