@@ -61,7 +61,7 @@ class TrainedAligner(Aligner):
     """A method that trains weights on one person's known answers.
 
     ``steps`` optimizer steps (rollouts for PPO) of ``batch_size`` examples; ``warmup`` is the share of the steps in
-    which the learning rate rises, so that it scales with the budget; ``training`` names the budget that the steps come
+    which the learning rate rises, so that it scales with the budget; ``budget`` names where the steps come
     from. Raises ValueError for a keyword out of its range.
     """
 
@@ -77,7 +77,7 @@ class TrainedAligner(Aligner):
         weight_decay: float = 0.0,
         schedule: str = "linear",
         gradient_checkpointing: bool = False,
-        training: str = "custom",
+        budget: str = "custom",
     ) -> None:
         positive("learning_rate", learning_rate)
         whole("batch_size", batch_size)
@@ -95,7 +95,7 @@ class TrainedAligner(Aligner):
         self.weight_decay = float(weight_decay)
         self.schedule = "constant_with_warmup" if schedule == "constant" and warmup else schedule
         self.gradient_checkpointing = gradient_checkpointing
-        self.training = training
+        self.budget = budget
 
     def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
         """Tokenize the known items once for all people. Raises UserError for a GPU that the trainers would not use."""
@@ -152,7 +152,7 @@ class TrainedAligner(Aligner):
         """What the summary says before any training, with the reason where there is nothing to train on."""
         reason = {} if rows else {"reason": "no known answer to learn from"}
         return reason | {
-            "training": self.training,
+            "budget": self.budget,
             "optimizer_steps": 0,
             "steps": self.steps,
             "batch_size": self.batch_size,

@@ -52,7 +52,25 @@ def expand_experiment(arguments: Sequence[str]) -> list[str]:
                 expanded.append(f"{swept}={','.join(map(str, values))}")
         if not {"-m", "--multirun"} & set(arguments):
             expanded.append("--multirun")
-    return expanded
+    return as_part_of_the_sweep(expanded)
+
+
+def as_part_of_the_sweep(arguments: Sequence[str]) -> list[str]:
+    """``method.steps=2`` beside ``method=lora,dpo`` as a sweep over one value, ``method.steps=choice(2)``.
+
+    A plain value Hydra would first set on the group's default option (``method=vanilla``), which need not have the key.
+    """
+    chosen = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    swept = {group for group, value in chosen.items() if "." not in group and "," in value}
+    found = []
+    for argument in arguments:
+        key, equals, value = argument.partition("=")
+        within = equals and key.partition(".")[0] in swept and "." in key
+        already = value.startswith(("choice(", "range(", "interval(", "glob(", "sort(", "shuffle(", "tag(")) or (
+            "," in value and value[0] not in "[{'\""
+        )
+        found.append(f"{key}=choice({value})" if within and value and not already else argument)
+    return found
 
 
 def resumed(arguments: Sequence[str]) -> list[str]:

@@ -17,7 +17,7 @@ from palign_bench.files import LedgerError, write_atomically
 from palign_bench.ledger.plan import Plan
 from palign_bench.report import measures
 from palign_bench.report.names import OTHER_PEOPLE_FLOORS, PEOPLE_METHODS
-from palign_bench.report.rows import Row, read_rows, row_labels, training_budget
+from palign_bench.report.rows import Row, budget_of, read_rows, row_labels
 from palign_bench.report.words import pipe_table, significant
 from palign_bench.settings import read_option
 
@@ -60,10 +60,9 @@ def measured_rows(rows: Sequence[Row]) -> list[MeasuredRow]:
         others = [path.stat().st_size for path in row.folder.path.iterdir() if path.is_file()]
         digest = row.digest
         kept = digest.packed_answers.nbytes + digest.packed_truth.nbytes + digest.figures.nbytes
-        budget = training_budget(row)
         found.append(
             MeasuredRow(
-                label=label + (f" ({budget})" if budget else ""),
+                label=label,
                 reads_a_model=_reads_a_model(row),
                 prepare_seconds=shared["prepare_seconds"],
                 person_seconds=costs["align_seconds"] + costs["answer_seconds"],
@@ -199,7 +198,7 @@ def _notes(
             f"{', '.join(row_labels(learning))}: what they learn from others is charged as measured, with that "
             "source's number of people; it takes longer with more."
         )
-    if any(training_budget(row) == "quick" for row in rows):
+    if any((budget_of(row) or "").startswith("quick") for row in rows):
         notes.append("Rows marked (quick) took a few optimizer steps; `make efficiency` extrapolates the full budget.")
     notes.append(
         "Files and bytes are the ledger's, whatever the model: a file a cell, and a few for each row. W&B: one run per "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -79,10 +79,16 @@ def read_rows(plan: Plan) -> tuple[list[Row], Record]:
 
 
 def row_labels(rows: Iterable[Row]) -> list[str]:
-    """A readable name per row; rows of one method also carry the settings that tell them apart, or a fingerprint."""
+    """A readable name per row, with a trained row's budget; rows that still read alike also carry what differs."""
     rows = list(rows)
-    often = Counter(row.key for row in rows)
-    return [readable(row.key) + (_difference(row, rows) if often[row.key] > 1 else "") for row in rows]
+    names = [readable(row.key) + (f" ({budget})" if (budget := budget_of(row)) else "") for row in rows]
+    alike: dict[str, list[Row]] = {}
+    for name, row in zip(names, rows, strict=True):
+        alike.setdefault(name, []).append(row)
+    return [
+        name + (_difference(row, alike[name]) if len(alike[name]) > 1 else "")
+        for name, row in zip(names, rows, strict=True)
+    ]
 
 
 def known_answers(row: Row) -> int | None:
@@ -91,15 +97,15 @@ def known_answers(row: Row) -> int | None:
     return int(count) if count is not None else None
 
 
-def training_budget(row: Row) -> str | None:
-    """The training budget of a trained row ("paper" or "quick"), from its resolved method."""
-    budget = row.folder.identity()["method"].get("training")
+def budget_of(row: Row) -> str | None:
+    """A trained row's budget and what departs from its method's file: "quick", "custom: steps=2", "paper, no NF4"."""
+    budget = row.folder.identity()["method"].get("budget")
     return budget if isinstance(budget, str) else None
 
 
-def _difference(row: Row, rows: Iterable[Row]) -> str:
-    """What tells the row from the others of its method: `` [k=6]``; else the fingerprint."""
-    twins = [_settings(other) for other in rows if other.key == row.key]
+def _difference(row: Row, rows: Sequence[Row]) -> str:
+    """What tells the row from the others of its name: `` [k=6]``; else the fingerprint."""
+    twins = [_settings(other) for other in rows]
     mine = _settings(row)
     told = [f"{key}={mine[key]}" for key in mine if any(other.get(key) != mine[key] for other in twins)]
     text = ", ".join(told)

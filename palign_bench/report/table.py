@@ -16,7 +16,7 @@ from palign_bench.report import measures
 from palign_bench.report import words as render
 from palign_bench.report.names import OTHER_PEOPLE_FLOORS, OWN_ANSWERS_FLOORS
 from palign_bench.report.paper import PaperSetting, matching_setting
-from palign_bench.report.rows import Row, known_answers, ledger_notes, read_rows, row_labels, training_budget
+from palign_bench.report.rows import Row, budget_of, known_answers, ledger_notes, read_rows, row_labels
 from palign_bench.report.specificity import Truths, specificity
 from palign_bench.report.statistics import bootstrap_interval, mean
 
@@ -45,7 +45,7 @@ COLUMNS: tuple[str, ...] = (
 )
 EXTRA_COLUMNS: tuple[str, ...] = (
     "label",
-    "training",
+    "budget",
     "known_answers",
     "unscored",
     "audit_agreement",
@@ -139,7 +139,7 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
                 "protocol": about["protocol"],
                 "model": about["model"],
                 "label": label,
-                "training": training_budget(row),
+                "budget": budget_of(row),
                 "known_answers": known_answers(row),
                 "cells": row.folder.path.name,
                 "paper_composite": paper.composite(row.key) if paper else None,

@@ -42,8 +42,8 @@ def setting_line(report: Report) -> str:
     about = report.about
     source = about.get("respondents_description") or about["respondents"]
     people = "1 person" if report.people == 1 else f"{report.people} people"
-    budgets = sorted({row["training"] for row in report.rows if row["training"]})
-    trained = f", training={' and '.join(budgets)}" if budgets else ""
+    budgets = sorted({re.split("[:,]", row["budget"])[0] for row in report.rows if row["budget"]})
+    trained = f", budget: {' and '.join(budgets)}" if budgets else ""
     return f"protocol {about['protocol']}, {people} in this table (source: {source}){trained}"
 
 
@@ -252,7 +252,7 @@ def _grouped(report: Report, cells: list[Cells]) -> list[Cells]:
 
 
 def _label(row: Mapping[str, Any], mark: bool = True) -> str:
-    label = row["label"] + (f" ({row['training']})" if row["training"] else "")
+    label = str(row["label"])
     return f"{label} {MARK}" if mark and row["beats_best_constant"] is False else label
 
 

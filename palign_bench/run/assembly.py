@@ -42,8 +42,8 @@ def resolve_training(training: Mapping[str, Any], on_cuda: bool) -> Settings:
 def resolve_budget(method: Mapping[str, Any], training: Mapping[str, Any]) -> Settings:
     """A trained method's settings with what its budget leaves to ``auto`` filled in; others come back as they are.
 
-    ``training`` in the result names the budget, "custom" where a number of it was overridden. Raises UserError for a
-    budget that the method does not have.
+    ``budget`` in the result is the budget's name, or "custom: …" with what departs from it and from the method's file;
+    the row's name carries it. Raises UserError for a budget that the method does not have.
     """
     settings = {key: value for key, value in method.items() if key not in ("budgets", "cohort")}
     cohort = training.get("cohort", 1) if method.get("cohort") == "auto" else method.get("cohort", 1)
@@ -55,8 +55,26 @@ def resolve_budget(method: Mapping[str, Any], training: Mapping[str, Any]) -> Se
     if budget is None:
         choices = ", ".join(method["budgets"])
         raise UserError(f"training={training['name']}: method={method['name']} has the budgets {choices}.")
-    left_open = {key: value for key, value in budget.items() if settings.get(key) == "auto"}
-    return settings | left_open | {"training": training["name"] if left_open == dict(budget) else "custom"}
+    settings |= {key: value for key, value in budget.items() if settings.get(key) == "auto"}
+    departures = _departures(settings, _shipped(method) | dict(budget))
+    return settings | {"budget": f"custom: {', '.join(departures)}" if departures else training["name"]}
+
+
+def _shipped(method: Mapping[str, Any]) -> Settings:
+    """The method's file in `conf/`; the method itself where it is a user's own."""
+    return read_option("method", method["name"]) if method["name"] in options("method") else dict(method)
+
+
+def _departures(settings: Mapping[str, Any], shipped: Mapping[str, Any], prefix: str = "") -> list[str]:
+    """The settings that differ from ``shipped``, as ``key=value``; cohort and quantization have notes of their own."""
+    found = []
+    for key in settings.keys() - {"cohort", "quantization", "name", "budgets"}:
+        own, usual = settings[key], shipped.get(key)
+        if isinstance(own, Mapping) and isinstance(usual, Mapping):
+            found += _departures(own, usual, f"{prefix}{key}.")
+        elif own != usual:
+            found.append(f"{prefix}{key}={own}")
+    return sorted(found)
 
 
 def method_identity(method: Mapping[str, Any]) -> Settings:
@@ -81,6 +99,8 @@ def quantized(method: Settings, model: Settings) -> tuple[Settings, Settings]:
             f"method.quantization=nf4: {reason} method.quantization=auto falls back to unquantized weights."
         )
     settled = "none" if asked == "none" or reason is not None else "nf4"
+    if "budget" in method and settled == "none" and _shipped(method).get("quantization") == "nf4":
+        method = method | {"budget": f"{method['budget']}, no NF4"}  # a row called QLoRA must say that it is none
     return method | {"quantization": settled}, model | {"quantization": settled}
 
 
@@ -143,17 +163,24 @@ def check_portraits(aligners: Mapping[str, Aligner], people: Sequence[Respondent
 
 def _training_notes(method: Settings, model: Settings, asked_model: Settings, training: Settings) -> list[str]:
     """What the table says about a trained row: its budget, its people, its quantization where that is its own."""
-    if "training" not in method:
+    if "budget" not in method:
         return []
     said = [f"{method['steps']} steps of {method['batch_size']}"]
+    if method["budget"].startswith("custom"):
+        said.append(f"everything else as of training={training['name']}")
     if "cohort" in method:
         said.append(f"in cohorts of {method['cohort']}")
     if training["people_limit"] is not None:
         said.append(f"at most {training['people_limit']} people (training.people_limit)")
     if model["quantization"] != asked_model["quantization"]:
         said.append(f"weights in {model['quantization'].upper().replace('NONE', 'full precision')}")
-    notes = [f"{readable(method['name'])}: training={method['training']}, {', '.join(said)}."]
-    if method["training"] == "quick":
+    notes = [f"{readable(method['name'])} ({method['budget']}): {', '.join(said)}."]
+    if "no NF4" in method["budget"]:
+        notes.append(
+            f"{readable(method['name'])} is defined with NF4 (4-bit) weights and ran without them: its costs are those "
+            "of another method."
+        )
+    if method["budget"].startswith("quick"):
         notes.append("training=quick shows that everything runs; training=paper takes as many steps as the paper.")
     return notes
 

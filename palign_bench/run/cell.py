@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from tqdm import tqdm
 
@@ -23,6 +23,8 @@ from palign_bench.questionnaire.scoring import aligned_scores, trait_scores_of
 from palign_bench.run.answers import MEMO, Answered
 from palign_bench.run.case import Cases, seed_everything
 from palign_bench.run.experiment import Experiment, Row
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -50,21 +52,16 @@ class CellRun:
         # Under `as_released` every answer is freely generated already; the audit would ask the same again.
         self.audit = [] if experiment.protocol.reading.generates else audit_items(experiment.inventory)
 
-    def compute_within_memory(self, person: Respondent, aligned: Aligned | None = None) -> Record:
-        """`compute`; where memory runs out, again in smaller batches, which the record's ``batch_divisor`` tells."""
+    def _within_memory(self, person: str, work: Callable[[], Result]) -> Result:
+        """``work()``; where memory runs out, again in smaller batches, which the record's ``batch_divisor`` tells."""
         if self.backbone is None:
-            return self.compute(person, aligned)
+            return work()
 
-        def attempt(divisor: int) -> Record:
-            self.batch_divisor = divisor
-            return self.compute(person, aligned)
+        def attempt(divisor: int) -> Result:
+            self.batch_divisor = max(self.batch_divisor, divisor)
+            return work()
 
-        try:
-            return within_memory(
-                self.backbone.engine, attempt, lambda: say(f"{self.row.name}: person {person.id}: {AGAIN}")
-            )
-        finally:
-            self.batch_divisor = 1
+        return within_memory(self.backbone.engine, attempt, lambda: say(f"{self.row.name}: person {person}: {AGAIN}"))
 
     def warm_up(self, person: Respondent) -> None:
         """What a first alignment pays for libraries and kernels is no cost of the method; see `Aligner.warm_up`."""
@@ -86,11 +83,15 @@ class CellRun:
         return records[0] | {"cost": median_cost([record["cost"] for record in records])}
 
     def _compute(self, person: Respondent, aligned: Aligned | None) -> Record:
-        """Align and answer (but for what a cohort did), score."""
+        """Align, answer (each unless a cohort did), score. Memory that runs out in answering aligns nobody again."""
         case = self.cases.case(person, self.row.aligner.needs)
-        aligned = aligned or self.align(case)
-        alignment, aligning = aligned.alignment, aligned.cost
-        answered = aligned.answered or self._answer(alignment)
+        try:
+            aligned = aligned or self._within_memory(person.id, lambda: self.align(case))
+            alignment, aligning = aligned.alignment, aligned.cost
+            answered = aligned.answered or self._within_memory(person.id, lambda: self._answer(alignment))
+            divisor = self.batch_divisor
+        finally:
+            self.batch_divisor = 1
         sheet, answering = answered.sheet, answered.cost
         both = aligning.followed_by(answering)
         inventory, protocol = self.experiment.inventory, self.experiment.protocol
@@ -129,7 +130,7 @@ class CellRun:
                 "seconds_per_step": alignment.summary.get("seconds_per_step"),
                 "reused_answers": answered.reused,
                 "answered_together": answered.people,
-                "batch_divisor": self.batch_divisor,
+                "batch_divisor": divisor,
             },
         }
 

@@ -54,7 +54,7 @@ def run(settings: Settings, command: str, order: int | None = None) -> int:
     check_cohort(aligners, repeats)
     source = load_respondents(settings["respondents"])
     people = source.select(settings["respondents"].get("limit"), settings["respondents"].get("ids"))
-    if "training" in method:
+    if "budget" in method:
         people = people[: training["people_limit"]]
     shard = Shard.parse(settings["shard"])
     if shard is not None:

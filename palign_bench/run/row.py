@@ -97,7 +97,7 @@ def _compute(cell: CellRun, planned: PlannedCells, todo: Sequence[str]) -> Outco
             begun = begin_cohort(cell, cohort)
             for person in cohort:
                 try:
-                    record = cell.compute_within_memory(person, begun.get(person.id))
+                    record = cell.compute(person, begun.get(person.id))
                     planned.folder.record(person.id, record)
                     outcome.computed.add(person.id)
                     experiment.tracker.log_person(record)

@@ -124,6 +124,15 @@ def test_what_the_command_line_says_is_swept_instead() -> None:
         expand_experiment(["experiment=table99"])
 
 
+def test_a_value_for_a_swept_group_is_part_of_the_sweep() -> None:
+    """Hydra would set a plain one on the group's default option, which may not have the key."""
+    typed = ["-m", "method=lora,dpo", "method.steps=2", "method.learning_rate=1e-3,1e-4", "model=organism", "seed=1"]
+    swept = ["-m", "method=lora,dpo", "method.steps=choice(2)", *typed[3:]]
+    assert expand_experiment(typed) == swept
+    assert expand_experiment(["method=lora", "method.steps=2"]) == ["method=lora", "method.steps=2"]
+    assert expand_experiment(["-m", "method=lora,dpo", "method.x=[1,2]"])[-1] == "method.x=choice([1,2])"
+
+
 def test_conf_holds_no_key_twice_and_no_secret() -> None:
     class Strict(yaml.SafeLoader):
         pass

@@ -287,11 +287,11 @@ def test_the_training_budget_is_part_of_the_name(
     make_record: MakeRecord, make_plan: MakePlan, five_items: Inventory
 ) -> None:
     plan = make_plan({}, ("p0",))
-    folder = CellFolder.open(plan.runs, "dpo", {}, {"method": {"name": "dpo", "training": "quick"}, "model": None})
+    folder = CellFolder.open(plan.runs, "dpo", {}, {"method": {"name": "dpo", "budget": "quick"}, "model": None})
     folder.record("p0", make_record({6: 1}, {6: 2}, 3.0))
     plan.add("other", [PlannedCells("dpo", folder, ("p0",))], 0, plan_about("table1"))
     report = build_report(plan, five_items)
-    assert report.rows[0]["training"] == "quick"
+    assert report.rows[0]["budget"] == "quick"
     assert "DPO (quick)" in report.text
 
 

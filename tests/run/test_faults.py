@@ -45,7 +45,7 @@ def people() -> RespondentSource:
 def setting(
     tmp_path: Path, people: RespondentSource, tiny_backbone: LocalBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> Setting:
-    monkeypatch.setattr("palign_bench.run.answers.MEMO", AnswerMemo())
+    monkeypatch.setattr("palign_bench.run.cell.MEMO", AnswerMemo())
     return Setting(tmp_path / "runs", people, tiny_backbone)
 
 
@@ -83,7 +83,7 @@ def test_a_cell_that_runs_out_of_memory_is_tried_in_smaller_batches(setting: Set
     ids = [person.id for person in setting.experiment.people]
     _, roomy = setting.run(FewShot())
     usual = setting.backbone.engine.positions
-    palign_bench.run.answers.MEMO.forget()
+    palign_bench.run.cell.MEMO.forget()
     setting.change(runs=tmp_path / "narrow")
     with memory_for(setting.backbone, usual // 4) as tried:
         failed, folder = setting.run(FewShot())
@@ -95,6 +95,20 @@ def test_a_cell_that_runs_out_of_memory_is_tried_in_smaller_batches(setting: Set
         assert (narrow["cost"]["batch_divisor"], wide["cost"]["batch_divisor"]) == (4, 1)
         for number, row in wide["log_probs"].items():
             assert narrow["log_probs"][number] == pytest.approx(row, abs=1e-4)
+
+
+def test_memory_that_runs_out_in_answering_aligns_nobody_again(setting: Setting) -> None:
+    class Counted(FewShot):
+        aligned = 0
+
+        def align(self, case: Case) -> Alignment:
+            type(self).aligned += 1
+            return super().align(case)
+
+    with memory_for(setting.backbone, setting.backbone.engine.positions // 4) as tried:
+        failed, _ = setting.run(Counted())
+    assert failed == 0 and len(tried) == 2 * len(setting.experiment.people)
+    assert Counted.aligned == len(setting.experiment.people)
 
 
 def test_a_cell_that_never_fits_fails_alone(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:

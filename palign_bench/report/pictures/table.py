@@ -212,5 +212,5 @@ def _draw_legend(figure: Figure, axes: Axes, groups: Sequence[str], height: floa
 
 
 def _tick(row: Mapping[str, Any]) -> str:
-    label = row["label"] + (f" ({row['training']})" if row["training"] else "")
+    label = str(row["label"])
     return label if len(label) <= _LONGEST_LABEL else label[: _LONGEST_LABEL - 1] + "…"

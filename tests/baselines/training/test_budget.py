@@ -11,7 +11,14 @@ from palign_bench.backbone import loading
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.questionnaire.protocol import Corrected
-from palign_bench.run.assembly import check_needs, make_aligners, quantized, resolve_budget, resolve_training
+from palign_bench.run.assembly import (
+    _training_notes,
+    check_needs,
+    make_aligners,
+    quantized,
+    resolve_budget,
+    resolve_training,
+)
 from palign_bench.settings import UserError, options, read_option
 from tests.baselines.training.conftest import METHODS, Bench
 
@@ -46,10 +53,10 @@ def test_every_trained_method_has_every_budget_and_quick_is_shorter(name: str) -
     budgets = {each: resolve_budget(method, read_option("training", each)) for each in method["budgets"]}
     assert budgets["quick"]["steps"] < budgets["paper"]["steps"] == budgets["testbed"]["steps"]
     for training, settings in budgets.items():
-        assert settings["training"] == training
+        assert settings["budget"] == training
         assert "budgets" not in settings and "auto" not in settings.values()
         aligner = make_aligners(settings, Corrected())[name]
-        assert aligner.training == settings["training"]
+        assert aligner.budget == settings["budget"]
         assert aligner.warmup_steps == round(settings["warmup"] * settings["steps"])
 
 
@@ -69,7 +76,26 @@ def test_the_paper_s_settings_are_the_defaults() -> None:
 def test_an_overridden_budget_is_called_custom() -> None:
     method = read_option("method", "dpo") | {"steps": 3}
     resolved = resolve_budget(method, QUICK)
-    assert (resolved["steps"], resolved["batch_size"], resolved["training"]) == (3, 8, "custom")
+    assert (resolved["steps"], resolved["batch_size"], resolved["budget"]) == (3, 8, "custom: steps=3")
+
+
+def test_every_departure_from_the_method_s_file_is_in_the_budget_s_name() -> None:
+    method = read_option("method", "dpo")
+    changed = method | {"beta": 0.3, "lora": method["lora"] | {"rank": 4}}
+    assert resolve_budget(changed, QUICK)["budget"] == "custom: beta=0.3, lora.rank=4"
+    own = {"name": "of_a_user", "steps": "auto", "learning_rate": 1e-3, "budgets": {"quick": {"steps": 3}}}
+    assert resolve_budget(own, QUICK)["budget"] == "quick"
+    assert resolve_budget(own | {"steps": 4}, QUICK)["budget"] == "custom: steps=4"
+
+
+def test_a_row_that_claims_nf4_and_runs_without_says_so() -> None:
+    model = resolve_model(read_option("model", "organism"))
+    for name, told in (("qlora", "quick, no NF4"), ("lora", "quick")):
+        resolved = resolve_budget(read_option("method", name), QUICK)
+        method, _ = quantized(resolved | {"quantization": "none"}, model)
+        assert method["budget"] == told
+        notes = _training_notes(method, model, model, QUICK)
+        assert any("ran without" in note for note in notes) == (name == "qlora") and told in notes[0]
 
 
 def test_an_untrained_method_has_no_budget() -> None:
@@ -95,6 +121,7 @@ def test_a_method_s_quantization_settles_the_row_s_model(monkeypatch: pytest.Mon
         quantized({"name": "qlora", "quantization": "nf4"}, model)
     with pytest.raises(UserError, match=r"method\.quantization=int3"):
         quantized({"name": "qlora", "quantization": "int3"}, model)
+    monkeypatch.setattr("palign_bench.backbone.loading.settings.why_no_nf4", lambda _: "bitsandbytes is broken.")
     with pytest.raises(UserError, match=r"model\.quantization=nf4: bitsandbytes is broken"):
         loading.check_settings(model | {"quantization": "nf4"})
 
@@ -122,9 +149,9 @@ def test_full_fine_tuning_refuses_quantized_weights() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_summary_tells_the_budget_and_the_cost(bench: Bench, name: str) -> None:
-    alignment: Alignment = bench.aligner(name, steps=2, warmup=0.5, training="quick").align(bench.case())
+    alignment: Alignment = bench.aligner(name, steps=2, warmup=0.5, budget="quick").align(bench.case())
     summary = alignment.summary
-    assert (summary["training"], summary["steps"], summary["warmup_steps"]) == ("quick", 2, 1)
+    assert (summary["budget"], summary["steps"], summary["warmup_steps"]) == ("quick", 2, 1)
     assert summary["optimizer_steps"] == (4 if name == "ppo" else 2)
     assert summary["learning_rate"] == 3e-3
     assert len(summary["loss_curve"]) <= 20
