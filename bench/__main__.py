@@ -35,7 +35,7 @@ from palign_bench.backbone.loading.settings import model_title, resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.parts.heads import head_shape
-from palign_bench.backbone.tokenizing import encode, render
+from palign_bench.backbone.tokenizing import encode
 from palign_bench.costs.machine import processor
 from palign_bench.files import write_atomically
 from palign_bench.questionnaire.inventory import Inventory, Item, Respondent, ipip_neo_300
@@ -114,7 +114,7 @@ def bench_answering(
     note += f"{same:.0%} equal answers to ours generating"
     rows.append(Measurement("few_shot_answers_plain_generate", plain, plain / ours, note))
     lengths = [len(encode(backbone.tokenizer, t)) for t in _texts(backbone, alignment, items)]
-    shared = len(encode(backbone.tokenizer, render(backbone.tokenizer, (backbone.system_prompt(alignment), "", ""))))
+    shared = len(encode(backbone.tokenizer, backbone.chat.render((backbone.system_prompt(alignment), "", ""))))
     operations = answering_operations(backbone, shared, [length - shared for length in lengths])
     rate = matrix_rate(backbone.model.dtype, backbone.model.device)
     ideal = operations / rate
@@ -130,7 +130,7 @@ def bench_lm_eval(
     from bench.lm_eval import lm_eval_log_probs
 
     part = items[:part_items]
-    texts = [render(backbone.tokenizer, backbone.dialogue(alignment, item, "Option (")) for item in part]
+    texts = [backbone.chat.render(backbone.dialogue(alignment, item, "Option (")) for item in part]
     found: list[torch.Tensor] = []
     seconds = seconds_of(lambda: found.append(lm_eval_log_probs(backbone, texts)), 1) * len(items) / len(part)
     own = backbone.answer(alignment, part).log_probs or {}
@@ -296,7 +296,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _texts(backbone: LocalBackbone, alignment: Alignment, items: Sequence[Item]) -> list[str]:
-    return [render(backbone.tokenizer, backbone.dialogue(alignment, item, "Option")) for item in items]
+    return [backbone.chat.render(backbone.dialogue(alignment, item, "Option")) for item in items]
 
 
 def _synchronize() -> None:

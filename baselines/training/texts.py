@@ -10,8 +10,8 @@ from transformers import PreTrainedTokenizerBase
 
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.tokenizing import encode, render, shared_length
-from palign_bench.questionnaire.inventory import OPTIONS, Answers, Inventory
+from palign_bench.backbone.tokenizing import encode, shared_length
+from palign_bench.questionnaire.inventory import OPTIONS, Answers, Inventory, Item
 from palign_bench.questionnaire.protocol import FREE_GENERATION
 from palign_bench.settings import UserError
 
@@ -56,13 +56,15 @@ class TrainingTexts:
         tokenizer = backbone.tokenizer
         items = {}
         for item in inventory.select(inventory.known):
-            dialogue = backbone.dialogue(Alignment(), item, "")
-            opened = render(tokenizer, dialogue)
-            whole = {v: encode(tokenizer, opened + answer_text(v) + str(tokenizer.eos_token)) for v in OPTION_VALUES}
+
+            def written(opening: str, item: Item = item) -> str:
+                return backbone.chat.render(backbone.dialogue(Alignment(), item, opening))
+
+            whole = {v: encode(tokenizer, written(answer_text(v)) + str(tokenizer.eos_token)) for v in OPTION_VALUES}
             # Some tokenizers merge across the boundary: the turn ends where all answers still agree with it.
-            turn = encode(tokenizer, opened)
+            turn = encode(tokenizer, written(""))
             turn = turn[: min(shared_length([turn, ids]) for ids in whole.values())]
-            rollout_text = opened + FREE_GENERATION.opening
+            rollout_text = written(FREE_GENERATION.opening)
             items[item.number] = ItemTexts(
                 turn=turn,
                 answers={value: ids[len(turn) :] for value, ids in whole.items()},

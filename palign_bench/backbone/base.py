@@ -13,9 +13,10 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from palign_bench.backbone.alignment import Alignment, AnswerSheet
+from palign_bench.backbone.chat_format import ChatFormat, Dialogue
 from palign_bench.backbone.engines.base import Engine
 from palign_bench.backbone.parts.options import OptionScores
-from palign_bench.backbone.tokenizing import Dialogue, SplitPrompts, option_continuations, split_prompts
+from palign_bench.backbone.tokenizing import SplitPrompts, split_prompts
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import LETTERS, OPTIONS, Item
 from palign_bench.questionnaire.protocol import (
@@ -40,6 +41,7 @@ class QuestionnaireBackbone(ABC):
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, protocol: EvaluationProtocol, engine: Engine):
         self.tokenizer = tokenizer
+        self.chat = ChatFormat(tokenizer)
         self.protocol = protocol
         self.engine = engine
 
@@ -135,7 +137,7 @@ class QuestionnaireBackbone(ABC):
     def _option_log_probs(
         self, alignment: Alignment, items: Sequence[Item], scores: OptionScores | None, opening: str | None = None
     ) -> dict[int, list[float]]:
-        opening, options = option_continuations(self.tokenizer, opening or self.protocol.reading.opening, LETTERS)
+        opening, options = self.chat.option_tokens(opening or self.protocol.reading.opening, LETTERS)
         split = self.split(alignment, items, opening)
         table = self.engine.option_log_probs(split, options, self.virtual)
         if scores is not None:
@@ -151,7 +153,9 @@ class QuestionnaireBackbone(ABC):
 
     def split(self, alignment: Alignment, items: Sequence[Item], opening: str) -> SplitPrompts:
         """The prompts of these items as token ids."""
-        return split_prompts(self.tokenizer, [self.dialogue(alignment, item, opening) for item in items])
+        return split_prompts(
+            self.tokenizer, [self.chat.render(self.dialogue(alignment, item, opening)) for item in items]
+        )
 
 
 def likeliest(log_probs: Mapping[int, Sequence[float]]) -> dict[int, int]:

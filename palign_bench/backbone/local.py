@@ -12,6 +12,7 @@ from torch import Tensor
 
 from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.base import QuestionnaireBackbone, likeliest
+from palign_bench.backbone.chat_format import Dialogue
 from palign_bench.backbone.engines.base import TorchEngine
 from palign_bench.backbone.engines.choice import choose_engine
 from palign_bench.backbone.engines.hidden import decoder_layers, hidden_states
@@ -20,7 +21,7 @@ from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.parts.adapters import VIRTUAL, applied_adapter
 from palign_bench.backbone.parts.heads import head_shape, recorded_heads, shifted_heads
 from palign_bench.backbone.parts.options import OptionScores
-from palign_bench.backbone.tokenizing import Dialogue, SplitPrompts, encode, option_continuations, render
+from palign_bench.backbone.tokenizing import SplitPrompts, encode
 from palign_bench.questionnaire.inventory import LETTERS, Item
 from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProtocol, parse_is_decided
 
@@ -76,7 +77,7 @@ class LocalBackbone(QuestionnaireBackbone):
         """Of how many people the answers to ``items`` fill one forward pass; 1 where people are answered singly."""
         if not isinstance(self.engine, TogetherEngine) or self.protocol.reading.generates:
             return 1
-        opening, _ = option_continuations(self.tokenizer, self.protocol.reading.opening, LETTERS)
+        opening, _ = self.chat.option_tokens(self.protocol.reading.opening, LETTERS)
         split = self.split(Alignment(), items, opening)
         return max(1, self.engine.positions // sum(map(len, split.suffixes)))
 
@@ -84,7 +85,7 @@ class LocalBackbone(QuestionnaireBackbone):
         self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item]
     ) -> list[AnswerSheet]:
         assert isinstance(self.engine, TogetherEngine)
-        opening, options = option_continuations(self.tokenizer, self.protocol.reading.opening, LETTERS)
+        opening, options = self.chat.option_tokens(self.protocol.reading.opening, LETTERS)
         splits, shifts = self._splits(alignments, items, opening), stacked_shifts(alignments)
         tables = self.engine.option_log_probs_together(splits, options, shifts)
         numbers = [item.number for item in items]
@@ -124,7 +125,7 @@ class LocalBackbone(QuestionnaireBackbone):
     def head_activations(self, dialogues: Sequence[Dialogue]) -> Tensor:
         """Head outputs at the last token of each dialogue: float32 ``(dialogues, layers, heads, head width)``."""
         layers, heads, width = head_shape(self.model)
-        rows = [encode(self.tokenizer, render(self.tokenizer, dialogue)) for dialogue in dialogues]
+        rows = [encode(self.tokenizer, self.chat.render(dialogue)) for dialogue in dialogues]
         result = torch.empty(len(rows), layers, heads, width, device=self.model.device)
         for batch in self.engine.batches(rows):
             ids, lengths = self.engine.pad([rows[i] for i in batch])
@@ -138,7 +139,7 @@ class LocalBackbone(QuestionnaireBackbone):
 
     def generate(self, alignment: Alignment, system: str, user: str, max_new_tokens: int, temperature: float) -> str:
         """Free text, sampled at ``temperature`` (0: greedy) from torch's global generator."""
-        text = render(self.tokenizer, (system, user, ""))
+        text = self.chat.render((system, user, ""))
         ids = torch.tensor([encode(self.tokenizer, text)], device=self.model.device)
         sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
         ends = sorted(self.engine.end_tokens)

@@ -19,7 +19,7 @@ from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import QuestionnaireBackbone
 from palign_bench.backbone.engines.base import Engine, IsDecided, end_tokens_of, finite
 from palign_bench.backbone.parts.options import OptionScores
-from palign_bench.backbone.tokenizing import SplitPrompts, encode, render
+from palign_bench.backbone.tokenizing import SplitPrompts, encode
 from palign_bench.questionnaire.inventory import Item
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 
@@ -115,7 +115,7 @@ class ServedBackbone(QuestionnaireBackbone):
         """Free text, sampled at ``temperature`` (0: greedy); the seed comes from torch's global generator."""
         seed = int(torch.randint(_SEEDS, ()))
         with self.applied(alignment):
-            tokens = encode(self.tokenizer, render(self.tokenizer, (system, user, "")))
+            tokens = encode(self.tokenizer, self.chat.render((system, user, "")))
             new = self.engine.sample(tokens, max_new_tokens, temperature, seed)
         return str(self.tokenizer.decode(new, skip_special_tokens=True)).strip()
 

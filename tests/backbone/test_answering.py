@@ -10,7 +10,7 @@ from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.tokenizing import encode, option_continuations, render, split_prompts
+from palign_bench.backbone.tokenizing import encode, split_prompts
 from palign_bench.questionnaire.inventory import LETTERS, Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, parse_is_decided, parse_released
 from palign_bench.respondents import RespondentSource
@@ -50,7 +50,7 @@ def test_shared_prefix_equals_full_prompts_on_the_real_model(smollm2, inventory,
 def test_log_probabilities_equal_a_bare_forward_pass(smollm2, inventory, few_shot):
     item = inventory[inventory.held_out[3]]
     backbone = LocalBackbone(smollm2, Corrected())
-    text = render(smollm2.tokenizer, backbone.dialogue(few_shot, item, "Option ("))
+    text = backbone.chat.render(backbone.dialogue(few_shot, item, "Option ("))
     ids = torch.tensor([encode(smollm2.tokenizer, text)])
     with torch.no_grad():
         logits = smollm2.model(ids).logits[0, -1]
@@ -65,7 +65,7 @@ def test_greedy_text_equals_transformers_generate(smollm2, inventory, few_shot, 
     backbone = LocalBackbone(smollm2, AsReleased(), SharedPrefixEngine(smollm2.model, smollm2.tokenizer, positions))
     texts = backbone.answer(few_shot, items).texts
     for item in items:
-        text = render(smollm2.tokenizer, backbone.dialogue(few_shot, item, "Option"))
+        text = backbone.chat.render(backbone.dialogue(few_shot, item, "Option"))
         ids = torch.tensor([encode(smollm2.tokenizer, text)])
         with torch.no_grad():
             output = smollm2.model.generate(
@@ -93,9 +93,9 @@ def test_soft_prompt_stands_before_the_whole_prompt_in_both_engines(tiny, invent
     virtual = torch.randn(5, tiny.model.config.hidden_size, generator=torch.Generator().manual_seed(1))
     results = []
     for engine in (SharedPrefixEngine(tiny.model, tiny.tokenizer), FullPromptEngine(tiny.model, tiny.tokenizer)):
-        opening, options = option_continuations(tiny.tokenizer, "Option (", LETTERS)
         backbone = LocalBackbone(tiny, Corrected(), engine)
-        split = split_prompts(tiny.tokenizer, [backbone.dialogue(Alignment(), i, opening) for i in items])
+        opening, options = backbone.chat.option_tokens("Option (", LETTERS)
+        split = backbone.split(Alignment(), items, opening)
         results.append(engine.option_log_probs(split, options, virtual))
         without = engine.option_log_probs(split, options, None)
         assert (results[-1] - without).abs().max() > 1e-3
@@ -105,9 +105,10 @@ def test_soft_prompt_stands_before_the_whole_prompt_in_both_engines(tiny, invent
 def test_split_prompts_are_the_whole_prompts_tokens(smollm2, inventory, few_shot):
     backbone = LocalBackbone(smollm2, Corrected())
     dialogues = [backbone.dialogue(few_shot, i, "Option (") for i in inventory.select(inventory.held_out)]
-    split = split_prompts(smollm2.tokenizer, dialogues)
-    for dialogue, suffix in zip(dialogues, split.suffixes, strict=True):
-        assert split.prefix + suffix == encode(smollm2.tokenizer, render(smollm2.tokenizer, dialogue))
+    texts = [backbone.chat.render(dialogue) for dialogue in dialogues]
+    split = split_prompts(smollm2.tokenizer, texts)
+    for text, suffix in zip(texts, split.suffixes, strict=True):
+        assert split.prefix + suffix == encode(smollm2.tokenizer, text)
     assert split.tokens < 1.1 * (len(split.prefix) + 180 * 92)
 
 
@@ -116,14 +117,6 @@ def test_logits_that_are_not_finite_are_an_error_and_never_an_answer(tiny, inven
         tiny.model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError):
         LocalBackbone(tiny, Corrected()).answer(Alignment(), inventory.select(inventory.held_out[:2]))
-
-
-def test_a_template_without_a_system_role_gets_the_prompt_in_the_users_turn(tiny):
-    tiny.tokenizer.chat_template = (
-        "{% for m in messages %}{% if m['role'] == 'system' %}{{ raise_exception('no system role') }}{% endif %}"
-        "<|start|>{{ m['role'] }}<|end|>{{ m['content'] }}<|stop|>{% endfor %}"
-    )
-    assert render(tiny.tokenizer, ("S", "U", "O")) == "<|start|>user<|end|>S\n\nU<|stop|>O"
 
 
 def test_shared_prefix_is_refused_for_an_unknown_architecture(tiny: LoadedModel):

@@ -21,7 +21,7 @@ from palign_bench.backbone.served import ServedBackbone, ServingEngine
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import simulate
-from palign_bench.run import job
+from palign_bench.run import assembly, session
 from palign_bench.settings import Settings, UserError, read_option
 from tests.backbone import fake_vllm
 from tests.run.test_row import Setting
@@ -111,10 +111,11 @@ def test_what_acts_inside_the_model_is_refused(
 
 @pytest.mark.usefixtures("vllm")
 def test_a_row_of_a_served_model(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loading, "choose_device", lambda _: torch.device("cuda", 0))
-    monkeypatch.setattr(job, "_backbones", {})
+    for module in (loading.settings, loading.weights):
+        monkeypatch.setattr(module, "choose_device", lambda _: torch.device("cuda", 0))
+    monkeypatch.setattr(session, "_backbones", {})
     settings = settings_of(name_or_path=str(tiny_folder), dtype="float32")
-    backbone, seconds = job.load_backbone(settings, Corrected())
+    backbone, seconds = session.load_backbone(settings, Corrected())
     assert isinstance(backbone, ServedBackbone) and seconds > 0
     assert backbone.engine.llm.started == {
         "model": str(tiny_folder),
@@ -146,7 +147,7 @@ def test_what_cannot_be_served_is_told_in_one_line(
     installed = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else installed(name))
     settings = settings_of(name_or_path=str(tiny_folder), **changes)
-    for use in (loading.check_settings, lambda each: job.load_backbone(each, Corrected())):
+    for use in (loading.check_settings, lambda each: session.load_backbone(each, Corrected())):
         with pytest.raises(ModelError) as caught:
             use(settings)
         assert str(caught.value).startswith(f"model.engine=vllm: {message}") and "\n" not in str(caught.value)
@@ -163,13 +164,13 @@ def test_a_machine_without_a_gpu_is_told_so(tiny_folder: Path) -> None:
     ("method", "lacks"), [("pas", "activations"), ("lora", "gradients"), ("readout", "activations")]
 )
 def test_methods_that_look_or_act_inside_are_told_before_any_work(method: str, lacks: str) -> None:
-    settings = job.resolve_budget(read_option("method", method), {"name": "quick"})
-    aligners = job.make_aligners(settings, Corrected())
+    settings = assembly.resolve_budget(read_option("method", method), {"name": "quick"})
+    aligners = assembly.make_aligners(settings, Corrected())
     with pytest.raises(UserError, match=f"method={method} needs {lacks}, which model.engine=vllm does not open; use"):
-        job.check_needs(aligners, settings_of())
+        assembly.check_needs(aligners, settings_of())
     for prompted in ("vanilla", "few_shot", "personality_prompt"):
         chosen = read_option("method", prompted) | ({"portraits": "x"} if prompted == "personality_prompt" else {})
-        job.check_needs(job.make_aligners(chosen, Corrected()), settings_of())
+        assembly.check_needs(assembly.make_aligners(chosen, Corrected()), settings_of())
 
 
 def test_our_calls_fit_vllm(tiny: LoadedModel, inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,6 @@ from bench.lm_eval import lm_eval_log_probs, require_lm_eval
 from bench.profile import profiled
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.tokenizing import render
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.settings import UserError
 from tests.command import save_many_headed
@@ -98,7 +97,7 @@ def test_lm_eval_gives_our_log_probabilities(tiny_backbone: LocalBackbone, inven
         inventory.select(inventory.held_out[:12]),
         Alignment(system_prompt="You worry, and you are kind."),
     )
-    texts = [render(tiny_backbone.tokenizer, tiny_backbone.dialogue(alignment, item, "Option (")) for item in items]
+    texts = [tiny_backbone.chat.render(tiny_backbone.dialogue(alignment, item, "Option (")) for item in items]
     ours: Any = tiny_backbone.answer(alignment, items).log_probs
     rows = torch.tensor([list(ours[item.number]) for item in items])
     torch.testing.assert_close(lm_eval_log_probs(tiny_backbone, texts), rows, atol=1e-4, rtol=0)

@@ -8,7 +8,7 @@ import pytest
 import torch
 from transformers import PreTrainedTokenizerFast
 
-from palign_bench.backbone.tokenizing import render
+from palign_bench.backbone.chat_format import ChatFormat
 from palign_bench.organism.curriculum import QUESTION_WEIGHT, Curriculum
 from palign_bench.organism.vocabulary import build_tokenizer
 from palign_bench.questionnaire import prompts
@@ -64,9 +64,9 @@ def test_every_kind_of_system_prompt_is_the_harness_s_own(
 def test_questions_are_those_of_both_protocols(
     curriculum: Curriculum, tokenizer: PreTrainedTokenizerFast, inventory: Inventory
 ) -> None:
-    asked = {name: set() for name in ("corrected", "as_released")}
+    chat, asked = ChatFormat(tokenizer), {name: set() for name in ("corrected", "as_released")}
     wordings = {
-        protocol.name: {render(tokenizer, ("", protocol.question(item), "")) for item in inventory.items}
+        protocol.name: {chat.render(("", protocol.question(item), "")) for item in inventory.items}
         for protocol in (Corrected(), AsReleased())
     }
     for number in BATCHES:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from transformers import PreTrainedTokenizerFast
 
-from palign_bench.backbone.tokenizing import encode, option_continuations, render
+from palign_bench.backbone.chat_format import ChatFormat
+from palign_bench.backbone.tokenizing import encode
 from palign_bench.organism.vocabulary import build_tokenizer, forms_of_one_statement
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import LETTERS, Inventory
@@ -23,9 +24,10 @@ def test_a_whole_few_shot_dialogue_is_two_tokens_an_answer_and_comes_back(
     tokenizer: PreTrainedTokenizerFast, inventory: Inventory, source: RespondentSource, protocol: EvaluationProtocol
 ) -> None:
     known = protocol.known(inventory, source.people[0])
+    chat = ChatFormat(tokenizer)
     for item in inventory.items:
         dialogue = (protocol.few_shot_prompt(inventory, known), protocol.question(item), "Option")
-        text = render(tokenizer, dialogue)
+        text = chat.render(dialogue)
         ids = encode(tokenizer, text)
         assert tokenizer.decode(ids) == text
         # <|system|>, the opening, <|end|>; <|user|>, before, statement, (stop,) after, <|end|>; <|assistant|>, Option
@@ -43,7 +45,7 @@ def test_portraits_and_probes_are_short_too(
 
 
 def test_options_differ_in_one_token_and_anything_else_falls_back_to_bytes(tokenizer: PreTrainedTokenizerFast) -> None:
-    opening, options = option_continuations(tokenizer, "Option (", LETTERS)
+    opening, options = ChatFormat(tokenizer).option_tokens("Option (", LETTERS)
     assert opening == "Option (" and len(set(options)) == 5
     text = "Grüße, 世界! <|not a token|>"
     assert tokenizer.decode(encode(tokenizer, text)) == text

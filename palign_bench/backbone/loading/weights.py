@@ -27,6 +27,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from palign_bench.backbone.chat_format import ChatFormat, ChatFormatError
 from palign_bench.backbone.loading.random_weights import make_random
 from palign_bench.backbone.loading.settings import (
     ModelError,
@@ -62,7 +63,7 @@ def identify(settings: Mapping[str, Any]) -> dict[str, str]:
     """What identifies the weights and the chat format, without loading the weights.
 
     ``weights_hash``: SHA-256 of the files on disk, of the package's file, or of the random recipe; of a hub model its
-    commit. ``chat_template_hash``: SHA-256 of the template. ``device_kind``, ``dtype``: as they will be used.
+    commit. ``chat_template_hash``: `ChatFormat.hash`. ``device_kind``, ``dtype``: as they will be used.
     """
     check_settings(settings)
     device = choose_device(settings["device"])
@@ -73,10 +74,13 @@ def identify(settings: Mapping[str, Any]) -> dict[str, str]:
         weights = _recipe_hash(_random_config(settings))
     else:
         weights = _hub_or_disk_hash(settings)
-    template = str(tokenizer_of(settings).chat_template)
+    try:
+        chat = ChatFormat(tokenizer_of(settings))
+    except ChatFormatError as error:
+        raise ModelError(f"model={settings['name']}: {error}") from error
     return {
         "weights_hash": weights,
-        "chat_template_hash": hashlib.sha256(template.encode()).hexdigest(),
+        "chat_template_hash": chat.hash,
         "device_kind": device.type,
         "dtype": str(choose_dtype(settings["dtype"], device)).removeprefix("torch."),
     }

@@ -10,7 +10,7 @@ from baselines.training.reward import named_option
 from baselines.training.texts import TrainingTexts, answer_text, answered, trainers_tokenizer
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.tokenizing import encode, render
+from palign_bench.backbone.tokenizing import encode
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import OPTIONS, Inventory
 from palign_bench.questionnaire.protocol import PROTOCOLS, Corrected, parse_released
@@ -35,9 +35,7 @@ def test_the_training_text_is_the_question_as_asked(
     assert set(texts.items) == set(inventory.known)
     for number in inventory.known[:5]:
         question = backbone.protocol.question(inventory[number])
-        asked = encode(
-            loaded.tokenizer, render(loaded.tokenizer, (prompts.NEUTRAL_SYSTEM_PROMPT, question, "Option ("))
-        )
+        asked = encode(loaded.tokenizer, backbone.chat.render((prompts.NEUTRAL_SYSTEM_PROMPT, question, "Option (")))
         item = texts.items[number]
         for value, answer in item.answers.items():
             whole = item.turn + answer
