@@ -17,6 +17,7 @@ from typing import Any
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
+from palign_bench.costs.clock import charge
 from palign_bench.files import canonical, read_json, write_json
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Inventory
@@ -67,11 +68,11 @@ class PersonalityPrompt(Aligner):
             portrait = prompts.template_portrait(self.inventory, case.known)
             return Alignment(system_prompt=portrait, summary={"writer": "template"})
         writer = self._writer or self.backbone
-        text, charged = self._portrait(writer, prompts.portrait_request(self.inventory, case.known), case.seed)
-        return Alignment(system_prompt=text, summary={"writer": writer.identity["name"], "charged_seconds": charged})
+        text = self._portrait(writer, prompts.portrait_request(self.inventory, case.known), case.seed)
+        return Alignment(system_prompt=text, summary={"writer": writer.identity["name"]})
 
-    def _portrait(self, writer: Backbone, request: str, seed: int) -> tuple[str, float]:
-        """The portrait and, when it was written before, the seconds that it took then (still this person's cost)."""
+    def _portrait(self, writer: Backbone, request: str, seed: int) -> str:
+        """The portrait; one that was written before is charged the seconds that it took then."""
         identity = {
             "version": PORTRAIT_VERSION,
             "writer": dict(writer.identity),
@@ -83,7 +84,8 @@ class PersonalityPrompt(Aligner):
         path = self.folder / f"{hashlib.sha256(canonical(identity).encode()).hexdigest()[:24]}.json"
         if path.exists():
             kept = read_json(path)
-            return str(kept["portrait"]), float(kept["seconds"])
+            charge(seconds=float(kept["seconds"]))
+            return str(kept["portrait"])
         started = time.perf_counter()
         text = writer.generate(
             Alignment(), prompts.PORTRAIT_WRITER_SYSTEM_PROMPT, request, self.max_new_tokens, self.temperature
@@ -91,7 +93,7 @@ class PersonalityPrompt(Aligner):
         write_json(
             path, {"writer": writer.identity["name"], "seconds": time.perf_counter() - started, "portrait": text}
         )
-        return text, 0.0
+        return text
 
 
 def _load_writer(settings: Mapping[str, Any], backbone: Backbone) -> Backbone:

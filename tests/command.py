@@ -26,7 +26,7 @@ SCORE_COLUMNS = [
     "unparsed_rate", "missing_cells",
 ]  # fmt: skip
 COST_COLUMNS = [
-    "shared_seconds", "align_seconds", "answer_seconds", "peak_memory_mib", "trained_parameters", "alignment_bytes",
+    "shared_seconds", "align_seconds", "answer_seconds", "peak_memory_mib", "trained_parameters", "stored_bytes",
 ]  # fmt: skip
 
 

@@ -8,12 +8,12 @@ from collections.abc import Callable
 
 from palign_bench.costs import clock as costs
 from palign_bench.costs.clock import measure
-from palign_bench.costs.memory import KernelMark, SampledMark, bare_memory_mib
+from palign_bench.costs.memory import KernelMark, MemoryLevel, SampledMark, _resident_mib, bare_memory
 
 __all__ = [
     "KernelMark",
     "SampledMark",
-    "bare_memory_mib",
+    "bare_memory",
     "costs",
     "leave_a_hole_in_the_heap",
     "measure",
@@ -25,7 +25,7 @@ __all__ = [
 ]
 MIB = 1024 * 1024
 _kept: list[bytearray] = []
-resident_mib = costs._resident_mib
+resident_mib = _resident_mib
 
 
 def use(mark: type[KernelMark] | type[SampledMark]) -> None:
@@ -52,10 +52,10 @@ def leave_a_hole_in_the_heap(mib: int) -> None:
     del blocks
 
 
-def peak_above(before: float, block: Callable[[], None]) -> float:
+def peak_above(before: MemoryLevel, block: Callable[[], None]) -> float:
     with measure() as cost:
         block()
-    return cost.memory_above(before)
+    return cost.above(before).peak_memory_mib
 
 
 def near(mib: float, expected: float) -> None:

@@ -131,8 +131,8 @@ class TrainedAligner(Aligner):
         torch.manual_seed(seed)
         with training_session(self.local.model, self.steps, type(self).__name__) as (clock, folder):
             trained = self.train(rows, seed, clock, folder)
-        summary = told | {"optimizer_steps": self.optimizer_steps} | dict(trained.summary)
-        summary |= self.curves_of(clock.logs) | clock.summary()
+        clock.charge_steps(self.optimizer_steps)
+        summary = told | dict(trained.summary) | self.curves_of(clock.logs) | clock.summary()
         return replace(trained, summary=summary)
 
     def warm_up(self, case: Case) -> None:
@@ -153,7 +153,6 @@ class TrainedAligner(Aligner):
         reason = {} if rows else {"reason": "no known answer to learn from"}
         return reason | {
             "budget": self.budget,
-            "optimizer_steps": 0,
             "steps": self.steps,
             "batch_size": self.batch_size,
             "learning_rate": self.learning_rate,

@@ -71,7 +71,8 @@ class CohortAligner(TrainedAligner):
             return alignments
         with training_session(self.local.model, self.steps, type(self).__name__) as (clock, _):
             adapters = self.train_many(people, clock)
-        shared = clock.share(len(people)) | {"cohort": len(people), "optimizer_steps": self.optimizer_steps}
+        clock.charge_steps(self.optimizer_steps * len(people))
+        shared = clock.share(len(people)) | {"cohort": len(people)}
         for index, each in zip(trained, adapters, strict=True):
             summary = self.told(rows[index]) | self.curves_of(each.logs) | shared
             alignments[index] = self.adapter_alignment(each.adapter, self.adapter, summary)

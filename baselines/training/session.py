@@ -19,6 +19,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from palign_bench.backbone.parts.adapters import leaving_no_trace, quiet
+from palign_bench.costs.clock import charge
 
 _NOISY = ("accelerate", "bitsandbytes", "datasets", "peft", "transformers", "trl")
 MOST_POINTS = 20
@@ -39,7 +40,6 @@ class TrainingClock(TrainerCallback):
         self._other_seconds = 0.0
         self._running = False
         self._collecting = 0.0
-        self._positions = 0
         # A bar within the bar over people; in a log file it would only be noise.
         self._bar = tqdm(total=steps, desc=title, unit="step", leave=False, file=sys.stderr, disable=not _is_terminal())
 
@@ -100,10 +100,10 @@ class TrainingClock(TrainerCallback):
 
     @contextmanager
     def counting_positions(self, model: PreTrainedModel) -> Iterator[None]:
-        """Count what the model's embedding is asked for: positions of forward passes, pads included."""
+        """Charge what the model's embedding is asked for: positions of forward passes, pads included."""
 
         def count(_: Any, inputs: tuple[Any, ...]) -> None:
-            self._positions += inputs[0].numel()
+            charge(training_tokens=inputs[0].numel())
 
         handle = model.get_input_embeddings().register_forward_pre_hook(count)
         try:
@@ -115,21 +115,22 @@ class TrainingClock(TrainerCallback):
         self._bar.close()
 
     def summary(self) -> dict[str, float]:
-        """Seconds per step in the loop, the share of the whole time that is not the model's, positions computed."""
+        """The share of the whole time that is not the model's, and the seconds outside the loop."""
         total = time.perf_counter() - self.started
         model = self._loop_seconds - self._other_seconds
         return {
-            "seconds_per_step": self._loop_seconds / max(self.steps, 1),
             "not_model_share": 1 - model / total,
             "fixed_seconds": total - self._loop_seconds,
-            "training_tokens": self._positions,
         }
 
     def share(self, people: int) -> dict[str, float]:
         """`summary` for each of several people who were trained in one pass."""
         whole = self.summary()
-        divided = {name: whole[name] / people for name in ("seconds_per_step", "fixed_seconds")}
-        return whole | divided | {"training_tokens": self._positions // people}
+        return whole | {"fixed_seconds": whole["fixed_seconds"] / people}
+
+    def charge_steps(self, optimizer_steps: int) -> None:
+        """Charge the steps of everyone who was trained, and the seconds of one step in the loop."""
+        charge(optimizer_steps=optimizer_steps, seconds_per_step=self._loop_seconds / max(self.steps, 1))
 
 
 @contextmanager

@@ -122,7 +122,6 @@ class AnswerSheet:
     ``log_probs``: per item, the natural log-probabilities of options A…E among the five (``None`` when generated).
     ``texts``: per item, the generated text (``None`` when read from log-probabilities).
     ``audit``: per item of the audit, the freely generated text.
-    ``tokens_read``, ``tokens_generated``: positions computed in forward passes.
     """
 
     asked: tuple[int, ...]
@@ -130,5 +129,3 @@ class AnswerSheet:
     log_probs: Mapping[int, Sequence[float]] | None = None
     texts: Mapping[int, str] | None = None
     audit: Mapping[int, str] | None = None
-    tokens_read: int = 0
-    tokens_generated: int = 0

@@ -66,7 +66,6 @@ class QuestionnaireBackbone(ABC):
         """Answer ``items`` as the protocol reads them and, by free generation, the ``audit`` items."""
         if alignment.answers is not None:
             raise ValueError("a floor's alignment holds its answers and is not put to a backbone")
-        read_before, generated_before = self.engine.tokens_read, self.engine.tokens_generated
         # Before anything is applied: the readout reads the bare model's hidden states.
         scores, audit_scores = self.option_scores(alignment, items), self.option_scores(alignment, audit)
         with self.applied(alignment):
@@ -85,8 +84,6 @@ class QuestionnaireBackbone(ABC):
             log_probs=log_probs,
             texts=texts,
             audit=audited,
-            tokens_read=self.engine.tokens_read - read_before,
-            tokens_generated=self.engine.tokens_generated - generated_before,
         )
 
     def answer_many(
@@ -117,7 +114,6 @@ class QuestionnaireBackbone(ABC):
     ) -> AnswerSheet:
         """What `answer` gives, with the log-probabilities taken from ``bare``: the same prompt without the readout."""
         assert bare.log_probs is not None, "generated text cannot be reread"
-        read_before, generated_before = self.engine.tokens_read, self.engine.tokens_generated
         log_probs = dict(bare.log_probs)
         scores = self.option_scores(alignment, items)
         if scores is not None:
@@ -125,14 +121,7 @@ class QuestionnaireBackbone(ABC):
             log_probs = {item.number: row for item, row in zip(items, scores.combine(own).tolist(), strict=True)}
         audit_scores = self.option_scores(alignment, audit)
         audited = self._generated(alignment, audit, FREE_GENERATION, audit_scores) if audit else None
-        return replace(
-            bare,
-            answers=likeliest(log_probs),
-            log_probs=log_probs,
-            audit=audited,
-            tokens_read=bare.tokens_read + self.engine.tokens_read - read_before,
-            tokens_generated=bare.tokens_generated + self.engine.tokens_generated - generated_before,
-        )
+        return replace(bare, answers=likeliest(log_probs), log_probs=log_probs, audit=audited)
 
     def _option_log_probs(
         self, alignment: Alignment, items: Sequence[Item], scores: OptionScores | None, opening: str | None = None

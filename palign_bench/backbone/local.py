@@ -22,6 +22,7 @@ from palign_bench.backbone.parts.adapters import VIRTUAL, applied_adapter
 from palign_bench.backbone.parts.heads import head_shape, recorded_heads, shifted_heads
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import SplitPrompts, encode
+from palign_bench.costs.clock import charge
 from palign_bench.questionnaire.inventory import LETTERS, Item
 from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProtocol, parse_is_decided
 
@@ -90,22 +91,14 @@ class LocalBackbone(QuestionnaireBackbone):
         tables = self.engine.option_log_probs_together(splits, options, shifts)
         numbers = [item.number for item in items]
         found = [dict(zip(numbers, table.tolist(), strict=True)) for table in tables]
-        sheets = [
-            AnswerSheet(tuple(numbers), likeliest(rows), rows, tokens_read=split.tokens)
-            for rows, split in zip(found, splits, strict=True)
-        ]
+        sheets = [AnswerSheet(tuple(numbers), likeliest(rows), rows) for rows in found]
         if not audit:
             return sheets
         splits = self._splits(alignments, audit, FREE_GENERATION.opening)
-        texts, generated = self.engine.greedy_together(splits, FREE_GENERATION.max_new_tokens, parse_is_decided, shifts)
+        texts = self.engine.greedy_together(splits, FREE_GENERATION.max_new_tokens, parse_is_decided, shifts)
         return [
-            replace(
-                sheet,
-                audit={item.number: text for item, text in zip(audit, written, strict=True)},
-                tokens_read=sheet.tokens_read + split.tokens,
-                tokens_generated=tokens,
-            )
-            for sheet, split, written, tokens in zip(sheets, splits, texts, generated, strict=True)
+            replace(sheet, audit={item.number: text for item, text in zip(audit, written, strict=True)})
+            for sheet, written in zip(sheets, texts, strict=True)
         ]
 
     def _splits(self, alignments: Sequence[Alignment], items: Sequence[Item], opening: str) -> list[SplitPrompts]:
@@ -129,7 +122,7 @@ class LocalBackbone(QuestionnaireBackbone):
         result = torch.empty(len(rows), layers, heads, width, device=self.model.device)
         for batch in self.engine.batches(rows):
             ids, lengths = self.engine.pad([rows[i] for i in batch])
-            self.engine.tokens_read += int(lengths.sum())
+            charge(tokens_read=int(lengths.sum()))
             # Right-padded and causal: what follows a row's last token cannot reach it, so no mask is needed.
             with torch.no_grad(), recorded_heads(self.model, lengths - 1) as recorded:
                 self.model.base_model(input_ids=ids, use_cache=False)
@@ -156,6 +149,5 @@ class LocalBackbone(QuestionnaireBackbone):
                 **({"do_sample": False} | sampling),
             )
         new = output[0]  # read as embeddings, so nothing but the new tokens comes back
-        self.engine.tokens_read += read.shape[1]
-        self.engine.tokens_generated += len(new)
+        charge(tokens_read=read.shape[1], tokens_generated=len(new))
         return str(self.tokenizer.decode(new, skip_special_tokens=True)).strip()

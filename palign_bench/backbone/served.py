@@ -20,6 +20,7 @@ from palign_bench.backbone.base import QuestionnaireBackbone
 from palign_bench.backbone.engines.base import Engine, IsDecided, end_tokens_of, finite
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import SplitPrompts, encode
+from palign_bench.costs.clock import charge
 from palign_bench.questionnaire.inventory import Item
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 
@@ -79,8 +80,10 @@ class ServingEngine(Engine):
             for output in self.llm.generate(part, parameters, use_tqdm=False)
         ]
         for row, output in zip(rows, outputs, strict=True):
-            self.tokens_read += len(row["prompt_token_ids"]) - (output.num_cached_tokens or 0)
-            self.tokens_generated += len(output.outputs[0].token_ids)
+            charge(
+                tokens_read=len(row["prompt_token_ids"]) - (output.num_cached_tokens or 0),
+                tokens_generated=len(output.outputs[0].token_ids),
+            )
         return outputs
 
 

@@ -2,24 +2,21 @@
 
 `measure` times a block and finds the highest memory level inside it: of the CUDA allocator where anything lies on a GPU
 (the devices' peaks summed), else the resident set of this process. Blocks may nest; an inner block never hides the
-outer one's peak. Blocks that overlap in several threads share one process and so one peak. `part` tells a stretch of
-the open blocks apart, such as the search for hyperparameters.
+outer one's peak. Blocks that overlap in several threads share one process and so one peak. `charge` adds to the open
+blocks what is counted where it arises (tokens, optimizer steps), `part` the seconds of a stretch of them.
 """
 
 from __future__ import annotations
 
 import threading
 import time
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
 
 from palign_bench.costs.energy import joules_by_device
 from palign_bench.costs.memory import MIB, MemoryLevel, _gpus, _HighWaterMark, _mark, _return_freed_memory
-
-if TYPE_CHECKING:
-    pass
 
 
 @dataclass
@@ -27,29 +24,25 @@ class Cost:
     """Filled in when the block ends, also when it ends in an exception.
 
     ``peak_memory_mib``: of what was allocated. ``reserved_memory_mib``: of what the CUDA allocator held, None on a CPU.
-    ``joules``: of the GPUs in use when the block began, None where nobody counts them. ``parts``: seconds by `part`.
+    ``joules``: of the GPUs in use when the block began, None where nobody counts them. ``amounts``: what was charged.
     """
 
     seconds: float = 0.0
     peak_memory_mib: float = 0.0
     reserved_memory_mib: float | None = None
     joules: float | None = None
-    parts: dict[str, float] = field(default_factory=dict)
+    amounts: dict[str, float] = field(default_factory=dict)
     _highest: dict[str, float] = field(default_factory=dict, init=False, repr=False)  # MiB by kind of memory, so far
-
-    def memory_above(self, bare_mib: float) -> float:
-        """Peak memory above a level taken with `bare_memory_mib`, in MiB; never negative."""
-        return max(self.peak_memory_mib - bare_mib, 0.0)
 
     def above(self, bare: MemoryLevel) -> Cost:
         """The same cost with memory counted from a level taken with `bare_memory`; never negative."""
         reserved = self.reserved_memory_mib
         if reserved is not None:
             reserved = max(reserved - bare.reserved_mib, 0.0)
-        return replace(self, peak_memory_mib=self.memory_above(bare.mib), reserved_memory_mib=reserved)
+        return replace(self, peak_memory_mib=max(self.peak_memory_mib - bare.mib, 0.0), reserved_memory_mib=reserved)
 
     def followed_by(self, later: Cost) -> Cost:
-        """Both in one: time and energy added, the higher of each peak."""
+        """Both in one: time, energy and amounts added, the higher of each peak."""
         reserved = [c.reserved_memory_mib for c in (self, later) if c.reserved_memory_mib is not None]
         joules = [c.joules for c in (self, later) if c.joules is not None]
         return Cost(
@@ -57,13 +50,14 @@ class Cost:
             peak_memory_mib=max(self.peak_memory_mib, later.peak_memory_mib),
             reserved_memory_mib=max(reserved, default=None),
             joules=sum(joules) if joules else None,
+            amounts=dict(Counter(self.amounts) + Counter(later.amounts)),
         )
 
     def share(self, people: int) -> Cost:
-        """What each of several people costs who were treated at once: time and energy divided, memory shared."""
+        """The cost of each of several people treated at once: time, energy and amounts divided, memory shared."""
         joules = None if self.joules is None else self.joules / people
-        parts = {name: seconds / people for name, seconds in self.parts.items()}
-        return replace(self, seconds=self.seconds / people, joules=joules, parts=parts)
+        amounts = {name: amount / people for name, amount in self.amounts.items()}
+        return replace(self, seconds=self.seconds / people, joules=joules, amounts=amounts)
 
     def _raise_to(self, peaks: dict[str, float]) -> None:
         for kind, mib in peaks.items():
@@ -96,7 +90,7 @@ def measure() -> Iterator[Cost]:
         try:
             _synchronize()
         finally:  # a fault on the device surfaces here, and must not leave the block open
-            cost.seconds = time.perf_counter() - start
+            cost.seconds += time.perf_counter() - start
             cost.joules = _joules_since(energy)
             with _lock:
                 _keep_peaks(mark)
@@ -109,19 +103,25 @@ def measure() -> Iterator[Cost]:
             cost.reserved_memory_mib = highest.get("reserved") or None
 
 
+def charge(seconds: float = 0.0, **amounts: float) -> None:
+    """Add amounts to the blocks that are open now; ``seconds`` for work that was done earlier and is reused."""
+    with _lock:
+        for cost in _open:
+            cost.seconds += seconds
+            for name, amount in amounts.items():
+                cost.amounts[name] = cost.amounts.get(name, 0.0) + amount
+
+
 @contextmanager
 def part(name: str) -> Iterator[None]:
-    """Time a stretch of the blocks that are open now: their ``parts[name]`` grows by its seconds."""
+    """Time a stretch of the blocks that are open now: their amount ``<name>_seconds`` grows."""
     _synchronize()
     start = time.perf_counter()
     try:
         yield
     finally:
         _synchronize()
-        seconds = time.perf_counter() - start
-        with _lock:
-            for cost in _open:
-                cost.parts[name] = cost.parts.get(name, 0.0) + seconds
+        charge(**{f"{name}_seconds": time.perf_counter() - start})
 
 
 def _keep_peaks(mark: _HighWaterMark) -> None:

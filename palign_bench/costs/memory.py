@@ -127,11 +127,6 @@ def bare_memory() -> MemoryLevel:
     return MemoryLevel(allocated or _resident_mib(), reserved)
 
 
-def bare_memory_mib() -> float:
-    """`bare_memory` without what is reserved."""
-    return bare_memory().mib
-
-
 def _return_freed_memory() -> None:
     """glibc keeps freed pages for itself until told otherwise; other C libraries have no such call."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None

@@ -7,8 +7,7 @@ from statistics import median, quantiles
 from typing import Any
 
 from palign_bench.costs.clock import Cost
-
-_SPREAD = ("align_seconds", "search_seconds", "seconds_per_step", "answer_seconds", "peak_memory_mib", "joules")
+from palign_bench.costs.figures import BY_NAME
 
 
 def quartiles(values: Sequence[float]) -> tuple[float, float]:
@@ -28,9 +27,9 @@ def median_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
             continue
         values = [cost[name] for cost in costs]
         merged[name] = round(median(values)) if isinstance(first, int) else float(median(values))
-        if name in _SPREAD:
+        if name in BY_NAME and BY_NAME[name].varies:
             spread[name] = list(quartiles(values))
-    return merged | {"repeats": len(costs), "quartiles": spread}
+    return merged | {"cost_repeats": len(costs), "quartiles": spread}
 
 
 def shared_cost(preparations: Sequence[Cost]) -> dict[str, Any]:
@@ -41,5 +40,5 @@ def shared_cost(preparations: Sequence[Cost]) -> dict[str, Any]:
         "prepare_quartiles": list(quartiles(seconds)),
         "prepare_peak_memory_mib": max(cost.peak_memory_mib for cost in preparations),
         "prepare_joules": preparations[0].joules,
-        "repeats": len(preparations),
+        "cost_repeats": len(preparations),
     }

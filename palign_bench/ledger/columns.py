@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from palign_bench.costs.figures import BY_NAME
 from palign_bench.ledger.record import Record
 from palign_bench.questionnaire.inventory import DOMAINS, HIGHEST, LOWEST, Answers
 from palign_bench.questionnaire.protocol import parse_released
@@ -20,31 +21,14 @@ from palign_bench.questionnaire.scoring import SCORES, as_matrix
 Array = NDArray[np.floating[Any]]
 Whole = NDArray[np.int64]
 
-VERSION = 1  # raise it when the same record gives another digest
-_COSTS = (
-    "align_seconds",
-    "search_seconds",
-    "answer_seconds",
-    "peak_memory_mib",
-    "reserved_memory_mib",
-    "joules",
-    "tokens_read",
-    "tokens_generated",
-    "align_tokens_read",
-    "align_tokens_generated",
-    "training_tokens",
-    "optimizer_steps",
-    "repeats",
-)
-_SIZES = ("trained_parameters", "stored_bytes")
+VERSION = 2  # raise it when the same record gives another digest
 # Items asked; 1 where every answer was generated; items of the audit, those of them with an option, those of these with
 # a recorded answer, and those of these that agree.
 _READING = ("asked", "generated", "audited", "parsed", "compared", "agreed")
 FIGURES: tuple[str, ...] = (
     *(f"score/{name}" for name in SCORES),
     *(f"{of}/{name}" for of in ("trait", "person_trait") for name in DOMAINS.values()),
-    *(f"cost/{name}" for name in _COSTS),
-    *_SIZES,
+    *(f"cost/{name}" for name in BY_NAME),
     *_READING,
 )
 _ABSENT = -1  # among whole answers
@@ -149,8 +133,7 @@ def _figures_of(record: Record, answers: Answers) -> list[float | None]:
     return [
         *(record["scores"][name] for name in SCORES),
         *(record[of].get(name) for of in ("traits", "person_traits") for name in DOMAINS.values()),
-        *(record["cost"].get(name) for name in _COSTS),
-        *(record["alignment"][name] for name in _SIZES),
+        *(record["cost"].get(name) for name in BY_NAME),
         len(record["asked"]),
         record["texts"] is not None,
         len(audit),

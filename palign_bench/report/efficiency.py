@@ -8,6 +8,7 @@ from statistics import median
 
 import pandas as pd
 
+from palign_bench.costs.figures import FIGURES
 from palign_bench.files import write_atomically
 from palign_bench.ledger.plan import Plan
 from palign_bench.ledger.record import Record
@@ -20,21 +21,8 @@ from palign_bench.report.statistics import mean
 from palign_bench.report.words import escape_latex, pipe_table
 
 UNIT = "pas"
-SPREAD = ("align_seconds", "search_seconds", "answer_seconds", "seconds_per_step")
-
-KEPT = (
-    "peak_memory_mib",
-    "reserved_memory_mib",
-    "joules",
-    "tokens_read",
-    "tokens_generated",
-    "align_tokens_read",
-    "align_tokens_generated",
-    "training_tokens",
-    "optimizer_steps",
-    "trained_parameters",
-    "alignment_bytes",
-)
+SPREAD = tuple(figure.name for figure in FIGURES if figure.varies and figure.unit == "seconds")
+KEPT = tuple(figure.name for figure in FIGURES if figure.name not in SPREAD)
 RANDOM_WEIGHTS = (
     "The weights are random. Seconds of reading and of training, and memory, are those of the shape, whatever the "
     "values. Random weights cannot tell any score, nor how long answers are: a free generation runs to its full 15 "
@@ -84,7 +72,6 @@ def measured_costs(row: Row, full_steps: int | None) -> Record:
         "quantization": model.get("quantization"),
         "people": len(row.respondents),
         "missing_cells": row.missing,
-        "repeats": costs["cost_repeats"],
         "batch_size": method.get("batch_size"),
         "steps": steps,
         "full_steps": full_steps,
@@ -192,7 +179,7 @@ def display(costs: Sequence[Record]) -> pd.DataFrame:
                 "× PAS, 1": _text(cost["relative_one"]),
                 f"× PAS, {PAPER_PEOPLE}": _text(cost[f"relative_{PAPER_PEOPLE}"]),
                 "paper": _text(cost["paper_relative_time"]),
-                "memory MiB": _text(cost["total_memory_mib"]),
+                "process MiB": _text(cost["total_memory_mib"]),
                 "× PAS, memory": _text(cost["relative_memory"]),
             }
             for cost in costs

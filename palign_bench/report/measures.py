@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from palign_bench.costs.figures import FIGURES
 from palign_bench.ledger.columns import Array
 from palign_bench.questionnaire.inventory import DOMAINS, HIGHEST, LOWEST
 from palign_bench.report.names import CONSTANTS
@@ -94,44 +95,23 @@ def reading_rates(row: Row) -> tuple[float | None, float | None]:
 
 
 def costs(row: Row) -> dict[str, Any]:
-    """Shared seconds; medians per person of seconds, tokens, steps, parameters and bytes; highest peak of memory.
+    """Shared seconds, those of one person and of 300, and every figure of the catalogue summed up over the people.
 
-    Cells from before a cost was recorded leave it None.
+    Cells from before a figure was recorded leave it None.
     """
     kept = row.folder.shared()
     shared = kept["load_seconds"] + kept["prepare_seconds"] if kept else None
-    align, answer = (_median(row, f"cost/{phase}_seconds") for phase in ("align", "answer"))
+    people = {each: row.recorded(f"cost/{each.name}").tolist() for each in FIGURES}
+    figures = {each.name: each.over(values) if values else None for each, values in people.items()}
+    phases = shared, figures["align_seconds"], figures["answer_seconds"]
     return {
         "shared_seconds": shared,
-        "align_seconds": align,
-        "search_seconds": _median(row, "cost/search_seconds"),
-        "answer_seconds": answer,
-        "seconds_for_one": seconds_for(1, shared, align, answer),
-        "seconds_for_300": seconds_for(PAPER_PEOPLE, shared, align, answer),
-        "peak_memory_mib": max(row.recorded("cost/peak_memory_mib").tolist(), default=None),
-        "reserved_memory_mib": max(row.recorded("cost/reserved_memory_mib").tolist(), default=None),
-        "joules": _median(row, "cost/joules"),
-        "trained_parameters": _whole(_median(row, "trained_parameters")),
-        "alignment_bytes": _whole(_median(row, "stored_bytes")),
-        "tokens_read": _whole(_median(row, "cost/tokens_read")),
-        "tokens_generated": _whole(_median(row, "cost/tokens_generated")),
-        "align_tokens_read": _whole(_median(row, "cost/align_tokens_read")),
-        "align_tokens_generated": _whole(_median(row, "cost/align_tokens_generated")),
-        "training_tokens": _whole(_median(row, "cost/training_tokens")),
-        "optimizer_steps": _whole(_median(row, "cost/optimizer_steps")),
-        "cost_repeats": _whole(min(row.recorded("cost/repeats").tolist(), default=None)),
+        "seconds_for_one": seconds_for(1, *phases),
+        "seconds_for_300": seconds_for(PAPER_PEOPLE, *phases),
+        **figures,
     }
 
 
 def seconds_for(people: int, shared: float | None, align: float | None, answer: float | None) -> float | None:
     """What so many people cost: shared + people × (align + answer); None where a part is not known."""
     return None if shared is None or align is None or answer is None else shared + people * (align + answer)
-
-
-def _median(row: Row, figure: str) -> float | None:
-    values = row.recorded(figure)
-    return float(np.median(values)) if len(values) else None
-
-
-def _whole(value: float | None) -> int | None:
-    return None if value is None else round(value)

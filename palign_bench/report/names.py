@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from palign_bench.questionnaire.inventory import DOMAINS, OPTIONS
+from palign_bench.questionnaire.inventory import OPTIONS
 
 CONSTANTS: tuple[str, ...] = tuple(f"constant_{option.letter.lower()}" for option in OPTIONS)
 OWN_ANSWERS_FLOORS: tuple[str, ...] = (*CONSTANTS, "random", "domain_mean", "facet_mean")
@@ -57,8 +57,6 @@ _READABLE: dict[str, str] = {
     "few_shot_readout": "Few-Shot + readout",
     "readout_people": "Readout, others' answers",
 }
-
-DOMAIN_LETTERS: dict[str, str] = {name: letter for letter, name in DOMAINS.items()}
 
 
 def readable(row: str) -> str:

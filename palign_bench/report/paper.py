@@ -52,25 +52,16 @@ LLAMA3_70B = PaperSetting(
         "ppo": (1.56, 1.59, 1.43, 1.40, 1.56, 7.54),
     },
 )
-GPT_4O = PaperSetting(
-    "GPT-4o (omni)",
-    {
-        "few_shot": (1.02, 0.83, 0.81, 0.80, 0.96, 4.42),
-        "personality_prompt": (1.44, 1.45, 1.63, 1.73, 1.46, 7.71),
-    },
-)
 _SETTINGS: dict[str, PaperSetting] = {"llama3_8b": LLAMA3_8B, "llama3_70b": LLAMA3_70B}
 
 
 def nearest_setting(about: Mapping[str, Any]) -> PaperSetting:
     """The paper's setting with the table's model; Llama-3-8B-Instruct, its main one, for models it does not have."""
-    if about["model"] == "endpoint" and "gpt-4o" in str(about.get("model_title")).lower():
-        return GPT_4O
     return _SETTINGS.get(about["model"], LLAMA3_8B)
 
 
 def matching_setting(about: Mapping[str, Any], random_weights: bool) -> PaperSetting | None:
     """The paper's setting when the table is in it: same model with its real weights, `as_released`, people of PAPI."""
     setting = nearest_setting(about)
-    same_model = setting is GPT_4O or (about["model"] in _SETTINGS and not random_weights)
+    same_model = about["model"] in _SETTINGS and not random_weights
     return setting if same_model and about["protocol"] == "as_released" and about["respondents"] == "papi" else None

@@ -145,7 +145,7 @@ def _measurement_notes(rows: list[Row]) -> list[str]:
     found = [(row, about) for row, about in measured if about]
     if not found:
         return []
-    repeats = sorted({about["repeats"] for _, about in found})
+    repeats = sorted({about["cost_repeats"] for _, about in found})
     loads = [about[when]["load_averages"][0] for _, about in found for when in ("before", "after")]
     which = "all rows" if len(found) == len(rows) else ", ".join(row_labels([row for row, _ in found]))
     times = " or ".join(map(str, repeats))

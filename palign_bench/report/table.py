@@ -9,6 +9,7 @@ from typing import Any
 
 import pandas as pd
 
+from palign_bench.costs.figures import BY_NAME, FIGURES
 from palign_bench.files import write_atomically, write_json
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import DOMAINS, Inventory, ipip_neo_300
@@ -37,13 +38,9 @@ COLUMNS: tuple[str, ...] = (
     "unparsed_rate",
     "missing_cells",
     "shared_seconds",
-    "align_seconds",
-    "answer_seconds",
-    "peak_memory_mib",
-    "trained_parameters",
-    "alignment_bytes",
-)
-EXTRA_COLUMNS: tuple[str, ...] = (
+    "seconds_for_one",
+    "seconds_for_300",
+    *BY_NAME,
     "label",
     "budget",
     "known_answers",
@@ -57,18 +54,6 @@ EXTRA_COLUMNS: tuple[str, ...] = (
     "difference_to_best_people_floor_low",
     "difference_to_best_people_floor_high",
     "paper_composite",
-    "search_seconds",
-    "seconds_for_one",
-    "seconds_for_300",
-    "reserved_memory_mib",
-    "joules",
-    "tokens_read",
-    "tokens_generated",
-    "align_tokens_read",
-    "align_tokens_generated",
-    "training_tokens",
-    "optimizer_steps",
-    "cost_repeats",
     "cells",
 )
 _WHOLE_COLUMNS: tuple[str, ...] = (
@@ -76,15 +61,7 @@ _WHOLE_COLUMNS: tuple[str, ...] = (
     "missing_cells",
     "unscored",
     "known_answers",
-    "trained_parameters",
-    "alignment_bytes",
-    "tokens_read",
-    "tokens_generated",
-    "align_tokens_read",
-    "align_tokens_generated",
-    "training_tokens",
-    "optimizer_steps",
-    "cost_repeats",
+    *(figure.name for figure in FIGURES if figure.whole),
 )
 
 
@@ -92,7 +69,7 @@ _WHOLE_COLUMNS: tuple[str, ...] = (
 class Report:
     """One table with what is said about it.
 
-    ``rows``: one dict per planned row, `COLUMNS` then `EXTRA_COLUMNS`, None where a measure is not defined.
+    ``rows``: one dict per planned row, `COLUMNS`, None where a measure is not defined.
     ``composites``: per row, composite by respondent id (for pictures; ids stay on this machine).
     ``paper``: the paper's setting when the table is in it.
     """
@@ -111,7 +88,7 @@ class Report:
     @property
     def frame(self) -> pd.DataFrame:
         """The rows as a data frame; missing values are NaN, whole numbers stay whole."""
-        frame = pd.DataFrame(list(self.rows), columns=[*COLUMNS, *EXTRA_COLUMNS])
+        frame = pd.DataFrame(list(self.rows), columns=list(COLUMNS))
         return frame.astype(dict.fromkeys(_WHOLE_COLUMNS, "Int64")).astype({"beats_best_constant": "boolean"})
 
     @property
@@ -149,7 +126,7 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
                 **measures.costs(row),
             }
         )
-    ordered = tuple({name: row[name] for name in (*COLUMNS, *EXTRA_COLUMNS)} for row in columns)
+    ordered = tuple({name: row[name] for name in COLUMNS} for row in columns)
     people = len({respondent for row in rows for respondent in row.planned})
     notes = (*about.get("notes", ()), *ledger_notes(rows))
     return Report({**about, "people": people}, ordered, tuple(row.composites for row in rows), notes, paper)
@@ -171,7 +148,7 @@ def as_document(report: Report) -> dict[str, Any]:
     document = {
         "title": report.title,
         "about": dict(report.about),
-        "columns": [*COLUMNS, *EXTRA_COLUMNS],
+        "columns": list(COLUMNS),
         "rows": [dict(row) for row in report.rows],
         "notes": list(report.notes),
     }

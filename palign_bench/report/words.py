@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
+from palign_bench.costs.figures import FIGURES
 from palign_bench.questionnaire.inventory import DOMAINS
 from palign_bench.report.names import GROUPS, KNOWN_TRUTH, METHODS_GROUP, PEOPLE_METHODS_GROUP, group_of, readable
 from palign_bench.report.paper import PAPER_PEOPLE, matching_setting, nearest_setting
@@ -122,27 +123,18 @@ def score_table(report: Report) -> list[Cells]:
 
 def cost_table(report: Report) -> list[Cells]:
     """Display cells of the costs: of the methods; of the floors only where there is no method."""
-    cells = [
+    shown = (METHODS_GROUP, PEOPLE_METHODS_GROUP)
+    methods = [row for row in report.rows if group_of(row["method"]) in shown] or report.rows
+    return [
         {
             "method": _label(row, mark=False),
             "shared\nseconds": significant(row["shared_seconds"]),
-            "align\nseconds": significant(row["align_seconds"]),
-            "of it\nsearch": significant(row["search_seconds"]),
-            "answer\nseconds": significant(row["answer_seconds"]),
+            **_cost_cells(row, "costs"),
             "1 person\nseconds": significant(row["seconds_for_one"]),
             "300 people\nseconds": significant(row["seconds_for_300"]),
-            "memory\nMiB": significant(row["peak_memory_mib"]),
-            "trained\nparameters": _whole(row["trained_parameters"]),
-            "bytes\nstored": _whole(row["alignment_bytes"]),
-            "tokens\nread": _whole(row["tokens_read"]),
-            "tokens\ngenerated": _whole(row["tokens_generated"]),
-            "steps": _whole(row["optimizer_steps"]),
         }
-        for row in report.rows
+        for row in methods
     ]
-    shown = (METHODS_GROUP, PEOPLE_METHODS_GROUP)
-    methods = [c for c, row in zip(cells, report.rows, strict=True) if group_of(row["method"]) in shown]
-    return methods or cells
 
 
 def gpu_table(report: Report) -> list[Cells]:
@@ -151,12 +143,16 @@ def gpu_table(report: Report) -> list[Cells]:
         {
             "method": _label(row, mark=False),
             "allocated\nMiB": significant(row["peak_memory_mib"]),
-            "reserved\nMiB": significant(row["reserved_memory_mib"]),
-            "joules": significant(row["joules"]),
+            **_cost_cells(row, "gpu"),
         }
         for row in report.rows
         if row["reserved_memory_mib"] is not None
     ]
+
+
+def _cost_cells(row: Mapping[str, Any], table: str) -> Cells:
+    shown = [figure for figure in FIGURES if figure.heading and figure.table == table]
+    return {each.heading: (_whole if each.whole else significant)(row[each.name]) for each in shown}
 
 
 def paper_table(report: Report) -> list[Cells]:

@@ -14,6 +14,7 @@ from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.base import QuestionnaireBackbone
 from palign_bench.backbone.engines.out_of_memory import AGAIN, within_memory
 from palign_bench.costs.clock import Cost, measure
+from palign_bench.costs.figures import cell_costs
 from palign_bench.costs.memory import MemoryLevel
 from palign_bench.costs.repeats import median_cost
 from palign_bench.ledger.record import Record
@@ -29,12 +30,10 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True)
 class Aligned:
-    """An alignment, what it cost with the tokens that it took, and the answers where they are there already."""
+    """An alignment, what it cost, and the answers where they are there already."""
 
     alignment: Alignment
     cost: Cost
-    tokens_read: int = 0
-    tokens_generated: int = 0
     answered: Answered | None = None
 
 
@@ -93,7 +92,6 @@ class CellRun:
         finally:
             self.batch_divisor = 1
         sheet, answering = answered.sheet, answered.cost
-        both = aligning.followed_by(answering)
         inventory, protocol = self.experiment.inventory, self.experiment.protocol
         truth = protocol.truth(inventory, person)
         literal = {n: person.answers[n] for n in inventory.held_out if n in person.answers}
@@ -109,25 +107,14 @@ class CellRun:
             "scores": aligned_scores(inventory, sheet.answers, truth),
             "traits": trait_scores_of(inventory, sheet.answers, protocol.keyed),
             "person_traits": trait_scores_of(inventory, literal, type(inventory).keyed),
-            "alignment": {
-                "summary": dict(alignment.summary),
-                "stored_bytes": alignment.stored_bytes(),
-                "trained_parameters": alignment.trained_parameters,
-            },
+            "alignment": {"summary": dict(alignment.summary)},
             "cost": {
-                "align_seconds": aligning.seconds + float(alignment.summary.get("charged_seconds", 0.0)),
-                "search_seconds": aligning.parts.get("search", 0.0),
-                "answer_seconds": answering.seconds,
-                "peak_memory_mib": both.peak_memory_mib,
-                "reserved_memory_mib": both.reserved_memory_mib,
-                "joules": both.joules,
-                "tokens_read": sheet.tokens_read,
-                "tokens_generated": sheet.tokens_generated,
-                "align_tokens_read": aligned.tokens_read,
-                "align_tokens_generated": aligned.tokens_generated,
-                "training_tokens": int(alignment.summary.get("training_tokens", 0)),
-                "optimizer_steps": int(alignment.summary.get("optimizer_steps", 0)),
-                "seconds_per_step": alignment.summary.get("seconds_per_step"),
+                **cell_costs(
+                    aligning,
+                    answering,
+                    stored_bytes=alignment.stored_bytes(),
+                    trained_parameters=alignment.trained_parameters,
+                ),
                 "reused_answers": answered.reused,
                 "answered_together": answered.people,
                 "batch_divisor": divisor,
@@ -136,15 +123,10 @@ class CellRun:
 
     def align(self, case: Case) -> Aligned:
         """One person's alignment with what it cost."""
-        read, generated = self._tokens()
         seed_everything(case.seed)
         with measure() as cost:
             alignment = self.row.aligner.align(case)
-        read_now, generated_now = self._tokens()
-        return Aligned(alignment, cost.above(self.bare), read_now - read, generated_now - generated)
-
-    def _tokens(self) -> tuple[int, int]:
-        return (self.backbone.engine.tokens_read, self.backbone.engine.tokens_generated) if self.backbone else (0, 0)
+        return Aligned(alignment, cost.above(self.bare))
 
     def _answer(self, alignment: Alignment) -> Answered:
         if alignment.answers is not None:

@@ -66,7 +66,9 @@ def run_row(experiment: Experiment, row: Row, planned: PlannedCells) -> int:
         cell.warm_up(experiment.people[0])
     outcome = _compute(cell, planned, todo)
     if experiment.repeats:
-        planned.folder.write_measurement({"repeats": experiment.repeats, "before": before, "after": machine_state()})
+        planned.folder.write_measurement(
+            {"cost_repeats": experiment.repeats, "before": before, "after": machine_state()}
+        )
     elsewhere = set(todo) - outcome.computed if outcome.finished_elsewhere else set()
     _tell_finished(experiment, planned, elsewhere)
     experiment.tracker.finish_row({"missing_cells": len(planned.missing()), "failed_cells": outcome.failed})

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     import pandas as pd
+from palign_bench.costs.figures import BY_NAME, FIGURES
 from palign_bench.tracking.public import _plain
 
-_COSTS = ("align_seconds", "answer_seconds", "peak_memory_mib")
+_COSTS = tuple(figure.name for figure in FIGURES if figure.followed)
 
 
 class Tracker(ABC):
@@ -63,13 +64,16 @@ def figures_of(record: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def means_of(people: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """The mean over the people of every figure, and the composite as the sum of the mean domain scores (Eq. 2)."""
+    """Means over the people, costs as the table sums them up, the composite as the sum of the mean domains (Eq. 2)."""
     values: dict[str, list[float]] = {}
     for person in people:
         for name, value in person.items():
             if value is not None and name != "respondent":
                 values.setdefault(name, []).append(value)
-    means = {name: sum(known) / len(known) for name, known in values.items()}
+    means = {
+        name: BY_NAME[name].over(known) if name in BY_NAME else sum(known) / len(known)
+        for name, known in values.items()
+    }
     if "composite" in means:
         means["composite"] = sum(
             means[name] for name in means if "/" not in name and name not in (*_COSTS, "composite")

@@ -102,18 +102,18 @@ def test_memory_holds_the_quantized_model_and_one_matrix_more() -> None:
         from palign_bench.backbone.loading.weights import _nf4
         from palign_bench.backbone.loading.random_weights import make_random
         from palign_bench.costs.clock import (measure)
-        from palign_bench.costs.memory import (bare_memory_mib)
+        from palign_bench.costs.memory import (bare_memory)
 
         def made(layers):
             config = AutoConfig.for_model(**{shape!r} | {{"num_hidden_layers": layers}})
             return make_random(config, torch.device("cpu"), torch.bfloat16, _nf4(torch.bfloat16))
 
         made(1)  # libraries and their buffers
-        before = bare_memory_mib()
+        before = bare_memory()
         with measure() as cost:
             model = made(20)
-        kept = bare_memory_mib() - before
-        peak = cost.memory_above(before)
+        kept = bare_memory().mib - before.mib
+        peak = cost.above(before).peak_memory_mib
         assert 15 < kept < 30, kept
         assert peak < kept + 15, peak
     """

@@ -18,6 +18,7 @@ from palign_bench.backbone.loading.settings import ModelError, resolve_model
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import ServedBackbone, ServingEngine
+from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
 from palign_bench.respondents import simulate
@@ -65,11 +66,12 @@ def test_answers_are_those_of_the_model_in_this_process(
 def test_the_prefix_is_read_once(tiny: LoadedModel, inventory: Inventory) -> None:
     items = inventory.select(inventory.held_out[:9])
     backbone = served(tiny, Corrected())
-    sheet = backbone.answer(Alignment(system_prompt=PROMPT), items)
+    with measure() as cost:
+        backbone.answer(Alignment(system_prompt=PROMPT), items)
     split = backbone.split(Alignment(system_prompt=PROMPT), items, Corrected.reading.opening)
     assert [len(rows) for rows, _ in backbone.engine.llm.calls] == [1, 8]
-    assert abs(sheet.tokens_read - split.tokens) < 9 * fake_vllm.BLOCK < 8 * len(split.prefix)
-    assert sheet.tokens_generated == 9
+    assert abs(cost.amounts["tokens_read"] - split.tokens) < 9 * fake_vllm.BLOCK < 8 * len(split.prefix)
+    assert cost.amounts["tokens_generated"] == 9
 
 
 @pytest.mark.usefixtures("vllm")

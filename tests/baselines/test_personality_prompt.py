@@ -19,6 +19,7 @@ from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
+from palign_bench.costs.clock import measure
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
@@ -80,12 +81,15 @@ def test_defaults_are_those_of_the_released_code() -> None:
 def test_a_portrait_is_written_once_and_charged_each_time(
     writer: Asked, inventory: Inventory, cases: Sequence[Case], tmp_path: Path
 ) -> None:
-    first = prepared(writer, inventory, tmp_path).align(cases[0])
-    again = prepared(writer, inventory, tmp_path).align(cases[0])
-    assert len(writer.asked) == 1 and again.system_prompt == first.system_prompt
+    with measure() as written:
+        first = prepared(writer, inventory, tmp_path).align(cases[0])
     (kept,) = tmp_path.iterdir()
-    assert first.summary["charged_seconds"] == 0.0  # the runner's clock ran while it was written
-    assert again.summary["charged_seconds"] == json.loads(kept.read_text())["seconds"] > 0
+    kept.write_text(kept.read_text().replace('"seconds": ', '"seconds": 7'))  # as if it had taken longer
+    with measure() as read:
+        again = prepared(writer, inventory, tmp_path).align(cases[0])
+    assert len(writer.asked) == 1 and again.system_prompt == first.system_prompt
+    charged = json.loads(kept.read_text())["seconds"]
+    assert written.seconds < 7 < charged < read.seconds < charged + 1
 
 
 @pytest.mark.parametrize(

@@ -70,7 +70,7 @@ def test_phases_and_conditions_are_told(folder: Path, costs: pd.DataFrame) -> No
     pas = costs.loc["pas"]
     assert 0 < pas["search_seconds"] <= pas["align_seconds"] and pas["prepare_seconds"] > 0
     assert pas["answer_seconds_low"] <= pas["answer_seconds"] <= pas["answer_seconds_high"]
-    assert set(costs["repeats"]) == {2} and (costs["total_memory_mib"] > costs["bare_memory_mib"]).all()
+    assert set(costs["cost_repeats"]) == {2} and (costs["total_memory_mib"] > costs["bare_memory_mib"]).all()
     text = (folder / "efficiency.md").read_text()
     assert "load average" in text and "threads" in text and "random" not in text.lower()
 

@@ -11,8 +11,8 @@ from types import ModuleType, SimpleNamespace
 
 import pytest
 
-from palign_bench.costs.clock import Cost, measure, part
-from palign_bench.costs.memory import KernelMark, bare_memory, bare_memory_mib
+from palign_bench.costs.clock import Cost, charge, measure, part
+from palign_bench.costs.memory import KernelMark, MemoryLevel, bare_memory
 
 
 @pytest.fixture(params=["KernelMark", "SampledMark"])
@@ -34,7 +34,7 @@ def blocks(request: pytest.FixtureRequest) -> Iterator[Callable[[str], None]]:
 
 def test_peak_of_a_known_allocation_and_none_after_it(blocks: Callable[[str], None]) -> None:
     blocks("""
-        before = bare_memory_mib()
+        before = bare_memory()
         near(peak_above(before, lambda: touch(200)), 200)
         near(peak_above(before, lambda: None), 0)  # the mark was reset: the first block's peak does not stay
     """)
@@ -42,7 +42,7 @@ def test_peak_of_a_known_allocation_and_none_after_it(blocks: Callable[[str], No
 
 def test_nested_blocks_keep_their_own_peaks(blocks: Callable[[str], None]) -> None:
     blocks("""
-        before = bare_memory_mib()
+        before = bare_memory()
         with measure() as outer:
             touch(200)
             with measure() as small:
@@ -51,21 +51,21 @@ def test_nested_blocks_keep_their_own_peaks(blocks: Callable[[str], None]) -> No
                 touch(300)
             with measure() as idle:
                 pass
-        near(small.memory_above(before), 60)
-        near(large.memory_above(before), 300)
-        near(idle.memory_above(before), 0)
-        near(outer.memory_above(before), 300)
+        near(small.above(before).peak_memory_mib, 60)
+        near(large.above(before).peak_memory_mib, 300)
+        near(idle.above(before).peak_memory_mib, 0)
+        near(outer.above(before).peak_memory_mib, 300)
     """)
 
 
 def test_a_peak_before_an_inner_block_is_the_outer_ones(blocks: Callable[[str], None]) -> None:
     blocks("""
-        before = bare_memory_mib()
+        before = bare_memory()
         with measure() as outer:
             touch(200)
             with measure():
                 pass
-        near(outer.memory_above(before), 200)
+        near(outer.above(before).peak_memory_mib, 200)
     """)
 
 
@@ -73,15 +73,15 @@ def test_a_peak_before_an_inner_block_is_the_outer_ones(blocks: Callable[[str], 
 def test_pages_that_an_earlier_block_freed_but_kept_are_not_the_next_ones(blocks: Callable[[str], None]) -> None:
     blocks("""
         leave_a_hole_in_the_heap(100)
-        before = bare_memory_mib()
+        before = bare_memory()
         with measure() as small:
             touch(60)  # fits the hole: glibc takes it from the heap, and keeps its pages when it is freed
         kept = resident_mib() - before
         assert kept > 40, kept  # else this test shows nothing
         with measure() as large:
             touch(300)
-        near(small.memory_above(before), 60)
-        near(large.memory_above(before), 300)
+        near(small.above(before).peak_memory_mib, 60)
+        near(large.above(before).peak_memory_mib, 300)
     """)
 
 
@@ -89,7 +89,7 @@ def test_costs_are_filled_in_after_an_exception_and_the_next_block_starts_afresh
     blocks: Callable[[str], None],
 ) -> None:
     blocks("""
-        before = bare_memory_mib()
+        before = bare_memory()
         try:
             with measure() as failed:
                 touch(200)
@@ -97,7 +97,7 @@ def test_costs_are_filled_in_after_an_exception_and_the_next_block_starts_afresh
         except ZeroDivisionError:
             pass
         assert failed.seconds >= 0.02
-        near(failed.memory_above(before), 200)
+        near(failed.above(before).peak_memory_mib, 200)
         assert costs._open == []
         near(peak_above(before, lambda: None), 0)
     """)
@@ -116,7 +116,7 @@ def test_memory_above_a_level_is_never_negative() -> None:
     with measure() as cost:
         pass
     assert cost.peak_memory_mib > 0
-    assert cost.memory_above(cost.peak_memory_mib + 1000) == 0
+    assert cost.above(MemoryLevel(cost.peak_memory_mib + 1000)).peak_memory_mib == 0
 
 
 def test_measuring_does_not_import_torch() -> None:
@@ -175,7 +175,7 @@ def test_cuda_peaks_nest_and_idle_devices_are_left_alone(monkeypatch: pytest.Mon
 
     monkeypatch.setitem(sys.modules, "torch", Torch)
     Torch.cuda.allocate(100)  # the bare model
-    bare = bare_memory_mib()
+    bare = bare_memory()
     with measure() as outer:
         Torch.cuda.allocate(50)
         Torch.cuda.allocate(-50)
@@ -183,7 +183,7 @@ def test_cuda_peaks_nest_and_idle_devices_are_left_alone(monkeypatch: pytest.Mon
             Torch.cuda.allocate(20)
             Torch.cuda.allocate(-20)
     assert bare == 100
-    assert (outer.memory_above(bare), inner.memory_above(bare)) == (50, 20)
+    assert (outer.above(bare).peak_memory_mib, inner.above(bare).peak_memory_mib) == (50, 20)
     assert Torch.cuda.synchronized == [0, 0, 0, 0]
 
 
@@ -251,19 +251,31 @@ def test_a_part_is_charged_to_every_open_block() -> None:
             time.sleep(0.03)
         with part("search"):
             time.sleep(0.02)
-    assert closed.parts == {}
-    assert 0.03 <= inner.parts["search"] <= inner.seconds
-    assert inner.parts["search"] + 0.02 <= outer.parts["search"] <= outer.seconds
+    assert closed.amounts == {}
+    assert 0.03 <= inner.amounts["search_seconds"] <= inner.seconds
+    assert inner.amounts["search_seconds"] + 0.02 <= outer.amounts["search_seconds"] <= outer.seconds
+
+
+def test_what_is_charged_reaches_every_open_block_and_no_other() -> None:
+    charge(tokens_read=1000)
+    with measure() as outer:
+        charge(tokens_read=5)
+        with measure() as inner:
+            charge(seconds=60.0, tokens_read=2, optimizer_steps=3)
+    assert inner.amounts == {"tokens_read": 2, "optimizer_steps": 3} and 60 <= inner.seconds < 61
+    assert outer.amounts == {"tokens_read": 7, "optimizer_steps": 3} and 60 <= outer.seconds < 61
 
 
 def test_two_phases_in_one_and_a_cohort_s_share() -> None:
-    first = Cost(seconds=2.0, peak_memory_mib=5.0, reserved_memory_mib=9.0, joules=4.0)
-    second = Cost(seconds=1.0, peak_memory_mib=7.0)
+    first = Cost(seconds=2.0, peak_memory_mib=5.0, reserved_memory_mib=9.0, joules=4.0, amounts={"tokens_read": 3.0})
+    second = Cost(seconds=1.0, peak_memory_mib=7.0, amounts={"tokens_read": 4.0, "search_seconds": 0.5})
     both = first.followed_by(second)
     assert (both.seconds, both.peak_memory_mib, both.reserved_memory_mib, both.joules) == (3.0, 7.0, 9.0, 4.0)
+    assert both.amounts == {"tokens_read": 7.0, "search_seconds": 0.5}
     assert second.followed_by(second).joules is None
-    share = Cost(seconds=8.0, peak_memory_mib=5.0, parts={"search": 4.0}).share(4)
-    assert (share.seconds, share.peak_memory_mib, share.parts, share.joules) == (2.0, 5.0, {"search": 1.0}, None)
+    share = Cost(seconds=8.0, peak_memory_mib=5.0, amounts={"search_seconds": 4.0}).share(4)
+    assert (share.seconds, share.peak_memory_mib, share.joules) == (2.0, 5.0, None)
+    assert share.amounts == {"search_seconds": 1.0}
 
 
 def test_cuda_peak_on_a_real_device() -> None:
@@ -271,11 +283,11 @@ def test_cuda_peak_on_a_real_device() -> None:
     if not torch.cuda.is_available():
         pytest.skip("no CUDA device")
     held = torch.ones(8, device="cuda")
-    bare = bare_memory_mib()
+    bare = bare_memory()
     with measure() as outer:
         torch.ones(200 * 1024 * 1024, dtype=torch.uint8, device="cuda")
         with measure() as inner:
             torch.ones(50 * 1024 * 1024, dtype=torch.uint8, device="cuda")
     assert held.sum() == 8
-    assert inner.memory_above(bare) == pytest.approx(50, rel=0.1)
-    assert outer.memory_above(bare) == pytest.approx(200, rel=0.1)
+    assert inner.above(bare).peak_memory_mib == pytest.approx(50, rel=0.1)
+    assert outer.above(bare).peak_memory_mib == pytest.approx(200, rel=0.1)

@@ -25,12 +25,12 @@ def test_the_median_of_every_number_and_the_spread_of_what_varies() -> None:
         "joules": None,
         "reused_answers": False,
         "optimizer_steps": 2,
-        "repeats": 3,
+        "cost_repeats": 3,
         "quartiles": {"align_seconds": [1.5, 5.5]},
     }
 
 
 def test_preparation() -> None:
     cost = shared_cost([Cost(seconds=3.0, peak_memory_mib=1.0), Cost(seconds=1.0, peak_memory_mib=4.0)])
-    assert (cost["prepare_seconds"], cost["prepare_peak_memory_mib"], cost["repeats"]) == (2.0, 4.0, 2)
+    assert (cost["prepare_seconds"], cost["prepare_peak_memory_mib"], cost["cost_repeats"]) == (2.0, 4.0, 2)
     assert cost["prepare_quartiles"] == [1.5, 2.5]

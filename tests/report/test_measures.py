@@ -175,14 +175,14 @@ def test_costs(five_items: Inventory, make_record: MakeRecord, make_plan: MakePl
     for person, seconds, memory, size in zip(PEOPLE, (1.0, 2.0, 60.0), (5.0, 900.0, 7.0), (10, 20, 90), strict=True):
         record = make_record({6: 3}, {6: 3}, 1.0)
         record["cost"] |= {"align_seconds": seconds, "answer_seconds": 2 * seconds, "peak_memory_mib": memory}
-        record["alignment"] |= {"stored_bytes": size, "trained_parameters": 2 * size}
+        record["cost"] |= {"stored_bytes": size, "trained_parameters": 2 * size}
         records[person] = record
     plan = make_plan({"pas": records}, PEOPLE)
     (planned,), _ = plan.read()
     planned.folder.write_shared({"load_seconds": 1.5, "prepare_seconds": 0.25, "machine": "of the test"})
     row = row_of(build_report(plan, five_items), "pas")
     assert (row["shared_seconds"], row["align_seconds"], row["answer_seconds"]) == (1.75, 2.0, 4.0)
-    assert (row["peak_memory_mib"], row["alignment_bytes"], row["trained_parameters"]) == (900.0, 20, 40)
+    assert (row["peak_memory_mib"], row["stored_bytes"], row["trained_parameters"]) == (900.0, 20, 40)
     assert (row["seconds_for_one"], row["seconds_for_300"]) == (1.75 + 6, 1.75 + 300 * 6)
     unrecorded = ("search_seconds", "reserved_memory_mib", "joules", "training_tokens", "cost_repeats")
     assert {row[name] for name in unrecorded} == {None}, "cells of before these were recorded stay readable"
@@ -191,14 +191,14 @@ def test_costs(five_items: Inventory, make_record: MakeRecord, make_plan: MakePl
 def test_costs_of_cells_measured_for_their_own_sake(
     five_items: Inventory, make_record: MakeRecord, make_plan: MakePlan
 ) -> None:
-    cost = {"search_seconds": 0.5, "reserved_memory_mib": 12.0, "joules": 7.0, "training_tokens": 40, "repeats": 3}
+    cost = {"search_seconds": 0.5, "reserved_memory_mib": 12.0, "joules": 7.0, "training_tokens": 40, "cost_repeats": 3}
     record = make_record({6: 3}, {6: 3}, 1.0)
     record["cost"] |= cost
     plan = make_plan({"pas": {PEOPLE[0]: record}}, PEOPLE[:1])
     (planned,), _ = plan.read()
     state = [{"load_averages": [load, 9.0, 9.0]} for load in (0.25, 1.75)]
-    planned.folder.write_measurement({"repeats": 3, "before": state[0], "after": state[1]})
+    planned.folder.write_measurement({"cost_repeats": 3, "before": state[0], "after": state[1]})
     report = build_report(plan, five_items)
     row = row_of(report, "pas")
-    assert {name: row[name] for name in cost if name != "repeats"} | {"repeats": row["cost_repeats"]} == cost
+    assert {name: row[name] for name in cost} == cost
     assert "median of 3 repeats: all rows; the machine's load average was 0.2 to 1.8." in " ".join(report.notes)

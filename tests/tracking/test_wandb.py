@@ -67,7 +67,7 @@ def a_record(index: int) -> dict[str, Any]:
         "scores": {**scores, "composite": sum(scores.values()), **({"openness": None} if index else {})},
         "traits": dict.fromkeys(DOMAINS, 3.25 + index),
         "person_traits": dict.fromkeys(DOMAINS, 2.75 + index),
-        "alignment": {"summary": {"system_prompt": "Worry about rain"}, "stored_bytes": 10, "trained_parameters": 0},
+        "alignment": {"summary": {"system_prompt": "Worry about rain"}},
         "cost": {"align_seconds": 0.25, "answer_seconds": 1.5 + index, "peak_memory_mib": 12.0, "tokens_read": 7},
     }
 

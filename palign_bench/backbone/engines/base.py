@@ -1,4 +1,4 @@
-"""What every engine does: it counts tokens, batches prompts, and reads options or greedy text."""
+"""What every engine does: it batches prompts, and reads options or greedy text."""
 
 from __future__ import annotations
 
@@ -26,14 +26,12 @@ LogitsReader = Callable[[Tensor, list[int]], Tensor]
 
 
 class Engine(ABC):
-    """Reads answers from a model, whatever computes it, and counts the positions that this takes."""
+    """Reads answers from a model, whatever computes it, and charges the positions that this takes as tokens."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, end_tokens: frozenset[int], positions: int):
         self.tokenizer = tokenizer
         self.end_tokens = end_tokens
         self.positions = positions
-        self.tokens_read = 0
-        self.tokens_generated = 0
 
     @abstractmethod
     def option_log_probs(self, prompts: SplitPrompts, options: Sequence[int], virtual: Tensor | None) -> Tensor:

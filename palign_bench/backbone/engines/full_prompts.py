@@ -10,6 +10,7 @@ from torch import Tensor
 from palign_bench.backbone.engines.base import IsDecided, TorchEngine
 from palign_bench.backbone.parts.options import OptionScores, PooledLogits
 from palign_bench.backbone.tokenizing import SplitPrompts
+from palign_bench.costs.clock import charge
 
 
 class FullPromptEngine(TorchEngine):
@@ -28,7 +29,7 @@ class FullPromptEngine(TorchEngine):
         for index, piece in enumerate(pieces):
             inputs[index, longest - len(piece) :] = piece
             mask[index, longest - len(piece) :] = 1
-        self.tokens_read += int(mask.sum())
+        charge(tokens_read=int(mask.sum()))
         return {"inputs_embeds": inputs, "attention_mask": mask}
 
     def option_log_probs(self, prompts: SplitPrompts, options: Sequence[int], virtual: Tensor | None) -> Tensor:
@@ -65,5 +66,5 @@ class FullPromptEngine(TorchEngine):
                 )
                 for index, row in zip(batch, tokens.tolist(), strict=True):
                     texts[index], written = self.decided_text(row, is_decided)
-                    self.tokens_generated += written
+                    charge(tokens_generated=written)
         return texts

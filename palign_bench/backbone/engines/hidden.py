@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from palign_bench.backbone.engines.base import TorchEngine
+from palign_bench.costs.clock import charge
 
 
 def hidden_states(engine: TorchEngine, texts: Sequence[str], layers: Sequence[int]) -> Tensor:
@@ -27,7 +28,7 @@ def hidden_states(engine: TorchEngine, texts: Sequence[str], layers: Sequence[in
     result = torch.empty(len(rows), len(layers), engine.model.config.hidden_size)
     for batch in engine.batches(rows):
         ids, lengths = engine.pad([rows[i] for i in batch])
-        engine.tokens_read += int(lengths.sum())
+        charge(tokens_read=int(lengths.sum()))
         last = torch.arange(len(batch), device=ids.device), lengths - 1
         # Right-padded and causal: what follows a row's last token cannot reach it, so no mask is needed.
         with torch.no_grad(), _recorded(modules, set(layers) - {len(modules)}, last) as kept:

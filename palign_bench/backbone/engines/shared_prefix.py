@@ -18,6 +18,7 @@ from palign_bench.backbone.engines.attention import SharedPrefix, shared_prefix_
 from palign_bench.backbone.engines.base import IsDecided, LogitsReader, TorchEngine, finite
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import SplitPrompts
+from palign_bench.costs.clock import charge
 
 
 class SharedPrefixEngine(TorchEngine):
@@ -31,7 +32,7 @@ class SharedPrefixEngine(TorchEngine):
             inputs = torch.cat([virtual.to(inputs)[None], inputs], dim=1)
         if inputs.shape[1] == 0:
             return None
-        self.tokens_read += inputs.shape[1]
+        charge(tokens_read=inputs.shape[1])
         return self._prefix([inputs.shape[1]], inputs_embeds=inputs)
 
     def _prefix(self, lengths: list[int], **inputs: Tensor) -> SharedPrefix:
@@ -96,7 +97,7 @@ class SharedPrefixEngine(TorchEngine):
         real = torch.arange(padded, device=hidden.device)[None] < lengths[:, None]
         for step in range(max_new_tokens):
             tokens = read(last, active.tolist()).argmax(-1)
-            self.tokens_generated += len(active)
+            charge(tokens_generated=len(active))
             keep = []
             for position, (row, token) in enumerate(zip(active.tolist(), tokens.tolist(), strict=True)):
                 generated[row].append(token)
@@ -116,7 +117,7 @@ class SharedPrefixEngine(TorchEngine):
         self, rows: Sequence[Sequence[int]], prefix: SharedPrefix | None, cache: DynamicCache | None
     ) -> tuple[Tensor, Tensor, int]:
         ids, lengths = self.pad(rows)
-        self.tokens_read += int(lengths.sum())
+        charge(tokens_read=int(lengths.sum()))
         positions = self._start(prefix, len(rows)) + torch.arange(ids.shape[1], device=ids.device)[None]
         options: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
         output = self._decoder()(input_ids=ids, position_ids=positions, shared_prefix=prefix, **options)

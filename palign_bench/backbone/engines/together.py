@@ -20,6 +20,7 @@ from palign_bench.backbone.engines.base import IsDecided
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.parts.heads import shifted_heads
 from palign_bench.backbone.tokenizing import SplitPrompts
+from palign_bench.costs.clock import charge
 
 
 class TogetherEngine(SharedPrefixEngine):
@@ -44,10 +45,9 @@ class TogetherEngine(SharedPrefixEngine):
 
     def greedy_together(
         self, groups: Sequence[SplitPrompts], max_new_tokens: int, is_decided: IsDecided, shifts: Tensor | None
-    ) -> tuple[list[list[str]], list[int]]:
-        """As `greedy`, for every group: its texts, and how many tokens were generated for them."""
+    ) -> list[list[str]]:
+        """As `greedy`, for every group: its texts."""
         texts = [[""] * len(group.suffixes) for group in groups]
-        generated = [0] * len(groups)
         groups = _without_empty_prefixes(groups)
         with torch.no_grad(), shared_prefix_mode(self.model), self._shifted(shifts):
             prefix = self.compute_prefixes([group.prefix for group in groups])
@@ -55,14 +55,13 @@ class TogetherEngine(SharedPrefixEngine):
                 for row, tokens in enumerate(self._continuations(rows, prefix, max_new_tokens, is_decided)):
                     group, place = divmod(row, len(batch))
                     texts[group][batch[place]] = self._text(tokens)
-                    generated[group] += len(tokens)
-        self.tokens_generated += sum(generated)
-        return texts, generated
+                    charge(tokens_generated=len(tokens))
+        return texts
 
     def compute_prefixes(self, prefixes: Sequence[Sequence[int]]) -> SharedPrefix | None:
         """Keys and values of every group's prefix, right-padded; None where they are empty."""
         ids, lengths = self.pad(prefixes)
-        self.tokens_read += int(lengths.sum())
+        charge(tokens_read=int(lengths.sum()))
         return self._prefix(lengths.tolist(), input_ids=ids) if ids.shape[1] else None
 
     def _batches_of(

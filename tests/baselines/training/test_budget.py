@@ -10,6 +10,7 @@ import torch
 from palign_bench.backbone import loading
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.run.assembly import (
     _training_notes,
@@ -149,13 +150,14 @@ def test_full_fine_tuning_refuses_quantized_weights() -> None:
 
 @pytest.mark.parametrize("name", METHODS)
 def test_the_summary_tells_the_budget_and_the_cost(bench: Bench, name: str) -> None:
-    alignment: Alignment = bench.aligner(name, steps=2, warmup=0.5, budget="quick").align(bench.case())
+    with measure() as cost:
+        alignment: Alignment = bench.aligner(name, steps=2, warmup=0.5, budget="quick").align(bench.case())
     summary = alignment.summary
     assert (summary["budget"], summary["steps"], summary["warmup_steps"]) == ("quick", 2, 1)
-    assert summary["optimizer_steps"] == (4 if name == "ppo" else 2)
+    assert cost.amounts["optimizer_steps"] == (4 if name == "ppo" else 2)
     assert summary["learning_rate"] == 3e-3
     assert len(summary["loss_curve"]) <= 20
-    assert summary["seconds_per_step"] > 0
+    assert cost.amounts["seconds_per_step"] > 0 and cost.amounts["training_tokens"] > 0
     assert 0 < summary["not_model_share"] < 1
     assert summary["fixed_seconds"] > 0
 

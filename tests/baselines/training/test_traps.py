@@ -88,7 +88,6 @@ def test_dpo_without_a_usable_pair_is_the_bare_model_and_says_why(bench: Bench) 
     alignment = bench.aligner("dpo").align(bench.case(known=dict.fromkeys(bench.inventory.known, 3)))
     assert alignment.adapter is None
     assert alignment.summary["reason"]
-    assert alignment.summary["optimizer_steps"] == 0
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -122,18 +121,20 @@ def test_ppo_reads_policy_and_values_in_one_pass_and_trains_as_in_two(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     aligner = bench.aligner("ppo", steps=2, learning_rate=1e-3)
-    once = aligner.align(bench.case())
+    with measure() as one_pass:
+        once = aligner.align(bench.case())
 
     def as_in_trl(policy: Any, value: ppo.ValueHead) -> Any:
         return lambda **inputs: (policy(**inputs), value.score(value.backbone(**inputs).hidden_states[-1]))
 
     monkeypatch.setattr(ppo, "in_one_pass", as_in_trl)
-    twice = aligner.align(bench.case())
+    with measure() as two_passes:
+        twice = aligner.align(bench.case())
     assert once.adapter is not None and twice.adapter is not None
     assert any(bool(tensor.any()) for name, tensor in once.adapter.items() if "lora_B" in name)
     for name, tensor in once.adapter.items():
         torch.testing.assert_close(tensor, twice.adapter[name])
-    assert once.summary["training_tokens"] < twice.summary["training_tokens"]
+    assert one_pass.amounts["training_tokens"] < two_passes.amounts["training_tokens"]
 
 
 def test_rule_reward_looks_the_person_up_by_the_prompt(bench: Bench) -> None:
