@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from palign_bench.cli.people import people
 from palign_bench.ledger.plan import Plan
 
 
@@ -83,6 +84,7 @@ def dashboard(arguments: Sequence[str]) -> None:
 
 
 SUBCOMMANDS = {
+    "people": people,
     "report": report,
     "forecast": forecast,
     "efficiency": efficiency,

@@ -42,7 +42,7 @@ def load_auto(folder: str | None = None, download: bool = True, count: int = 300
 _LOADERS: dict[str, tuple[Callable[..., RespondentSource], tuple[str, ...]]] = {
     "papi": (load_papi, ("folder", "download")),
     "simulated": (simulate, ("count", "seed", "figures")),
-    "file": (load_file, ("path",)),
+    "file": (load_file, ("path", "orientation", "columns", "id_column", "missing")),
     "auto": (load_auto, ("folder", "download", "count", "seed")),
 }
 
@@ -62,7 +62,7 @@ def load_respondents(settings: Mapping[str, Any]) -> RespondentSource:
             raise RespondentsError(f"respondents.{key} is no setting of respondents={name}; it has {', '.join(keys)}")
     if not isinstance(given.get("download", True), bool):
         raise RespondentsError(f"respondents.download={given['download']}: give true or false")
-    for key in ("folder", "path"):
+    for key in ("folder", "path", "columns", "id_column"):
         if given.get(key) is not None:
-            given[key] = str(given[key])  # a folder called 2024 arrives as a number
+            given[key] = str(given[key])  # a folder or column called 2024 arrives as a number
     return loader(**given)

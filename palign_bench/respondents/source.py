@@ -6,11 +6,13 @@ literal answers and portraits are in it: age, sex, country and timestamps never 
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.settings import UserError
@@ -27,16 +29,20 @@ class RespondentSource:
     """People from one place.
 
     ``name``: "papi", "simulated" or "file". ``description``: for a table's title, e.g. "300 people of PAPI".
-    ``people``: all of them, in the source's own order. ``data_hash``: see `data_hash_of`.
+    ``people``: all of them, in the source's own order. ``data_hash``: see `data_hash_of`. ``notes``: what a reader
+    should know of how they were read.
     """
 
     name: str
     description: str
     people: tuple[Respondent, ...]
     data_hash: str
+    notes: tuple[str, ...] = ()
 
     def select(self, limit: int | None = None, ids: Sequence[str] | None = None) -> tuple[Respondent, ...]:
         """The people with these ids (all when None), in the order given, and of these the first ``limit``.
+
+        ``ids`` may name a file, as `palign-bench select` writes it: the first column is taken, less a header ``id``.
 
         A limit above the number of people selects them all. Raises `RespondentsError` for an unknown or repeated id,
         an empty list of ids, and a limit that is no positive whole number.
@@ -49,8 +55,12 @@ class RespondentSource:
         return chosen[:limit]
 
     def _by_ids(self, ids: Sequence[str]) -> tuple[Respondent, ...]:
+        if isinstance(ids, str) and Path(ids).expanduser().is_file():
+            ids = _listed(Path(ids).expanduser())
         if isinstance(ids, str) or not isinstance(ids, Iterable):
-            raise RespondentsError(f"respondents.ids={ids}: give a list, as in respondents.ids=[{ids}]")
+            raise RespondentsError(
+                f"respondents.ids={ids}: give a list, as in respondents.ids=[{ids}], or a file of ids"
+            )
         wanted = [str(each) for each in ids]  # a number on the command line arrives as a number
         if not wanted:
             raise RespondentsError("respondents.ids is an empty list: name at least one id, or null for all")
@@ -65,6 +75,14 @@ class RespondentSource:
         return tuple(by_id[each] for each in wanted)
 
 
+def _listed(place: Path) -> list[str]:
+    try:
+        rows = [row for row in csv.reader(place.read_text(encoding="utf-8-sig").splitlines()) if row and row[0].strip()]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise RespondentsError(f"respondents.ids={place}: not a list of ids ({error})") from error
+    return [row[0].strip() for row in rows if row[0].strip() != "id"]
+
+
 def data_hash_of(people: Iterable[Respondent]) -> str:
     """SHA-256 (hex) of everything about the people that can change a number: ids, literal answers, portraits."""
     digest = hashlib.sha256()
@@ -75,10 +93,12 @@ def data_hash_of(people: Iterable[Respondent]) -> str:
     return digest.hexdigest()
 
 
-def make_source(name: str, description: str, people: Iterable[Respondent]) -> RespondentSource:
+def make_source(
+    name: str, description: str, people: Iterable[Respondent], notes: tuple[str, ...] = ()
+) -> RespondentSource:
     """A source of these people, with their hash."""
     everyone = tuple(people)
-    return RespondentSource(name, description, everyone, data_hash_of(everyone))
+    return RespondentSource(name, description, everyone, data_hash_of(everyone), notes)
 
 
 def _listing(ids: Sequence[str]) -> str:

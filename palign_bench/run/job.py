@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 from omegaconf import OmegaConf
@@ -53,6 +54,9 @@ def run(settings: Settings, command: str, order: int | None = None) -> int:
     check_needs(aligners, model)
     check_cohort(aligners, repeats)
     source = load_respondents(settings["respondents"])
+    if _order == 0:
+        for note in source.notes:
+            print(note, file=sys.stderr)
     people = source.select(settings["respondents"].get("limit"), settings["respondents"].get("ids"))
     if "budget" in method:
         people = people[: training["people_limit"]]
@@ -98,7 +102,11 @@ def run(settings: Settings, command: str, order: int | None = None) -> int:
         "protocol": protocol.name,
         "respondents": source.name,
         "respondents_description": source.description,
-        "notes": _training_notes(method, model, asked_model, training) + _batch_notes(experiment, model),
+        "notes": [
+            *source.notes,
+            *_training_notes(method, model, asked_model, training),
+            *_batch_notes(experiment, model),
+        ],
     }
     plan = Plan(runs, settings["name"], model["name"], protocol.name)
     part = (shard.index, shard.count) if shard else None

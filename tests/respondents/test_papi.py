@@ -252,7 +252,7 @@ def test_auto_does_not_pass_over_a_folder_that_is_not_as_released(invented: Path
         ({"name": "simulated", "folder": "x"}, "respondents.folder is no setting of respondents=simulated"),
         ({"name": "papi", "download": "perhaps"}, "respondents.download=perhaps: give true or false"),
         ({"name": "file"}, "respondents.path is not set"),
-        ({"name": "file", "path": 7}, "7: name the file .csv or .json"),
+        ({"name": "file", "path": 7}, "7: name the file .csv, .tsv or .txt"),
     ],
 )
 def test_bad_settings_are_told(settings: dict[str, object], told: str) -> None:

@@ -1,0 +1,111 @@
+"""`palign-bench people`: what is understood of a file or source of people, before anything is run on them."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+from tabulate import tabulate
+
+from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
+from palign_bench.respondents import load_respondents
+from palign_bench.respondents.file import FileOfPeople, read_people
+from palign_bench.respondents.matrix import MISSING, AnswerMatrix
+from palign_bench.respondents.orientation import orientation_evidence
+from palign_bench.respondents.population import Population
+from palign_bench.settings import UserError, options, read_option
+
+_SOURCE = "a file of people, or an option of respondents= (papi, simulated, …)"
+_SETTINGS = "settings of respondents=, as in orientation=keyed or count=20000"
+
+
+def people(arguments: Sequence[str]) -> None:
+    """`palign-bench people SOURCE [KEY=VALUE …]`: people, items, missing answers, orientation, floors."""
+    parser = argparse.ArgumentParser("palign-bench people", description="Print what is understood of people's answers.")
+    add_source(parser)
+    chosen = parser.parse_args(arguments)
+    found, file = source_of(chosen)
+    print(_understood(found, file))
+    print()
+    print(measures({"": Population(found).describe()}))
+    if file is not None and file.doubt:
+        raise UserError(file.doubt)
+    if file is not None:
+        settings = [f"respondents.{setting.removeprefix('respondents.')}" for setting in chosen.settings]
+        command = ["method=floors", "respondents=file", f"respondents.path={file.place}", *settings]
+        print(f"\nTo run: palign-bench {shlex.join(command)}")
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
+    """The arguments that `source_of` reads."""
+    parser.add_argument("source", help=_SOURCE)
+    parser.add_argument("settings", nargs="*", help=_SETTINGS, metavar="KEY=VALUE")
+
+
+def source_of(chosen: argparse.Namespace) -> tuple[AnswerMatrix, FileOfPeople | None]:
+    """The people named on the command line, and what was understood of their file where it is one.
+
+    Raises UserError for a source or setting that does not exist, and for a file that cannot be read.
+    """
+    inventory = ipip_neo_300()
+    given: dict[str, Any] = {}
+    for setting in chosen.settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f"{setting}: give settings as KEY=VALUE, as in orientation=keyed")
+        given[key.removeprefix("respondents.")] = yaml.safe_load(value)
+    if chosen.source in options("respondents") and chosen.source != "file" and not Path(chosen.source).is_file():
+        source = load_respondents(read_option("respondents", chosen.source) | given)
+        return AnswerMatrix.of(source.people, inventory), None
+    known = {key for key in read_option("respondents", "file") if key not in ("name", "path", "limit", "ids")}
+    if unknown := sorted(set(given) - known):
+        raise UserError(f"{unknown[0]} is no setting of a file; it has {', '.join(sorted(known))}")
+    file = read_people(chosen.source, inventory=inventory, **given)
+    return file.people, file
+
+
+def _understood(people_: AnswerMatrix, file: FileOfPeople | None) -> str:
+    inventory, answers = people_.inventory, people_.answers
+    noun = "person" if len(people_) == 1 else "people"
+    lines = [f"{file.place}: {file.layout}"] if file is not None else []
+    answered = (answers != MISSING).any(axis=0)
+    parts = [f"{int(answered[people_.columns(numbers)].sum())} of {len(numbers)} {part}"
+             for part, numbers in (("known", inventory.known), ("held-out", inventory.held_out))]  # fmt: skip
+    lines.append(f"{len(people_)} {noun}; {inventory.name}: {' and '.join(parts)} items answered")
+    lines.append(f"missing: {(answers[:, answered] == MISSING).mean():.2%} of the answers to these items")
+    lines += _unusable(people_, inventory)
+    if file is None:
+        lines.append(f"orientation: literal; {orientation_evidence(answers, inventory)}")
+    else:
+        lines.append(f"orientation: {file.orientation}, {file.reason}; {file.evidence}")
+        lines += file.notes
+    return "\n".join(lines)
+
+
+def _unusable(people_: AnswerMatrix, inventory: Inventory) -> list[str]:
+    lines = []
+    for part, numbers in (("known", inventory.known), ("held-out", inventory.held_out)):
+        none = (people_.answers[:, people_.columns(numbers)] == MISSING).all(axis=1)
+        if none.any():
+            named = ", ".join(people_.ids[row] for row in np.flatnonzero(none)[:5])
+            lines.append(f"cannot be used, since they answer no {part} item: {int(none.sum())} ({named}…)")
+    return lines
+
+
+def measures(described: Mapping[str, Mapping[str, float]]) -> str:
+    """What `Population.describe` found, a column for each group of people, the floors in a table of their own."""
+    names = [name for name in next(iter(described.values())) if name not in ("people", "missing answers")]
+    names = [name for name in names if not all(np.isnan(found[name]) for found in described.values())]
+    tables = []
+    for title, chosen in (
+        ("keyed answers", [name for name in names if not name.startswith("composite: ")]),
+        ("composite of a floor", [name for name in names if name.startswith("composite: ")]),
+    ):
+        rows = [[name.removeprefix("composite: "), *(found[name] for found in described.values())] for name in chosen]
+        tables.append(tabulate(rows, headers=[title, *described], floatfmt=".3f", tablefmt="simple"))
+    return "\n\n".join(tables)

@@ -1,0 +1,203 @@
+"""People in a table with a header: commas, tabs or semicolons between cells, a row for each person.
+
+Item columns are called ``i1``, ``I1``, ``Q1``, ``item_1``, ``Item 1`` …, with the inventory's item numbers; or however
+a file of two columns, ``column`` and ``item``, says (`read_mapping`). Whatever else the table holds is not read.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.respondents.formats.stored import Stored, answer, no_answer
+from palign_bench.respondents.matrix import MISSING
+from palign_bench.respondents.source import RespondentsError
+
+DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
+EMPTY = ("", "na", "n/a", "nan", "null", "none", ".", "#n/a")  # missing, whatever the file
+ID_NAMES = (
+    *("id", "case", "caseid", "case_id", "respondent", "respondent_id", "participant", "participant_id"),
+    *("subject", "subject_id", "user_id", "responseid", "response_id", "pid"),
+)
+ROW_NUMBERS = "row_number"  # respondents.id_column: people are called by their row
+_ITEM = re.compile(r"(?:i|q|item|question)[ _.-]?0*([1-9][0-9]{0,8}|0)", re.IGNORECASE | re.ASCII)
+
+
+def read_delimited(
+    place: Path,
+    text: str,
+    inventory: Inventory,
+    mapping: Mapping[str, int] | None = None,
+    id_column: str | None = None,
+    missing: Sequence[object] = (),
+) -> Stored:
+    """The people of a table. ``mapping``: item numbers by column name; ``missing``: cells that are no answer.
+
+    Raises `RespondentsError` naming the line and column of what cannot be read.
+    """
+    delimiter = _delimiter(text)
+    rows = _rows(place, text, delimiter)
+    line, header = next(rows, (1, []))
+    where = f"{place}, line {line}"
+    numbers = _numbers(where, header, inventory, mapping, delimiter)
+    name_column = _id_column(where, header, numbers, id_column)
+    values = _Values(missing)
+    ids: list[str] = []
+    lines: list[int] = []
+    stored: list[NDArray[np.int8]] = []
+    for line, cells in rows:
+        if len(cells) != len(header):
+            raise RespondentsError(
+                f"{place}, line {line}: {len(cells)} cells under {len(header)} columns; add or remove cells"
+            )
+        ids.append(str(len(ids) + 1) if name_column is None else cells[name_column])
+        given = [values[cells[column]] for column in numbers]
+        if None in given:
+            column = list(numbers)[given.index(None)]
+            raise no_answer(f"{place}, line {line} (id {ids[-1]}), column {header[column]}", cells[column])
+        stored.append(np.array(given, dtype=np.int8))
+        lines.append(line)
+    answers = np.zeros((len(ids), len(inventory.items)), dtype=np.int8)
+    column_of = {item.number: index for index, item in enumerate(inventory.items)}
+    if ids:
+        answers[:, [column_of[number] for number in numbers.values()]] = np.stack(stored)
+    ignored = [
+        name or f"(column {column + 1})"
+        for column, name in enumerate(header)
+        if column not in numbers and column != name_column
+    ]
+    return Stored(
+        ids=ids,
+        answers=answers,
+        places=[f"{place}, line {line}" for line in lines],
+        layout=f"table with {DELIMITERS[delimiter]}",
+        ignored=tuple(ignored),
+        notes=() if name_column is not None else ("people are called by their row, as no column of ids was found",),
+    )
+
+
+def read_mapping(path: str, inventory: Inventory) -> dict[str, int]:
+    """Item numbers by column name, from a table with the columns ``column`` and ``item``: ``EXT1,2``."""
+    place = Path(path).expanduser()
+    try:
+        text = place.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        raise RespondentsError(f"{place}: cannot be read ({error}); check respondents.columns") from error
+    rows = _rows(place, text, _delimiter(text))
+    line, header = next(rows, (1, []))
+    if sorted(header) != ["column", "item"]:
+        raise RespondentsError(f"{place}, line {line}: the header must be column,item; mend it")
+    found: dict[str, int] = {}
+    for line, cells in rows:
+        if len(cells) != 2:
+            raise RespondentsError(f"{place}, line {line}: {len(cells)} cells under 2 columns; add or remove cells")
+        name, number = cells[header.index("column")], cells[header.index("item")]
+        if not re.fullmatch("[0-9]{1,9}", number) or int(number) not in inventory.by_number:
+            raise RespondentsError(
+                f"{place}, line {line}: {number[:20]!r} is no item number of {inventory.name}; mend it"
+            )
+        if name in found or int(number) in found.values():
+            raise RespondentsError(f"{place}, line {line}: column {name} or item {number} is there twice; keep one")
+        found[name] = int(number)
+    return found
+
+
+def _delimiter(text: str) -> str:
+    """The delimiter that stands most often in the header."""
+    header = next((line for line in text.splitlines() if line.strip()), "")
+    return max(DELIMITERS, key=header.count)
+
+
+def _rows(place: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+    """Every row that is not blank, with the line it ends on; cells without the spaces around them.
+
+    Not `pandas.read_csv`: it fills a row that is too short without a word.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    try:
+        for row in reader:
+            cells = [cell.strip() for cell in row]
+            if any(cells):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise RespondentsError(
+            f"{place}, line {reader.line_num}: not a table with {DELIMITERS[delimiter]} ({error}); save it as CSV"
+        ) from error
+
+
+class _Values(dict[str, int | None]):
+    """Answers by cell, each cell read once: 0 where missing, None where it is no answer."""
+
+    def __init__(self, missing: Sequence[object]):
+        super().__init__()
+        self._missing = {_plain(str(each)) for each in (*EMPTY, *missing)}
+
+    def __missing__(self, text: str) -> int | None:
+        value = self[text] = MISSING if _plain(text) in self._missing else answer(text)
+        return value
+
+
+def _numbers(
+    where: str, header: Sequence[str], inventory: Inventory, mapping: Mapping[str, int] | None, delimiter: str
+) -> dict[int, int]:
+    """Item number by column position."""
+    if mapping is not None and (lacking := [name for name in mapping if name not in header]):
+        raise RespondentsError(
+            f"{where}: column {lacking[0]!r} of respondents.columns is not in the header; mend either"
+        )
+    numbers: dict[int, int] = {}
+    for column, name in enumerate(header):
+        if mapping is not None:
+            number = mapping.get(name)
+        else:
+            match = _ITEM.fullmatch(name)
+            number = int(match[1]) if match else None
+        if number is None:
+            continue
+        if number not in inventory.by_number:
+            raise RespondentsError(
+                f"{where}: column {name!r} is no item: {inventory.name} has {len(inventory.items)}; remove it, or "
+                "choose another inventory"
+            )
+        if number in numbers.values():
+            raise RespondentsError(f"{where}: column {name} is there twice as item {number}; keep one of them")
+        numbers[column] = number
+    if not numbers:
+        raise RespondentsError(
+            f"{where}: the header is {delimiter.join(header)[:40]!r}, with no item in it; call the columns i1, i2, … "
+            "(or Q1, item_1), or name a file with column,item in respondents.columns"
+        )
+    return numbers
+
+
+def _id_column(where: str, header: Sequence[str], numbers: Mapping[int, int], wanted: str | None) -> int | None:
+    """The column of people's ids; None: they are called by their row."""
+    if wanted == ROW_NUMBERS:
+        return None
+    places: dict[str, list[int]] = {}
+    for column, name in enumerate(header):
+        if column not in numbers:
+            places.setdefault(name if wanted is not None else name.lower(), []).append(column)
+    if wanted is not None:
+        if len(places.get(wanted, [])) != 1:
+            raise RespondentsError(f"{where}: respondents.id_column={wanted} must be in the header once; mend either")
+        return places[wanted][0]
+    if len(places.get("id", [])) == 1:
+        return places["id"][0]
+    found = [(name, column) for name in ID_NAMES for column in places.get(name, [])]
+    if len(found) > 1:
+        names = " and ".join(header[column] for _, column in found[:2])
+        raise RespondentsError(f"{where}: {names} both may be ids; name one in respondents.id_column")
+    return found[0][1] if found else None
+
+
+def _plain(text: str) -> str:
+    """A cell without space, case and decimals of zero: ``-9.0`` is ``-9``."""
+    return re.sub(r"[.,]0+$", "", text.strip().lower())

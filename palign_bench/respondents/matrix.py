@@ -1,0 +1,70 @@
+"""Many people's literal answers as one array: for reading, checking, describing and selecting them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, Respondent
+
+Array = NDArray[np.float64]
+MISSING = 0
+
+
+@dataclass(frozen=True)
+class AnswerMatrix:
+    """``answers`` (people, items of ``inventory`` in its order), literal, int8, 0 where missing; ``ids`` by row."""
+
+    inventory: Inventory
+    ids: tuple[str, ...]
+    answers: NDArray[np.int8]
+
+    @classmethod
+    def of(cls, people: Sequence[Respondent], inventory: Inventory) -> AnswerMatrix:
+        column = {item.number: index for index, item in enumerate(inventory.items)}
+        answers = np.zeros((len(people), len(column)), dtype=np.int8)
+        for row, person in zip(answers, people, strict=True):
+            for number, value in person.answers.items():
+                row[column[number]] = value
+        return cls(inventory, tuple(person.id for person in people), answers)
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def take(self, rows: Iterable[int] | NDArray[Any]) -> AnswerMatrix:
+        """These people alone, in the order given."""
+        chosen = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows), dtype=int)
+        return AnswerMatrix(self.inventory, tuple(self.ids[row] for row in chosen), self.answers[chosen])
+
+    def columns(self, numbers: Iterable[int]) -> list[int]:
+        """The columns of these item numbers, in the order given."""
+        column = {item.number: index for index, item in enumerate(self.inventory.items)}
+        return [column[number] for number in numbers]
+
+    def keyed(self) -> Array:
+        """(people, items): answers in the keyed direction, NaN where missing."""
+        keyed = reverse_negative(self.answers, self.inventory).astype(float)
+        keyed[keyed == MISSING] = np.nan
+        return keyed
+
+    def respondents(self) -> list[Respondent]:
+        numbers = np.array([item.number for item in self.inventory.items])
+        people = []
+        for name, row in zip(self.ids, self.answers, strict=True):
+            given = row != MISSING
+            people.append(Respondent(name, dict(zip(numbers[given].tolist(), row[given].tolist(), strict=True))))
+        return people
+
+
+def reverse_negative(answers: NDArray[np.int8], inventory: Inventory) -> NDArray[np.int8]:
+    """Literal answers (people, items) turned keyed, or back; missing ones stay 0."""
+    turned = answers.copy()
+    for column, item in enumerate(inventory.items):
+        if item.sign < 0:
+            given = turned[:, column] != MISSING
+            turned[given, column] = LOWEST + HIGHEST - turned[given, column]
+    return turned

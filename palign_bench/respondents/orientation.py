@@ -1,0 +1,96 @@
+"""Whether stored answers are literal or keyed: what the data themselves say.
+
+Literal answers to oppositely keyed items of one scale correlate negatively ("Trust others" against "Distrust people");
+where negatively keyed items are stored reverse-scored, they correlate positively.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from palign_bench.questionnaire.inventory import Inventory
+
+ORIENTATIONS = ("literal", "keyed")
+FEWEST_PEOPLE = 20  # fewer correlate by chance
+CLEAR = 0.1  # mean correlation beyond which a direction is taken as shown
+_MOST_PEOPLE = 2000  # correlations are taken over an evenly spaced part of more people
+
+
+@dataclass(frozen=True)
+class OrientationEvidence:
+    """Correlations between items of one scale (the finest there is: facets, else domains), as the answers are stored.
+
+    ``opposite``, ``same``: mean correlation of oppositely and of same keyed pairs, NaN without such pairs.
+    ``positive_share``: share of the opposite pairs that correlate positively. ``by_scale``: mean of each scale's
+    opposite pairs.
+    """
+
+    people: int
+    pairs: int
+    opposite: float
+    same: float
+    positive_share: float
+    by_scale: Mapping[str, float]
+
+    @property
+    def verdict(self) -> str | None:
+        """ "literal" or "keyed", whichever the answers look like; None where they do not tell."""
+        if self.people < FEWEST_PEOPLE or not abs(self.opposite) >= CLEAR:  # NaN is no evidence either
+            return None
+        return "keyed" if self.opposite > 0 else "literal"
+
+    @property
+    def disagreeing(self) -> list[str]:
+        """Scales whose own opposite pairs clearly say the contrary of all pairs together."""
+        if self.verdict is None:
+            return []
+        return [scale for scale, mean in self.by_scale.items() if abs(mean) >= CLEAR and mean * self.opposite < 0]
+
+    def __str__(self) -> str:
+        if not self.pairs:
+            return "no oppositely keyed items of one scale: the orientation cannot be checked"
+        told = (
+            f"oppositely keyed items of one scale correlate {self.opposite:+.2f} ({self.pairs} pairs, "
+            f"{self.positive_share:.0%} positive), same-keyed ones {self.same:+.2f}"
+        )
+        if self.people < FEWEST_PEOPLE:
+            return f"{told}; too few people ({self.people}) to tell literal from keyed"
+        return f"{told}: the answers look {self.verdict}" if self.verdict else f"{told}: neither literal nor keyed"
+
+
+def orientation_evidence(stored: NDArray[np.int8], inventory: Inventory) -> OrientationEvidence:
+    """What answers (people, items), 0 where missing, say of their own orientation."""
+    chosen = np.linspace(0, len(stored) - 1, min(len(stored), _MOST_PEOPLE)).astype(int)
+    frame = pd.DataFrame(stored[chosen].astype(float)).replace(0.0, np.nan)
+    signs = np.array([item.sign for item in inventory.items])
+    scales = [item.facet for item in inventory.items]
+    opposite: dict[str, list[float]] = {}
+    same: list[float] = []
+    for scale in dict.fromkeys(scales):
+        columns = [column for column, each in enumerate(scales) if each == scale]
+        with np.errstate(invalid="ignore", divide="ignore"):  # a constant item correlates with nothing
+            correlations = frame[columns].corr(min_periods=min(FEWEST_PEOPLE, len(frame))).to_numpy()
+        first, second = np.triu_indices(len(columns), k=1)
+        values, product = correlations[first, second], signs[columns][first] * signs[columns][second]
+        known = ~np.isnan(values)
+        same += values[known & (product > 0)].tolist()
+        if (known & (product < 0)).any():
+            opposite[scale] = values[known & (product < 0)].tolist()
+    pooled = [value for values_ in opposite.values() for value in values_]
+    return OrientationEvidence(
+        people=len(stored),
+        pairs=len(pooled),
+        opposite=_mean(pooled),
+        same=_mean(same),
+        positive_share=_mean([float(value > 0) for value in pooled]),
+        by_scale={scale: _mean(values_) for scale, values_ in opposite.items()},
+    )
+
+
+def _mean(values: list[float]) -> float:
+    return sum(values) / len(values) if values else float("nan")

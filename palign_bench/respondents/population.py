@@ -1,0 +1,244 @@
+"""What people are like as a group: how reliable their scales are, how far they spread, how predictable they are.
+
+Everything is in the keyed direction. A held-out error is a mean absolute difference on the held-out items of a scale;
+the composite is the sum over scales of its mean over people, as in the table (`questionnaire/scoring.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
+from itertools import combinations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, OPTIONS, Inventory
+from palign_bench.respondents.matrix import MISSING, AnswerMatrix
+from palign_bench.respondents.norms import FACET_NORMS
+
+Array = NDArray[np.float64]
+_Predictor = Callable[[Array], Array]  # keyed answers (people, items) to keyed predictions of the same shape
+
+PENALTIES = tuple(2.0**power for power in range(-2, 16))  # ridge's candidates
+MIDPOINT = (LOWEST + HIGHEST) / 2  # for an item of which nothing is known
+_CHUNK = 20_000  # people whose answers are held as float64 at once
+
+
+def scale_columns(inventory: Inventory) -> dict[str, list[int]]:
+    """The columns of each scale that the composite sums over (domains)."""
+    return _columns_by([item.domain for item in inventory.items])
+
+
+def subscale_columns(inventory: Inventory) -> dict[str, list[int]]:
+    """The columns of each subscale (facets); the scales themselves where there are none."""
+    return _columns_by([item.facet for item in inventory.items])
+
+
+def _columns_by(names: list[str]) -> dict[str, list[int]]:
+    return {name: [c for c, each in enumerate(names) if each == name] for name in sorted(set(names))}
+
+
+def cronbach_alpha(keyed: Array) -> float:
+    """Cronbach's alpha (1951) of the items in the columns, over people who answered all; else NaN."""
+    complete = keyed[~np.isnan(keyed).any(axis=1)]
+    people, items = complete.shape
+    total = complete.sum(axis=1).var(ddof=1) if people > 1 else 0.0
+    if items < 2 or not total > 0:
+        return float("nan")
+    return float(items / (items - 1) * (1 - complete.var(axis=0, ddof=1).sum() / total))
+
+
+@dataclass(frozen=True)
+class Population:
+    """Measures of all people of a matrix, or of some of them (`describe`)."""
+
+    matrix: AnswerMatrix
+
+    @property
+    def inventory(self) -> Inventory:
+        return self.matrix.inventory
+
+    @cached_property
+    def errors(self) -> Mapping[str, NDArray[np.float32]]:
+        """Held-out errors of each floor: (people, scales), NaN where a person answered no held-out item of a scale.
+
+        A floor that uses other people uses everybody of the matrix but the person judged.
+        """
+        inventory = self.inventory
+        signs = np.array([item.sign for item in inventory.items])
+        predictors: dict[str, _Predictor] = {}
+        for option in OPTIONS:
+            fixed = np.where(signs > 0, option.value, LOWEST + HIGHEST - option.value).astype(float)
+            predictors[f"always {option.letter}"] = partial(_constant, fixed)
+        groups = scale_columns(inventory)
+        predictors["own scale mean"] = partial(_own_mean, self._known, (groups,))
+        if subscale_columns(inventory).keys() != groups.keys():
+            predictors["own subscale mean"] = partial(_own_mean, self._known, (groups, subscale_columns(inventory)))
+        if len(self.matrix) > 2:
+            predictors["item median of others"] = self._item_median()
+            predictors["ridge on others"] = self._ridge()
+        held_out = self._held_out.values()
+        errors = {name: np.empty((len(self.matrix), len(held_out)), dtype=np.float32) for name in predictors}
+        for part, keyed in self._chunks():
+            for name, predict in predictors.items():
+                # Halves are rounded up, as the table's floors do; a regression's dust must not decide.
+                rounded = np.clip(np.floor(np.round(predict(keyed), 9) + 0.5), LOWEST, HIGHEST)
+                distances = np.abs(keyed - rounded)
+                errors[name][part] = np.stack([_mean(distances[:, columns]) for columns in held_out], axis=1)
+        return errors
+
+    def composite(self, floor: str, rows: NDArray[np.bool_] | None = None) -> float:
+        """A floor's composite over these people (all when None)."""
+        errors = self.errors[floor] if rows is None else self.errors[floor][rows]
+        return float(sum(_mean(errors[:, scale].astype(float)) for scale in range(errors.shape[1])))
+
+    def describe(self, rows: NDArray[np.bool_] | None = None) -> dict[str, float]:
+        """Measures by name of these people (all when None), floors last; NaN where something cannot be computed."""
+        people = self.matrix if rows is None else self.matrix.take(np.flatnonzero(rows))
+        part = people.take(np.linspace(0, len(people) - 1, min(len(people), _CHUNK)).astype(int))
+        keyed = part.keyed()
+        scales, subscales = scale_columns(self.inventory), subscale_columns(self.inventory)
+        found: dict[str, float] = {"people": float(len(people))}
+        found["missing answers"] = float((people.answers == MISSING).mean())
+        found |= {f"alpha {name}": cronbach_alpha(keyed[:, columns]) for name, columns in scales.items()}
+        if subscales.keys() != scales.keys():
+            found[f"alpha, mean of {len(subscales)} subscales"] = float(
+                _mean(np.array([cronbach_alpha(keyed[:, columns]) for columns in subscales.values()]))
+            )
+        found["item SD"] = float(_mean(_deviation(keyed.T)))
+        scores = np.stack([_mean(keyed[:, columns]) for columns in scales.values()], axis=1)
+        for index, name in enumerate(scales):
+            found[f"mean {name}"] = float(_mean(scores[:, index]))
+            found[f"SD {name}"] = float(_deviation(scores[:, index]))
+        names = list(scales)
+        for first, second in combinations(range(len(names)), 2):
+            found[f"r {names[first]}-{names[second]}"] = _correlation(scores[:, first], scores[:, second])
+        known = set(self._known)
+        for name, columns in scales.items():
+            known_score = _mean(keyed[:, [column for column in columns if column in known]])
+            held_out_score = _mean(keyed[:, self._held_out[name]])
+            found[f"r known-held-out {name}"] = _correlation(known_score, held_out_score)
+        found |= norm_spread(keyed, self.inventory)
+        return found | {f"composite: {floor}": self.composite(floor, rows) for floor in self.errors}
+
+    @cached_property
+    def _held_out(self) -> dict[str, list[int]]:
+        held_out = set(self.matrix.columns(self.inventory.held_out))
+        return {name: [c for c in columns if c in held_out] for name, columns in scale_columns(self.inventory).items()}
+
+    @cached_property
+    def _known(self) -> list[int]:
+        return self.matrix.columns(self.inventory.known)
+
+    def _chunks(self) -> Iterator[tuple[slice, Array]]:
+        for start in range(0, len(self.matrix), _CHUNK):
+            part = slice(start, min(start + _CHUNK, len(self.matrix)))
+            yield part, self.matrix.take(np.arange(part.start, part.stop)).keyed()
+
+    def _item_median(self) -> _Predictor:
+        """Each item's median over everybody else, which depends on a person only through their own answer."""
+        counts = np.zeros((HIGHEST + 1, len(self.inventory.items)), dtype=int)
+        for _, keyed in self._chunks():
+            counts += np.stack([(np.nan_to_num(keyed) == value).sum(axis=0) for value in range(HIGHEST + 1)])
+        counts[MISSING] = 0
+        medians = np.empty((HIGHEST + 1, counts.shape[1]))
+        for own in range(HIGHEST + 1):
+            others = counts.copy()
+            if own != MISSING:
+                others[own] = np.maximum(others[own] - 1, 0)
+            reached, total = others.cumsum(axis=0), others.sum(axis=0)
+            low, high = ((reached > position).argmax(axis=0) for position in ((total - 1) // 2, total // 2))
+            medians[own] = np.where(total > 0, (low + high) / 2, MIDPOINT)
+        return lambda keyed: np.take_along_axis(medians, np.nan_to_num(keyed).astype(int), axis=0)
+
+    def _ridge(self) -> _Predictor:
+        """Ridge regression from the known to the held-out answers, each person's predictions left out of the fit.
+
+        Missing answers are replaced by the item's mean, the penalty is that of the least generalised cross-validation
+        error, the intercept is free. Leaving one out has a closed form: (ŷ - h y) / (1 - h), h the person's leverage.
+        """
+        people, known = len(self.matrix), self._known
+        judged = [column for columns in self._held_out.values() for column in columns]
+        sums = [(np.nansum(keyed, axis=0), (~np.isnan(keyed)).sum(axis=0)) for _, keyed in self._chunks()]
+        total, count = sum(each[0] for each in sums), sum(each[1] for each in sums)
+        means = np.where(count > 0, total / np.maximum(count, 1), MIDPOINT)
+        gram, cross, square = np.zeros((len(known),) * 2), np.zeros((len(known), len(judged))), 0.0
+        for _, keyed in self._chunks():
+            centred = np.nan_to_num(keyed - means)
+            gram += centred[:, known].T @ centred[:, known]
+            cross += centred[:, known].T @ centred[:, judged]
+            square += float((centred[:, judged] ** 2).sum())
+        variance, axes = np.linalg.eigh(gram)
+        variance = np.maximum(variance, 0)
+        energy = ((axes.T @ cross) ** 2).sum(axis=1)
+
+        def error(penalty: float) -> float:
+            freedom = people - 1 - float((variance / (variance + penalty)).sum())
+            residual = square - float((energy * (variance + 2 * penalty) / (variance + penalty) ** 2).sum())
+            return residual / freedom**2 if freedom > 0 else float("inf")
+
+        inverse = axes / (variance + min(PENALTIES, key=error)) @ axes.T
+
+        def predict(keyed: Array) -> Array:
+            centred = np.nan_to_num(keyed - means)
+            leverage = 1 / people + ((centred[:, known] @ inverse) * centred[:, known]).sum(axis=1, keepdims=True)
+            fitted = centred[:, known] @ (inverse @ cross)
+            predicted = np.full(keyed.shape, MIDPOINT)
+            predicted[:, judged] = means[judged] + (fitted - leverage * centred[:, judged]) / (1 - leverage)
+            return predicted
+
+        return predict
+
+
+def norm_spread(keyed: Array, inventory: Inventory) -> dict[str, float]:
+    """Facet scores against Johnson's norms for IPIP-NEO-300: mean and SD of their z-scores, mean over facets.
+
+    The norms are those of his four groups (women and men, of college age and older) pooled, so that nobody's age and
+    sex is needed; an SD below 1 says that people differ less than the public did. Nothing for another inventory.
+    """
+    if inventory.name != "ipip_neo_300":
+        return {}
+    z = []
+    for facet, columns in subscale_columns(inventory).items():
+        mean, deviation = FACET_NORMS[facet]
+        z.append((_mean(keyed[:, columns]) - mean) / deviation)
+    return {
+        "norm z of facets, mean": float(_mean(np.array([float(_mean(each)) for each in z]))),
+        "norm z of facets, SD": float(_mean(np.array([float(_deviation(each)) for each in z]))),
+    }
+
+
+def _constant(fixed: Array, keyed: Array) -> Array:
+    return np.broadcast_to(fixed, keyed.shape)
+
+
+def _own_mean(known: list[int], groupings: Sequence[Mapping[str, list[int]]], keyed: Array) -> Array:
+    """Means of a person's own known answers: of the item's last grouping, else of the one before, else of them all."""
+    told = np.full(keyed.shape, np.nan)
+    told[:, known] = keyed[:, known]
+    predicted = np.tile(np.nan_to_num(_mean(told), nan=MIDPOINT)[:, None], keyed.shape[1])
+    for grouping in groupings:
+        for columns in grouping.values():
+            own = _mean(told[:, columns])
+            predicted[:, columns] = np.where(np.isnan(own), predicted[:, columns[0]], own)[:, None]
+    return predicted
+
+
+def _mean(values: Array) -> Array:
+    """Mean along the last axis without NaN; NaN where nothing is left."""
+    count = (~np.isnan(values)).sum(axis=-1)
+    return np.where(count > 0, np.nansum(values, axis=-1) / np.maximum(count, 1), np.nan)
+
+
+def _deviation(values: Array) -> Array:
+    """Standard deviation along the last axis without NaN."""
+    return np.sqrt(_mean((values - _mean(values)[..., None]) ** 2))
+
+
+def _correlation(first: Array, second: Array) -> float:
+    both = ~np.isnan(first) & ~np.isnan(second)
+    if both.sum() < 3 or not first[both].std() or not second[both].std():
+        return float("nan")
+    return float(np.corrcoef(first[both], second[both])[0, 1])

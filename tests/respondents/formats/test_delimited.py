@@ -1,0 +1,94 @@
+"""Tables of people as they come: whatever spreadsheet, survey tool or statistics program wrote them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.respondents import load_respondents
+from palign_bench.respondents.file import load_file, read_people
+from palign_bench.respondents.source import RespondentsError
+
+TABLES = {
+    "commas": b"id,i1,i9\n007,4,2\nanna,5,\n",
+    "tabs": b"id\ti1\ti9\n007\t4\t2\nanna\t5\t\n",
+    "semicolons, decimal commas": b'id;i1;i9\n007;"4,0";2,0\nanna;5,0;\n',
+    "byte order mark, Windows line ends": b"\xef\xbb\xbfid,i1,i9\r\n007,4,2\r\nanna,5,NA\r\n",
+    "UTF-16": "id\ti1\ti9\r\n007\t4\t2\r\nanna\t5\t\r\n".encode("utf-16"),
+    "old Mac line ends": b"id,i1,i9\r007,4,2\ranna,5,\r",
+    "everything quoted": b'"id","i1","i9"\n"007","4","2"\n"anna","5",""\n',
+    "floats and blank lines": b"\n\nid,i1,i9\n\n007, 4.0 ,2.00\n,,\nanna,5.0,NaN\n",
+    "capitals": b"ID,I1,I9\n007,4,2\nanna,5,.\n",
+    "Q": b"Participant,Q1,Q9\n007,4,2\nanna,5,null\n",
+    "item_": b"case,item_1,ITEM-009\n007,4,2\nanna,5,\n",
+    "other columns": b"age,i1,country,i9,id\n33,4,DE,2,007\n44,5,FR,,anna\n",
+}
+
+
+@pytest.mark.parametrize("content", TABLES.values(), ids=TABLES)
+def test_one_table_however_it_is_written(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "people.csv"
+    path.write_bytes(content)
+    people = read_people(str(path)).people.respondents()
+    assert [(person.id, dict(person.answers)) for person in people] == [("007", {1: 4, 9: 2}), ("anna", {1: 5})]
+
+
+def test_latin_1_is_read_and_said(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_bytes("id,i1,i9\nchloé,1,2\n".encode("latin-1"))
+    found = read_people(str(path))
+    assert found.people.ids == ("chloé",) and "Latin-1" in found.layout
+
+
+def test_columns_that_are_no_items_are_named_and_their_cells_go_nowhere(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("id,age,i1,country,i9,\nanna,7171,4,Ruritania,2,\n")
+    source = load_file(str(path))
+    assert source.notes == ("people.csv: not read, since they are no items: age, country, (column 6)",)
+    assert "7171" not in repr(source) and "Ruritania" not in repr(source)
+
+
+def test_a_mapping_says_which_column_holds_which_item(tmp_path: Path) -> None:
+    path, mapping = tmp_path / "people.tsv", tmp_path / "columns.csv"
+    path.write_text("name\tEXT1\tNEU1\ti1\nanna\t4\t2\tignored\n")
+    mapping.write_text("item,column\n2,EXT1\n9,NEU1\n301,X\n")
+    wanted = {"name": "file", "path": str(path), "columns": str(mapping), "id_column": "name"}
+    with pytest.raises(RespondentsError, match=r"columns.csv, line 4: '301' is no item number of ipip_neo_300"):
+        load_respondents(wanted)
+    mapping.write_text("item,column\n2,EXT1\n9,NEU1\n3,X\n")
+    with pytest.raises(RespondentsError, match=r"column 'X' of respondents.columns is not in the header"):
+        load_respondents(wanted)
+    mapping.write_text("item,column\n1,EXT1\n9,NEU1\n")
+    source = load_respondents(wanted)
+    assert [(person.id, dict(person.answers)) for person in source.people] == [("anna", {1: 4, 9: 2})]
+    assert "i1" in source.notes[0]
+
+
+def test_people_without_ids_are_called_by_their_row(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("i1,i9\n4,2\n\n5,1\n")
+    source = load_file(str(path))
+    assert [person.id for person in source.people] == ["1", "2"]
+    assert "called by their row" in source.notes[0]
+    path.write_text("id,i1,i9\nx,4,2\nx,5,1\n")
+    with pytest.raises(RespondentsError, match=r"id x is there twice; .* respondents.id_column=row_number"):
+        load_file(str(path))
+    assert [person.id for person in load_file(str(path), id_column="row_number").people] == ["1", "2"]
+
+
+def test_what_stands_for_missing_is_missing_and_nothing_else(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("id,i1,i2,i9\nanna,4,-9,2\nben,5,0.0,1\n")
+    with pytest.raises(RespondentsError, match=r"line 2 \(id anna\), column i2: '-9' is no answer; .*missing"):
+        load_file(str(path))
+    found = load_file(str(path), missing=[0, -9]).people
+    assert [dict(person.answers) for person in found] == [{1: 4, 9: 2}, {1: 5, 9: 1}]
+
+
+def test_item_numbers_of_another_inventory_are_refused(tmp_path: Path, inventory: Inventory) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text(f"id,i1,i9,Q{len(inventory.items) + 1}\nanna,4,2,1\n")
+    with pytest.raises(RespondentsError, match="column 'Q301' is no item: ipip_neo_300 has 300"):
+        load_file(str(path))
