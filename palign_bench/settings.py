@@ -1,5 +1,7 @@
 """The one kind of error that is the user's to mend: shown as one line, without a traceback."""
 
+import os
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,32 @@ class UserError(Exception):
 
 
 Settings = dict[str, Any]
+
+CACHE_VARIABLE = "PALIGN_CACHE_DIR"
+
+
+def cache_folder() -> Path:
+    """Where downloads and converted models are kept: ``PALIGN_CACHE_DIR``, else ``~/.cache/palign_bench``.
+
+    A user without a home directory (a container's number without a name) gets one of their own in the temporary
+    folder. Raises UserError for a ``~`` that leads nowhere, and where somebody else owns that folder.
+    """
+    named = os.environ.get(CACHE_VARIABLE)
+    if named:
+        try:
+            return Path(named).expanduser()
+        except RuntimeError as error:
+            raise UserError(
+                f"{CACHE_VARIABLE}={named}: no such home directory is known; give the whole path."
+            ) from error
+    try:
+        return Path.home() / ".cache" / "palign_bench"
+    except RuntimeError:
+        folder = Path(tempfile.gettempdir()) / f"palign_bench-{os.getuid()}"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        if folder.is_symlink() or folder.stat().st_uid != os.getuid():
+            raise UserError(f"{folder} belongs to somebody else; name a folder in {CACHE_VARIABLE}.") from None
+        return folder
 
 
 def conf_folder() -> Path:

@@ -44,7 +44,8 @@ class LocalBackbone(QuestionnaireBackbone):
         """What a text written by this model depends on."""
         loaded = self.loaded
         kept = {"name": loaded.name, "weights": loaded.weights_hash, "quantization": loaded.quantization}
-        return kept | {"dtype": str(self.model.dtype)}
+        texts = {"tokenizer": loaded.tokenizer_hash, "chat_format": self.chat.hash}
+        return kept | texts | {"dtype": str(self.model.dtype)}
 
     def option_scores(self, alignment: Alignment, items: Sequence[Item]) -> OptionScores | None:
         """The second opinion of the alignment's readout on the items' options; None where it has none."""

@@ -145,6 +145,8 @@ def serve(settings: Mapping[str, Any], protocol: EvaluationProtocol) -> ServedBa
     identity = {
         "name": str(settings["name"]),
         "weights": identified["weights_hash"],
+        "tokenizer": identified["tokenizer_hash"],
+        "chat_format": identified["chat_template_hash"],
         "quantization": str(settings["quantization"]),
         "dtype": identified["dtype"],
         "engine": "vllm",

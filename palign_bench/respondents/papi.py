@@ -21,11 +21,11 @@ from typing import Any
 
 from tqdm import tqdm
 
+from palign_bench import settings
 from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, Respondent, ipip_neo_300
 from palign_bench.respondents.source import RespondentsError, RespondentSource, make_source
 
 FOLDER_VARIABLE = "PALIGN_PAPI_DIR"
-CACHE_VARIABLE = "PALIGN_CACHE_DIR"
 
 _TIMEOUT_SECONDS = 10  # of one network operation, not of the whole download
 _ATTEMPTS = 2
@@ -87,8 +87,7 @@ def load_papi(
 
 def cache_folder() -> Path:
     """Where downloaded PAPI files are kept."""
-    root = os.environ.get(CACHE_VARIABLE)
-    return (Path(root).expanduser() if root else Path.home() / ".cache" / "palign_bench") / "papi"
+    return settings.cache_folder() / "papi"
 
 
 def _is_released(path: Path, checksum: str) -> bool:

@@ -23,6 +23,7 @@ from palign_bench.run.cell import CellRun, say
 from palign_bench.run.claims import Claims
 from palign_bench.run.cohort import begin_cohort, cohort_size
 from palign_bench.run.experiment import Experiment, Row
+from palign_bench.settings import UserError
 
 WARM_UP_ITEMS = 8
 
@@ -30,8 +31,8 @@ WARM_UP_ITEMS = 8
 def run_row(experiment: Experiment, row: Row, planned: PlannedCells) -> int:
     """Compute the row's missing cells. Returns how many failed.
 
-    A failed cell leaves its traceback in the ledger and the others go on; Ctrl-C and signals end the run, with every
-    finished cell in place.
+    A failed cell leaves its traceback in the ledger and the others go on; where the method cannot be prepared, all of
+    the row's cells have failed. Ctrl-C and signals end the run, with every finished cell in place.
     """
     missing = planned.missing()
     total = len(planned.respondent_ids)
@@ -48,12 +49,17 @@ def run_row(experiment: Experiment, row: Row, planned: PlannedCells) -> int:
     if not todo:
         say(f"{row.name}: nothing to do with retry={experiment.retry}, {len(missing)} missing")
         return 0
-    backbone, load_seconds = experiment.load_backbone() if row.aligner.needs_backbone else (None, 0.0)
-    before = machine_state()
-    if experiment.repeats and backbone is not None:
-        backbone.answer(Alignment(), experiment.inventory.items[:WARM_UP_ITEMS])
-    bare = bare_memory()
-    preparations = [_prepare(experiment, row, backbone).above(bare) for _ in range(experiment.repeats or 1)]
+    try:
+        backbone, load_seconds = experiment.load_backbone() if row.aligner.needs_backbone else (None, 0.0)
+        before = machine_state()
+        if experiment.repeats and backbone is not None:
+            backbone.answer(Alignment(), experiment.inventory.items[:WARM_UP_ITEMS])
+        bare = bare_memory()
+        preparations = [_prepare(experiment, row, backbone).above(bare) for _ in range(experiment.repeats or 1)]
+    except UserError:  # the command itself tells it
+        raise
+    except Exception as error:  # one row must not end a sweep; it is recorded and retried next time
+        return _fail_all(row, planned, todo, error)
     shared = {"load_seconds": load_seconds, "bare_memory_mib": bare.mib, "bare_reserved_mib": bare.reserved_mib}
     planned.folder.write_shared(shared | shared_cost(preparations))
     planned.folder.write_provenance(experiment.provenance)
@@ -115,6 +121,15 @@ def _compute(cell: CellRun, planned: PlannedCells, todo: Sequence[str]) -> Outco
     if claims.finished_elsewhere:
         say(f"{row.name}: {claims.finished_elsewhere} people were finished by other processes")
     return outcome
+
+
+def _fail_all(row: Row, planned: PlannedCells, todo: Sequence[str], error: Exception) -> int:
+    """Record that no cell of a row can be computed, and say it in one line. Returns how many failed."""
+    for respondent_id in todo:
+        planned.folder.fail(respondent_id, error)
+    reason = " ".join(str(error).split())
+    say(f"{row.name}: none of {len(todo)} people can be answered, preparing failed: {type(error).__name__}: {reason}")
+    return len(todo)
 
 
 def _prepare(experiment: Experiment, row: Row, backbone: QuestionnaireBackbone | None) -> Cost:

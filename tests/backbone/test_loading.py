@@ -3,20 +3,24 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from palign_bench.backbone import loading
 from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.loading.identity import identify
 from palign_bench.backbone.loading.settings import ModelError, model_identity, model_title, package_path, resolve_model
-from palign_bench.backbone.loading.weights import converted_package, identify, load, read_embedded
+from palign_bench.backbone.loading.sources import converted_package, read_embedded
+from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import Corrected
@@ -144,6 +148,92 @@ def test_identity_changes_with_weights_template_and_dtype_and_not_with_the_place
     assert identify(settings)["weights_hash"] == other["weights_hash"]
 
 
+def _rewritten(name: str, old: str, new: str) -> Any:
+    def rewrite(folder: Path) -> None:
+        text = (folder / name).read_text(encoding="utf-8")
+        assert old in text
+        (folder / name).write_text(text.replace(old, new), encoding="utf-8")
+
+    return rewrite
+
+
+def _swapped(folder: Path) -> None:
+    """Two letters of the vocabulary change places."""
+    document = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))
+    vocabulary = document["model"]["vocab"]
+    vocabulary["A"], vocabulary["B"] = vocabulary["B"], vocabulary["A"]
+    (folder / "tokenizer.json").write_text(json.dumps(document), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        (_swapped, "tokenizer_hash"),
+        (_rewritten("tokenizer.json", '"add_prefix_space": false', '"add_prefix_space": true'), "tokenizer_hash"),
+        (_rewritten("tokenizer_config.json", '"pad_token": "<|pad|>"', '"pad_token": "<|end|>"'), "tokenizer_hash"),
+        (_rewritten("chat_template.jinja", "<|start|>assistant", "<|start|>model"), "chat_template_hash"),
+        (_rewritten("config.json", '"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05'), "weights_hash"),
+        (_rewritten("generation_config.json", '"eos_token_id": 2', '"eos_token_id": 3'), "weights_hash"),
+    ],
+)
+def test_every_file_that_changes_a_number_changes_the_identity(copied: Path, change: Any, key: str) -> None:
+    before = identify(of_folder(copied))
+    change(copied)
+    after = identify(of_folder(copied))
+    assert {each for each in before if before[each] != after[each]} == {key}
+
+
+def test_a_file_written_anew_is_hashed_anew_even_with_its_old_size_and_time(copied: Path) -> None:
+    before, times = identify(of_folder(copied)), (copied / "config.json").stat()
+    _rewritten("config.json", '"rms_norm_eps": 1e-06', '"rms_norm_eps": 1e-05')(copied)
+    os.utime(copied / "config.json", ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert (copied / "config.json").stat().st_size == times.st_size
+    assert identify(of_folder(copied))["weights_hash"] != before["weights_hash"]
+
+
+@pytest.fixture
+def adapter(tiny_folder: Path, tmp_path: Path) -> Path:
+    """A PEFT folder whose LoRA changes the tiny model's query and output projections."""
+    torch.manual_seed(0)
+    wrapped = get_peft_model(tiny_model(tiny_tokenizer()), LoraConfig(r=2, target_modules=["q_proj", "o_proj"]))
+    for name, parameter in wrapped.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(parameter)
+    wrapped.peft_config["default"].base_model_name_or_path = str(tiny_folder)
+    wrapped.save_pretrained(tmp_path / "adapter")
+    return tmp_path / "adapter"
+
+
+@pytest.mark.parametrize("with_base", [False, True])
+def test_a_peft_folder_is_its_base_with_the_adapter_merged(adapter: Path, tiny_folder: Path, with_base: bool) -> None:
+    if with_base:
+        shutil.copytree(tiny_folder, adapter, dirs_exist_ok=True)
+    ids = torch.arange(40)[None]
+    theirs = PeftModel.from_pretrained(tiny_model(tiny_tokenizer()), adapter)(ids).logits
+    plain = tiny_model(tiny_tokenizer())
+    loaded = load(of_folder(adapter))
+    assert [name for name, _ in loaded.model.named_modules()] == [name for name, _ in plain.named_modules()]
+    assert torch.allclose(loaded.model(ids).logits, theirs, atol=1e-4)
+    assert (theirs - plain(ids).logits).abs().max() > 0.1
+    with pytest.raises(ModelError, match=r"cannot be merged exactly with model\.quantization=nf4"):
+        load(of_folder(adapter, quantization="nf4"))
+
+
+def test_an_adapters_identity_is_that_of_its_files_and_of_its_base(adapter: Path, copied: Path) -> None:
+    _rewritten(
+        "adapter_config.json",
+        json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"],
+        str(copied),
+    )(adapter)
+    seen = [identify(of_folder(adapter))["weights_hash"], identify(of_folder(copied))["weights_hash"]]
+    _rewritten("adapter_config.json", '"lora_alpha": 8', '"lora_alpha": 16')(adapter)
+    seen.append(identify(of_folder(adapter))["weights_hash"])
+    tiny_model(tiny_tokenizer(), seed=1).save_pretrained(copied)
+    seen.append(identify(of_folder(adapter))["weights_hash"])
+    assert len(set(seen)) == 4
+    assert loading.shape_of(of_folder(adapter)) == (2, 4)
+
+
 def test_a_cells_identity_holds_no_path(tiny_folder: Path) -> None:
     settings = of_folder(tiny_folder)
     assert str(tiny_folder) not in json.dumps(model_identity(settings, identify(settings)))
@@ -203,6 +293,8 @@ def test_four_bit_answers_are_finite_and_near_the_full_ones(tiny_folder: Path, i
     [
         ({"dtype": "float8"}, r"model\.dtype=float8: choose auto or one of bfloat16, float32, float16"),
         ({"device": "gpu"}, r"model\.device=gpu: choose auto, cpu, cuda or cuda:N"),
+        ({"device": "mps"}, r"model\.device=mps is not supported: choose auto, cpu, cuda or cuda:N"),
+        ({"device": "meta"}, r"model\.device=meta is not supported"),
         ({"weights": "pickle"}, r"model\.weights=pickle: choose one of package, hub, random"),
         ({"quantization": "int8"}, r"model\.quantization=int8: choose one of none, nf4"),
         ({"engine": "fast"}, r"model\.engine=fast: choose one of auto, shared_prefix, together, full_prompts, vllm"),
@@ -252,6 +344,10 @@ def _pickle_only(folder: Path) -> None:
         (_write("config.json", b"{"), "config.json"),
         (_write("config.json", b'{"model_type": "nonsense"}'), "nonsense"),
         (_write("tokenizer.json", b"{"), "tokenizer"),
+        (
+            _write("tokenizer.json", b'{"model": {"type": "BPE", "vocab": {}, "merges": ["a b"]}}'),
+            "model.name_or_path=",
+        ),
         (_write("model.safetensors", b"\x00" * 100), "model.safetensors|safetensor"),
     ],
 )

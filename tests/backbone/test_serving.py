@@ -113,7 +113,7 @@ def test_what_acts_inside_the_model_is_refused(
 
 @pytest.mark.usefixtures("vllm")
 def test_a_row_of_a_served_model(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    for module in (loading.settings, loading.weights):
+    for module in (loading.settings, loading.identity):
         monkeypatch.setattr(module, "choose_device", lambda _: torch.device("cuda", 0))
     monkeypatch.setattr(session, "_backbones", {})
     settings = settings_of(name_or_path=str(tiny_folder), dtype="float32")

@@ -23,7 +23,6 @@ from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents import load_respondents
 from palign_bench.respondents.papi import (
     ANSWERS,
-    CACHE_VARIABLE,
     FOLDER_VARIABLE,
     PORTRAITS,
     RELEASE,
@@ -51,7 +50,7 @@ class Site:
 def own_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     urllib.request.install_opener(None)  # type: ignore[arg-type]  # it remembers the proxies of its first use
     monkeypatch.delenv(FOLDER_VARIABLE, raising=False)
-    monkeypatch.setenv(CACHE_VARIABLE, str(tmp_path / "cache"))
+    monkeypatch.setenv("PALIGN_CACHE_DIR", str(tmp_path / "cache"))
     for variable in ("http_proxy", "https_proxy", "all_proxy"):
         monkeypatch.delenv(variable, raising=False)
         monkeypatch.delenv(variable.upper(), raising=False)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -29,7 +31,7 @@ from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.respondents.source import make_source
 from palign_bench.run.answers import AnswerMemo
 from palign_bench.settings import read_option
-from tests.command import cells, run
+from tests.command import PROGRAM, cells, environment, run, table
 from tests.run.test_row import Setting, without_costs
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 
@@ -150,6 +152,55 @@ def test_logits_that_are_no_numbers_are_a_failure_and_never_a_score(setting: Set
     assert failed == 1 and broken not in folder.finished() and len(folder.finished()) == 2
     assert folder.failures()[broken].startswith("FloatingPointError: the model's logits are not finite")
     assert setting.run(FewShot())[0] == 0
+
+
+def test_a_method_that_cannot_be_prepared_is_a_failed_row_and_is_tried_again(
+    setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Unprepared(FewShot):
+        def prepare(self, backbone: Any, inventory: Any) -> None:
+            raise RuntimeError("no kernel\nfor this")
+
+    failed, folder = setting.run(Unprepared())
+    assert failed == 3 and folder.finished() == set()
+    assert set(folder.failures().values()) == {"RuntimeError: no kernel\nfor this"} and len(folder.failures()) == 3
+    told = capsys.readouterr().err
+    assert "few_shot: none of 3 people can be answered, preparing failed: RuntimeError: no kernel for this\n" in told
+    assert setting.run(FewShot())[0] == 0 and folder.failures() == {}
+
+
+def test_a_failed_row_leaves_the_others_and_their_table(tmp_path: Path) -> None:
+    """`python -m palign_bench` does what `palign-bench` does: the finished rows' table, and an exit code that tells."""
+    (tmp_path / "twice.py").write_text(
+        "from baselines.few_shot import Vanilla\n"
+        "prepared = []\n"
+        "class OnlyOnce(Vanilla):\n"
+        "    def prepare(self, backbone, protocol):\n"
+        "        prepared.append(self)\n"
+        "        if len(prepared) > 1:\n"
+        "            raise RuntimeError('cannot be prepared')\n"
+        "        super().prepare(backbone, protocol)\n"
+    )
+    arguments = ["-m", "method=few_shot,vanilla", "method._target_=twice.OnlyOnce", "model=organism", "tracking=none"]
+    arguments += ["respondents=simulated", "respondents.limit=2", f"runs={tmp_path / 'runs'}"]
+    variables = environment(tmp_path)
+    variables["PYTHONPATH"] = os.pathsep.join([str(tmp_path), variables.get("PYTHONPATH", "")])
+
+    def told(*program: str) -> tuple[int, str, str]:
+        ran = subprocess.run(
+            [*program, *arguments], cwd=tmp_path, env=variables, capture_output=True, text=True, check=False
+        )
+        return ran.returncode, ran.stdout, ran.stderr
+
+    code, shown, errors = told(sys.executable, "-m", "palign_bench")
+    assert code == 1 and "2 cells are missing" in errors and "Traceback" not in errors
+    assert "vanilla: none of 2 people can be answered, preparing failed: RuntimeError: cannot be prepared" in errors
+    assert "Few-Shot" in shown
+    frame = table(tmp_path / "runs", "run").set_index("method")
+    assert frame["missing_cells"].to_dict() == {"few_shot": 0, "vanilla": 2}
+    code, shown, errors = told(str(PROGRAM))
+    assert code == 0 and "few_shot: all 2 people finished before" in errors and "Few-Shot" in shown
+    assert table(tmp_path / "runs", "run")["missing_cells"].tolist() == [0, 0]
 
 
 def test_a_floor_that_is_no_number_is_never_stored(setting: Setting) -> None:

