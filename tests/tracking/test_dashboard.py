@@ -21,7 +21,7 @@ from palign_bench.tracking.tracker import figures_of
 from tests.cli.test_configuration import composed
 from tests.tracking.test_wandb import a_record
 
-SWEEP = Path(__file__).parent.parent.parent / "sweeps" / "pas_k_and_alpha.yaml"
+SWEEP = Path(__file__).parent.parent.parent / "docs" / "examples" / "wandb_sweep.yaml"
 
 
 @pytest.fixture
