@@ -17,7 +17,8 @@ def show_tables(runs: Path, name: str, command: str, tracking: Settings, shard: 
     With a shard: how many of the shard's own; the table shows what there is of all of them. None: no such table.
     """
     missing = shown = 0
-    for plan in Plan.all(runs, name) if (runs / name).is_dir() else ():
+    planned = any((runs / name).glob("*/plan/last.json"))  # not where every job was refused
+    for plan in Plan.all(runs, name) if planned else ():
         if plan.last_command() != command:
             continue
         report, pictures, text = make_report(plan)

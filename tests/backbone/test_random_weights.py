@@ -13,7 +13,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
-from palign_bench.backbone import loading
+from palign_bench.backbone.loading import weights
 from palign_bench.backbone.loading.random_weights import make_random
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
@@ -68,7 +68,7 @@ def test_in_four_bits_they_are_what_transformers_makes_of_the_same_values(
 ) -> None:
     config = config_of(tie_word_embeddings=tied)
     make_random(config, CPU, dtype, None).save_pretrained(tmp_path)
-    quantization: Any = loading._nf4(dtype)
+    quantization: Any = weights._nf4(dtype)
     theirs = AutoModelForCausalLM.from_pretrained(
         tmp_path, dtype=dtype, quantization_config=quantization, device_map={"": CPU}
     )
@@ -82,7 +82,7 @@ def test_in_four_bits_they_are_what_transformers_makes_of_the_same_values(
     assert ours.hf_quantizer.is_trainable
     ids = torch.arange(12)[None]
     with torch.no_grad():
-        rows = [loading._make_4bit_safe(model).eval()(ids).logits for model in (ours, theirs)]
+        rows = [weights._make_4bit_safe(model).eval()(ids).logits for model in (ours, theirs)]
     assert torch.equal(*rows)
 
 

@@ -360,8 +360,8 @@ def test_a_run_that_breaks_off_in_the_middle(tmp_path: Path, caplog: pytest.LogC
 def test_an_unreachable_server_means_offline_without_a_word_on_the_console(tmp_path: Path) -> None:
     """In a fresh process with a key: nothing is asked, nothing but one warning is printed, and the run is kept."""
     code = (
-        "from pathlib import Path; from palign_bench import tracking; tracking._INIT_SECONDS = 2\n"
-        "tracker = tracking.make_tracker({'name': 'wandb'}, Path('runs')); assert tracker.mode == 'online'\n"
+        "from pathlib import Path; from palign_bench.tracking import choose, wandb; wandb._INIT_SECONDS = 2\n"
+        "tracker = choose.make_tracker({'name': 'wandb'}, Path('runs')); assert tracker.mode == 'online'\n"
         "tracker.start_row({'seed': 1}, 'row', 'group'); tracker.finish_row({'composite': 1.0})\n"
     )
     environment = {**os.environ, "WANDB_API_KEY": "0123456789" * 4, "WANDB_BASE_URL": "http://127.0.0.1:9"}

@@ -117,7 +117,8 @@ def test_a_method_s_quantization_settles_the_row_s_model(monkeypatch: pytest.Mon
     assert (
         quantized({"name": "lora", "quantization": None}, model | {"quantization": "nf4"})[1]["quantization"] == "nf4"
     )
-    monkeypatch.setattr(loading, "why_no_nf4", lambda _: "bitsandbytes is broken.")
+    for module in (loading, loading.settings):
+        monkeypatch.setattr(module, "why_no_nf4", lambda _: "bitsandbytes is broken.")
     with pytest.raises(UserError, match=r"method\.quantization=nf4: bitsandbytes is broken\..*auto"):
         quantized({"name": "qlora", "quantization": "nf4"}, model)
     with pytest.raises(UserError, match=r"method\.quantization=int3"):
