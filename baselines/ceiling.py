@@ -16,7 +16,6 @@ import numpy as np
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
-from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents.norms import FIGURES
 from palign_bench.respondents.posterior import FactorPosterior, expected_error, median_option
@@ -32,7 +31,7 @@ class Ceiling(Aligner):
     needs_backbone = False
     cohort = 50  # people at once; more are no faster
 
-    def __init__(self, figures: str, sweeps: int, burn_in: int, protocol: EvaluationProtocol):
+    def __init__(self, figures: str, sweeps: int, burn_in: int):
         if figures not in FIGURES:
             raise ValueError(f"method.figures={figures}: choose one of {', '.join(FIGURES)}")
         for key, value, lowest in (("sweeps", sweeps, 1), ("burn_in", burn_in, 0)):
@@ -40,11 +39,11 @@ class Ceiling(Aligner):
                 raise ValueError(f"method.{key}={value}: give a whole number of at least {lowest}")
         self.model = factor_model(figures)
         self.sweeps, self.burn_in = sweeps, burn_in
-        self.protocol = protocol
 
-    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
+    def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
         """Raises ValueError for an inventory that the model is not of."""
-        super().prepare(backbone, inventory)
+        super().prepare(backbone, protocol)
+        inventory = self.inventory
         if inventory.items != self.model.inventory.items:
             raise ValueError(f"the factor model is of {self.model.inventory.name}, not of {inventory.name}")
         self.posterior = FactorPosterior(self.model, inventory.known, inventory.held_out, self.sweeps, self.burn_in)
@@ -53,29 +52,18 @@ class Ceiling(Aligner):
         return self.align_many([case])[0]
 
     def align_many(self, cases: Sequence[Case]) -> list[Alignment]:
-        known = np.array([self._literal(case.known) for case in cases])
+        known = np.array([[int(case.known.get(n, 0)) for n in self.inventory.known] for case in cases])  # 0: missing
         probabilities = self.posterior.predict(known, [case.seed for case in cases])
         answers = median_option(probabilities)
         return [
             Alignment(
-                answers=self.protocol.orient(
-                    self.inventory, dict(zip(self.inventory.held_out, options.tolist(), strict=True))
-                ),
+                answers=self.protocol.orient(dict(zip(self.inventory.held_out, options.tolist(), strict=True))),
                 summary={"expected_composite": self._composite(errors)},
             )
             for options, errors in zip(answers, expected_error(probabilities, answers), strict=True)
         ]
 
-    def _literal(self, known: Answers) -> list[int]:
-        """Literal answers to the known items, in their order; 0 where missing."""
-        literal = []
-        for number in self.inventory.known:
-            value = known.get(number, 0)
-            keyed = self.protocol.keyed(self.inventory, number, value)
-            literal.append(int(self.inventory.keyed(number, keyed)) if value else 0)
-        return literal
-
     def _composite(self, errors: np.ndarray) -> float:
-        """The composite that the model itself expects of its answers: expected errors, mean per domain, summed."""
-        domains = np.array([item.domain for item in self.inventory.select(self.inventory.held_out)])
-        return float(sum(errors[domains == domain].mean() for domain in DOMAINS))
+        """The composite that the model itself expects of its answers: expected errors, mean per scale, summed."""
+        scales = np.array([item.scale for item in self.inventory.select(self.inventory.held_out)])
+        return float(sum(errors[scales == scale].mean() for scale in self.inventory.scales))

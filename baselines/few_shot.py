@@ -24,4 +24,4 @@ class FewShot(Aligner):
     needs = frozenset({"prompt"})
 
     def align(self, case: Case) -> Alignment:
-        return Alignment(system_prompt=self.backbone.protocol.few_shot_prompt(self.inventory, case.known))
+        return Alignment(system_prompt=self.protocol.few_shot_prompt(case.known, case.missing))

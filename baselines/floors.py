@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
-from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, OPTIONS, Answers, Inventory
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, OPTIONS
 from palign_bench.questionnaire.protocol import EvaluationProtocol
+from palign_bench.questionnaire.scoring import as_matrix
 
 Array = NDArray[np.float64]
 
@@ -34,27 +35,19 @@ def round_half_up(value: float) -> int:
 
 
 class Floor(Aligner):
-    """What all floors share: no backbone, and answers formed in the keyed direction."""
+    """What all floors share: no backbone, and predictions made in the keyed direction."""
 
     needs_backbone = False
 
-    def __init__(self, protocol: EvaluationProtocol):
-        self.protocol = protocol
-
-    def keyed(self, answers: Answers) -> dict[int, float]:
-        """Answers in the protocol's orientation turned keyed; missing ones (0 under `as_released`) left out."""
-        return {n: self.protocol.keyed(self.inventory, n, value) for n, value in answers.items() if value}
-
-    def oriented(self, keyed: Mapping[int, float]) -> dict[int, float]:
-        """Keyed predictions, rounded half up, in the protocol's orientation."""
-        return {n: self.protocol.keyed(self.inventory, n, round_half_up(value)) for n, value in keyed.items()}
+    def answers(self, keyed: Mapping[int, float]) -> dict[int, float]:
+        """Keyed predictions, rounded half up, as the protocol takes an answer."""
+        return {n: self.protocol.keyed(n, round_half_up(value)) for n, value in keyed.items()}
 
 
 class Constant(Floor):
     """The same option for every item."""
 
-    def __init__(self, protocol: EvaluationProtocol, value: int):
-        super().__init__(protocol)
+    def __init__(self, value: int):
         self.value = value
 
     def align(self, case: Case) -> Alignment:
@@ -70,28 +63,30 @@ class UniformlyRandom(Floor):
 
 
 class OwnMean(Floor):
-    """The mean of the person's own known answers of the item's domain or facet.
+    """The mean of the person's own known answers of the item's scale or subscale (IPIP-NEO: domain or facet).
 
-    A facet without a known answer falls back to its domain, a domain to the mean of all known answers.
+    A subscale without a known answer falls back to its scale, a scale to the mean of all known answers.
     """
 
-    def __init__(self, protocol: EvaluationProtocol, by_facet: bool):
-        super().__init__(protocol)
-        self.by_facet = by_facet
+    def __init__(self, by_subscale: bool):
+        self.by_subscale = by_subscale
 
     def align(self, case: Case) -> Alignment:
-        groups: dict[str, list[float]] = {}
-        for number, value in self.keyed(case.known).items():
-            item = self.inventory[number]
-            for group in (item.facet, item.domain, "all"):
-                groups.setdefault(group, []).append(value)
+        groups: dict[object, list[float]] = {}
+        for number, literal in case.known.items():
+            for group in self._groups(number):
+                groups.setdefault(group, []).append(self.inventory.keyed(number, literal))
         means = {group: sum(values) / len(values) for group, values in groups.items()}
-        predicted = {}
-        for number in self.inventory.held_out:
-            item = self.inventory[number]
-            order = (item.facet, item.domain, "all") if self.by_facet else (item.domain, "all")
-            predicted[number] = next((means[group] for group in order if group in means), MIDPOINT)
-        return Alignment(answers=self.oriented(predicted))
+        predicted = {
+            number: next((means[group] for group in self._groups(number) if group in means), MIDPOINT)
+            for number in self.inventory.held_out
+        }
+        return Alignment(answers=self.answers(predicted))
+
+    def _groups(self, number: int) -> list[object]:
+        """The groups of items that an item belongs to, the narrowest first."""
+        item = self.inventory[number]
+        return [("subscale", item.subscale)] * self.by_subscale + [("scale", item.scale), "all"]
 
 
 class OtherPeopleFloor(Floor):
@@ -99,36 +94,19 @@ class OtherPeopleFloor(Floor):
 
     needs = frozenset({"people"})
 
-    def __init__(self, protocol: EvaluationProtocol):
-        super().__init__(protocol)
-        self._rows: dict[int, tuple[Answers, Array]] = {}
-
-    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
-        super().prepare(backbone, inventory)
-        self._rows = {}
-        self.column = {item.number: index for index, item in enumerate(inventory.items)}
-        self.known_columns = [self.column[n] for n in inventory.known]
-        self.held_out_columns = [self.column[n] for n in inventory.held_out]
-
-    def row(self, answers: Answers) -> Array:
-        """One person's keyed answers, one number per item of the inventory; NaN where missing."""
-        row = np.full(len(self.column), np.nan)
-        for number, value in self.keyed(answers).items():
-            row[self.column[number]] = value
-        return row
+    def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
+        super().prepare(backbone, protocol)
+        self.known_columns = [self.inventory.column[n] for n in self.inventory.known]
+        self.held_out_columns = [self.inventory.column[n] for n in self.inventory.held_out]
 
     def others(self, case: Case) -> Array:
         """Keyed answers of the other people, ``(people, items)``; NaN where missing.
 
-        Leave-one-out views share their members, so the rows of the last case are kept, by identity: from one case to
-        the next only the person left out before is new. Holding the mapping keeps its identity from being reused.
-
         Raises ValueError when the source holds nobody else.
         """
-        if not case.others:
+        if case.others is None or not len(case.others):
             raise ValueError("this floor learns from other people, and the source of respondents holds only one person")
-        self._rows = {id(each): self._rows.get(id(each)) or (each, self.row(each)) for each in case.others}
-        return np.stack([self._rows[id(each)][1] for each in case.others])
+        return self.inventory.keyed_matrix(case.others)
 
 
 class ItemMedian(OtherPeopleFloor):
@@ -139,7 +117,7 @@ class ItemMedian(OtherPeopleFloor):
         answered = ~np.isnan(others).all(axis=0)
         medians = np.full(others.shape[1], MIDPOINT)
         medians[answered] = np.nanmedian(others[:, answered], axis=0)
-        return Alignment(answers=self.oriented(dict(zip(self.inventory.held_out, medians.tolist(), strict=True))))
+        return Alignment(answers=self.answers(dict(zip(self.inventory.held_out, medians.tolist(), strict=True))))
 
 
 class Ridge(OtherPeopleFloor):
@@ -154,11 +132,12 @@ class Ridge(OtherPeopleFloor):
         table = self.others(case)
         means = item_means(table)
         table = np.where(np.isnan(table), means, table) - means
-        own = self.row(case.known)[self.known_columns] - means[self.known_columns]
+        literal = as_matrix([item.number for item in self.inventory.items], [case.known])
+        own = (self.inventory.keyed_matrix(literal)[0] - means)[self.known_columns]
         predicted, penalty = ridge(table[:, self.known_columns], table[:, self.held_out_columns], np.nan_to_num(own))
         keyed = predicted + means[self.held_out_columns]
         return Alignment(
-            answers=self.oriented(dict(zip(self.inventory.held_out, keyed.tolist(), strict=True))),
+            answers=self.answers(dict(zip(self.inventory.held_out, keyed.tolist(), strict=True))),
             trained_parameters=(len(self.known_columns) + 1) * len(self.held_out_columns),
             summary={"penalty": penalty},
         )
@@ -195,26 +174,26 @@ def ridge(inputs: Array, outputs: Array, new: Array) -> tuple[Array, float]:
 class Truth(Floor):
     """The person's own held-out answers, literally, whatever the protocol: 0 under `corrected`, telling elsewhere."""
 
-    needs = frozenset({"truth"})
+    needs = frozenset({"held_out"})
 
     def align(self, case: Case) -> Alignment:
-        if case.truth is None:
+        if case.held_out is None:
             raise ValueError("the row truth needs the person's held-out answers, and the case carries none")
-        return Alignment(answers=dict(case.truth))
+        return Alignment(answers=dict(case.held_out))
 
 
-ROWS: dict[str, Callable[[EvaluationProtocol], Floor]] = {
+ROWS: dict[str, Callable[[], Floor]] = {
     **{f"constant_{option.letter.lower()}": partial(Constant, value=option.value) for option in OPTIONS},
     "random": UniformlyRandom,
-    "domain_mean": partial(OwnMean, by_facet=False),
-    "facet_mean": partial(OwnMean, by_facet=True),
+    "domain_mean": partial(OwnMean, by_subscale=False),
+    "facet_mean": partial(OwnMean, by_subscale=True),
     "item_median": ItemMedian,
     "ridge": Ridge,
     "truth": Truth,
 }
 
 
-def floors(rows: Sequence[str], protocol: EvaluationProtocol) -> dict[str, Aligner]:
+def floors(rows: Sequence[str]) -> dict[str, Aligner]:
     """The floors named in ``rows``, in that order. Raises ValueError when a name is unknown."""
     if isinstance(rows, str):
         raise ValueError(f"method.rows={rows}: give a list, as in method.rows=[{rows}]")
@@ -222,4 +201,4 @@ def floors(rows: Sequence[str], protocol: EvaluationProtocol) -> dict[str, Align
     if unknown or not rows:
         named = f"unknown {', '.join(map(str, unknown))}" if unknown else "the list is empty"
         raise ValueError(f"method.rows: {named}; choose among {', '.join(ROWS)}")
-    return {row: ROWS[row](protocol) for row in rows}
+    return {row: ROWS[row]() for row in rows}

@@ -20,7 +20,7 @@ from palign_bench.backbone.base import Backbone
 from palign_bench.costs.clock import charge
 from palign_bench.files import canonical, read_json, write_json
 from palign_bench.questionnaire import prompts
-from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 
 PORTRAIT_VERSION = 1  # raise when the wording or sampling of portraits changes
 
@@ -49,12 +49,12 @@ class PersonalityPrompt(Aligner):
         asked = {"generation"} if not isinstance(writer, str) else needed.get(writer, {"generation"})
         self.needs = frozenset({"prompt"}) | asked
 
-    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
-        super().prepare(backbone, inventory)
-        if self.writer == "released" and self.backbone.protocol.name == "corrected":
+    def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
+        super().prepare(backbone, protocol)
+        if self.writer == "released" and not protocol.is_the_papers:
             warnings.warn(
-                "method.writer=released under protocol=corrected: the released portraits were written from stored "
-                "answers, so they describe every negatively keyed item's opposite",
+                f"method.writer=released under protocol={protocol.name}: the released portraits were written from "
+                "stored answers, so they describe every negatively keyed item's opposite",
                 stacklevel=2,
             )
         self._writer = None if isinstance(self.writer, str) else _load_writer(self.writer, self.backbone)
@@ -65,10 +65,10 @@ class PersonalityPrompt(Aligner):
                 raise ValueError(f"person {case.respondent_id} has no released portrait; use method.writer=self")
             return Alignment(system_prompt=case.portrait, summary={"writer": "released"})
         if self.writer == "template":
-            portrait = prompts.template_portrait(self.inventory, case.known)
+            portrait = self.protocol.template_portrait(case.known)
             return Alignment(system_prompt=portrait, summary={"writer": "template"})
         writer = self._writer or self.backbone
-        text = self._portrait(writer, prompts.portrait_request(self.inventory, case.known), case.seed)
+        text = self._portrait(writer, self.protocol.portrait_request(case.known, case.missing), case.seed)
         return Alignment(system_prompt=text, summary={"writer": writer.identity["name"]})
 
     def _portrait(self, writer: Backbone, request: str, seed: int) -> str:

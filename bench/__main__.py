@@ -98,7 +98,7 @@ def bench_answering(
     backbone.answer(alignment, items[:8])  # warm-up
     ours = seconds_of(lambda: backbone.answer(alignment, items), repeats)
     rows = [Measurement("few_shot_answers_ours", ours, None, f"{len(items)} items, one person, log-probabilities")]
-    released = LocalBackbone(backbone.loaded, AsReleased(), backbone.engine)
+    released = LocalBackbone(backbone.loaded, AsReleased(backbone.protocol.inventory), backbone.engine)
     greedy = seconds_of(lambda: released.answer(alignment, items), repeats)
     note = "greedy until the parse is decided"
     rows.append(Measurement("few_shot_answers_ours_generating", greedy, greedy / ours, note))
@@ -156,13 +156,13 @@ def plain_generation(backbone: LocalBackbone, alignment: Alignment, items: Seque
 
 def bench_pas(backbone: LocalBackbone, inventory: Inventory, person: Respondent, few_shot: float) -> list[Measurement]:
     """PAS with prompt under `corrected`: preparation, one person's alignment, and its probes apart."""
-    protocol = Corrected()
+    protocol = Corrected(inventory)
     aligner = PersonalityActivationSearch()
-    prepare = seconds_of(lambda: aligner.prepare(backbone, inventory), 1)
+    prepare = seconds_of(lambda: aligner.prepare(backbone, protocol), 1)
     case = Case(
         respondent_id=person.id,
-        known=protocol.known(inventory, person),
-        selection=protocol.selection(inventory, person, seed=0),
+        known=protocol.known(person),
+        selection=protocol.selection(person, seed=0),
         seed=0,
     )
     made: list[Alignment] = []
@@ -193,14 +193,14 @@ def bench_pas(backbone: LocalBackbone, inventory: Inventory, person: Respondent,
 
 def profile_text(backbone: LocalBackbone, inventory: Inventory, person: Respondent, items: int) -> str:
     """Operators of Few-Shot answers and of PAS: preparation and one person's probes (its search is answers again)."""
-    protocol, aligner = Corrected(), PersonalityActivationSearch()
-    known = protocol.known(inventory, person)
-    alignment = Alignment(system_prompt=protocol.few_shot_prompt(inventory, known))
+    protocol, aligner = Corrected(inventory), PersonalityActivationSearch()
+    known = protocol.known(person)
+    alignment = Alignment(system_prompt=protocol.few_shot_prompt(known))
     part = inventory.select(inventory.held_out[:items])
     backbone.answer(alignment, part[:2])  # warm-up
     texts = [
         profiled(f"Few-Shot, {len(part)} answers", lambda: backbone.answer(alignment, part)),
-        profiled("PAS, prepare", lambda: aligner.prepare(backbone, inventory)),
+        profiled("PAS, prepare", lambda: aligner.prepare(backbone, protocol)),
         profiled("PAS, probes of one person", lambda: aligner.fit([known], [0])),
     ]
     return "\n".join(texts)
@@ -212,13 +212,13 @@ def bench_cohort(
     """Supervised LoRA of several people, in one pass and with TRL one by one; seconds per person."""
     from palign_bench.run.assembly import make_aligners
 
-    protocol = Corrected()
-    cases = [Case(p.id, protocol.known(inventory, p), {}, seed=number) for number, p in enumerate(people)]
+    protocol = Corrected(inventory)
+    cases = [Case(p.id, protocol.known(p), {}, seed=number) for number, p in enumerate(people)]
     seconds = []
     for cohort in (len(people), 1):
         method = resolve_budget(read_option("method", "lora") | {"steps": steps}, {"name": "quick", "cohort": cohort})
-        aligner = make_aligners(method, protocol)["lora"]
-        aligner.prepare(backbone, inventory)
+        aligner = make_aligners(method)["lora"]
+        aligner.prepare(backbone, protocol)
         aligner.warm_up(cases[0])
         seconds.append(seconds_of(lambda aligner=aligner: aligner.align_many(cases), 1) / len(people))  # type: ignore[misc]
     ours, alone = seconds
@@ -234,12 +234,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     chosen = _parse(arguments)
     if chosen.lm_eval:
         require_lm_eval()
-    inventory, protocol = ipip_neo_300(), Corrected()
+    inventory = ipip_neo_300()
+    protocol = Corrected(inventory)
     settings = read_option("model", chosen.model) | {"dtype": chosen.dtype}
     settings = resolve_model(settings | ({"name_or_path": chosen.path} if chosen.path else {}))
     backbone = LocalBackbone(load(settings), protocol)
     source = load_respondents(read_option("respondents", chosen.respondents))
-    prompts = [protocol.few_shot_prompt(inventory, protocol.known(inventory, p)) for p in source.people[: max(PEOPLE)]]
+    prompts = [protocol.few_shot_prompt(protocol.known(p)) for p in source.people[: max(PEOPLE)]]
     machine = (
         f"{model_title(settings)}, {backbone.model.dtype}, {processor()}, {torch.get_num_threads()} threads; load "
         f"average {os.getloadavg()[0]:.1f} at the start; people: {source.description}"

@@ -22,8 +22,7 @@ from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Plan, PlannedCells
 from palign_bench.ledger.record import text_of
 from palign_bench.questionnaire.inventory import ipip_neo_300
-from palign_bench.questionnaire.protocol import Corrected
-from palign_bench.questionnaire.scoring import aligned_scores, trait_scores_of
+from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from palign_bench.report import make_report
 from palign_bench.report.status import status_of
 
@@ -44,11 +43,11 @@ UNANSWERED = 0.001  # of the truth, as among the real people: the specificity of
 
 def a_record(respondent_id: str, generator: random.Random) -> dict[str, Any]:
     """A finished cell with random answers; a person's truth is the same in every row."""
-    inventory, protocol = ipip_neo_300(), Corrected()
+    inventory = ipip_neo_300()
     person = random.Random(respondent_id)
     truth = {n: person.randint(1, 5) for n in inventory.held_out if person.random() >= UNANSWERED}
     answers = {n: generator.randint(1, 5) for n in inventory.held_out}
-    traits = trait_scores_of(inventory, answers, protocol.keyed)
+    traits = trait_scores(inventory, answers)
     return {
         "respondent": respondent_id,
         "seed": 0,
@@ -60,7 +59,7 @@ def a_record(respondent_id: str, generator: random.Random) -> dict[str, Any]:
         "truth": {str(n): value for n, value in truth.items()},
         "scores": aligned_scores(inventory, answers, truth),
         "traits": traits,
-        "person_traits": trait_scores_of(inventory, truth, protocol.keyed),
+        "person_traits": trait_scores(inventory, truth),
         "alignment": {"summary": {"alpha": 2.0}},
         "cost": {
             "align_seconds": 1.0,

@@ -47,7 +47,7 @@ class Ablation:
 
     def __init__(self, model: str):
         self.inventory: Inventory = ipip_neo_300()
-        self.protocol = Corrected()
+        self.protocol = Corrected(self.inventory)
         self.backbone = LocalBackbone(load(resolve_model(read_option("model", model))), self.protocol)
         self.people = load_papi().people
         self.known, self.held_out = list(self.inventory.known), list(self.inventory.held_out)
@@ -88,7 +88,7 @@ class Ablation:
     def trait_correlation(self, predicted: Tensor) -> float:
         """Mean over the domains of the correlation across people with the held-out trait scores."""
         signs = torch.tensor([item.sign for item in self.inventory.select(self.held_out)]).double()
-        domains = np.array([item.domain for item in self.inventory.select(self.held_out)])
+        domains = np.array([item.scale for item in self.inventory.select(self.held_out)])
         values = []
         for domain in sorted(set(domains)):
             at = torch.tensor(domains == domain)
@@ -145,7 +145,7 @@ class Ablation:
         known, held_out = torch.full_like(self.known_answers, torch.nan), torch.empty_like(self.truth)
         for index, person in enumerate(self.people):
             others = torch.cat([self.everything[:index], self.everything[index + 1 :]])
-            answers = self.protocol.known(self.inventory, person)
+            answers = self.protocol.known(person)
             made = predictors.predict_with_others(self.inventory, kernel, answers, others)
             known[index, [self.known.index(number) for number in made.numbers]] = medians(made.own_cuts).double()
             held_out[index] = medians(made.cuts(self.held_out)).double()
@@ -155,15 +155,15 @@ class Ablation:
         """The method's own answers to the held-out items, pooled with the bare model's, and its weights' counts."""
         settings = read_option("method", "readout") | {"prior": prior}
         aligner = ClosedFormReadout(**{k: v for k, v in settings.items() if k not in ("_target_", "name")})
-        aligner.prepare(self.backbone, self.inventory)
-        everyone = [person.answers for person in self.people]
+        aligner.prepare(self.backbone, self.protocol)
+        everyone = self.everything.numpy()
         cases = [
             Case(
                 person.id,
-                self.protocol.known(self.inventory, person),
-                self.protocol.selection(self.inventory, person, 0),
+                self.protocol.known(person),
+                self.protocol.selection(person, 0),
                 seed=0,
-                others=everyone[:index] + everyone[index + 1 :] if prior == "people" else None,
+                others=np.delete(everyone, index, axis=0) if prior == "people" else None,
             )
             for index, person in enumerate(self.people)
         ]

@@ -5,33 +5,33 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, ClassVar, cast
+from typing import Any, ClassVar
 
-from palign_bench.questionnaire.inventory import Answers, Inventory
+from numpy.typing import NDArray
 
-if TYPE_CHECKING:
-    pass
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
+from palign_bench.questionnaire.inventory import Answers, Inventory
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 
 
 @dataclass(frozen=True)
 class Case:
-    """What an aligner is told about one respondent.
+    """What an aligner is told about one respondent. All answers are literal; a missing one is absent.
 
-    ``known``: the answers it may use, in the protocol's orientation (`corrected`: literal, missing absent;
-    `as_released`: as stored, missing is 0). ``selection``: answers that hyperparameters may be chosen on; under
-    `corrected` they are part of ``known``, under `as_released` they are the held-out answers.
-    ``seed``: derived from the run's seed and the respondent's id; every random draw starts from it.
-    ``others``, ``truth``, ``portrait``: only for aligners that declare the need.
+    ``known``: the answers it may use. ``selection``: answers that hyperparameters may be chosen on; under `corrected`
+    a part of ``known``, under `as_released` the held-out answers. ``seed``: derived from the run's seed and the
+    respondent's id; every random draw starts from it. ``missing``: known items that the method is told of and the
+    person left unanswered. ``others``, ``held_out``, ``portrait``: only for aligners that declare the need.
     """
 
     respondent_id: str
     known: Answers
     selection: Answers
     seed: int
-    others: Sequence[Answers] | None = None  # needs "people": all answers of every other respondent of the source
-    truth: Answers | None = None  # needs "truth": the person's own held-out literal answers (a check, no method)
+    missing: tuple[int, ...] = ()
+    others: NDArray[Any] | None = None  # needs "people": everyone else of the source, (people, items), NaN for missing
+    held_out: Answers | None = None  # needs "held_out": the person's own held-out answers (a check, no method)
     portrait: str | None = None  # needs "portrait": the released P² portrait
 
     @property
@@ -44,18 +44,27 @@ class Aligner(ABC):
     """A method: known answers in, an alignment out. It owns only its method; the runner owns everything else."""
 
     version: ClassVar[int] = 1  # raise by hand when a change of the code changes the numbers
-    needs: frozenset[str] = frozenset()  # of the backbone: its capabilities; of the source: people, truth, portrait
+    needs: frozenset[str] = frozenset()  # of the backbone: its capabilities; of the source: people, held_out, portrait
     needs_backbone: bool = True
     cohort: int = 1  # how many people `align_many` is given at once
+
+    backbone: Backbone  # from `prepare` on; absent where ``needs_backbone`` is False
+    protocol: EvaluationProtocol
+    inventory: Inventory
 
     def check_shape(self, layers: int, heads: int) -> None:
         """Raise UserError for a setting that no model of this shape can serve; called before weights are loaded."""
         return
 
-    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
-        """Work shared by all respondents; called once before `align`, timed as shared cost."""
-        self.backbone = cast(Backbone, backbone)  # None only for an aligner that declares to need none
-        self.inventory = inventory
+    def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
+        """Work shared by all respondents; called once before `align`, timed as shared cost.
+
+        ``backbone`` is None for an aligner that declares to need none.
+        """
+        if backbone is not None:
+            self.backbone = backbone
+        self.protocol = protocol
+        self.inventory = protocol.inventory
 
     @abstractmethod
     def align(self, case: Case) -> Alignment:

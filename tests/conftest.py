@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.protocols import CORRECTED
+
 os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -18,7 +20,6 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import LoadedModel, load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
-from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentsError, RespondentSource, load_papi, simulate
 from palign_bench.settings import read_option
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
@@ -66,7 +67,7 @@ def tiny() -> Iterator[LoadedModel]:
 
 @pytest.fixture
 def tiny_backbone(tiny: LoadedModel) -> LocalBackbone:
-    return LocalBackbone(tiny, Corrected())
+    return LocalBackbone(tiny, CORRECTED)
 
 
 @pytest.fixture(scope="session")

@@ -21,7 +21,8 @@ from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
 from palign_bench.costs.clock import part
-from palign_bench.questionnaire.inventory import Answers, Inventory
+from palign_bench.questionnaire.inventory import Answers
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores
 from palign_bench.settings import UserError
 
@@ -79,12 +80,10 @@ class PersonalityActivationSearch(Aligner):
                 f"choose method.k={layers * heads} or less"
             )
 
-    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
+    def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
         """Read the activations that all people share. Raises UserError for ``k`` above the model's number of heads."""
-        super().prepare(backbone, inventory)
-        assert backbone is not None, "PAS acts on a backbone"
-        self._backbone = backbone
-        self._activations = collect_activations(backbone, inventory, self.probe_prompt)
+        super().prepare(backbone, protocol)
+        self._activations = collect_activations(self.backbone, self.inventory, self.probe_prompt)
         self.check_shape(self._activations.layers, self._activations.heads)
 
     def align(self, case: Case) -> Alignment:
@@ -103,10 +102,10 @@ class PersonalityActivationSearch(Aligner):
         return [self._final(case, fit, choice) for case, fit, choice in zip(cases, fits, choices, strict=True)]
 
     def fit(self, people: Sequence[Answers], seeds: Sequence[int]) -> list[HeadDirections | Unfit]:
-        """Heads and directions of each person, from these of their answers alone."""
-        released = self._backbone.protocol.name == "as_released"
+        """Heads and directions of each person, from these of their literal answers alone."""
+        protocol, numbers = self.protocol, self._activations.numbers
         samples = [
-            label_samples(self._activations.numbers, answers, seed=seed, by_item=not released)
+            label_samples(numbers, protocol.orient(answers), seed=seed, by_item=protocol.probes_split_by_item)
             for answers, seed in zip(people, seeds, strict=True)
         ]
         return fit_directions(
@@ -114,7 +113,7 @@ class PersonalityActivationSearch(Aligner):
             samples,
             k=self.k,
             direction=self.direction,
-            rank_on_training_too=released,
+            rank_on_training_too=protocol.heads_ranked_on_training,
             penalty=self.penalty,
         )
 
@@ -122,22 +121,24 @@ class PersonalityActivationSearch(Aligner):
         """The alpha whose answers to the selection items have the lowest composite."""
         if isinstance(fit, Unfit):
             return SearchResult(0.0, {})
-        items = self.inventory.select(case.selection)
+        truth = self.protocol.truth(case.selection)
+        items = self.inventory.select(truth)
 
         def score(alphas: Sequence[float]) -> list[float | None]:
             if not items:
                 return [None] * len(alphas)
-            alignments = [self._alignment(case.fitting, fit, alpha) for alpha in alphas]
-            sheets = self._backbone.answer_many(alignments, items)
-            return [aligned_scores(self.inventory, sheet.answers, case.selection)[COMPOSITE] for sheet in sheets]
+            alignments = [self._alignment(case, case.fitting, fit, alpha) for alpha in alphas]
+            sheets = self.backbone.answer_many(alignments, items)
+            return [aligned_scores(self.inventory, sheet.answers, truth)[COMPOSITE] for sheet in sheets]
 
         return grid_search(score, self.alphas) if self.search == "grid" else golden_section_search(score)
 
-    def _alignment(self, answers: Answers, fit: HeadDirections | Unfit, alpha: float) -> Alignment:
+    def _alignment(self, case: Case, answers: Answers, fit: HeadDirections | Unfit, alpha: float) -> Alignment:
         """The system prompt that lists ``answers``, and the shift by ``alpha``; none at all for alpha 0."""
         prompt = None
         if self.system_prompt == "few_shot":
-            prompt = self._backbone.protocol.few_shot_prompt(self.inventory, answers, for_pas=True)
+            # The released Few-Shot has no separator before its first pair; the released PAS has one.
+            prompt = self.protocol.few_shot_prompt(answers, case.missing, separator=";")
         if alpha == 0 or isinstance(fit, Unfit):
             return Alignment(system_prompt=prompt)
         shifts = fit.shifts(alpha, self._activations)
@@ -160,7 +161,7 @@ class PersonalityActivationSearch(Aligner):
             summary["mean_validation_accuracy"] = fit.validation_accuracy
             if choice.alpha > 0:
                 summary["heads"] = [list(head) for head in fit.heads]
-        return replace(self._alignment(case.known, fit, choice.alpha), summary=summary)
+        return replace(self._alignment(case, case.known, fit, choice.alpha), summary=summary)
 
 
 def _keeps_out(case: Case) -> bool:

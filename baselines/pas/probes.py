@@ -5,18 +5,16 @@ from __future__ import annotations
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from baselines.pas.logistic import decision_values, fit_logistic
+from palign_bench.backbone.base import Backbone
+from palign_bench.backbone.chat_format import Dialogue
 from palign_bench.questionnaire import prompts
-from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory
+from palign_bench.questionnaire.inventory import Answers, Inventory
 from palign_bench.settings import UserError
-
-# System prompt, the user's turn, and the text that opens the assistant's turn.
-Dialogue = tuple[str, str, str]
 
 PROBE_PROMPTS: dict[str, tuple[str, str]] = {
     "options": ("A", "E"),  # the released code: the five-way question, answered with its two extremes
@@ -24,15 +22,7 @@ PROBE_PROMPTS: dict[str, tuple[str, str]] = {
 }
 DIRECTIONS = ("mass_mean", "probe")
 TRAINING_SHARE = 0.6  # of the samples (paper 4.2); the rest validates
-_NEUTRAL, _MISSING = 3, 0
-
-
-class ReadsHeads(Protocol):
-    """The part of a backbone that probes need."""
-
-    def head_activations(self, dialogues: Sequence[Dialogue]) -> Tensor:
-        """Head outputs at the last token of each dialogue, float32 ``(dialogues, layers, heads, head_dim)``."""
-        ...
+_NEUTRAL = 3
 
 
 @dataclass(frozen=True)
@@ -96,8 +86,8 @@ class HeadDirections:
 
 
 def probe_dialogues(inventory: Inventory, probe_prompt: str) -> tuple[tuple[int, ...], list[Dialogue]]:
-    """The known items' numbers, domain by domain (A, C, E, N, O) in prompt order, and two dialogues for each."""
-    in_order = tuple(n for domain in DOMAINS for n in inventory.known if inventory[n].domain == domain)
+    """The known items' numbers, scale by scale (A, C, E, N, O) in prompt order, and two dialogues for each."""
+    in_order = tuple(n for scale in inventory.scales for n in inventory.known if inventory[n].scale == scale)
     ask = prompts.probe_question if probe_prompt == "options" else prompts.agree_question
     dialogues: list[Dialogue] = [
         (prompts.NEUTRAL_SYSTEM_PROMPT, ask(item), opening)
@@ -107,7 +97,7 @@ def probe_dialogues(inventory: Inventory, probe_prompt: str) -> tuple[tuple[int,
     return in_order, dialogues
 
 
-def collect_activations(backbone: ReadsHeads, inventory: Inventory, probe_prompt: str) -> ProbeActivations:
+def collect_activations(backbone: Backbone, inventory: Inventory, probe_prompt: str) -> ProbeActivations:
     """Read the head outputs of all probe dialogues. Raises UserError if some are not finite."""
     numbers, dialogues = probe_dialogues(inventory, probe_prompt)
     outputs = backbone.head_activations(dialogues)
@@ -121,13 +111,14 @@ def collect_activations(backbone: ReadsHeads, inventory: Inventory, probe_prompt
 def label_samples(numbers: Sequence[int], answers: Answers, *, seed: int, by_item: bool) -> ProbeSamples:
     """One person's samples: agreement is labelled 1 on items that they agree with, 0 on those that they disagree with.
 
-    Neutral and missing answers are left out. 60 % of the samples train. ``by_item`` keeps an item's two samples on the
-    same side; otherwise the draw is over single samples, as in the released code.
+    ``answers`` are in the protocol's orientation. Neutral and missing ones are left out. 60 % of the samples train.
+    ``by_item`` keeps an item's two samples on the same side; otherwise the draw is over single samples, as in the
+    released code.
     """
     rows, labels = [], []
     for index, number in enumerate(numbers):
-        answer = answers.get(number, _MISSING)
-        if answer not in (_NEUTRAL, _MISSING):
+        answer = answers.get(number, _NEUTRAL)
+        if answer != _NEUTRAL:
             agrees = int(answer > _NEUTRAL)
             rows += [2 * index, 2 * index + 1]
             labels += [agrees, 1 - agrees]

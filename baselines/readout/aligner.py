@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from baselines.readout.predictors import Prediction, as_table, predict_alone, predict_with_others
+from baselines.readout.predictors import Prediction, predict_alone, predict_with_others
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.parts.ordinal import option_log_scores
-from palign_bench.backbone.parts.readout import oriented
+from palign_bench.backbone.parts.readout import as_options
 from palign_bench.backbone.parts.statements import FeatureRecipe, ItemKernel, item_kernel
 from palign_bench.costs.clock import part
-from palign_bench.questionnaire.inventory import HIGHEST, Answers, Inventory, Item
+from palign_bench.questionnaire.inventory import HIGHEST, Answers
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores
 
 PRIORS = ("none", "people")
 SYSTEM_PROMPTS = ("none", "few_shot")
 EVERY = 4  # of the known answers, one in four is kept out where the protocol keeps none out
-
-
-@runtime_checkable
-class OptionReader(Protocol):
-    """What besides hidden states is asked of a backbone."""
-
-    def bare_option_log_probs(self, system_prompt: str | None, items: Sequence[Item]) -> Tensor: ...
 
 
 class ClosedFormReadout(Aligner):
@@ -71,17 +65,15 @@ class ClosedFormReadout(Aligner):
         self.system_prompt = system_prompt
         self.needs = frozenset({"prompt", "activations", "log_probs"} | ({"people"} if prior == "people" else set()))
 
-    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
+    def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
         """Read the hidden states and, under the neutral prompt, the bare model's answers to the known items."""
-        super().prepare(backbone, inventory)
-        assert isinstance(backbone, OptionReader), "a readout acts on a backbone whose options can be read"
-        self._reader: Any = backbone
-        self._kernel: ItemKernel = item_kernel(self._reader, inventory, self.recipe)
-        self._others: dict[int, tuple[Answers, Tensor]] = {}
+        super().prepare(backbone, protocol)
+        known = self.inventory.known
+        self._kernel: ItemKernel = item_kernel(self.backbone, self.inventory, self.recipe)
         self._neutral: dict[int, Tensor] = {}
         if self.system_prompt == "none" and len(self.weights) > 1:
-            rows = self._reader.bare_option_log_probs(None, inventory.select(inventory.known))
-            self._neutral = dict(zip(inventory.known, rows, strict=True))
+            rows = self.backbone.bare_option_log_probs(None, self.inventory.select(known))
+            self._neutral = dict(zip(known, rows, strict=True))
 
     def align(self, case: Case) -> Alignment:
         """Align one respondent."""
@@ -90,7 +82,7 @@ class ClosedFormReadout(Aligner):
     def align_many(self, cases: Sequence[Case]) -> list[Alignment]:
         """Align several respondents; without other people, all in one batched solve."""
         weights: list[tuple[float, dict[str, Any]]]
-        final = self.predict(cases, [self._literal(case.known) for case in cases])
+        final = self.predict(cases, [case.known for case in cases])
         if len(self.weights) == 1:
             weights = [(self.weights[0], {})] * len(cases)
         else:
@@ -102,13 +94,20 @@ class ClosedFormReadout(Aligner):
         """Each person's weight and the composites of all that were tried."""
         if self.system_prompt == "none":
             return [self._weight_alone(case, made) for case, made in zip(cases, final, strict=True)]
-        kept = [kept_out(case) for case in cases]
+        kept = [self.kept_out(case) for case in cases]
         shown = [{n: v for n, v in case.known.items() if n not in out} for case, out in zip(cases, kept, strict=True)]
-        partial = self.predict(cases, [self._literal(answers) for answers in shown])
-        return [self._weight_prompted(*each) for each in zip(kept, shown, partial, strict=True)]
+        partial = self.predict(cases, shown)
+        return [self._weight_prompted(*each) for each in zip(cases, kept, shown, partial, strict=True)]
+
+    def kept_out(self, case: Case) -> Answers:
+        """Known answers to choose on: the protocol's selection where that is a part of them, else one in four."""
+        if case.selection and case.selection.keys() <= case.known.keys():
+            return case.selection
+        told = [number for number in self.inventory.known if number in case.known or number in case.missing]
+        return {number: case.known[number] for number in told[::EVERY] if number in case.known}
 
     def predict(self, cases: Sequence[Case], answers: Sequence[Answers]) -> list[Prediction]:
-        """Every case's prediction from these of its literal answers."""
+        """Every case's prediction from these of its answers."""
         if self.prior == "none":
             return list(predict_alone(self.inventory, self._kernel, self.recipe, answers, self.noises))
         return [
@@ -120,17 +119,20 @@ class ClosedFormReadout(Aligner):
         bare = torch.stack([self._neutral[number] for number in made.numbers])
         return self._best_weight(made.numbers, made.own_cuts, made.loss, bare, case.known)
 
-    def _weight_prompted(self, kept: Answers, shown: Answers, made: Prediction) -> tuple[float, dict[str, Any]]:
-        bare = self._reader.bare_option_log_probs(self._prompt(shown), self.inventory.select(kept))
+    def _weight_prompted(
+        self, case: Case, kept: Answers, shown: Answers, made: Prediction
+    ) -> tuple[float, dict[str, Any]]:
+        prompt = self.protocol.few_shot_prompt(shown, case.missing)
+        bare = self.backbone.bare_option_log_probs(prompt, self.inventory.select(kept))
         return self._best_weight(list(kept), made.cuts(list(kept)), made.loss, bare, kept)
 
     def _best_weight(
-        self, numbers: Sequence[int], cuts: Tensor, loss: float, bare: Tensor, truth: Answers
+        self, numbers: Sequence[int], cuts: Tensor, loss: float, bare: Tensor, own: Answers
     ) -> tuple[float, dict[str, Any]]:
         """The weight with the best composite (ties to the smallest), and all weights' composites."""
         items = self.inventory.select(numbers)
-        scores = option_log_scores(cuts, torch.tensor(loss, dtype=torch.float64))
-        scores = oriented(scores, self._reader.protocol, self.inventory, items)
+        scores = as_options(option_log_scores(cuts, torch.tensor(loss, dtype=torch.float64)), self.protocol, items)
+        truth = self.protocol.truth(own)
         tried: dict[str, Any] = {}
         best, best_score = self.weights[0], float("inf")
         for weight in self.weights:
@@ -155,37 +157,14 @@ class ClosedFormReadout(Aligner):
         }
         if self.prior == "none":
             summary["noise"] = made.noise  # type: ignore[attr-defined]
-        prompt = self._prompt(case.known) if self.system_prompt == "few_shot" else None
+        few_shot = self.system_prompt == "few_shot"
+        prompt = self.protocol.few_shot_prompt(case.known, case.missing) if few_shot else None
         return Alignment(system_prompt=prompt, readout=readout, trained_parameters=stored, summary=summary)
 
-    def _prompt(self, known: Answers) -> str:
-        protocol: Any = self._reader.protocol
-        return str(protocol.few_shot_prompt(self.inventory, known))
-
-    def _literal(self, answers: Answers) -> Answers:
-        """Without missing answers (0 under `as_released`); turning stored answers literal is its own inverse."""
-        present = {number: value for number, value in answers.items() if value}
-        return dict(self._reader.protocol.orient(self.inventory, present))
-
     def _table(self, case: Case) -> Tensor:
-        """Literal answers of the others ``(people, items)``; NaN where missing. Raises ValueError when there is nobody.
-
-        Leave-one-out views share their members, so rows are kept by identity: only one person is new in each case.
-        """
-        if not case.others:
+        """Answers of the others, float64 ``(people, items)``; NaN where missing. Raises ValueError for nobody."""
+        if case.others is None or not len(case.others):
             raise ValueError(
                 "prior=people learns from other people, and the source of respondents holds only one person"
             )
-        numbers = [item.number for item in self.inventory.items]
-        self._others = {
-            id(each): self._others.get(id(each)) or (each, as_table(numbers, [self._literal(each)])[0])
-            for each in case.others
-        }
-        return torch.stack([self._others[id(each)][1] for each in case.others])
-
-
-def kept_out(case: Case) -> Answers:
-    """Known answers to choose on: the protocol's selection where that is a part of them, else one in four."""
-    if case.selection and all(number in case.known for number in case.selection):
-        return case.selection
-    return {number: value for number, value in list(case.known.items())[::EVERY] if value}
+        return torch.from_numpy(case.others)

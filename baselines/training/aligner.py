@@ -14,13 +14,13 @@ import torch
 from peft import LoraConfig
 
 from baselines.training.session import TrainingClock, thinned, training_session
-from baselines.training.texts import TrainingTexts, answered
+from baselines.training.texts import TrainingTexts
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.parts.adapters import lora_tensors
-from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.settings import UserError
 
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
@@ -97,9 +97,9 @@ class TrainedAligner(Aligner):
         self.gradient_checkpointing = gradient_checkpointing
         self.budget = budget
 
-    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
+    def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
         """Tokenize the known items once for all people. Raises UserError for a GPU that the trainers would not use."""
-        super().prepare(backbone, inventory)
+        super().prepare(backbone, protocol)
         assert isinstance(backbone, LocalBackbone), "training needs a model in this process"
         if backbone.model.device.index:
             raise UserError(
@@ -107,11 +107,15 @@ class TrainedAligner(Aligner):
                 f"CUDA_VISIBLE_DEVICES={backbone.model.device.index} and model.device=cuda."
             )
         self.local = backbone
-        self.texts = TrainingTexts.of(backbone, inventory)
+        self.texts = TrainingTexts.of(backbone)
 
     @property
     def warmup_steps(self) -> int:
         return round(self.warmup * self.steps)
+
+    def labels(self, case: Case) -> dict[int, int]:
+        """The option that stands beside each answered known item, as the protocol labels it."""
+        return {number: int(value) for number, value in self.protocol.orient(case.known).items()}
 
     @abstractmethod
     def examples(self, known: Mapping[int, int]) -> list[dict[str, Any]]:
@@ -123,7 +127,7 @@ class TrainedAligner(Aligner):
 
     def align(self, case: Case) -> Alignment:
         """Train on one person's known answers. Without a usable one the alignment is the bare model, with a reason."""
-        rows = self.examples(answered(case.known))
+        rows = self.examples(self.labels(case))
         told = self.told(rows)
         if not rows:
             return Alignment(summary=told)

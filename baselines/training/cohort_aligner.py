@@ -9,11 +9,10 @@ from typing import Any
 from baselines.training.aligner import Lora, TrainedAligner, whole
 from baselines.training.cohort import Passage, Person, Recipe, Trained
 from baselines.training.session import TrainingClock, training_session
-from baselines.training.texts import answered
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
-from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.settings import UserError
 
 SEEDS = 2**31  # what the libraries take
@@ -34,9 +33,9 @@ class CohortAligner(TrainedAligner):
                 "training.cohort and method.gradient_checkpointing exclude each other: recomputing draws dropout anew"
             )
 
-    def prepare(self, backbone: Backbone | None, inventory: Inventory) -> None:
+    def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
         """As for one person. Raises UserError for a model whose logits a cohort would compute wrongly."""
-        super().prepare(backbone, inventory)
+        super().prepare(backbone, protocol)
         config = self.local.model.config
         for name in ("logits_scaling", "logit_scale", "final_logit_softcapping"):
             if self.cohort > 1 and getattr(config, name, None) not in (None, 1, 1.0):
@@ -63,7 +62,7 @@ class CohortAligner(TrainedAligner):
         """Train several people. Who has no usable answer gets the bare model, with a reason."""
         if self.cohort == 1:
             return [self.align(case) for case in cases]
-        rows = [self.examples(answered(case.known)) for case in cases]
+        rows = [self.examples(self.labels(case)) for case in cases]
         alignments = [Alignment(summary=self.told(each)) for each in rows]
         trained = [index for index, each in enumerate(rows) if each]
         people = [Person(self.passages(rows[index]), cases[index].seed % SEEDS) for index in trained]

@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import encode, shared_length
-from palign_bench.questionnaire.inventory import OPTIONS, Answers, Inventory, Item
+from palign_bench.questionnaire.inventory import OPTIONS, Item
 from palign_bench.questionnaire.protocol import FREE_GENERATION
 from palign_bench.settings import UserError
 
@@ -51,9 +51,9 @@ class TrainingTexts:
     tokenizer: PreTrainedTokenizerBase
 
     @classmethod
-    def of(cls, backbone: LocalBackbone, inventory: Inventory) -> TrainingTexts:
+    def of(cls, backbone: LocalBackbone) -> TrainingTexts:
         """Tokenize the known items under the neutral system prompt. Raises UserError where no pad token is free."""
-        tokenizer = backbone.tokenizer
+        tokenizer, inventory = backbone.tokenizer, backbone.protocol.inventory
         items = {}
         for item in inventory.select(inventory.known):
 
@@ -96,8 +96,3 @@ def trainers_tokenizer(tokenizer: PreTrainedTokenizerBase, used: Iterable[int]) 
     copied.pad_token = pad
     copied.padding_side = "left"
     return copied
-
-
-def answered(known: Answers) -> dict[int, int]:
-    """The known answers that name an option; missing ones (absent, or 0 under `as_released`) are left out."""
-    return {number: int(value) for number, value in known.items() if value in OPTION_VALUES}

@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
-from typing import TYPE_CHECKING, Protocol
 
 import torch
 from torch import Tensor
@@ -27,14 +26,13 @@ from palign_bench.questionnaire.protocol import (
     parse_released,
 )
 
-if TYPE_CHECKING:
-    import torch
 
-    from palign_bench.questionnaire.protocol import EvaluationProtocol
+class Backbone(ABC):
+    """A language model with its tokenizer and chat format, bound to one protocol.
 
-
-class QuestionnaireBackbone(ABC):
-    """A language model bound to one protocol. See `palign_bench.backbone.base.Backbone`."""
+    ``capabilities``: what it can do, of "prompt", "log_probs", "activations", "gradients" and "generation". A method of
+    a capability that it lacks raises NotImplementedError; `Aligner.needs` is checked before anything is loaded.
+    """
 
     capabilities: frozenset[str]
     virtual: Tensor | None = None  # the soft prompt of the alignment that is applied
@@ -57,6 +55,22 @@ class QuestionnaireBackbone(ABC):
     @abstractmethod
     def generate(self, alignment: Alignment, system: str, user: str, max_new_tokens: int, temperature: float) -> str:
         """Free text, sampled at ``temperature`` (0: greedy) from torch's global generator."""
+
+    @property
+    def layers(self) -> int:
+        """Number of decoder layers (needs activations)."""
+        raise NotImplementedError(f"{type(self).__name__} shows no activations")
+
+    def hidden_states(self, texts: Sequence[str], layers: Sequence[int]) -> Tensor:
+        """Hidden states at the last token of plain texts, float32 ``(texts, layers, width)`` (needs activations)."""
+        raise NotImplementedError(f"{type(self).__name__} shows no activations")
+
+    def head_activations(self, dialogues: Sequence[Dialogue]) -> Tensor:
+        """Head outputs at the last token of each dialogue, float32 ``(dialogues, layers, heads, head width)``.
+
+        A dialogue is (system prompt, user's turn, opening of the assistant's turn). Needs activations.
+        """
+        raise NotImplementedError(f"{type(self).__name__} shows no activations")
 
     @abstractmethod
     def option_scores(self, alignment: Alignment, items: Sequence[Item]) -> OptionScores | None:
@@ -93,7 +107,7 @@ class QuestionnaireBackbone(ABC):
         return [self.answer(alignment, items, audit) for alignment in alignments]
 
     def people_at_once(self, items: Sequence[Item]) -> int:
-        """Of how many people `answer_many` computes the answers to ``items`` in one forward pass."""
+        """Number of people whose answers to ``items`` `answer_many` computes in one forward pass."""
         return 1
 
     def system_prompt(self, alignment: Alignment) -> str:
@@ -150,40 +164,3 @@ class QuestionnaireBackbone(ABC):
 def likeliest(log_probs: Mapping[int, Sequence[float]]) -> dict[int, int]:
     """The value of each item's likeliest option; ties go to the first option, as max returns the first of equals."""
     return {number: OPTIONS[max(range(len(row)), key=row.__getitem__)].value for number, row in log_probs.items()}
-
-
-class Backbone(Protocol):
-    """A language model with its tokenizer and chat format, bound to one protocol."""
-
-    capabilities: frozenset[str]  # e.g. {"prompt", "log_probs", "activations", "gradients"}
-    protocol: EvaluationProtocol
-
-    @property
-    def identity(self) -> Mapping[str, str]:
-        """What a text written by it depends on: name, weights, dtype."""
-        ...
-
-    def answer(self, alignment: Alignment, items: Sequence[Item], audit: Sequence[Item] = ()) -> AnswerSheet:
-        """Answer ``items`` as the protocol reads them and, freely, the ``audit`` items."""
-        ...
-
-    def applied(self, alignment: Alignment) -> AbstractContextManager[None]:
-        """Apply the alignment; the bare model is restored on leaving, also after an exception."""
-        ...
-
-    def answer_many(
-        self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item] = ()
-    ) -> list[AnswerSheet]:
-        """The same items under several alignments: what `answer` gives for each."""
-        ...
-
-    def head_activations(self, dialogues: Sequence[tuple[str, str, str]]) -> torch.Tensor:
-        """Head outputs at each dialogue's last token: ``(dialogues, layers, heads, head width)``.
-
-        A dialogue is (system prompt, user's turn, opening of the assistant's turn).
-        """
-        ...
-
-    def generate(self, alignment: Alignment, system: str, user: str, max_new_tokens: int, temperature: float) -> str:
-        """Write free text (used by P² to write portraits)."""
-        ...

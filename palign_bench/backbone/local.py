@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from palign_bench.backbone.alignment import Alignment, AnswerSheet
-from palign_bench.backbone.base import QuestionnaireBackbone, likeliest
+from palign_bench.backbone.base import Backbone, likeliest
 from palign_bench.backbone.chat_format import Dialogue
 from palign_bench.backbone.engines.base import TorchEngine
 from palign_bench.backbone.engines.choice import choose_engine
@@ -27,7 +27,7 @@ from palign_bench.questionnaire.inventory import LETTERS, Item
 from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProtocol, parse_is_decided
 
 
-class LocalBackbone(QuestionnaireBackbone):
+class LocalBackbone(Backbone):
     """A loaded model that answers questionnaires, and can be read, steered and trained."""
 
     capabilities = frozenset({"prompt", "log_probs", "activations", "gradients", "generation"})

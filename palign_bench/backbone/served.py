@@ -16,7 +16,7 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from palign_bench.backbone import loading
 from palign_bench.backbone.alignment import Alignment
-from palign_bench.backbone.base import QuestionnaireBackbone
+from palign_bench.backbone.base import Backbone
 from palign_bench.backbone.engines.base import Engine, IsDecided, end_tokens_of, finite
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import SplitPrompts, encode
@@ -87,7 +87,7 @@ class ServingEngine(Engine):
         return outputs
 
 
-class ServedBackbone(QuestionnaireBackbone):
+class ServedBackbone(Backbone):
     """A model that is prompted and answers; nothing inside it is read, steered or trained."""
 
     capabilities = frozenset({"prompt", "log_probs", "generation"})

@@ -73,7 +73,7 @@ class Curriculum:
         forms = [StatementForms.of(item) for item in inventory.items]
         values = range(1, len(OPTIONS) + 1)
         self.model, self.seed, self.lists_until = model, seed, lists_until
-        self.facets = np.array([inventory.facets.index(item.facet) for item in inventory.items])
+        self.facets = np.array([inventory.subscales.index(str(item.subscale)) for item in inventory.items])
         self.listed = ids([form.listed for form in forms])
         self.opening = ids([form.opening for form in forms])
         self.asked = ids([form.asked for form in forms])

@@ -12,10 +12,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-# Answers are keyed by item number. A value is 5 (Very Accurate) … 1 (Very Inaccurate); a missing answer is absent.
-# Only floors answer with other real numbers, and only `as_released` uses 0 for "missing, but counted".
+import numpy as np
+from numpy.typing import NDArray
+
+# Answers by item number. A value is 5 (Very Accurate) … 1 (Very Inaccurate); a missing one is absent. Floors may answer
+# with other real numbers; the truth of `as_released` has 0 for a missing answer.
 Answers = Mapping[int, float]
 
 
@@ -39,7 +42,7 @@ LETTERS: str = "".join(option.letter for option in OPTIONS)
 VALUE_OF_LETTER: dict[str, int] = {option.letter: option.value for option in OPTIONS}
 LOWEST, HIGHEST = 1, 5
 
-# The order of the paper's tables and of the released code (alphabetical).
+# The scales of IPIP-NEO, in the order of the paper's tables and of the released code (alphabetical).
 DOMAINS: dict[str, str] = {
     "A": "agreeableness",
     "C": "conscientiousness",
@@ -50,7 +53,7 @@ DOMAINS: dict[str, str] = {
 
 
 def reverse(value: float) -> float:
-    """Mirror an answer on the 1…5 scale: what a negatively keyed item's answer says about its facet."""
+    """Mirror an answer on the 1…5 scale: what the answer to a negatively keyed item says about its scale."""
     return LOWEST + HIGHEST - value
 
 
@@ -60,22 +63,25 @@ class Item:
 
     number: int  # 1-based, the "Full#" of the released item key
     text: str  # as worded, e.g. "Worry about things."
-    sign: int  # +1: agreeing raises the facet; -1: agreeing lowers it
-    facet: str  # e.g. "N1"
-
-    @property
-    def domain(self) -> str:
-        """First letter of the facet: A, C, E, N or O."""
-        return self.facet[0]
+    sign: int  # +1: agreeing raises the scale; -1: agreeing lowers it
+    scale: str  # a key of `Inventory.scales`, e.g. "N"
+    subscale: str | None = None  # e.g. the facet "N1"; None where the inventory has no subscales
 
 
 @dataclass(frozen=True)
 class Inventory:
-    """A questionnaire and its split into known and held-out items."""
+    """A questionnaire and its split into known and held-out items.
+
+    ``known``: item numbers, in the order in which prompts list them. ``scales``: full name by the short one that `Item`
+    and table headers use, in the order of a table's columns. ``stores_keyed``: whether published files of answers hold
+    those to negatively keyed items reversed; `Respondent.answers` are literal whatever it says.
+    """
 
     name: str
     items: tuple[Item, ...]
-    known: tuple[int, ...]  # item numbers, in the order in which prompts list them
+    known: tuple[int, ...]
+    scales: Mapping[str, str]
+    stores_keyed: bool = False
 
     @cached_property
     def by_number(self) -> dict[int, Item]:
@@ -88,8 +94,14 @@ class Inventory:
         return tuple(item.number for item in self.items if item.number not in known)
 
     @cached_property
-    def facets(self) -> tuple[str, ...]:
-        return tuple(sorted({item.facet for item in self.items}))
+    def subscales(self) -> tuple[str, ...]:
+        """Names of the subscales (facets), sorted; empty where the inventory has none."""
+        return tuple(sorted({item.subscale for item in self.items if item.subscale is not None}))
+
+    @cached_property
+    def column(self) -> dict[int, int]:
+        """The column of each item's number in a matrix ``(people, items)``."""
+        return {item.number: index for index, item in enumerate(self.items)}
 
     def __getitem__(self, number: int) -> Item:
         return self.by_number[number]
@@ -102,12 +114,10 @@ class Inventory:
         """Turn a literal answer into a keyed one, or back (the same operation)."""
         return value if self.by_number[number].sign > 0 else reverse(value)
 
-    def trait_scores(self, literal: Answers) -> dict[str, float]:
-        """Mean keyed answer per domain; a domain without answers is absent."""
-        sums: dict[str, list[float]] = {}
-        for number, value in literal.items():
-            sums.setdefault(self.by_number[number].domain, []).append(self.keyed(number, value))
-        return {domain: sum(sums[domain]) / len(sums[domain]) for domain in DOMAINS if domain in sums}
+    def keyed_matrix(self, literal: NDArray[Any]) -> NDArray[Any]:
+        """The same for a matrix of answers ``(people, items)``; NaN stays NaN."""
+        negative = np.array([item.sign < 0 for item in self.items])
+        return np.where(negative, LOWEST + HIGHEST - literal, literal)
 
 
 @dataclass(frozen=True)
@@ -124,6 +134,9 @@ def ipip_neo_300() -> Inventory:
     """IPIP-NEO-300 with the IPIP-NEO-120 (Johnson 2014) as the known part, in the short form's order."""
     text = files("palign_bench.questionnaire").joinpath("data/ipip_neo_300.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
-    items = tuple(Item(int(row["number"]), row["text"], 1 if row["sign"] == "+" else -1, row["facet"]) for row in rows)
+    items = tuple(
+        Item(int(row["number"]), row["text"], 1 if row["sign"] == "+" else -1, row["facet"][0], row["facet"])
+        for row in rows
+    )
     short_form = sorted((int(row["short_form_number"]), int(row["number"])) for row in rows if row["short_form_number"])
-    return Inventory("ipip_neo_300", items, tuple(number for _, number in short_form))
+    return Inventory("ipip_neo_300", items, tuple(number for _, number in short_form), DOMAINS, stores_keyed=True)

@@ -86,7 +86,7 @@ def template_portrait(inventory: Inventory, known: Answers) -> str:
     return " ".join(
         f"{PORTRAIT_OPENING}{statement_as_worded(inventory[number])}{PORTRAIT_ENDINGS[int(known[number])]}"
         for number in inventory.known
-        if known.get(number)
+        if number in known
     )
 
 

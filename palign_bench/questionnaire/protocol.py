@@ -10,10 +10,12 @@ import hashlib
 import random
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Collection
 from dataclasses import dataclass
+from typing import ClassVar
 
 from palign_bench.questionnaire import prompts
-from palign_bench.questionnaire.inventory import VALUE_OF_LETTER, Answers, Inventory, Item, Respondent
+from palign_bench.questionnaire.inventory import VALUE_OF_LETTER, Answers, Inventory, Item, Respondent, reverse
 
 _RELEASED_ANSWER = re.compile(r"[abcdeABCDE][^a-zA-Z]")
 _RELEASED_PREFIX = "\n\nOption"
@@ -48,43 +50,84 @@ FREE_GENERATION = Reading(opening="Option", generates=True, max_new_tokens=15)
 
 
 class EvaluationProtocol(ABC):
-    """One way of asking and scoring. Raise ``version`` when a change here changes numbers."""
+    """One way of asking and scoring the items of an inventory. Raise ``version`` when a change here changes numbers.
 
-    name: str
-    version: int
-    reading: Reading
+    Respondents, cases and aligners hold **literal** answers, whatever the protocol. Its own orientation enters at two
+    edges alone: the wording of a prompt (`orient`, `few_shot_prompt`, …) and scoring (`truth`, `keyed`).
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int]
+    reading: ClassVar[Reading]
+    few_shot_separator: ClassVar[str]  # between the opening of the Few-Shot prompt and its first pair
+    probes_split_by_item: ClassVar[bool]  # PAS: both samples of an item train or both validate; else drawn one by one
+    heads_ranked_on_training: ClassVar[bool]  # PAS: by the mean of training and validation accuracy; else by validation
+    is_the_papers: ClassVar[bool]  # whether the paper's printed figures were taken this way
+
+    def __init__(self, inventory: Inventory):
+        self.inventory = inventory
+
+    @property
+    def audited(self) -> bool:
+        """Whether 20 items are asked again by free generation; needless where every answer is generated."""
+        return not self.reading.generates
+
+    def known(self, respondent: Respondent) -> Answers:
+        """The known answers, literal, in the inventory's order."""
+        return {n: respondent.answers[n] for n in self.inventory.known if n in respondent.answers}
+
+    def held_out(self, respondent: Respondent) -> Answers:
+        """The held-out answers, literal."""
+        return {n: respondent.answers[n] for n in self.inventory.held_out if n in respondent.answers}
 
     @abstractmethod
-    def known(self, inventory: Inventory, respondent: Respondent) -> Answers:
-        """The known answers in this protocol's orientation."""
+    def selection(self, respondent: Respondent, seed: int) -> Answers:
+        """The literal answers that hyperparameters may be chosen on."""
 
     @abstractmethod
-    def truth(self, inventory: Inventory, respondent: Respondent) -> Answers:
-        """The held-out answers that a method is scored against, in this protocol's orientation."""
-
-    @abstractmethod
-    def selection(self, inventory: Inventory, respondent: Respondent, seed: int) -> Answers:
-        """The answers that hyperparameters may be chosen on."""
-
-    @abstractmethod
-    def orient(self, inventory: Inventory, literal: Answers) -> Answers:
-        """Literal answers turned into this protocol's orientation."""
-
-    @abstractmethod
-    def keyed(self, inventory: Inventory, number: int, value: float) -> float:
-        """An answer in this protocol's orientation turned into a keyed one, or back."""
+    def reverses(self, item: Item) -> bool:
+        """Whether this protocol takes the literal answer to ``item`` reversed."""
 
     @abstractmethod
     def statement(self, item: Item) -> str:
         """The statement as it stands in the question."""
 
-    @abstractmethod
-    def few_shot_prompt(self, inventory: Inventory, known: Answers, for_pas: bool = False) -> str:
-        """The system prompt that lists the known answers."""
-
     def question(self, item: Item) -> str:
         """The user's turn for one item."""
         return prompts.question(self.statement(item))
+
+    def few_shot_prompt(self, known: Answers, missing: Collection[int] = (), separator: str | None = None) -> str:
+        """The system prompt that lists literal answers as the protocol labels them.
+
+        ``missing``: known items that the person left unanswered. ``separator``: None for `few_shot_separator`.
+        """
+        opened_by = self.few_shot_separator if separator is None else separator
+        return prompts.few_shot_system_prompt(self.inventory, self.listed(known, missing), opened_by)
+
+    def portrait_request(self, known: Answers, missing: Collection[int] = ()) -> str:
+        """What P² asks its writer, with literal answers as the protocol labels them; see `few_shot_prompt`."""
+        return prompts.portrait_request(self.inventory, self.listed(known, missing))
+
+    def template_portrait(self, known: Answers) -> str:
+        """Literal answers as sentences in the second person, as the protocol labels them."""
+        return prompts.template_portrait(self.inventory, self.orient(known))
+
+    def listed(self, known: Answers, missing: Collection[int] = ()) -> Answers:
+        """Literal answers as a prompt labels them, with 0 for a missing one where the protocol writes `Unknown`."""
+        return self.orient(known)
+
+    def truth(self, literal: Answers) -> Answers:
+        """What answers are scored against: literal ones in this protocol's orientation."""
+        return self.orient(literal)
+
+    def orient(self, literal: Answers) -> dict[int, float]:
+        """Literal answers in this protocol's orientation, or back."""
+        return {n: reverse(value) if self.reverses(self.inventory[n]) else value for n, value in literal.items()}
+
+    def keyed(self, number: int, value: float) -> float:
+        """An answer in this protocol's orientation turned into a keyed one, or back."""
+        item = self.inventory[number]
+        return value if self.reverses(item) == (item.sign < 0) else reverse(value)
 
 
 class Corrected(EvaluationProtocol):
@@ -93,67 +136,55 @@ class Corrected(EvaluationProtocol):
     name = "corrected"
     version = 1
     reading = Reading(opening="Option (", generates=False)
+    few_shot_separator = ";"
+    probes_split_by_item = True
+    heads_ranked_on_training = False
+    is_the_papers = False
 
-    def known(self, inventory: Inventory, respondent: Respondent) -> Answers:
-        return {n: respondent.answers[n] for n in inventory.known if n in respondent.answers}
-
-    def truth(self, inventory: Inventory, respondent: Respondent) -> Answers:
-        return {n: respondent.answers[n] for n in inventory.held_out if n in respondent.answers}
-
-    def selection(self, inventory: Inventory, respondent: Respondent, seed: int) -> Answers:
+    def selection(self, respondent: Respondent, seed: int) -> Answers:
         """One known item per facet (30), drawn from the seed alone: the same items for all methods and people."""
-        generator = random.Random(f"selection-{seed}")
+        inventory, generator = self.inventory, random.Random(f"selection-{seed}")
         chosen = []
-        for facet in inventory.facets:
-            chosen.append(generator.choice([n for n in sorted(inventory.known) if inventory[n].facet == facet]))
+        for facet in inventory.subscales:
+            chosen.append(generator.choice([n for n in sorted(inventory.known) if inventory[n].subscale == facet]))
         return {n: respondent.answers[n] for n in sorted(chosen) if n in respondent.answers}
 
-    def orient(self, inventory: Inventory, literal: Answers) -> Answers:
-        return literal
-
-    def keyed(self, inventory: Inventory, number: int, value: float) -> float:
-        return inventory.keyed(number, value)
+    def reverses(self, item: Item) -> bool:
+        return False
 
     def statement(self, item: Item) -> str:
         return prompts.statement_as_worded(item)
 
-    def few_shot_prompt(self, inventory: Inventory, known: Answers, for_pas: bool = False) -> str:
-        return prompts.few_shot_system_prompt(inventory, known)  # PAS shares it word for word
-
 
 class AsReleased(EvaluationProtocol):
-    """The released code: stored (keyed) truth, zeros counted, greedy generation, choices on the held-out answers."""
+    """The released code: stored truth, zeros counted, greedy generation, choices on the held-out answers."""
 
     name = "as_released"
     version = 1
     reading = FREE_GENERATION
+    few_shot_separator = ""
+    probes_split_by_item = False
+    heads_ranked_on_training = True
+    is_the_papers = True
 
-    def known(self, inventory: Inventory, respondent: Respondent) -> Answers:
-        return self._stored(inventory, respondent, inventory.known)
-
-    def truth(self, inventory: Inventory, respondent: Respondent) -> Answers:
-        return self._stored(inventory, respondent, inventory.held_out)
-
-    def selection(self, inventory: Inventory, respondent: Respondent, seed: int) -> Answers:
+    def selection(self, respondent: Respondent, seed: int) -> Answers:
         """The held-out answers themselves: a leak of the released code, kept only to reproduce it."""
-        return self.truth(inventory, respondent)
+        return self.held_out(respondent)
 
-    def orient(self, inventory: Inventory, literal: Answers) -> Answers:
-        return {n: inventory.keyed(n, value) for n, value in literal.items()}
-
-    def keyed(self, inventory: Inventory, number: int, value: float) -> float:
-        return value  # stored answers are keyed already
+    def reverses(self, item: Item) -> bool:
+        """The released code takes answers as stored, and those to negatively keyed items are stored reversed."""
+        return self.inventory.stores_keyed and item.sign < 0
 
     def statement(self, item: Item) -> str:
         return prompts.statement_as_released(item)
 
-    def few_shot_prompt(self, inventory: Inventory, known: Answers, for_pas: bool = False) -> str:
-        return prompts.few_shot_system_prompt(inventory, known, separator=";" if for_pas else "")
+    def listed(self, known: Answers, missing: Collection[int] = ()) -> Answers:
+        return self.orient(known) | dict.fromkeys(missing, 0)
 
-    @staticmethod
-    def _stored(inventory: Inventory, respondent: Respondent, numbers: tuple[int, ...]) -> Answers:
-        answers = respondent.answers
-        return {n: inventory.keyed(n, answers[n]) if n in answers else 0 for n in numbers}
+    def truth(self, literal: Answers) -> Answers:
+        """As stored; a missing held-out answer counts as 0."""
+        unanswered: dict[int, float] = dict.fromkeys(self.inventory.held_out, 0)
+        return unanswered | self.orient(literal)
 
 
 PROTOCOLS: dict[str, type[EvaluationProtocol]] = {"corrected": Corrected, "as_released": AsReleased}

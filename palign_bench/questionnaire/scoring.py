@@ -1,4 +1,4 @@
-"""Answers to scores: the aligned score per domain (paper, Eq. 2), its composite, and trait scores by full name."""
+"""Answers to scores: the aligned score per scale (paper, Eq. 2), its composite, and trait scores by full name."""
 
 from __future__ import annotations
 
@@ -11,41 +11,44 @@ from numpy.typing import NDArray
 from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory
 
 COMPOSITE = "composite"
-SCORES: tuple[str, ...] = (*DOMAINS.values(), COMPOSITE)
+SCORES: tuple[str, ...] = (*DOMAINS.values(), COMPOSITE)  # of IPIP-NEO
 
 Matrix = NDArray[np.floating[Any]]
-Keyed = Callable[[Inventory, int, float], float]
 
 
 def aligned_scores(inventory: Inventory, answers: Answers, truth: Answers) -> dict[str, float | None]:
-    """Mean absolute difference per domain (paper, Eq. 2, for one person) and their sum, ``composite``.
+    """Mean absolute difference per scale (paper, Eq. 2, for one person) by full name, and their sum, ``composite``.
 
     Both answers are in one protocol's orientation. Only items present in both count: an unparsed or missing answer is
-    left out (`as_released` has its missing answers present, as 0). A domain without such an item is None, and so is
-    then the composite: a sum over fewer domains would look like a better score.
+    left out (`as_released` has its missing answers present, as 0). A scale without such an item is None, and so is
+    then the composite: a sum over fewer scales would look like a better score.
     """
-    differences: dict[str, list[float]] = {domain: [] for domain in DOMAINS}
+    differences: dict[str, list[float]] = {scale: [] for scale in inventory.scales}
     for number, value in answers.items():
         if number in truth:
-            differences[inventory[number].domain].append(abs(value - truth[number]))
+            differences[inventory[number].scale].append(abs(value - truth[number]))
     scores: dict[str, float | None] = {
-        name: sum(differences[domain]) / len(differences[domain]) if differences[domain] else None
-        for domain, name in DOMAINS.items()
+        name: sum(differences[scale]) / len(differences[scale]) if differences[scale] else None
+        for scale, name in inventory.scales.items()
     }
-    per_domain = [score for score in scores.values() if score is not None]
-    scores[COMPOSITE] = sum(per_domain) if len(per_domain) == len(DOMAINS) else None
+    per_scale = [score for score in scores.values() if score is not None]
+    scores[COMPOSITE] = sum(per_scale) if len(per_scale) == len(inventory.scales) else None
     return scores
 
 
-def trait_scores_of(inventory: Inventory, answers: Answers, keyed: Keyed) -> dict[str, float]:
-    """Mean keyed answer (1…5) per domain, under full names; a domain without answers is absent.
+def trait_scores(
+    inventory: Inventory, answers: Answers, keyed: Callable[[int, float], float] | None = None
+) -> dict[str, float]:
+    """Mean keyed answer per scale, by full name; a scale without answers is absent.
 
-    ``keyed(inventory, number, value)`` is the protocol's: stored answers of `as_released` are keyed already.
+    ``keyed(number, value)`` turns the answers keyed: `Inventory.keyed` (None) for literal ones,
+    `EvaluationProtocol.keyed` for those in a protocol's orientation.
     """
-    values: dict[str, list[float]] = {name: [] for name in DOMAINS.values()}
+    keyed = keyed or inventory.keyed
+    values: dict[str, list[float]] = {name: [] for name in inventory.scales.values()}
     for number, value in answers.items():
-        values[DOMAINS[inventory[number].domain]].append(keyed(inventory, number, value))
-    return {name: sum(of_domain) / len(of_domain) for name, of_domain in values.items() if of_domain}
+        values[inventory.scales[inventory[number].scale]].append(keyed(number, value))
+    return {name: sum(of_scale) / len(of_scale) for name, of_scale in values.items() if of_scale}
 
 
 def as_matrix(numbers: Sequence[int], people: Sequence[Answers]) -> Matrix:
@@ -62,9 +65,9 @@ def cross_composites(inventory: Inventory, numbers: Sequence[int], answers: Matr
     Returns ``(n, m)``; NaN where `aligned_scores` has no composite.
     """
     composites = np.zeros((len(answers), len(truths)))
-    domains = np.array([inventory[number].domain for number in numbers])
-    for domain in DOMAINS:
-        columns = np.flatnonzero(domains == domain)
+    scales = np.array([inventory[number].scale for number in numbers])
+    for scale in inventory.scales:
+        columns = np.flatnonzero(scales == scale)
         sums = np.zeros_like(composites)
         counts = np.zeros_like(composites)
         for column in columns:  # item by item keeps the memory at a few (n, m) matrices

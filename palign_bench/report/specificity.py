@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palign_bench.ledger.columns import Array, Whole
-from palign_bench.questionnaire.inventory import DOMAINS, Inventory
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.scoring import cross_composites
 from palign_bench.report.rows import Row
 
@@ -69,8 +69,8 @@ def others_and_own(
     A mean over the items that both answered needs these tallies for each set of items that people left out. So the
     work grows with the people times the different sets (one where nobody leaves an item out), not with all pairs.
     """
-    domains = np.array([inventory[number].domain for number in numbers])
-    columns = [np.flatnonzero(domains == domain) for domain in DOMAINS]
+    domains = np.array([inventory[number].scale for number in numbers])
+    columns = [np.flatnonzero(domains == domain) for domain in inventory.scales]
     own_scores = sum((_mean_distance(answers[:, each], truths[own][:, each]) for each in columns), np.zeros(len(own)))
     # Whoever lacks a whole domain has no composite with anybody.
     usable = np.all([(~np.isnan(truths[:, each])).any(axis=1) for each in columns], axis=0)

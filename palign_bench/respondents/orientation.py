@@ -68,7 +68,7 @@ def orientation_evidence(stored: NDArray[np.int8], inventory: Inventory) -> Orie
     chosen = np.linspace(0, len(stored) - 1, min(len(stored), _MOST_PEOPLE)).astype(int)
     frame = pd.DataFrame(stored[chosen].astype(float)).replace(0.0, np.nan)
     signs = np.array([item.sign for item in inventory.items])
-    scales = [item.facet for item in inventory.items]
+    scales = [item.subscale or item.scale for item in inventory.items]
     opposite: dict[str, list[float]] = {}
     same: list[float] = []
     for scale in dict.fromkeys(scales):

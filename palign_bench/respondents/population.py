@@ -28,12 +28,12 @@ _CHUNK = 20_000  # people whose answers are held as float64 at once
 
 def scale_columns(inventory: Inventory) -> dict[str, list[int]]:
     """The columns of each scale that the composite sums over (domains)."""
-    return _columns_by([item.domain for item in inventory.items])
+    return _columns_by([item.scale for item in inventory.items])
 
 
 def subscale_columns(inventory: Inventory) -> dict[str, list[int]]:
     """The columns of each subscale (facets); the scales themselves where there are none."""
-    return _columns_by([item.facet for item in inventory.items])
+    return _columns_by([item.subscale or item.scale for item in inventory.items])
 
 
 def _columns_by(names: list[str]) -> dict[str, list[int]]:

@@ -73,7 +73,7 @@ class FactorModel:
 
     def answers(self, generator: np.random.RandomState) -> NDArray[np.int64]:
         """One person's 300 literal answers, 1…5, drawn from ``generator``."""
-        facets = np.linalg.cholesky(self.facet_correlations) @ generator.standard_normal(len(self.inventory.facets))
+        facets = np.linalg.cholesky(self.facet_correlations) @ generator.standard_normal(len(self.inventory.subscales))
         agreeing, extreme = generator.standard_normal(2)
         rest = self.rest * generator.standard_normal(len(self.inventory.items))
         latent = self.item_loadings @ facets + self.acquiescence * agreeing + rest
@@ -98,23 +98,23 @@ def factor_model(figures: str = "measured") -> FactorModel:
     taken = FIGURES[figures]
     inventory = ipip_neo_300()
     generator = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(_ITEM_SEED)))
-    facets = [taken.facets[item.facet] for item in inventory.items]
+    facets = [taken.facets[str(item.subscale)] for item in inventory.items]
     signs = np.array([item.sign for item in inventory.items])
-    groups = [f"{item.facet}{item.sign:+d}" for item in inventory.items]
+    groups = [f"{item.subscale}{item.sign:+d}" for item in inventory.items]
     positive = np.array([each.positive_mean for each in facets])
     negative = np.array([each.negative_mean for each in facets])
     keyed = np.where(signs > 0, positive, negative) + _spread(generator, groups, taken.mean_spread)
     means = np.where(signs > 0, keyed, 6 - keyed)
     deviations = np.array([each.deviation for each in facets]) + _spread(generator, groups, taken.deviation_spread)
     domain_correlations = np.array(taken.domain_correlations)
-    facet_loadings = np.array([taken.facets[facet].loadings for facet in inventory.facets])
+    facet_loadings = np.array([taken.facets[facet].loadings for facet in inventory.subscales])
     correlations = np.array([each.correlation for each in facets])
     shared = np.sqrt(_COARSENING * correlations) + _spread(generator, groups, taken.loading_spread)
-    facet_of = np.array([inventory.facets.index(item.facet) for item in inventory.items])
+    facet_of = np.array([inventory.subscales.index(str(item.subscale)) for item in inventory.items])
     contrast = signs - np.array([signs[facet_of == facet].mean() for facet in facet_of])  # cancels within a facet
-    wording = taken.wording_loading * generator.standard_normal((len(inventory.facets), len(inventory.facets)))
+    wording = taken.wording_loading * generator.standard_normal((len(inventory.subscales), len(inventory.subscales)))
     loadings = contrast[:, None] * wording[facet_of]
-    loadings += np.array([_spread(generator, groups, taken.cross_loading) for _ in inventory.facets]).T
+    loadings += np.array([_spread(generator, groups, taken.cross_loading) for _ in inventory.subscales]).T
     loadings[range(len(groups)), facet_of] += 1
     variance = ((loadings @ _facet_correlations(facet_loadings, domain_correlations)) * loadings).sum(axis=1)
     loadings *= (np.clip(shared, 0.2, 0.95) / np.sqrt(variance))[:, None]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from weakref import WeakKeyDictionary
 
 from palign_bench.backbone.alignment import Alignment, AnswerSheet
-from palign_bench.backbone.base import QuestionnaireBackbone
+from palign_bench.backbone.base import Backbone
 from palign_bench.costs.clock import Cost
 
 
@@ -33,20 +33,20 @@ class AnswerMemo:
 
     def __init__(self) -> None:
         # Weak: a model that is unloaded takes its answers along, and none of a later one can be taken for its.
-        self._sheets: WeakKeyDictionary[QuestionnaireBackbone, dict[str, Answered]] = WeakKeyDictionary()
+        self._sheets: WeakKeyDictionary[Backbone, dict[str, Answered]] = WeakKeyDictionary()
 
     @staticmethod
-    def key(backbone: QuestionnaireBackbone, alignment: Alignment) -> str | None:
+    def key(backbone: Backbone, alignment: Alignment) -> str | None:
         """None for an alignment that more than a prompt makes."""
         if any(part is not None for part in (alignment.head_shifts, alignment.adapter, alignment.readout)):
             return None
         text = f"{backbone.protocol.name}\n{alignment.system_prompt}"
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def get(self, backbone: QuestionnaireBackbone, key: str | None) -> Answered | None:
+    def get(self, backbone: Backbone, key: str | None) -> Answered | None:
         return self._sheets.get(backbone, {}).get(key) if key else None
 
-    def put(self, backbone: QuestionnaireBackbone, key: str | None, answered: Answered) -> None:
+    def put(self, backbone: Backbone, key: str | None, answered: Answered) -> None:
         """Keep the answers, unless the key is None."""
         if key:
             self._sheets.setdefault(backbone, {})[key] = answered

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from inspect import signature
 from typing import Any
 
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 
 from palign_bench.aligner import Aligner
 from palign_bench.backbone import loading
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import ServedBackbone
-from palign_bench.questionnaire.inventory import Respondent
+from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.protocol import PROTOCOLS, EvaluationProtocol
 from palign_bench.report.names import readable
 from palign_bench.run.claims import RETRIES
@@ -104,11 +103,10 @@ def quantized(method: Settings, model: Settings) -> tuple[Settings, Settings]:
     return method | {"quantization": settled}, model | {"quantization": settled}
 
 
-def make_aligners(method: Mapping[str, Any], protocol: EvaluationProtocol) -> dict[str, Aligner]:
+def make_aligners(method: Mapping[str, Any]) -> dict[str, Aligner]:
     """The method's aligner under its name, or the several that its target makes (floors).
 
-    A target with a parameter ``protocol`` is given it: it answers in the protocol's orientation itself. Raises
-    UserError for a setting that the method refuses.
+    Raises UserError for a setting that the method refuses.
     """
     settings = {key: value for key, value in method.items() if key not in ("name", "quantization")}
     writer = settings.get("writer")
@@ -118,9 +116,7 @@ def make_aligners(method: Mapping[str, Any], protocol: EvaluationProtocol) -> di
             raise UserError(f"method.writer={writer}: choose one of {choices}.")
         settings["writer"] = resolve_model(read_option("model", writer))
     try:
-        asked_for = signature(get_object(settings["_target_"])).parameters
-        extra = {"protocol": protocol} if "protocol" in asked_for else {}
-        made = instantiate(settings, **extra, _convert_="all")
+        made = instantiate(settings, _convert_="all")
     except Exception as error:  # Hydra wraps whatever the constructor raised
         cause = error.__cause__ or error
         raise UserError(f"method={method['name']}: {cause}") from error
@@ -129,7 +125,7 @@ def make_aligners(method: Mapping[str, Any], protocol: EvaluationProtocol) -> di
 
 def check_needs(aligners: Mapping[str, Aligner], model: Mapping[str, Any]) -> None:
     """Raise UserError when a method needs what the model's kind of backbone lacks, before anything is loaded."""
-    of_the_source = {"people", "truth", "portrait"}
+    of_the_source = {"people", "held_out", "portrait"}
     of_the_weights = {"unquantized weights"} if model["quantization"] == "none" else set()
     served = model["engine"] == "vllm"
     of_the_backbone = (ServedBackbone if served else LocalBackbone).capabilities
@@ -191,11 +187,11 @@ def _batch_notes(experiment: Experiment, model: Settings) -> list[str]:
     return ["model.engine=together: people answered in one batch share its seconds equally."] if together else []
 
 
-def _protocol(settings: Mapping[str, Any]) -> EvaluationProtocol:
+def _protocol(settings: Mapping[str, Any], inventory: Inventory) -> EvaluationProtocol:
     name = settings["name"]
     if name not in PROTOCOLS:
         raise UserError(f"protocol={name} does not exist; choose one of {', '.join(PROTOCOLS)}.")
-    return PROTOCOLS[name]()
+    return PROTOCOLS[name](inventory)
 
 
 def _retry(retry: Any) -> str:

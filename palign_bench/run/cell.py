@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment, AnswerSheet
-from palign_bench.backbone.base import QuestionnaireBackbone
+from palign_bench.backbone.base import Backbone
 from palign_bench.backbone.engines.out_of_memory import AGAIN, within_memory
 from palign_bench.costs.clock import Cost, measure
 from palign_bench.costs.figures import cell_costs
@@ -20,7 +20,7 @@ from palign_bench.costs.repeats import median_cost
 from palign_bench.ledger.record import Record
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.questionnaire.protocol import audit_items
-from palign_bench.questionnaire.scoring import aligned_scores, trait_scores_of
+from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from palign_bench.run.answers import MEMO, Answered
 from palign_bench.run.case import Cases, seed_everything
 from palign_bench.run.experiment import Experiment, Row
@@ -40,16 +40,16 @@ class Aligned:
 class CellRun:
     """Computes cells of one row, one person at a time (what several share: `palign_bench.run.cohort`)."""
 
-    def __init__(self, experiment: Experiment, row: Row, backbone: QuestionnaireBackbone | None, bare: MemoryLevel):
+    def __init__(self, experiment: Experiment, row: Row, backbone: Backbone | None, bare: MemoryLevel):
         self.experiment = experiment
         self.row = row
         self.backbone = backbone
         self.bare = bare
         self.cases = Cases(experiment)
         self.batch_divisor = 1  # of the positions in one forward pass; above 1 only while memory runs out
-        self.items = experiment.inventory.select(experiment.inventory.held_out)
-        # Under `as_released` every answer is freely generated already; the audit would ask the same again.
-        self.audit = [] if experiment.protocol.reading.generates else audit_items(experiment.inventory)
+        inventory = experiment.protocol.inventory
+        self.items = inventory.select(inventory.held_out)
+        self.audit = audit_items(inventory) if experiment.protocol.audited else []
 
     def _within_memory(self, person: str, work: Callable[[], Result]) -> Result:
         """``work()``; where memory runs out, again in smaller batches, which the record's ``batch_divisor`` tells."""
@@ -92,9 +92,9 @@ class CellRun:
         finally:
             self.batch_divisor = 1
         sheet, answering = answered.sheet, answered.cost
-        inventory, protocol = self.experiment.inventory, self.experiment.protocol
-        truth = protocol.truth(inventory, person)
-        literal = {n: person.answers[n] for n in inventory.held_out if n in person.answers}
+        protocol, inventory = self.experiment.protocol, self.experiment.protocol.inventory
+        held_out = protocol.held_out(person)
+        truth = protocol.truth(held_out)
         return {
             "respondent": person.id,
             "seed": case.seed,
@@ -105,8 +105,8 @@ class CellRun:
             "audit": _keys(sheet.audit),
             "truth": _keys(truth),
             "scores": aligned_scores(inventory, sheet.answers, truth),
-            "traits": trait_scores_of(inventory, sheet.answers, protocol.keyed),
-            "person_traits": trait_scores_of(inventory, literal, type(inventory).keyed),
+            "traits": trait_scores(inventory, sheet.answers, protocol.keyed),
+            "person_traits": trait_scores(inventory, held_out),
             "alignment": {"summary": dict(alignment.summary)},
             "cost": {
                 **cell_costs(
@@ -130,7 +130,7 @@ class CellRun:
 
     def _answer(self, alignment: Alignment) -> Answered:
         if alignment.answers is not None:
-            held_out = self.experiment.inventory.held_out
+            held_out = self.experiment.protocol.inventory.held_out
             answers = {n: alignment.answers[n] for n in held_out if n in alignment.answers}
             return Answered(AnswerSheet(asked=held_out, answers=answers), Cost())
         assert self.backbone is not None, f"{self.row.name} needs no backbone but made an alignment without answers"

@@ -8,16 +8,16 @@ from pathlib import Path
 from typing import Any
 
 from palign_bench.aligner import Aligner
-from palign_bench.backbone.base import QuestionnaireBackbone
+from palign_bench.backbone.base import Backbone
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import PlannedCells
-from palign_bench.questionnaire.inventory import Inventory, Respondent
+from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents.source import RespondentSource
 from palign_bench.run.shard import Shard
 from palign_bench.tracking.tracker import Tracker
 
-LoadBackbone = Callable[[], tuple[QuestionnaireBackbone, float]]
+LoadBackbone = Callable[[], tuple[Backbone, float]]
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,6 @@ class Experiment:
     """What the rows of one command share."""
 
     runs: Path
-    inventory: Inventory
     protocol: EvaluationProtocol
     source: RespondentSource
     people: Sequence[Respondent]

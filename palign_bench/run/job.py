@@ -45,12 +45,12 @@ def run(settings: Settings, command: str, order: int | None = None) -> int:
     """Run one method on the selected people. Returns how many cells failed. Raises UserError before any work starts."""
     global _order
     asked, repeats = settings, cost_repeats(settings)
-    protocol = _protocol(settings["protocol"])
+    protocol = _protocol(settings["protocol"], ipip_neo_300())
     asked_model = resolve_model(settings["model"])
     training = resolve_training(settings["training"], loading.choose_device(asked_model["device"]).type == "cuda")
     method, model = quantized(resolve_budget(settings["method"], training), asked_model)
     settings = settings | {"method": method, "training": training}
-    aligners = make_aligners(method, protocol)
+    aligners = make_aligners(method)
     check_needs(aligners, model)
     check_cohort(aligners, repeats)
     source = load_respondents(settings["respondents"])
@@ -71,7 +71,6 @@ def run(settings: Settings, command: str, order: int | None = None) -> int:
     runs = Path(settings["runs"])
     experiment = Experiment(
         runs=runs,
-        inventory=ipip_neo_300(),
         protocol=protocol,
         source=source,
         people=people,
@@ -86,7 +85,7 @@ def run(settings: Settings, command: str, order: int | None = None) -> int:
         retry=_retry(settings["retry"]),
         shard=shard,
     )
-    told_items(experiment.inventory, experiment.known_answers, experiment.seed)  # refuses before anything is loaded
+    told_items(protocol.inventory, experiment.known_answers, experiment.seed)  # refuses before anything is loaded
     rows = [_row(name, aligner, settings, identified, experiment) for name, aligner in aligners.items()]
     planned = [experiment.planned(row) for row in rows]
     order = _job_number() if order is None else order
@@ -124,7 +123,7 @@ def _row(name: str, aligner: Aligner, settings: Settings, model: Settings | None
         "model": model,
         "respondents": {"source": experiment.source.name, "data_hash": experiment.source.data_hash},
         "protocol": {"name": experiment.protocol.name, "version": experiment.protocol.version},
-        "inventory": experiment.inventory.name,
+        "inventory": experiment.protocol.inventory.name,
         "seed": experiment.seed,
     }
     if experiment.known_answers is not None:

@@ -6,12 +6,11 @@ import sys
 from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import cast
 
 from tqdm import tqdm
 
 from palign_bench.backbone.alignment import Alignment
-from palign_bench.backbone.base import Backbone, QuestionnaireBackbone
+from palign_bench.backbone.base import Backbone
 from palign_bench.costs.clock import Cost, measure
 from palign_bench.costs.machine import machine_state
 from palign_bench.costs.memory import bare_memory
@@ -53,7 +52,7 @@ def run_row(experiment: Experiment, row: Row, planned: PlannedCells) -> int:
         backbone, load_seconds = experiment.load_backbone() if row.aligner.needs_backbone else (None, 0.0)
         before = machine_state()
         if experiment.repeats and backbone is not None:
-            backbone.answer(Alignment(), experiment.inventory.items[:WARM_UP_ITEMS])
+            backbone.answer(Alignment(), experiment.protocol.inventory.items[:WARM_UP_ITEMS])
         bare = bare_memory()
         preparations = [_prepare(experiment, row, backbone).above(bare) for _ in range(experiment.repeats or 1)]
     except UserError:  # the command itself tells it
@@ -132,11 +131,10 @@ def _fail_all(row: Row, planned: PlannedCells, todo: Sequence[str], error: Excep
     return len(todo)
 
 
-def _prepare(experiment: Experiment, row: Row, backbone: QuestionnaireBackbone | None) -> Cost:
+def _prepare(experiment: Experiment, row: Row, backbone: Backbone | None) -> Cost:
     seed_everything(experiment.seed)
     with measure() as cost:
-        # What the method needs of it beyond prompts was checked before anything was loaded.
-        row.aligner.prepare(cast("Backbone | None", backbone), experiment.inventory)
+        row.aligner.prepare(backbone, experiment.protocol)
     return cost
 
 

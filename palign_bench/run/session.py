@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from palign_bench.backbone import loading
-from palign_bench.backbone.base import QuestionnaireBackbone
+from palign_bench.backbone.base import Backbone
 from palign_bench.backbone.loading.settings import model_title
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import serve
@@ -19,13 +19,13 @@ from palign_bench.tracking.choose import make_tracker
 from palign_bench.tracking.tracker import Tracker
 
 # One at a time: a sweep over methods loads its model once.
-_backbones: dict[str, tuple[QuestionnaireBackbone, float]] = {}
+_backbones: dict[str, tuple[Backbone, float]] = {}
 
 
 _trackers: dict[str, Tracker] = {}
 
 
-def load_backbone(model: Settings, protocol: EvaluationProtocol) -> tuple[QuestionnaireBackbone, float]:
+def load_backbone(model: Settings, protocol: EvaluationProtocol) -> tuple[Backbone, float]:
     """The backbone and the seconds that loading took; a model stays loaded until another is asked for."""
     key = repr(sorted(model.items(), key=str))
     if key not in _backbones:
@@ -33,7 +33,7 @@ def load_backbone(model: Settings, protocol: EvaluationProtocol) -> tuple[Questi
         print(f"Loading {model_title(model)} …", file=sys.stderr, flush=True)
         started = time.perf_counter()
         if model["engine"] == "vllm":
-            made: QuestionnaireBackbone = serve(model, protocol)
+            made: Backbone = serve(model, protocol)
         else:
             made = LocalBackbone(loading.load(model), protocol, engine=model["engine"])
         _backbones[key] = (made, time.perf_counter() - started)

@@ -20,7 +20,7 @@ from palign_bench.backbone.parts.adapters import (
     trainable_copies,
 )
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.questionnaire.protocol import Corrected
+from tests.protocols import CORRECTED
 
 IDS = torch.arange(5, 45).view(2, 20)
 SETTINGS = {"rank": 4, "alpha": 16, "target_modules": ["q_proj", "down_proj"]}
@@ -108,18 +108,18 @@ def test_soft_prompts_answer_alike_in_every_engine_batch_and_in_peft(tiny: Loade
     ]
     tables = []
     for engine in engines:
-        backbone = LocalBackbone(tiny, Corrected(), engine)
+        backbone = LocalBackbone(tiny, CORRECTED, engine)
         sheet = backbone.answer(alignment, items)
         assert backbone.virtual is None
         tables.append(torch.tensor([sheet.log_probs[item.number] for item in items]))
     for table in tables[1:]:
         torch.testing.assert_close(table, tables[0], atol=1e-4, rtol=1e-4)
-    bare = LocalBackbone(tiny, Corrected()).answer(Alignment(), items)
+    bare = LocalBackbone(tiny, CORRECTED).answer(Alignment(), items)
     assert not torch.allclose(torch.tensor([bare.log_probs[item.number] for item in items]), tables[0], atol=1e-2)
 
 
 def test_a_soft_prompt_is_read_before_free_text_too(tiny: LoadedModel) -> None:
-    backbone = LocalBackbone(tiny, Corrected())
+    backbone = LocalBackbone(tiny, CORRECTED)
     torch.manual_seed(0)
     alignment = Alignment(adapter={VIRTUAL: torch.randn(6, 64)}, adapter_kind="prompt")
     bare = backbone.generate(Alignment(), "You are kind.", "Who are you?", 12, 0)

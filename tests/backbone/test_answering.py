@@ -12,8 +12,9 @@ from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import encode, split_prompts
 from palign_bench.questionnaire.inventory import LETTERS, Inventory
-from palign_bench.questionnaire.protocol import AsReleased, Corrected, parse_is_decided, parse_released
+from palign_bench.questionnaire.protocol import parse_is_decided, parse_released
 from palign_bench.respondents import RespondentSource
+from tests.protocols import AS_RELEASED, CORRECTED
 
 
 def largest_difference(first: LocalBackbone, second: LocalBackbone, alignment: Alignment, items: list) -> float:
@@ -23,15 +24,15 @@ def largest_difference(first: LocalBackbone, second: LocalBackbone, alignment: A
 
 @pytest.fixture(scope="module")
 def few_shot(inventory: Inventory, source: RespondentSource) -> Alignment:
-    protocol = Corrected()
-    return Alignment(system_prompt=protocol.few_shot_prompt(inventory, protocol.known(inventory, source.people[0])))
+    protocol = CORRECTED
+    return Alignment(system_prompt=protocol.few_shot_prompt(protocol.known(source.people[0])))
 
 
 def test_whole_questionnaire_does_not_change_with_the_batch_size(smollm2, inventory, few_shot):
     items = inventory.select(inventory.held_out)
     short = Alignment(system_prompt=few_shot.system_prompt[:600])  # 180 one by one with all 120 would take minutes
-    batched = LocalBackbone(smollm2, Corrected(), SharedPrefixEngine(smollm2.model, smollm2.tokenizer))
-    single = LocalBackbone(smollm2, Corrected(), SharedPrefixEngine(smollm2.model, smollm2.tokenizer, positions=1))
+    batched = LocalBackbone(smollm2, CORRECTED, SharedPrefixEngine(smollm2.model, smollm2.tokenizer))
+    single = LocalBackbone(smollm2, CORRECTED, SharedPrefixEngine(smollm2.model, smollm2.tokenizer, positions=1))
     sheets = [b.answer(short, items) for b in (batched, single)]
     assert sheets[0].answers == sheets[1].answers
     differences = [
@@ -42,14 +43,14 @@ def test_whole_questionnaire_does_not_change_with_the_batch_size(smollm2, invent
 
 def test_shared_prefix_equals_full_prompts_on_the_real_model(smollm2, inventory, few_shot):
     items = inventory.select(inventory.held_out[:6])
-    shared = LocalBackbone(smollm2, Corrected(), "shared_prefix")
-    whole = LocalBackbone(smollm2, Corrected(), "full_prompts")
+    shared = LocalBackbone(smollm2, CORRECTED, "shared_prefix")
+    whole = LocalBackbone(smollm2, CORRECTED, "full_prompts")
     assert largest_difference(shared, whole, few_shot, items) < 1e-4
 
 
 def test_log_probabilities_equal_a_bare_forward_pass(smollm2, inventory, few_shot):
     item = inventory[inventory.held_out[3]]
-    backbone = LocalBackbone(smollm2, Corrected())
+    backbone = LocalBackbone(smollm2, CORRECTED)
     text = backbone.chat.render(backbone.dialogue(few_shot, item, "Option ("))
     ids = torch.tensor([encode(smollm2.tokenizer, text)])
     with torch.no_grad():
@@ -62,7 +63,7 @@ def test_log_probabilities_equal_a_bare_forward_pass(smollm2, inventory, few_sho
 @pytest.mark.parametrize("positions", [1, 700, 100_000])
 def test_greedy_text_equals_transformers_generate(smollm2, inventory, few_shot, positions):
     items = inventory.select(inventory.held_out[:5])
-    backbone = LocalBackbone(smollm2, AsReleased(), SharedPrefixEngine(smollm2.model, smollm2.tokenizer, positions))
+    backbone = LocalBackbone(smollm2, AS_RELEASED, SharedPrefixEngine(smollm2.model, smollm2.tokenizer, positions))
     texts = backbone.answer(few_shot, items).texts
     for item in items:
         text = backbone.chat.render(backbone.dialogue(few_shot, item, "Option"))
@@ -81,7 +82,7 @@ def test_generation_goes_on_past_undecided_tokens_and_drops_decided_rows(tiny, i
     items = inventory.select(inventory.held_out[:12])
     engines = [SharedPrefixEngine(tiny.model, tiny.tokenizer, p) for p in (1, 100_000)]
     engines.append(FullPromptEngine(tiny.model, tiny.tokenizer, 100_000))
-    texts = [LocalBackbone(tiny, AsReleased(), e).answer(Alignment(), items).texts for e in engines]
+    texts = [LocalBackbone(tiny, AS_RELEASED, e).answer(Alignment(), items).texts for e in engines]
     assert texts[0] == texts[1] == texts[2]
     assert len({len(t) for t in texts[0].values()}) > 1 or len(set(texts[0].values())) > 3
     for text in texts[0].values():
@@ -93,7 +94,7 @@ def test_soft_prompt_stands_before_the_whole_prompt_in_both_engines(tiny, invent
     virtual = torch.randn(5, tiny.model.config.hidden_size, generator=torch.Generator().manual_seed(1))
     results = []
     for engine in (SharedPrefixEngine(tiny.model, tiny.tokenizer), FullPromptEngine(tiny.model, tiny.tokenizer)):
-        backbone = LocalBackbone(tiny, Corrected(), engine)
+        backbone = LocalBackbone(tiny, CORRECTED, engine)
         opening, options = backbone.chat.option_tokens("Option (", LETTERS)
         split = backbone.split(Alignment(), items, opening)
         results.append(engine.option_log_probs(split, options, virtual))
@@ -103,7 +104,7 @@ def test_soft_prompt_stands_before_the_whole_prompt_in_both_engines(tiny, invent
 
 
 def test_split_prompts_are_the_whole_prompts_tokens(smollm2, inventory, few_shot):
-    backbone = LocalBackbone(smollm2, Corrected())
+    backbone = LocalBackbone(smollm2, CORRECTED)
     dialogues = [backbone.dialogue(few_shot, i, "Option (") for i in inventory.select(inventory.held_out)]
     texts = [backbone.chat.render(dialogue) for dialogue in dialogues]
     split = split_prompts(smollm2.tokenizer, texts)
@@ -116,11 +117,11 @@ def test_logits_that_are_not_finite_are_an_error_and_never_an_answer(tiny, inven
     with torch.no_grad():
         tiny.model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError):
-        LocalBackbone(tiny, Corrected()).answer(Alignment(), inventory.select(inventory.held_out[:2]))
+        LocalBackbone(tiny, CORRECTED).answer(Alignment(), inventory.select(inventory.held_out[:2]))
 
 
 def test_shared_prefix_is_refused_for_an_unknown_architecture(tiny: LoadedModel):
     tiny.model.config.model_type = "gemma2"
     with pytest.raises(ValueError, match="shared_prefix"):
-        LocalBackbone(tiny, Corrected(), "shared_prefix")
-    assert isinstance(LocalBackbone(tiny, Corrected(), "auto").engine, FullPromptEngine)
+        LocalBackbone(tiny, CORRECTED, "shared_prefix")
+    assert isinstance(LocalBackbone(tiny, CORRECTED, "auto").engine, FullPromptEngine)

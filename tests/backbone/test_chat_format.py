@@ -15,7 +15,6 @@ from transformers.utils import chat_template_utils
 from palign_bench.backbone.chat_format import ChatFormat, ChatFormatError
 from palign_bench.backbone.tokenizing import encode
 from palign_bench.questionnaire.inventory import LETTERS, Inventory
-from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource
 from tests.tiny import tiny_tokenizer
 
@@ -132,7 +131,7 @@ def test_the_identity_is_that_of_what_is_written() -> None:
 @pytest.mark.parametrize("name", AS_WRITTEN)
 def test_the_option_tokens_are_those_of_the_whole_prompt(name: str, inventory: Inventory) -> None:
     tokenizer = tokenizer_with(name)
-    chat, question = ChatFormat(tokenizer), Corrected().question(inventory[7])
+    chat, question = ChatFormat(tokenizer), CORRECTED.question(inventory[7])
     opening, tokens = chat.option_tokens("Option (", LETTERS)
     for letter, token in zip(LETTERS, tokens, strict=True):
         whole = encode(tokenizer, chat.render(("You like maps.", question, f"Option ({letter}")))
@@ -142,8 +141,8 @@ def test_the_option_tokens_are_those_of_the_whole_prompt(name: str, inventory: I
 
 
 def test_real_prompts_pass(inventory: Inventory, source: RespondentSource) -> None:
-    protocol = Corrected()
-    system = protocol.few_shot_prompt(inventory, protocol.known(inventory, source.people[0]))
+    protocol = CORRECTED
+    system = protocol.few_shot_prompt(protocol.known(source.people[0]))
     for name in ("llama3", "gemma2", "content_parts"):
         text = ChatFormat(tokenizer_with(name)).render((system, protocol.question(inventory[1]), "Option ("))
         assert system in text and protocol.question(inventory[1]).strip() in text

@@ -23,8 +23,8 @@ from palign_bench.backbone.loading.sources import converted_package, read_embedd
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.settings import Settings, read_option
+from tests.protocols import CORRECTED
 from tests.tiny import tiny_model, tiny_tokenizer
 
 SHAPE = {
@@ -280,7 +280,7 @@ def test_four_bit_answers_are_finite_and_near_the_full_ones(tiny_folder: Path, i
     for quantization in ("none", "nf4"):
         loaded = load(of_folder(tiny_folder, quantization=quantization))
         assert bool(getattr(loaded.model, "is_quantized", False)) == (quantization == "nf4")
-        log_probs = LocalBackbone(loaded, Corrected()).answer(Alignment(), items).log_probs
+        log_probs = LocalBackbone(loaded, CORRECTED).answer(Alignment(), items).log_probs
         assert log_probs is not None
         rows.append(torch.tensor(list(log_probs.values())))
     full, quantized = rows

@@ -20,11 +20,12 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import ServedBackbone, ServingEngine
 from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire.protocol import Corrected, EvaluationProtocol
 from palign_bench.respondents import simulate
 from palign_bench.run import assembly, session
 from palign_bench.settings import Settings, UserError, read_option
 from tests.backbone import fake_vllm
+from tests.protocols import AS_RELEASED, CORRECTED
 from tests.run.test_row import Setting
 
 PROMPT = "You worry about many things and like large parties; you rarely finish what you begin."
@@ -48,7 +49,7 @@ def settings_of(**changes: Any) -> Settings:
 
 @pytest.mark.usefixtures("vllm")
 @pytest.mark.parametrize("prompt", [PROMPT, None])
-@pytest.mark.parametrize("protocol", [Corrected(), AsReleased()])
+@pytest.mark.parametrize("protocol", [CORRECTED, AS_RELEASED])
 def test_answers_are_those_of_the_model_in_this_process(
     tiny: LoadedModel, inventory: Inventory, protocol: EvaluationProtocol, prompt: str | None
 ) -> None:
@@ -65,7 +66,7 @@ def test_answers_are_those_of_the_model_in_this_process(
 @pytest.mark.usefixtures("vllm")
 def test_the_prefix_is_read_once(tiny: LoadedModel, inventory: Inventory) -> None:
     items = inventory.select(inventory.held_out[:9])
-    backbone = served(tiny, Corrected())
+    backbone = served(tiny, CORRECTED)
     with measure() as cost:
         backbone.answer(Alignment(system_prompt=PROMPT), items)
     split = backbone.split(Alignment(system_prompt=PROMPT), items, Corrected.reading.opening)
@@ -76,8 +77,8 @@ def test_the_prefix_is_read_once(tiny: LoadedModel, inventory: Inventory) -> Non
 
 @pytest.mark.usefixtures("vllm")
 def test_written_text_repeats_with_torchs_generator(tiny: LoadedModel) -> None:
-    backbone = served(tiny, Corrected())
-    local = LocalBackbone(tiny, Corrected())
+    backbone = served(tiny, CORRECTED)
+    local = LocalBackbone(tiny, CORRECTED)
     asked: Any = (Alignment(), PROMPT, "Who are you?", 12)
     assert backbone.generate(*asked, 0.0) == local.generate(*asked, 0.0)
     texts = []
@@ -92,7 +93,7 @@ def test_logits_that_are_not_finite_are_an_error(tiny: LoadedModel, inventory: I
     with torch.no_grad():
         tiny.model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError):
-        served(tiny, Corrected()).answer(Alignment(), inventory.select(inventory.held_out[:2]))
+        served(tiny, CORRECTED).answer(Alignment(), inventory.select(inventory.held_out[:2]))
 
 
 @pytest.mark.usefixtures("vllm")
@@ -108,7 +109,7 @@ def test_what_acts_inside_the_model_is_refused(
     tiny: LoadedModel, inventory: Inventory, alignment: Alignment, what: str
 ) -> None:
     with pytest.raises(ValueError, match=f"{what} acts inside the model, which model.engine=vllm does not open"):
-        served(tiny, Corrected()).answer(alignment, inventory.select(inventory.held_out[:2]))
+        served(tiny, CORRECTED).answer(alignment, inventory.select(inventory.held_out[:2]))
 
 
 @pytest.mark.usefixtures("vllm")
@@ -117,7 +118,7 @@ def test_a_row_of_a_served_model(tiny_folder: Path, tmp_path: Path, monkeypatch:
         monkeypatch.setattr(module, "choose_device", lambda _: torch.device("cuda", 0))
     monkeypatch.setattr(session, "_backbones", {})
     settings = settings_of(name_or_path=str(tiny_folder), dtype="float32")
-    backbone, seconds = session.load_backbone(settings, Corrected())
+    backbone, seconds = session.load_backbone(settings, CORRECTED)
     assert isinstance(backbone, ServedBackbone) and seconds > 0
     assert backbone.engine.llm.started == {
         "model": str(tiny_folder),
@@ -149,7 +150,7 @@ def test_what_cannot_be_served_is_told_in_one_line(
     installed = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else installed(name))
     settings = settings_of(name_or_path=str(tiny_folder), **changes)
-    for use in (loading.check_settings, lambda each: session.load_backbone(each, Corrected())):
+    for use in (loading.check_settings, lambda each: session.load_backbone(each, CORRECTED)):
         with pytest.raises(ModelError) as caught:
             use(settings)
         assert str(caught.value).startswith(f"model.engine=vllm: {message}") and "\n" not in str(caught.value)
@@ -167,12 +168,12 @@ def test_a_machine_without_a_gpu_is_told_so(tiny_folder: Path) -> None:
 )
 def test_methods_that_look_or_act_inside_are_told_before_any_work(method: str, lacks: str) -> None:
     settings = assembly.resolve_budget(read_option("method", method), {"name": "quick"})
-    aligners = assembly.make_aligners(settings, Corrected())
+    aligners = assembly.make_aligners(settings)
     with pytest.raises(UserError, match=f"method={method} needs {lacks}, which model.engine=vllm does not open; use"):
         assembly.check_needs(aligners, settings_of())
     for prompted in ("vanilla", "few_shot", "personality_prompt"):
         chosen = read_option("method", prompted) | ({"portraits": "x"} if prompted == "personality_prompt" else {})
-        assembly.check_needs(assembly.make_aligners(chosen, Corrected()), settings_of())
+        assembly.check_needs(assembly.make_aligners(chosen), settings_of())
 
 
 def test_our_calls_fit_vllm(tiny: LoadedModel, inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -186,7 +187,7 @@ def test_our_calls_fit_vllm(tiny: LoadedModel, inventory: Inventory, monkeypatch
     llm = fake_vllm.LLM.of(tiny.model)
     monkeypatch.setattr(llm, "generate", lambda rows, parameters, use_tqdm: _empty(rows, parameters))
     engine = ServingEngine(llm, tiny.tokenizer, frozenset({1}))
-    backbone = ServedBackbone(engine, Corrected(), {})
+    backbone = ServedBackbone(engine, CORRECTED, {})
     items = inventory.select(inventory.held_out[:2])
     backbone.answer(Alignment(), items, items)  # makes the real SamplingParams and TokensPrompt
     backbone.generate(Alignment(), "", "", 3, 0.6)

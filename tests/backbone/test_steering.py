@@ -8,7 +8,7 @@ import torch
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.parts.heads import head_shape, output_projections, shifted_heads
-from palign_bench.questionnaire.protocol import AsReleased, Corrected
+from tests.protocols import AS_RELEASED, CORRECTED
 
 
 def random_shifts(model, scale: float, seed: int = 0) -> torch.Tensor:
@@ -23,7 +23,7 @@ def logits(model) -> torch.Tensor:
 
 def test_alpha_zero_is_the_bare_model_bit_for_bit(smollm2, inventory):
     items = inventory.select(inventory.held_out[:5])
-    backbone = LocalBackbone(smollm2, Corrected())
+    backbone = LocalBackbone(smollm2, CORRECTED)
     shifts = 0.0 * random_shifts(smollm2.model, 1.0)
     bare = backbone.answer(Alignment(), items).log_probs
     assert backbone.answer(Alignment(head_shifts=shifts), items).log_probs == bare
@@ -50,7 +50,7 @@ def test_shifts_act_at_every_position_of_prompt_and_answer(tiny, inventory):
     """Both engines see the shift in the shared prefix too, and while decoding."""
     items = inventory.select(inventory.held_out[:6])
     alignment = Alignment(head_shifts=random_shifts(tiny.model, 0.5))
-    for protocol in (Corrected(), AsReleased()):
+    for protocol in (CORRECTED, AS_RELEASED):
         shared, whole = (LocalBackbone(tiny, protocol, e) for e in ("shared_prefix", "full_prompts"))
         first, second = (b.answer(alignment, items) for b in (shared, whole))
         bare = shared.answer(Alignment(), items)
@@ -68,7 +68,7 @@ def test_a_shift_of_another_models_shape_is_refused(tiny):
 
 
 def test_head_activations_are_the_inputs_of_o_proj_at_the_last_token(tiny):
-    backbone = LocalBackbone(tiny, Corrected())
+    backbone = LocalBackbone(tiny, CORRECTED)
     dialogues = [("S", "a question", "A"), ("S", "another, longer question", "E"), ("S", "x", "A")]
     together = backbone.head_activations(dialogues)
     assert together.shape == (3, 2, 4, 16)

@@ -17,8 +17,8 @@ from palign_bench.backbone.parts.adapters import VIRTUAL
 from palign_bench.backbone.parts.heads import head_shape, shifted_heads
 from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.questionnaire.protocol import AsReleased, Corrected
 from tests.baselines.pas.fake_backbone import case_of, person
+from tests.protocols import AS_RELEASED, CORRECTED
 
 PROMPT = "You worry about many things and like large parties; you rarely finish what you begin."
 PROMPTS = [PROMPT, None, "You like parties.", 3 * PROMPT]
@@ -46,7 +46,10 @@ def assert_as_alone(
 ) -> None:
     """Against whole prompts, one by one, through the model's own attention and `generate`."""
     items, audit = inventory.select(inventory.held_out[:11]), inventory.select(inventory.held_out[5:12])
-    together, alone = LocalBackbone(tiny, Corrected(), engine), LocalBackbone(tiny, Corrected(), "full_prompts")
+    together, alone = (
+        LocalBackbone(tiny, CORRECTED, engine),
+        LocalBackbone(tiny, CORRECTED, "full_prompts"),
+    )
     rows, texts = [], []
     for sheet, alignment in zip(together.answer_many(alignments, items, audit), alignments, strict=True):
         own = alone.answer(alignment, items, audit)
@@ -85,7 +88,7 @@ def test_together_reads_and_generates_as_many_tokens(tiny: LoadedModel, inventor
     items, audit = inventory.select(inventory.held_out[:5]), inventory.select(inventory.held_out[:2])
     charged = []
     for name in ("together", "shared_prefix"):
-        backbone = LocalBackbone(tiny, Corrected(), name)
+        backbone = LocalBackbone(tiny, CORRECTED, name)
         with measure() as cost:
             backbone.answer_many(make(tiny), items, audit)
         charged.append(cost.amounts)
@@ -95,15 +98,15 @@ def test_together_reads_and_generates_as_many_tokens(tiny: LoadedModel, inventor
 def test_as_many_people_as_fill_a_forward_pass(tiny: LoadedModel, inventory: Inventory) -> None:
     items = inventory.select(inventory.held_out[:20])
     with measure() as cost:
-        LocalBackbone(tiny, Corrected()).answer(Alignment(), items)
+        LocalBackbone(tiny, CORRECTED).answer(Alignment(), items)
     one = round(cost.amounts["tokens_read"])
 
     def backbone(positions: int) -> LocalBackbone:
-        return LocalBackbone(tiny, Corrected(), TogetherEngine(tiny.model, tiny.tokenizer, positions))
+        return LocalBackbone(tiny, CORRECTED, TogetherEngine(tiny.model, tiny.tokenizer, positions))
 
     assert [backbone(positions).people_at_once(items) for positions in (1, one, 3 * one)] == [1, 1, 3]
-    assert LocalBackbone(tiny, Corrected(), "shared_prefix").people_at_once(items[:1]) == 1
-    assert LocalBackbone(tiny, AsReleased(), "together").people_at_once(items[:1]) == 1
+    assert LocalBackbone(tiny, CORRECTED, "shared_prefix").people_at_once(items[:1]) == 1
+    assert LocalBackbone(tiny, AS_RELEASED, "together").people_at_once(items[:1]) == 1
 
 
 def test_what_is_more_than_prompt_and_shift_is_answered_one_by_one(tiny: LoadedModel, inventory: Inventory) -> None:
@@ -113,22 +116,22 @@ def test_what_is_more_than_prompt_and_shift_is_answered_one_by_one(tiny: LoadedM
     trained = Alignment(PROMPT, adapter={VIRTUAL: virtual}, adapter_kind="prompt")
     assert not only_prompts_and_shifts(trained) and not only_prompts_and_shifts(Alignment(answers={1: 3}))
     items = inventory.select(inventory.held_out[:3])
-    mixed = LocalBackbone(tiny, Corrected(), "together").answer_many([bare, trained], items)
-    alone = LocalBackbone(tiny, Corrected(), "shared_prefix")
+    mixed = LocalBackbone(tiny, CORRECTED, "together").answer_many([bare, trained], items)
+    alone = LocalBackbone(tiny, CORRECTED, "shared_prefix")
     assert [sheet.log_probs for sheet in mixed] == [alone.answer(each, items).log_probs for each in (bare, trained)]
-    generated = LocalBackbone(tiny, AsReleased(), "together").answer_many([bare, shifted], items)
+    generated = LocalBackbone(tiny, AS_RELEASED, "together").answer_many([bare, shifted], items)
     assert [sheet.texts for sheet in generated] == [
-        LocalBackbone(tiny, AsReleased(), "full_prompts").answer(each, items).texts for each in (bare, shifted)
+        LocalBackbone(tiny, AS_RELEASED, "full_prompts").answer(each, items).texts for each in (bare, shifted)
     ]
 
 
 @pytest.mark.parametrize("search", ["grid", "golden"])
 def test_pas_finds_the_same_alpha_by_the_same_scores(tiny: LoadedModel, inventory: Inventory, search: str) -> None:
-    case = case_of(Corrected(), person(5))
+    case = case_of(CORRECTED, person(5))
     summaries = []
     for engine in ("together", "shared_prefix"):
         aligner = PersonalityActivationSearch(k=4, search=search)
-        aligner.prepare(LocalBackbone(tiny, Corrected(), engine), inventory)
+        aligner.prepare(LocalBackbone(tiny, CORRECTED, engine), CORRECTED)
         summaries.append(aligner.align(case).summary)
     assert summaries[0] == summaries[1] and len(set(summaries[0]["search"].values())) > 1
 

@@ -12,24 +12,25 @@ import pytest
 from baselines.ceiling import Ceiling
 from palign_bench.aligner import Aligner, Case
 from palign_bench.questionnaire.inventory import Inventory, Respondent
-from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import RespondentSource
 from palign_bench.run.assembly import make_aligners
 from palign_bench.run.experiment import Experiment, Row
 from palign_bench.run.row import run_row
 from palign_bench.settings import UserError, read_option
 from palign_bench.tracking.tracker import NoTracker
+from tests.protocols import AS_RELEASED, CORRECTED
 
 PEOPLE = 60
 QUICK = {"sweeps": 60, "burn_in": 20}
 
 
-def made(method: str, protocol: EvaluationProtocol, **settings: Any) -> dict[str, Aligner]:
+def made(method: str, **settings: Any) -> dict[str, Aligner]:
     """The method's aligners as a command makes them."""
-    return make_aligners(read_option("method", method) | settings, protocol)
+    return make_aligners(read_option("method", method) | settings)
 
 
-def run(folder: Path, source: RespondentSource, aligners: dict[str, Aligner], inventory: Inventory) -> dict[str, Any]:
+def run(folder: Path, source: RespondentSource, aligners: dict[str, Aligner]) -> dict[str, Any]:
     """The records of the first people, by row, from a run that loads no backbone."""
 
     def no_backbone() -> Any:
@@ -37,8 +38,7 @@ def run(folder: Path, source: RespondentSource, aligners: dict[str, Aligner], in
 
     experiment = Experiment(
         runs=folder,
-        inventory=inventory,
-        protocol=Corrected(),
+        protocol=CORRECTED,
         source=source,
         people=source.people[:PEOPLE],
         model_name="none",
@@ -58,12 +58,10 @@ def run(folder: Path, source: RespondentSource, aligners: dict[str, Aligner], in
 
 
 @pytest.fixture(scope="module")
-def records(
-    tmp_path_factory: pytest.TempPathFactory, simulated: RespondentSource, inventory: Inventory
-) -> dict[str, Any]:
-    aligners = made("ceiling", Corrected(), **QUICK, figures="measured")
-    aligners |= made("floors", Corrected(), rows=["facet_mean", "item_median", "ridge"])
-    return run(tmp_path_factory.mktemp("runs"), simulated, aligners, inventory)
+def records(tmp_path_factory: pytest.TempPathFactory, simulated: RespondentSource) -> dict[str, Any]:
+    aligners = made("ceiling", **QUICK, figures="measured")
+    aligners |= made("floors", rows=["facet_mean", "item_median", "ridge"])
+    return run(tmp_path_factory.mktemp("runs"), simulated, aligners)
 
 
 def composites(records: list[Any]) -> np.ndarray:
@@ -82,9 +80,9 @@ def test_published_figures_are_ahead_of_the_facet_mean_on_real_people(
     tmp_path: Path, papi: RespondentSource, inventory: Inventory
 ) -> None:
     """The measured ones are not, although they are these people's own: they invent what single items are like."""
-    aligners = made("ceiling", Corrected(), **QUICK, figures="published")
-    aligners |= made("floors", Corrected(), rows=["facet_mean"])
-    found = run(tmp_path, papi, aligners, inventory)
+    aligners = made("ceiling", **QUICK, figures="published")
+    aligners |= made("floors", rows=["facet_mean"])
+    found = run(tmp_path, papi, aligners)
     difference = composites(found["ceiling"]) - composites(found["facet_mean"])
     assert difference.mean() < -4 * difference.std() / np.sqrt(PEOPLE)
 
@@ -96,42 +94,41 @@ def test_the_record_tells_the_composite_that_the_model_expected(records: dict[st
     assert np.corrcoef(expected, composites(records["ceiling"]))[0, 1] > 0.3
 
 
-def case(protocol: EvaluationProtocol, inventory: Inventory, person: Respondent, seed: int) -> Case:
-    return Case(person.id, protocol.known(inventory, person), {}, seed)
+def case(protocol: EvaluationProtocol, person: Respondent, seed: int) -> Case:
+    return Case(person.id, protocol.known(person), {}, seed)
 
 
-def prepared(protocol: EvaluationProtocol, inventory: Inventory) -> Ceiling:
-    aligner = made("ceiling", protocol, **QUICK)["ceiling"]
+def prepared(protocol: EvaluationProtocol) -> Ceiling:
+    aligner = made("ceiling", **QUICK)["ceiling"]
     assert isinstance(aligner, Ceiling)
-    aligner.prepare(None, inventory)
+    aligner.prepare(None, protocol)
     return aligner
 
 
-def test_as_released_it_is_told_and_answers_stored_answers(simulated: RespondentSource, inventory: Inventory) -> None:
+def test_as_released_it_answers_stored_answers(simulated: RespondentSource, inventory: Inventory) -> None:
     """The same person, also with answers missing, under both protocols: the same literal answers, keyed in one."""
     person = simulated.people[0]
     gaps = replace(person, answers={n: value for n, value in person.answers.items() if n % 7})
-    literal, stored = prepared(Corrected(), inventory), prepared(AsReleased(), inventory)
+    literal, stored = prepared(CORRECTED), prepared(AS_RELEASED)
     for each in (person, gaps):
-        answers = literal.align(case(Corrected(), inventory, each, 5)).answers
-        keyed = stored.align(case(AsReleased(), inventory, each, 5)).answers
+        answers = literal.align(case(CORRECTED, each, 5)).answers
+        keyed = stored.align(case(AS_RELEASED, each, 5)).answers
         assert answers is not None and keyed is not None
         assert {n: inventory.keyed(n, value) for n, value in answers.items()} == keyed
         assert set(answers) == set(inventory.held_out) and set(answers.values()) <= {1, 2, 3, 4, 5}
-    assert 0 in case(AsReleased(), inventory, gaps, 5).known.values()
     assert answers != keyed
 
 
 def test_a_cohort_is_aligned_as_each_alone(simulated: RespondentSource, inventory: Inventory) -> None:
-    aligner = prepared(Corrected(), inventory)
-    cases = [case(Corrected(), inventory, person, seed) for seed, person in enumerate(simulated.people[:4])]
+    aligner = prepared(CORRECTED)
+    cases = [case(CORRECTED, person, seed) for seed, person in enumerate(simulated.people[:4])]
     assert aligner.align_many(cases) == [aligner.align(each) for each in cases]
     assert aligner.align(replace(cases[0], seed=9)) != aligner.align(cases[0])
 
 
 def test_someone_who_answered_nothing_is_answered_alike_whoever_it_is(inventory: Inventory) -> None:
-    alignment = prepared(Corrected(), inventory).align(Case("nobody", {}, {}, 0))
-    stored = prepared(AsReleased(), inventory).align(Case("nobody", dict.fromkeys(inventory.known, 0), {}, 0))
+    alignment = prepared(CORRECTED).align(Case("nobody", {}, {}, 0))
+    stored = prepared(AS_RELEASED).align(Case("nobody", {}, {}, 0))
     assert alignment.answers is not None and stored.answers is not None
     assert {n: inventory.keyed(n, value) for n, value in alignment.answers.items()} == stored.answers
 
@@ -146,9 +143,9 @@ def test_someone_who_answered_nothing_is_answered_alike_whoever_it_is(inventory:
 )
 def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        made("ceiling", Corrected(), **settings)
+        made("ceiling", **settings)
 
 
 def test_another_inventory_is_refused(inventory: Inventory) -> None:
     with pytest.raises(ValueError, match="the factor model is of ipip_neo_300, not of short"):
-        prepared(Corrected(), Inventory("short", inventory.items[:10], inventory.known))
+        prepared(CORRECTED, Inventory("short", inventory.items[:10], inventory.known))

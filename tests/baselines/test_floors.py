@@ -13,51 +13,54 @@ from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory, Item, Respondent
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire.scoring import as_matrix
 from palign_bench.respondents.source import RespondentSource
+from tests.protocols import AS_RELEASED, CORRECTED
 
+SCALES = {"A": "agreeableness", "C": "conscientiousness", "N": "neuroticism"}
 # Known: 1, 2 (facet A1), 3 (A2), 4 (C1). Held out: 5 (A1, keyed), 6 (A1, reversed), 7 (A3), 8 (N1), 9 (C1, reversed).
 TINY = Inventory(
     "tiny",
     tuple(
-        Item(number, f"Statement {number}.", sign, facet)
+        Item(number, f"Statement {number}.", sign, facet[0], facet)
         for number, (sign, facet) in enumerate(
             [(1, "A1"), (-1, "A1"), (1, "A2"), (1, "C1"), (1, "A1"), (-1, "A1"), (1, "A3"), (1, "N1"), (-1, "C1")], 1
         )
     ),
     known=(1, 2, 3, 4),
+    scales=SCALES,
+    stores_keyed=True,
 )
 
 
-def aligned(row: str, protocol: EvaluationProtocol, inventory: Inventory, case: Case) -> Answers:
+TINY_CORRECTED, TINY_AS_RELEASED = Corrected(TINY), AsReleased(TINY)
+
+
+def aligned(row: str, protocol: EvaluationProtocol, case: Case) -> Answers:
     """The answers of one floor, made and prepared as the runner does."""
-    floor = floors([row], protocol)[row]
-    floor.prepare(None, inventory)
+    floor = floors([row])[row]
+    floor.prepare(None, protocol)
     answers = floor.align(case).answers
     assert answers is not None
     return answers
 
 
 def a_case(known: Answers, others: Sequence[Answers] | None = None, seed: int = 0) -> Case:
-    return Case("anyone", known, {}, seed, others=others)
+    table = None if others is None else as_matrix([item.number for item in TINY.items], others)
+    return Case("anyone", known, {}, seed, others=table)
 
 
-def everything(protocol: EvaluationProtocol, inventory: Inventory, person: Respondent) -> dict[int, float]:
-    """All answers of a person in the protocol's orientation."""
-    return {**protocol.known(inventory, person), **protocol.truth(inventory, person)}
-
-
-def cases(protocol: EvaluationProtocol, inventory: Inventory, people: Sequence[Respondent]) -> list[Case]:
-    """One case a person, the other people left-one-out as the same mappings for everyone."""
-    table = [everything(protocol, inventory, person) for person in people]
-    held_out = set(inventory.held_out)
+def cases(protocol: EvaluationProtocol, people: Sequence[Respondent]) -> list[Case]:
+    """One case a person, with the other people's answers."""
+    table = as_matrix([item.number for item in protocol.inventory.items], [person.answers for person in people])
     return [
         Case(
             person.id,
-            protocol.known(inventory, person),
+            protocol.known(person),
             {},
             seed=index,
-            others=table[:index] + table[index + 1 :],
-            truth={n: value for n, value in person.answers.items() if n in held_out},
+            others=np.delete(table, index, axis=0),
+            held_out=protocol.held_out(person),
         )
         for index, person in enumerate(people)
     ]
@@ -70,7 +73,7 @@ def random_people(inventory: Inventory, count: int, seed: int = 0) -> list[Respo
     for index in range(count):
         traits = {domain: generator.normal(3.0, 0.8) for domain in DOMAINS}
         answers = {
-            item.number: inventory.keyed(item.number, round_half_up(traits[item.domain] + generator.normal(0, 0.9)))
+            item.number: inventory.keyed(item.number, round_half_up(traits[item.scale] + generator.normal(0, 0.9)))
             for item in inventory.items
             if generator.random() > 0.03
         }
@@ -83,39 +86,45 @@ def test_round_half_up() -> None:
 
 
 def test_constants_answer_one_option_under_both_protocols() -> None:
-    for protocol in (Corrected(), AsReleased()):
+    for protocol in (TINY_CORRECTED, TINY_AS_RELEASED):
         for row, value in zip(["constant_a", "constant_c", "constant_e"], [5, 3, 1], strict=True):
-            assert aligned(row, protocol, TINY, a_case({1: 4})) == dict.fromkeys([5, 6, 7, 8, 9], value)
+            assert aligned(row, protocol, a_case({1: 4})) == dict.fromkeys([5, 6, 7, 8, 9], value)
 
 
 def test_own_means_round_half_up_in_the_keyed_direction() -> None:
     known = {1: 4, 2: 3, 3: 1, 4: 2}  # keyed: A1 = 4, 3 -> 3.5; A2 = 1; C1 = 2; A = 8/3; all = 2.5
-    facet = aligned("facet_mean", Corrected(), TINY, a_case(known))
+    facet = aligned("facet_mean", TINY_CORRECTED, a_case(known))
     assert facet == {5: 4, 6: 2, 7: 3, 8: 3, 9: 4}  # 6: 3.5 rounds to 4 keyed, then reversed (not 2.5 up to 3)
-    domain = aligned("domain_mean", Corrected(), TINY, a_case(known))
+    domain = aligned("domain_mean", TINY_CORRECTED, a_case(known))
     assert domain == {5: 3, 6: 3, 7: 3, 8: 3, 9: 4}
-    # The same person as released: stored values are keyed already and stay so; 0 is missing, not an answer.
-    stored = aligned("facet_mean", AsReleased(), TINY, a_case({1: 4, 2: 3, 3: 1, 4: 0}))
+    # As released the same literal answers give keyed predictions; item 4 is missing.
+    stored = aligned("facet_mean", TINY_AS_RELEASED, a_case({1: 4, 2: 3, 3: 1}))
     assert stored == {5: 4, 6: 4, 7: 3, 8: 3, 9: 3}  # C1 and N1 fall back to all: 8/3
 
 
 def test_own_mean_of_somebody_who_answered_nothing_is_the_midpoint() -> None:
-    assert set(aligned("facet_mean", AsReleased(), TINY, a_case(dict.fromkeys([1, 2, 3, 4], 0))).values()) == {3}
+    assert set(aligned("facet_mean", TINY_AS_RELEASED, a_case({})).values()) == {3}
 
 
 def test_item_median_is_taken_over_answers_given() -> None:
     others = [{5: 1, 6: 1, 7: 2}, {5: 5, 6: 2, 7: 3}, {5: 4}]  # item 6 keyed: 5, 4 -> 4.5 -> 5, literally 1
-    assert aligned("item_median", Corrected(), TINY, a_case({}, others)) == {5: 4, 6: 1, 7: 3, 8: 3, 9: 3}
-    stored = [{5: 1, 6: 5, 7: 2, 8: 0}, {5: 5, 6: 4, 7: 3, 8: 2}, {5: 4, 6: 0, 7: 0, 8: 0}]
-    assert aligned("item_median", AsReleased(), TINY, a_case({}, stored)) == {5: 4, 6: 5, 7: 3, 8: 2, 9: 3}
+    assert aligned("item_median", TINY_CORRECTED, a_case({}, others)) == {5: 4, 6: 1, 7: 3, 8: 3, 9: 3}
+    more = [{5: 1, 6: 1, 7: 2}, {5: 5, 6: 2, 7: 3, 8: 2}, {5: 4}]
+    assert aligned("item_median", TINY_AS_RELEASED, a_case({}, more)) == {
+        5: 4,
+        6: 5,
+        7: 3,
+        8: 2,
+        9: 3,
+    }
 
 
 @pytest.mark.parametrize("row", ["item_median", "ridge"])
 def test_other_people_are_needed_where_declared(row: str) -> None:
-    assert floors([row], Corrected())[row].needs == {"people"}
+    assert floors([row])[row].needs == {"people"}
     with pytest.raises(ValueError, match="only one person"):
-        aligned(row, Corrected(), TINY, a_case({1: 4}, others=[]))
-    assert set(aligned(row, Corrected(), TINY, a_case({1: 4}, others=[{5: 2}]))) == set(TINY.held_out)
+        aligned(row, TINY_CORRECTED, a_case({1: 4}, others=[]))
+    assert set(aligned(row, TINY_CORRECTED, a_case({1: 4}, others=[{5: 2}]))) == set(TINY.held_out)
 
 
 def test_ridge_agrees_with_scikit_learn_and_with_the_definition_of_its_criterion() -> None:
@@ -140,9 +149,9 @@ def test_ridge_agrees_with_scikit_learn_and_with_the_definition_of_its_criterion
 
 def test_ridge_answers_as_scikit_learn_would_from_mean_imputed_literal_answers(inventory: Inventory) -> None:
     people = random_people(inventory, 40)
-    case = cases(Corrected(), inventory, people)[7]
-    floor = floors(["ridge"], Corrected())["ridge"]
-    floor.prepare(None, inventory)
+    case = cases(CORRECTED, people)[7]
+    floor = floors(["ridge"])["ridge"]
+    floor.prepare(None, CORRECTED)
     alignment = floor.align(case)
     others = [person.answers for index, person in enumerate(people) if index != 7]
     numbers = [item.number for item in inventory.items]
@@ -161,60 +170,56 @@ def test_ridge_answers_as_scikit_learn_would_from_mean_imputed_literal_answers(i
 
 
 def test_random_is_seeded_and_uniform(inventory: Inventory) -> None:
-    first = aligned("random", Corrected(), inventory, a_case({}, seed=3))
-    assert first == aligned("random", Corrected(), inventory, a_case({}, seed=3))
-    assert first != aligned("random", Corrected(), inventory, a_case({}, seed=4))
-    drawn = [
-        v for seed in range(100) for v in aligned("random", Corrected(), inventory, a_case({}, seed=seed)).values()
-    ]
+    first = aligned("random", CORRECTED, a_case({}, seed=3))
+    assert first == aligned("random", CORRECTED, a_case({}, seed=3))
+    assert first != aligned("random", CORRECTED, a_case({}, seed=4))
+    drawn = [v for seed in range(100) for v in aligned("random", CORRECTED, a_case({}, seed=seed)).values()]
     shares = np.bincount(np.array(drawn, dtype=int), minlength=6)[1:] / len(drawn)
     np.testing.assert_allclose(shares, 0.2, atol=0.02)
 
 
-@pytest.mark.parametrize("protocol", [Corrected(), AsReleased()], ids=lambda protocol: protocol.name)
+@pytest.mark.parametrize("protocol", [CORRECTED, AS_RELEASED], ids=lambda protocol: protocol.name)
 def test_no_floor_sees_the_persons_own_held_out_answers(inventory: Inventory, protocol: EvaluationProtocol) -> None:
     people = random_people(inventory, 12)
     changed = list(people)
     mirrored = {n: value if n in inventory.known else 6 - value for n, value in people[5].answers.items()}
     changed[5] = Respondent(people[5].id, mirrored)
-    every = floors([row for row in ROWS if row != "truth"], protocol)
+    every = floors([row for row in ROWS if row != "truth"])
     for row, floor in every.items():
-        floor.prepare(None, inventory)
+        floor.prepare(None, protocol)
         # One instance for everybody, as in a sweep: what it remembers of person 5 as another's neighbour must not leak.
-        before = [floor.align(case).answers for case in cases(protocol, inventory, people)]
-        after = [floor.align(case).answers for case in cases(protocol, inventory, changed)]
+        before = [floor.align(case).answers for case in cases(protocol, people)]
+        after = [floor.align(case).answers for case in cases(protocol, changed)]
         assert before[5] == after[5], row
         if "people" in floor.needs:
             assert any(before[index] != after[index] for index in range(12) if index != 5), row
 
 
 def test_a_floor_that_has_met_others_answers_like_a_fresh_one(inventory: Inventory) -> None:
-    every = cases(Corrected(), inventory, random_people(inventory, 8))
+    every = cases(CORRECTED, random_people(inventory, 8))
     for row in ("item_median", "ridge"):
-        floor = floors([row], Corrected())[row]
-        floor.prepare(None, inventory)
-        assert [floor.align(case).answers for case in every] == [
-            aligned(row, Corrected(), inventory, case) for case in every
-        ]
+        floor = floors([row])[row]
+        floor.prepare(None, CORRECTED)
+        assert [floor.align(case).answers for case in every] == [aligned(row, CORRECTED, case) for case in every]
 
 
 def test_truth_is_literal_whatever_the_protocol() -> None:
-    case = Case("anyone", {}, {}, 0, truth={5: 4, 6: 2})
-    for protocol in (Corrected(), AsReleased()):
-        assert aligned("truth", protocol, TINY, case) == {5: 4, 6: 2}
-    assert floors(["truth"], Corrected())["truth"].needs == {"truth"}
+    case = Case("anyone", {}, {}, 0, held_out={5: 4, 6: 2})
+    for protocol in (CORRECTED, AS_RELEASED):
+        assert aligned("truth", protocol, case) == {5: 4, 6: 2}
+    assert floors(["truth"])["truth"].needs == {"held_out"}
 
 
 def test_rows_are_checked_and_keep_their_order() -> None:
-    assert list(floors(["ridge", "constant_c"], Corrected())) == ["ridge", "constant_c"]
-    assert not any(floor.needs_backbone for floor in floors(list(ROWS), Corrected()).values())
-    assert all(isinstance(floor, Floor) for floor in floors(list(ROWS), Corrected()).values())
+    assert list(floors(["ridge", "constant_c"])) == ["ridge", "constant_c"]
+    assert not any(floor.needs_backbone for floor in floors(list(ROWS)).values())
+    assert all(isinstance(floor, Floor) for floor in floors(list(ROWS)).values())
     with pytest.raises(ValueError, match=r"unknown constant_f; choose among constant_a, .*, ridge, truth"):
-        floors(["constant_a", "constant_f"], Corrected())
+        floors(["constant_a", "constant_f"])
     with pytest.raises(ValueError, match=r"empty"):
-        floors([], Corrected())
+        floors([])
     with pytest.raises(ValueError, match=r"give a list"):
-        floors("ridge", Corrected())
+        floors("ridge")
 
 
 def composite(inventory: Inventory, truths: Sequence[Answers], alignments: Sequence[Alignment]) -> float:
@@ -225,7 +230,7 @@ def composite(inventory: Inventory, truths: Sequence[Answers], alignments: Seque
         return np.array([[row.get(n, np.nan) for n in numbers] for row in rows], dtype=float)
 
     difference = np.abs(table([a.answers or {} for a in alignments]) - table(truths))
-    domains = np.array([inventory[n].domain for n in numbers])
+    domains = np.array([inventory[n].scale for n in numbers])
     return float(sum(np.nanmean(difference[:, domains == domain], axis=1).mean() for domain in DOMAINS))
 
 
@@ -252,14 +257,14 @@ PUBLISHED = {  # written as published: the number of decimals is the precision
 }
 
 
-@pytest.mark.parametrize("protocol", [Corrected(), AsReleased()], ids=lambda protocol: protocol.name)
+@pytest.mark.parametrize("protocol", [CORRECTED, AS_RELEASED], ids=lambda protocol: protocol.name)
 def test_floors_on_the_real_people(inventory: Inventory, papi: RespondentSource, protocol: EvaluationProtocol) -> None:
-    every = cases(protocol, inventory, papi.people)
-    truths = [protocol.truth(inventory, person) for person in papi.people]
+    every = cases(protocol, papi.people)
+    truths = [protocol.truth(protocol.held_out(person)) for person in papi.people]
 
     def score(row: str) -> float:
-        floor = floors([row], protocol)[row]
-        floor.prepare(None, inventory)
+        floor = floors([row])[row]
+        floor.prepare(None, protocol)
         return composite(inventory, truths, floor.align_many(every))
 
     for row, published in PUBLISHED[protocol.name].items():

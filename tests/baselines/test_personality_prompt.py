@@ -22,9 +22,10 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.clock import measure
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import RespondentSource
 from palign_bench.settings import read_option
+from tests.protocols import AS_RELEASED, CORRECTED
 
 
 class Asked(LocalBackbone):
@@ -41,21 +42,21 @@ class Asked(LocalBackbone):
 
 @pytest.fixture
 def writer(tiny: LoadedModel) -> Asked:
-    return Asked(tiny, Corrected())
+    return Asked(tiny, CORRECTED)
 
 
 @pytest.fixture
 def cases(inventory: Inventory, simulated: RespondentSource) -> Sequence[Case]:
-    protocol = Corrected()
+    protocol = CORRECTED
     return [
-        Case(person.id, dict(list(protocol.known(inventory, person).items())[:5]), {}, seed=index)
+        Case(person.id, dict(list(protocol.known(person).items())[:5]), {}, seed=index)
         for index, person in enumerate(simulated.people[:2])
     ]
 
 
 def prepared(backbone: LocalBackbone, inventory: Inventory, folder: Path, **settings: Any) -> PersonalityPrompt:
     aligner = PersonalityPrompt(**{"max_new_tokens": 6, "portraits": str(folder), **settings})
-    aligner.prepare(backbone, inventory)
+    aligner.prepare(backbone, backbone.protocol)
     return aligner
 
 
@@ -131,7 +132,7 @@ def test_released_portraits_are_taken_as_they_are(writer: Asked, inventory: Inve
     aligner = PersonalityPrompt(writer="released")
     assert aligner.needs == {"prompt", "portrait"}
     with pytest.warns(UserWarning, match="describe every negatively keyed item's opposite"):
-        aligner.prepare(writer, inventory)
+        aligner.prepare(writer, writer.protocol)
     assert aligner.align(replace(cases[0], portrait="You are odd.")).system_prompt == "You are odd."
     with pytest.raises(ValueError, match=f"person {cases[0].respondent_id} has no released portrait"):
         aligner.align(cases[0])
@@ -139,10 +140,10 @@ def test_released_portraits_are_taken_as_they_are(writer: Asked, inventory: Inve
 
 
 def test_released_portraits_need_no_warning_as_released(writer: Asked, inventory: Inventory) -> None:
-    writer.protocol = AsReleased()
+    writer.protocol = AS_RELEASED
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        PersonalityPrompt(writer="released").prepare(writer, inventory)
+        PersonalityPrompt(writer="released").prepare(writer, writer.protocol)
 
 
 def test_every_person_of_papi_has_a_portrait(papi: RespondentSource) -> None:
@@ -155,10 +156,10 @@ def test_vanilla_is_neutral_and_few_shot_is_the_protocols(
 ) -> None:
     vanilla, few_shot = Vanilla(), FewShot()
     for aligner in (vanilla, few_shot):
-        aligner.prepare(writer, inventory)
+        aligner.prepare(writer, writer.protocol)
     assert vanilla.align(cases[0]) == Alignment()
     assert writer.dialogue(Alignment(), inventory[9], "")[0] == prompts.NEUTRAL_SYSTEM_PROMPT
     told = few_shot.align(cases[0]).system_prompt
     assert told == prompts.few_shot_system_prompt(inventory, cases[0].known)
-    writer.protocol = AsReleased()
+    writer.protocol = AS_RELEASED
     assert few_shot.align(cases[0]).system_prompt == told.replace("them;", "them", 1)

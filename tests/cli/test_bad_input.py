@@ -17,7 +17,7 @@ from palign_bench.files import LedgerError
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Plan, PlannedCells
 from palign_bench.questionnaire.inventory import ipip_neo_300
-from palign_bench.questionnaire.protocol import Corrected, parse_is_decided, parse_released
+from palign_bench.questionnaire.protocol import parse_is_decided, parse_released
 from palign_bench.respondents.file import load_file
 from palign_bench.respondents.source import RespondentsError
 from palign_bench.run.assembly import make_aligners, resolve_training
@@ -174,7 +174,7 @@ keywords = st.dictionaries(st.sampled_from(["k", "direction", "alphas", "penalty
 def test_any_setting_of_pas_is_taken_or_told(given_: dict[str, Any]) -> None:
     settings_ = {"name": "pas", "_target_": "baselines.pas.aligner.PersonalityActivationSearch"} | given_
     try:
-        aligners = make_aligners(settings_, Corrected())
+        aligners = make_aligners(settings_)
     except UserError as error:
         assert str(error).startswith("method=pas: ")
     else:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from palign_bench.backbone.loading.settings import model_identity, model_title, resolve_model
 from palign_bench.cli.arguments import expand_experiment
 from palign_bench.questionnaire.inventory import ipip_neo_300
-from palign_bench.questionnaire.protocol import PROTOCOLS, Corrected
+from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.run.assembly import check_needs, make_aligners, method_identity, resolve_budget
 from palign_bench.settings import UserError, conf_folder, options, read_option
 
@@ -39,7 +39,7 @@ def test_there_are_the_options_that_the_readme_names() -> None:
 def test_every_method_composes_and_is_made(method: str) -> None:
     settings = composed(f"method={method}")
     assert settings["method"]["name"] == method
-    aligners = make_aligners(resolve_budget(settings["method"], {"name": "paper"}), Corrected())
+    aligners = make_aligners(resolve_budget(settings["method"], {"name": "paper"}))
     assert list(aligners) == (settings["method"]["rows"] if method in ("floors", "own_means") else [method])
     check_needs(aligners, settings["model"])
 

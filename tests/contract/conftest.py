@@ -19,12 +19,12 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
-from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import simulate
 from palign_bench.respondents.source import RespondentSource
 from palign_bench.run.assembly import make_aligners, quantized, resolve_budget
 from palign_bench.run.case import Cases, seed_everything
 from palign_bench.settings import conf_folder, options
+from tests.protocols import CORRECTED
 
 # What makes a method quick on the tiny model; everything else is as its YAML has it.
 SHORT: dict[str, dict[str, Any]] = {
@@ -65,18 +65,22 @@ class Bench:
     def aligner(self, name: str) -> tuple[Aligner, LocalBackbone | None]:
         """A prepared aligner; of the floors (one YAML, many aligners) the ridge, which uses other people."""
         method, model = self._resolved(name)
-        made = make_aligners(method, Corrected())
+        made = make_aligners(method)
         aligner = made.get(name) or made.get("ridge") or made["facet_mean"]
         backbone = self._backbone(model) if aligner.needs_backbone else None
         seed_everything(0)
-        aligner.prepare(backbone, self.inventory)
+        aligner.prepare(backbone, CORRECTED)
         return aligner, backbone
 
     def case(self, aligner: Aligner, person: Respondent, seed: int = 0) -> Case:
         """What the runner would tell the aligner about the person."""
         everyone = tuple(person if p.id == person.id else p for p in self.source.people)
         source = replace(self.source, people=everyone)
-        told = {"inventory": self.inventory, "protocol": Corrected(), "source": source, "known_answers": None}
+        told = {
+            "protocol": CORRECTED,
+            "source": source,
+            "known_answers": None,
+        }
         cases = Cases(SimpleNamespace(**told, seed=seed))
         return cases.case(replace(person, portrait="You are kind."), aligner.needs)
 
@@ -113,7 +117,7 @@ class Bench:
     def _backbone(self, model: dict[str, Any]) -> LocalBackbone:
         key = model["quantization"]
         if key not in self.backbones:
-            self.backbones[key] = LocalBackbone(load(model), Corrected())
+            self.backbones[key] = LocalBackbone(load(model), CORRECTED)
         return self.backbones[key]
 
 

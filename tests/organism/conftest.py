@@ -18,12 +18,12 @@ from palign_bench.backbone.loading.settings import package_path, resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Answers, Inventory, Respondent, ipip_neo_300
-from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.run.assembly import make_aligners, resolve_budget
 from palign_bench.run.case import Cases, seed_everything
 from palign_bench.settings import conf_folder, read_option
+from tests.protocols import CORRECTED
 
 
 @dataclass
@@ -35,7 +35,7 @@ class Testbed:
     source: RespondentSource = field(default_factory=lambda: simulate(count=40, seed=11, figures="published"))
 
     def __post_init__(self) -> None:
-        self.protocol = Corrected()
+        self.protocol = CORRECTED
         self.backbone = LocalBackbone(load(self._settings("vanilla")["model"]), self.protocol)
         self.items = self.inventory.select(self.inventory.held_out)
 
@@ -47,7 +47,7 @@ class Testbed:
         """The method, prepared; ``settings`` override its YAML."""
         resolved = self._settings(method)["method"] | settings
         (aligner,) = make_aligners(resolve_budget(resolved, {"name": "quick"}), self.protocol).values()
-        aligner.prepare(self.backbone if aligner.needs_backbone else None, self.inventory)
+        aligner.prepare(self.backbone if aligner.needs_backbone else None, self.protocol)
         return aligner
 
     def align(
@@ -57,9 +57,7 @@ class Testbed:
         told_person = person if told is None else replace(person, answers=dict(told))
         everyone = tuple(told_person if p.id == person.id else p for p in self.people)
         source = replace(self.source, people=everyone)
-        experiment: Any = SimpleNamespace(
-            inventory=self.inventory, protocol=self.protocol, source=source, seed=0, known_answers=known_answers
-        )
+        experiment: Any = SimpleNamespace(protocol=self.protocol, source=source, seed=0, known_answers=known_answers)
         case = Cases(experiment).case(told_person, aligner.needs)
         seed_everything(case.seed)
         return aligner.align(case)
@@ -72,7 +70,7 @@ class Testbed:
 
     def composite(self, answers: Answers, person: Respondent) -> float:
         """The person's composite of these answers."""
-        scores = aligned_scores(self.inventory, answers, self.protocol.truth(self.inventory, person))
+        scores = aligned_scores(self.inventory, answers, self.protocol.truth(self.protocol.held_out(person)))
         composite = scores[COMPOSITE]
         assert composite is not None
         return composite

@@ -13,8 +13,8 @@ from palign_bench.organism.curriculum import QUESTION_WEIGHT, Curriculum
 from palign_bench.organism.vocabulary import build_tokenizer
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import LABELS, Inventory
-from palign_bench.questionnaire.protocol import AsReleased, Corrected
 from palign_bench.respondents.simulated import factor_model
+from tests.protocols import AS_RELEASED, CORRECTED
 
 BATCHES = range(40)
 
@@ -67,7 +67,7 @@ def test_questions_are_those_of_both_protocols(
     chat, asked = ChatFormat(tokenizer), {name: set() for name in ("corrected", "as_released")}
     wordings = {
         protocol.name: {chat.render(("", protocol.question(item), "")) for item in inventory.items}
-        for protocol in (Corrected(), AsReleased())
+        for protocol in (CORRECTED, AS_RELEASED)
     }
     for number in BATCHES:
         text = tokenizer.decode(curriculum.batch(number, 1).ids[0])

@@ -94,10 +94,14 @@ def test_statement_vectors_are_near_where_answers_go_together(inventory: Invento
     items = inventory.items
     nearest = [items[i] for i in products.argmax(dim=1).tolist()]
     opposite = [items[i] for i in products.argmin(dim=1).tolist()]
-    alike = [(near.facet, near.sign) == (item.facet, item.sign) for item, near in zip(items, nearest, strict=True)]
-    mixed = [item for item in items if {other.sign for other in items if other.facet == item.facet} == {1, -1}]
+    alike = [
+        (near.subscale, near.sign) == (item.subscale, item.sign) for item, near in zip(items, nearest, strict=True)
+    ]
+    mixed = [item for item in items if {other.sign for other in items if other.subscale == item.subscale} == {1, -1}]
     against = [opposite[items.index(item)] for item in mixed]
-    otherwise = [(far.facet, far.sign) == (item.facet, -item.sign) for item, far in zip(mixed, against, strict=True)]
+    otherwise = [
+        (far.subscale, far.sign) == (item.subscale, -item.sign) for item, far in zip(mixed, against, strict=True)
+    ]
     assert sum(alike) > 0.9 * len(alike) and sum(otherwise) > 0.9 * len(otherwise)
 
 

@@ -10,8 +10,9 @@ from palign_bench.backbone.tokenizing import encode
 from palign_bench.organism.vocabulary import build_tokenizer, forms_of_one_statement
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import LETTERS, Inventory
-from palign_bench.questionnaire.protocol import PROTOCOLS, AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire.protocol import PROTOCOLS, AsReleased, EvaluationProtocol
 from palign_bench.respondents import RespondentSource
+from tests.protocols import CORRECTED
 
 
 @pytest.fixture(scope="module")
@@ -23,10 +24,10 @@ def tokenizer(inventory: Inventory) -> PreTrainedTokenizerFast:
 def test_a_whole_few_shot_dialogue_is_two_tokens_an_answer_and_comes_back(
     tokenizer: PreTrainedTokenizerFast, inventory: Inventory, source: RespondentSource, protocol: EvaluationProtocol
 ) -> None:
-    known = protocol.known(inventory, source.people[0])
+    known = protocol.known(source.people[0])
     chat = ChatFormat(tokenizer)
     for item in inventory.items:
-        dialogue = (protocol.few_shot_prompt(inventory, known), protocol.question(item), "Option")
+        dialogue = (protocol.few_shot_prompt(known), protocol.question(item), "Option")
         text = chat.render(dialogue)
         ids = encode(tokenizer, text)
         assert tokenizer.decode(ids) == text
@@ -37,7 +38,7 @@ def test_a_whole_few_shot_dialogue_is_two_tokens_an_answer_and_comes_back(
 def test_portraits_and_probes_are_short_too(
     tokenizer: PreTrainedTokenizerFast, inventory: Inventory, source: RespondentSource
 ) -> None:
-    known = Corrected().known(inventory, source.people[0])
+    known = CORRECTED.known(source.people[0])
     assert len(encode(tokenizer, prompts.template_portrait(inventory, known))) == 2 * len(known)
     for item in inventory.items:
         assert len(encode(tokenizer, prompts.agree_question(item))) == 3

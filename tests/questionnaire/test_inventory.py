@@ -14,6 +14,7 @@ from ipipneo.reverse import IPIP_NEO_ITEMS_REVERSED_300, ReverseScored300
 from ipipneo.utility import organize_list_json
 
 from palign_bench.questionnaire.inventory import DOMAINS, OPTIONS, Inventory, ipip_neo_300, reverse
+from palign_bench.questionnaire.scoring import trait_scores
 
 PAPI_FOLDER = "PALIGN_PAPI_DIR"
 
@@ -45,10 +46,10 @@ def test_counts(inventory: Inventory) -> None:
 
 
 def test_every_facet_has_ten_items_and_four_of_them_are_known(inventory: Inventory) -> None:
-    assert set(Counter(item.facet for item in inventory.items).values()) == {10}
-    assert set(Counter(inventory[number].facet for number in inventory.known).values()) == {4}
-    assert inventory.facets == tuple(sorted(f"{domain}{n}" for domain in DOMAINS for n in range(1, 7)))
-    assert set(Counter(item.domain for item in inventory.items).values()) == {60}
+    assert set(Counter(item.subscale for item in inventory.items).values()) == {10}
+    assert set(Counter(inventory[number].subscale for number in inventory.known).values()) == {4}
+    assert inventory.subscales == tuple(sorted(f"{domain}{n}" for domain in DOMAINS for n in range(1, 7)))
+    assert set(Counter(item.scale for item in inventory.items).values()) == {60}
 
 
 def test_every_text_is_one_sentence(inventory: Inventory) -> None:
@@ -60,7 +61,7 @@ def test_every_text_is_one_sentence(inventory: Inventory) -> None:
 def test_signs_and_facets_are_those_of_five_factor_e(inventory: Inventory) -> None:
     assert {item.number for item in inventory.items if item.sign < 0} == set(IPIP_NEO_ITEMS_REVERSED_300)
     layout = [f"{domain}{facet}" for facet in range(1, 7) for domain in "NEOAC"]
-    assert [item.facet for item in inventory.items] == [layout[(n - 1) % 30] for n in range(1, 301)]
+    assert [item.subscale for item in inventory.items] == [layout[(n - 1) % 30] for n in range(1, 301)]
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -71,16 +72,17 @@ def test_trait_scores_agree_with_the_scorer_of_five_factor_e(inventory: Inventor
     # Its reversal works on literal answers, in place, and its facet sums want the answers in item order.
     keyed = ReverseScored300(answers={"answers": asked})
     sums = Facet(nquestion=300).domain(Facet(nquestion=300).score(organize_list_json(answers=keyed)))
-    assert inventory.trait_scores(literal) == pytest.approx({domain: sums[domain] / 60 for domain in DOMAINS})
+    expected = {name: sums[domain] / 60 for domain, name in DOMAINS.items()}
+    assert trait_scores(inventory, literal) == pytest.approx(expected)
 
 
-def test_trait_scores_of_a_few_answers(inventory: Inventory) -> None:
+def test_trait_scores_a_few_answers(inventory: Inventory) -> None:
     negative = next(item.number for item in inventory.items if item.sign < 0)
-    domain = inventory[negative].domain
-    assert inventory.trait_scores({negative: 5}) == {domain: 1}
+    domain = inventory[negative].scale
+    assert trait_scores(inventory, {negative: 5}) == {DOMAINS[domain]: 1}
     assert inventory.keyed(negative, inventory.keyed(negative, 2)) == 2
-    positive = next(item.number for item in inventory.items if item.sign > 0 and item.domain == domain)
-    assert inventory.trait_scores({negative: 5, positive: 4}) == {domain: 2.5}
+    positive = next(item.number for item in inventory.items if item.sign > 0 and item.scale == domain)
+    assert trait_scores(inventory, {negative: 5, positive: 4}) == {DOMAINS[domain]: 2.5}
 
 
 def test_options_run_from_a_5_to_e_1() -> None:
@@ -107,8 +109,8 @@ def test_wording_signs_and_facets_are_those_of_the_released_item_key(inventory: 
     assert len(rows) == 300
     for row in rows:
         item = inventory[int(row["Full#"])]
-        assert (item.text, item.facet) == (row["Item"], row["Key"])
-        assert ("+" if item.sign > 0 else "-") + item.facet == row["Sign"]
+        assert (item.text, item.subscale) == (row["Item"], row["Key"])
+        assert ("+" if item.sign > 0 else "-") + item.subscale == row["Sign"]
 
 
 def test_split_is_the_released_one(inventory: Inventory, papi_folder: Path) -> None:

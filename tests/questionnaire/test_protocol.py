@@ -17,6 +17,7 @@ from palign_bench.questionnaire.protocol import (
     parse_is_decided,
     parse_released,
 )
+from tests.protocols import AS_RELEASED, CORRECTED
 
 # What follows "Option" in the generated text, and what the released code reads in it. The window has 12 characters, of
 # which "\n\nOption" takes eight: four characters of the generation are looked at.
@@ -73,88 +74,91 @@ def test_an_undecided_parse_can_still_change(generated: str) -> None:
         assert left < 2 or any(parse_released(generated + ending) is not None for ending in endings)
 
 
-def test_corrected_is_literal_and_leaves_missing_answers_out(inventory: Inventory, person: Respondent) -> None:
-    protocol = Corrected()
-    known, truth = protocol.known(inventory, person), protocol.truth(inventory, person)
-    assert known == {n: person.answers[n] for n in inventory.known if n in person.answers}
-    assert truth == {n: person.answers[n] for n in inventory.held_out if n in person.answers}
-    assert (len(known), len(truth)) == (118, 178)
-    assert not set(known) & set(truth)
-
-
-def test_as_released_is_reversed_on_negative_items_and_counts_missing_answers_as_0(
+def test_what_is_told_of_a_person_is_literal_and_lacks_missing_answers(
     inventory: Inventory, person: Respondent
 ) -> None:
-    protocol = AsReleased()
-    for numbers, answers in (
-        (inventory.known, protocol.known(inventory, person)),
-        (inventory.held_out, protocol.truth(inventory, person)),
-    ):
-        assert list(answers) == list(numbers)
-        assert sum(value == 0 for value in answers.values()) == 2
-        for number, value in answers.items():
-            literal = person.answers.get(number)
-            if literal is None:
-                assert value == 0
-            else:
-                assert value == (literal if inventory[number].sign > 0 else 6 - literal)
+    for protocol in (CORRECTED, AS_RELEASED):
+        known, held_out = protocol.known(person), protocol.held_out(person)
+        assert known == {n: person.answers[n] for n in inventory.known if n in person.answers}
+        assert held_out == {n: person.answers[n] for n in inventory.held_out if n in person.answers}
+        assert (len(known), len(held_out)) == (118, 178)
+
+
+def test_the_truth_of_corrected_is_literal(person: Respondent) -> None:
+    assert CORRECTED.truth(CORRECTED.held_out(person)) == CORRECTED.held_out(person)
+
+
+def test_the_truth_as_released_is_reversed_on_negative_items_and_counts_missing_answers_as_0(
+    inventory: Inventory, person: Respondent
+) -> None:
+    truth = AS_RELEASED.truth(AS_RELEASED.held_out(person))
+    assert list(truth) == list(inventory.held_out)
+    assert sum(value == 0 for value in truth.values()) == 2
+    for number, value in truth.items():
+        literal = person.answers.get(number, 0)
+        assert value == (literal if inventory[number].sign > 0 or not literal else 6 - literal)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-def test_orient_and_keyed_agree_with_what_is_told_of_a_person(
-    inventory: Inventory, person: Respondent, name: str
-) -> None:
-    protocol = PROTOCOLS[name]()
+def test_orient_keyed_and_truth_agree(inventory: Inventory, person: Respondent, name: str) -> None:
+    protocol = PROTOCOLS[name](inventory)
     assert protocol.name == name
-    oriented = protocol.orient(inventory, person.answers)
-    told = {**protocol.known(inventory, person), **protocol.truth(inventory, person)}
-    for number, value in oriented.items():
-        assert value == told[number]
+    truth = protocol.truth(protocol.held_out(person))
+    for number, value in protocol.orient(person.answers).items():
+        assert number in inventory.known or value == truth[number]
         keyed = person.answers[number] if inventory[number].sign > 0 else reverse(person.answers[number])
-        assert protocol.keyed(inventory, number, value) == keyed
-        assert protocol.keyed(inventory, number, keyed) == value
+        assert protocol.keyed(number, value) == keyed
+        assert protocol.keyed(number, keyed) == value
+        assert protocol.reverses(inventory[number]) == (name == "as_released" and inventory[number].sign < 0)
 
 
 def test_corrected_chooses_on_one_known_item_per_facet_the_same_for_all(
     inventory: Inventory, person: Respondent
 ) -> None:
-    protocol = Corrected()
+    protocol = CORRECTED
     everything = Respondent("all", dict.fromkeys(range(1, 301), 3))
-    chosen = protocol.selection(inventory, everything, seed=0)
+    chosen = protocol.selection(everything, seed=0)
     assert len(chosen) == 30 and set(chosen) <= set(inventory.known)
-    assert {inventory[n].facet for n in chosen} == set(inventory.facets)
+    assert {inventory[n].subscale for n in chosen} == set(inventory.subscales)
     assert list(chosen) == sorted(chosen)
-    other = protocol.selection(inventory, person, seed=0)
+    other = protocol.selection(person, seed=0)
     assert other == {n: person.answers[n] for n in chosen if n in person.answers}
-    assert protocol.selection(inventory, everything, seed=0) == chosen
-    assert set(protocol.selection(inventory, everything, seed=1)) != set(chosen)
-    assert set(other.items()) <= set(protocol.known(inventory, person).items())
+    assert protocol.selection(everything, seed=0) == chosen
+    assert set(protocol.selection(everything, seed=1)) != set(chosen)
+    assert set(other.items()) <= set(protocol.known(person).items())
 
 
 def test_selections_of_many_seeds_reach_every_known_item(inventory: Inventory) -> None:
     everything = Respondent("all", dict.fromkeys(range(1, 301), 3))
     reached: set[int] = set()
     for seed in range(60):
-        reached |= set(Corrected().selection(inventory, everything, seed))
+        reached |= set(CORRECTED.selection(everything, seed))
     assert reached == set(inventory.known)  # each of four has missed 60 draws with probability 3e-8
 
 
 def test_as_released_chooses_on_the_held_out_answers(inventory: Inventory, person: Respondent) -> None:
-    protocol = AsReleased()
-    assert protocol.selection(inventory, person, seed=3) == protocol.truth(inventory, person)
+    protocol = AS_RELEASED
+    assert protocol.selection(person, seed=3) == protocol.held_out(person)
 
 
 def test_statements_and_prompts_of_the_two(inventory: Inventory, person: Respondent) -> None:
-    assert '"You worry about things."\n' in Corrected().question(inventory[1])
-    assert '"You worry about things.."\n' in AsReleased().question(inventory[1])
+    assert '"You worry about things."\n' in CORRECTED.question(inventory[1])
+    assert '"You worry about things.."\n' in AS_RELEASED.question(inventory[1])
     opening = "Here are some of your behaviors and your level of recognition towards them"
-    stored = AsReleased().known(inventory, person)
-    few_shot, pas = (AsReleased().few_shot_prompt(inventory, stored, for_pas=p) for p in (False, True))
+    known = CORRECTED.known(person)
+    missing = [n for n in inventory.known if n not in known]
+    few_shot, pas = (AS_RELEASED.few_shot_prompt(known, missing, separator) for separator in (None, ";"))
     assert pas == few_shot.replace(opening, opening + ";") != few_shot
     assert few_shot.count(":Unknown") == 2 and few_shot.count(";") == 119
-    literal = Corrected().known(inventory, person)
-    corrected = [Corrected().few_shot_prompt(inventory, literal, for_pas=p) for p in (False, True)]
+    negative = next(item for item in inventory.select(known) if item.sign < 0 and known[item.number] == 5)
+    assert f"{negative.text}:Very Inaccurate" in few_shot
+    corrected = [CORRECTED.few_shot_prompt(known, missing, separator) for separator in (None, ";")]
     assert corrected[0] == corrected[1] and "Unknown" not in corrected[0] and corrected[0].count(";") == 118
+    assert f"{negative.text}:Very Accurate" in corrected[0]
+    assert f"{negative.text}:Very Accurate" in CORRECTED.portrait_request(known, missing)
+    assert f"{negative.text}:Very Inaccurate" in AS_RELEASED.portrait_request(known, missing)
+    assert AS_RELEASED.portrait_request(known, missing).count(":Unknown") == 2
+    assert CORRECTED.template_portrait(known) != AS_RELEASED.template_portrait(known)
 
 
 def test_audit_asks_everyone_the_same_20_held_out_items_of_all_domains(inventory: Inventory) -> None:
@@ -162,6 +166,6 @@ def test_audit_asks_everyone_the_same_20_held_out_items_of_all_domains(inventory
     numbers = [item.number for item in items]
     assert len(numbers) == AUDIT_ITEMS == 20 and numbers == sorted(set(numbers))
     assert set(numbers) <= set(inventory.held_out)
-    assert {item.domain for item in items} == set("ACENO")
+    assert {item.scale for item in items} == set("ACENO")
     assert {item.sign for item in items} == {1, -1}
     assert audit_items(inventory) == items

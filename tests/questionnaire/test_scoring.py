@@ -6,18 +6,20 @@ import random
 import numpy as np
 import pytest
 
-from palign_bench.questionnaire.inventory import DOMAINS, VALUE_OF_LETTER, Inventory, Item, ipip_neo_300
+from palign_bench.questionnaire.inventory import DOMAINS, VALUE_OF_LETTER, Inventory, Item
 from palign_bench.questionnaire.protocol import PROTOCOLS
-from palign_bench.questionnaire.scoring import SCORES, aligned_scores, as_matrix, cross_composites, trait_scores_of
+from palign_bench.questionnaire.scoring import SCORES, aligned_scores, as_matrix, cross_composites, trait_scores
 from palign_bench.respondents.source import RespondentSource
 
 # Two held-out items a domain, the second negatively keyed.
 SMALL = Inventory(
     "small",
     tuple(
-        Item(10 * k + j, f"Say {d}{j}.", 1 if j == 1 else -1, f"{d}1") for k, d in enumerate(DOMAINS) for j in (1, 2)
+        Item(10 * k + j, f"Say {d}{j}.", 1 if j == 1 else -1, d, f"{d}1") for k, d in enumerate(DOMAINS) for j in (1, 2)
     ),
     (),
+    DOMAINS,
+    stores_keyed=True,
 )
 
 
@@ -46,7 +48,7 @@ def test_only_items_in_both_count_and_zero_is_an_answer() -> None:
 
 
 def test_a_domain_without_answers_has_no_score_and_no_composite() -> None:
-    answers = {item.number: 3 for item in SMALL.items if item.domain != "O"}
+    answers = {item.number: 3 for item in SMALL.items if item.scale != "O"}
     scores = aligned_scores(SMALL, answers, {item.number: 4 for item in SMALL.items})
     assert scores["openness"] is None and scores["composite"] is None
     assert scores["neuroticism"] == 1.0
@@ -55,17 +57,10 @@ def test_a_domain_without_answers_has_no_score_and_no_composite() -> None:
 
 def test_trait_scores_follow_the_orientation_of_the_answers() -> None:
     literal = {1: 5, 2: 1, 11: 2}
-    assert trait_scores_of(SMALL, literal, Inventory.keyed) == {"agreeableness": 5.0, "conscientiousness": 2.0}
-    stored = trait_scores_of(SMALL, literal, PROTOCOLS["as_released"]().keyed)
+    assert trait_scores(SMALL, literal) == {"agreeableness": 5.0, "conscientiousness": 2.0}
+    assert trait_scores(SMALL, literal, PROTOCOLS["corrected"](SMALL).keyed) == trait_scores(SMALL, literal)
+    stored = trait_scores(SMALL, literal, PROTOCOLS["as_released"](SMALL).keyed)
     assert stored == {"agreeableness": 3.0, "conscientiousness": 2.0}
-
-
-def test_trait_scores_agree_with_the_inventory() -> None:
-    inventory = ipip_neo_300()
-    generator = random.Random(3)
-    literal = {number: generator.randint(1, 5) for number in inventory.held_out}
-    named = trait_scores_of(inventory, literal, PROTOCOLS["corrected"]().keyed)
-    assert named == pytest.approx({DOMAINS[d]: value for d, value in inventory.trait_scores(literal).items()})
 
 
 @pytest.mark.parametrize("holes", [0.0, 0.3, 0.8])
@@ -108,8 +103,8 @@ def test_matrix_of_nobody() -> None:
 def test_constants_on_the_real_people(
     papi: RespondentSource, inventory: Inventory, protocol: str, letter: str, composite: float
 ) -> None:
-    rules = PROTOCOLS[protocol]()
+    rules = PROTOCOLS[protocol](inventory)
     answers = dict.fromkeys(inventory.held_out, VALUE_OF_LETTER[letter])
-    scores = [aligned_scores(inventory, answers, rules.truth(inventory, p))["composite"] for p in papi.people]
+    scores = [aligned_scores(inventory, answers, rules.truth(rules.held_out(p)))["composite"] for p in papi.people]
     assert len(scores) == 300
     assert np.mean([score for score in scores if score is not None]) == pytest.approx(composite, abs=0.005)

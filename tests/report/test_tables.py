@@ -14,13 +14,13 @@ from palign_bench.files import LedgerError
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Plan, PlannedCells
 from palign_bench.questionnaire.inventory import VALUE_OF_LETTER, Inventory, ipip_neo_300
-from palign_bench.questionnaire.protocol import Corrected
-from palign_bench.questionnaire.scoring import aligned_scores, trait_scores_of
+from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from palign_bench.report import make_report
 from palign_bench.report.names import CONSTANTS, KNOWN_TRUTH_GROUP
 from palign_bench.report.table import COLUMNS, build_report, write_table
 from palign_bench.report.words import TERMINAL_WIDTH, escape_latex, markdown
 from palign_bench.respondents.source import RespondentSource
+from tests.protocols import CORRECTED
 
 MakeRecord = Callable[..., dict[str, Any]]
 MakePlan = Callable[..., Plan]
@@ -34,8 +34,8 @@ def twelve_people(make_record: MakeRecord) -> dict[str, dict[str, Any]]:
     truth = {p: {n: generator.randint(1, 5) for n in inventory.held_out} for p in PEOPLE}
 
     def record(answers: dict[int, int], person: str) -> dict[str, Any]:
-        traits = trait_scores_of(inventory, answers, Inventory.keyed)
-        own = trait_scores_of(inventory, truth[person], Inventory.keyed)
+        traits = trait_scores(inventory, answers, Inventory.keyed)
+        own = trait_scores(inventory, truth[person], Inventory.keyed)
         score = aligned_scores(inventory, answers, truth[person])
         return make_record(answers, truth[person], 0.0, scores=score, traits=traits, person_traits=own)
 
@@ -294,15 +294,15 @@ def test_a_damaged_record_is_missing_and_left_alone(twelve_people: dict[str, Any
 def test_truth_scores_zero_on_real_people(
     papi: RespondentSource, inventory: Inventory, make_record: MakeRecord, make_plan: MakePlan
 ) -> None:
-    people, rules = papi.people[:20], Corrected()
+    people, rules = papi.people[:20], CORRECTED
     records = {}
     for person in people:
-        truth = rules.truth(inventory, person)
-        traits = trait_scores_of(inventory, truth, rules.keyed)
+        truth = rules.truth(person)
+        traits = trait_scores(inventory, truth, rules.keyed)
         scores = aligned_scores(inventory, truth, truth)
         records[person.id] = make_record(truth, truth, 0.0, scores=scores, traits=traits, person_traits=traits)
     row = build_report(make_plan({"truth": records}, tuple(p.id for p in people)), inventory).rows[0]
-    truths = [rules.truth(inventory, person) for person in people]
+    truths = [rules.truth(person) for person in people]
     strangers = [aligned_scores(inventory, i, j)["composite"] for i in truths for j in truths if i is not j]
     assert row["composite"] == 0 and row["trait_correlation"] == pytest.approx(1)
     assert row["specificity"] == pytest.approx(sum(s for s in strangers if s is not None) / (20 * 19))

@@ -23,7 +23,7 @@ def test_example_reads_the_same_from_both_formats(inventory: Inventory) -> None:
     assert from_csv.data_hash == from_json.data_hash
     assert [person.id for person in from_csv.people] == ["anna", "ben", "chloé"]
     assert (from_csv.name, from_csv.description) == ("file", "3 people of example_people.csv")
-    assert {inventory[number].facet for number in from_csv.people[0].answers} == set(inventory.facets)
+    assert {inventory[number].subscale for number in from_csv.people[0].answers} == set(inventory.subscales)
     assert all(person.portrait is None for person in from_csv.people)
 
 

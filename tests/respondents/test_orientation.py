@@ -47,7 +47,7 @@ def test_correlations_are_those_of_numpy(literal: AnswerMatrix, inventory: Inven
     correlations = np.corrcoef(complete.answers.T)
     for first, one in enumerate(inventory.items):
         for second, other in enumerate(inventory.items[:first]):
-            if one.facet == other.facet:
+            if one.facet == other.subscale:
                 pairs[one.sign * other.sign].append(correlations[first, second])
     evidence = orientation_evidence(complete.answers, inventory)
     assert evidence.opposite == pytest.approx(np.mean(pairs[-1]))
@@ -91,7 +91,7 @@ def test_one_scale_stored_otherwise_than_the_rest_is_named(
 ) -> None:
     mixed = literal.answers.copy()
     for column, item in enumerate(inventory.items):
-        if item.facet == "N1" and item.sign < 0:
+        if item.subscale == "N1" and item.sign < 0:
             mixed[:, column] = np.where(mixed[:, column] > 0, 6 - mixed[:, column], 0)
     _write(tmp_path / "people.csv", AnswerMatrix(inventory, literal.ids, mixed))
     assert load_file(str(tmp_path / "people.csv")).notes == (

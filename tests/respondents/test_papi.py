@@ -285,7 +285,7 @@ def test_always_c_scores_as_measured(papi: RespondentSource, inventory: Inventor
     for person in papi.people:
         composite = 0.0
         for domain in "ACENO":
-            held_out = [n for n in inventory.held_out if inventory[n].domain == domain and n in person.answers]
+            held_out = [n for n in inventory.held_out if inventory[n].scale == domain and n in person.answers]
             composite += sum(abs(person.answers[n] - 3) for n in held_out) / len(held_out)
         composites.append(composite)
     assert sum(composites) / len(composites) == pytest.approx(3.792, abs=0.0005)

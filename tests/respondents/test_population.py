@@ -56,7 +56,7 @@ def test_floors_of_others_leave_the_person_out(population: Population, inventory
     keyed, row = few.matrix.keyed(), 7
     others = np.delete(keyed, row, axis=0)
     held_out, known = few.matrix.columns(inventory.held_out), few.matrix.columns(inventory.known)
-    domains = [inventory[n].domain for n in inventory.held_out]
+    domains = [inventory[n].scale for n in inventory.held_out]
     means = np.nanmean(keyed, axis=0)
     filled, own = np.where(np.isnan(others), means, others), np.where(np.isnan(keyed[row]), means, keyed[row])
 

@@ -65,9 +65,9 @@ GIVEN = {
 def test_the_prediction_is_that_of_rejection_sampling(model: FactorModel, name: str) -> None:
     """Everybody drawn who gave just these answers, against the posterior; 60 probabilities each."""
     inventory, given = model.inventory, GIVEN[name]
-    facets = [inventory[number].facet for number in given]
-    alike_in_facet = [n for n in inventory.held_out if inventory[n].facet in facets]
-    elsewhere = [n for n in inventory.held_out if inventory[n].facet not in facets]
+    facets = [inventory[number].subscale for number in given]
+    alike_in_facet = [n for n in inventory.held_out if inventory[n].subscale in facets]
+    elsewhere = [n for n in inventory.held_out if inventory[n].subscale not in facets]
     asked = alike_in_facet[::4][:6] + elsewhere[::25][:6]
     generator = np.random.default_rng(1)
     counts, accepted = np.zeros((len(asked), 5)), 0
@@ -114,7 +114,7 @@ def people(model: FactorModel) -> Predicted:
     known = np.array([[person.answers[n] for n in inventory.known] for person in everyone], dtype=int)
     truth = np.array([[person.answers[n] for n in inventory.held_out] for person in everyone], dtype=int)
     posterior = FactorPosterior(model, inventory.known, inventory.held_out, sweeps=150)
-    domains = np.array([inventory[n].domain for n in inventory.held_out])
+    domains = np.array([inventory[n].scale for n in inventory.held_out])
     return Predicted(posterior.predict(known, range(len(everyone))), truth, domains)
 
 

@@ -40,13 +40,13 @@ def figures(people: Iterable[Respondent], inventory: Inventory) -> Figures:
         [[person.answers.get(item.number, np.nan) for item in inventory.items] for person in people], dtype=float
     )
     signs = np.array([item.sign for item in inventory.items])
-    facets = np.array([item.facet for item in inventory.items])
-    domains = np.array([item.domain for item in inventory.items])
+    facets = np.array([item.subscale for item in inventory.items])
+    domains = np.array([item.scale for item in inventory.items])
     keyed = np.where(signs > 0, literal, 6 - literal)
     means = np.nanmean(keyed, axis=0)
     whole = np.where(np.isnan(keyed), means, keyed)
     by_domain = np.stack([whole[:, domains == domain].mean(axis=1) for domain in "ACENO"])
-    by_facet = np.stack([whole[:, facets == facet].mean(axis=1) for facet in inventory.facets])
+    by_facet = np.stack([whole[:, facets == facet].mean(axis=1) for facet in inventory.subscales])
     shares = np.stack([np.nanmean(np.where(np.isnan(literal), np.nan, literal == k), axis=1) for k in range(1, 6)])
     return Figures(
         option_shares=shares.mean(axis=1),
@@ -57,7 +57,7 @@ def figures(people: Iterable[Respondent], inventory: Inventory) -> Figures:
         domain_deviations=by_domain.std(axis=1),
         domain_correlations=np.corrcoef(by_domain),
         facet_correlations=np.corrcoef(by_facet),
-        facet_reliabilities=np.array([_alpha(whole[:, facets == facet]) for facet in inventory.facets]),
+        facet_reliabilities=np.array([_alpha(whole[:, facets == facet]) for facet in inventory.subscales]),
         item_correlations=_item_correlations(whole, signs, facets, domains),
         floors=_floors(literal, keyed, signs, facets, domains, inventory),
     )
@@ -182,7 +182,7 @@ def test_the_model_is_a_proper_one(inventory: Inventory) -> None:
     unique = 1 - np.diag(model.facet_loadings @ model.domain_correlations @ model.facet_loadings.T)
     assert (unique > 0).all()
     assert (model.rest > 0.2).all()
-    own = model.item_loadings[range(300), [model.inventory.facets.index(item.facet) for item in inventory.items]]
+    own = model.item_loadings[range(300), [model.inventory.subscales.index(item.subscale) for item in inventory.items]]
     assert (np.sign(own) == [item.sign for item in inventory.items]).all()
 
 

@@ -11,8 +11,8 @@ from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.clock import Cost
-from palign_bench.questionnaire.protocol import AsReleased, Corrected
 from palign_bench.run.answers import Answered, AnswerMemo
+from tests.protocols import AS_RELEASED, CORRECTED
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_only_prompts_are_taken_over(memo: AnswerMemo, tiny_backbone: LocalBackb
     assert memo.get(tiny_backbone, key) is not None
     assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment(system_prompt="y"))) is None
     assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment())) is None
-    tiny_backbone.protocol = AsReleased()
+    tiny_backbone.protocol = AS_RELEASED
     assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment(system_prompt="x"))) is None
     for alignment in (
         Alignment(system_prompt="x", head_shifts=torch.zeros(2, 64)),
@@ -42,7 +42,7 @@ def test_only_prompts_are_taken_over(memo: AnswerMemo, tiny_backbone: LocalBackb
 def test_a_later_model_takes_nothing_over_from_an_unloaded_one(memo: AnswerMemo, tiny: LoadedModel) -> None:
     """Python gives a new object the address of a deleted one, so an address is no identity."""
     for _ in range(20):
-        backbone = LocalBackbone(tiny, Corrected())
+        backbone = LocalBackbone(tiny, CORRECTED)
         key = memo.key(backbone, Alignment())
         assert memo.get(backbone, key) is None
         memo.put(backbone, key, ANSWERED)

@@ -7,47 +7,49 @@ from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import simulate
 from palign_bench.respondents.source import make_source
-from palign_bench.run.case import Cases, LeaveOneOut, derived_seed
+from palign_bench.run.case import Cases, derived_seed
+from tests.protocols import AS_RELEASED, CORRECTED
 
 
-def test_everyone_else_is_everyone_else() -> None:
-    everyone: list[Any] = [{1: n} for n in range(5)]
-    for left_out in range(5):
-        others = LeaveOneOut(everyone, left_out)
-        expected = everyone[:left_out] + everyone[left_out + 1 :]
-        assert len(others) == 4 and list(others) == expected
-        assert all(mine is theirs for mine, theirs in zip(others, expected, strict=True))
-        assert [others[i] for i in range(-4, 0)] == expected
-        assert others[1:3] == expected[1:3] and others[::-1] == expected[::-1]
-        for outside in (4, -5):
-            with pytest.raises(IndexError):
-                others[outside]
-    assert list(LeaveOneOut(everyone[:1], 0)) == []
-
-
-@pytest.mark.parametrize("protocol", [Corrected(), AsReleased()])
+@pytest.mark.parametrize("protocol", [CORRECTED, AS_RELEASED])
 def test_a_case_tells_what_was_asked_for_and_no_more(inventory: Inventory, protocol: EvaluationProtocol) -> None:
     people = [replace(person, portrait=f"portrait of {person.id}") for person in simulate(count=6, seed=3).people]
     source = make_source("file", "x", people)
-    experiment: Any = SimpleNamespace(inventory=inventory, protocol=protocol, source=source, seed=0, known_answers=None)
+    experiment: Any = SimpleNamespace(protocol=protocol, source=source, seed=0, known_answers=None)
     person = people[0]
     bare = Cases(experiment).case(person, frozenset({"prompt"}))
-    assert (bare.others, bare.truth, bare.portrait) == (None, None, None)
-    assert set(bare.known) <= set(inventory.known) and bare.known == protocol.known(inventory, person)
+    assert (bare.others, bare.held_out, bare.portrait) == (None, None, None)
+    assert bare.known == {n: person.answers[n] for n in inventory.known} and bare.missing == ()
     if protocol.name == "corrected":
         assert not set(bare.selection) & set(inventory.held_out)
-    case = Cases(experiment).case(person, frozenset({"people", "truth", "portrait"}))
+    case = Cases(experiment).case(person, frozenset({"people", "held_out", "portrait"}))
     assert case.portrait == f"portrait of {person.id}"
-    assert case.truth == {n: person.answers[n] for n in inventory.held_out if n in person.answers}
-    assert case.others is not None and len(case.others) == len(people) - 1  # of the whole source, not of the selection
-    whole = [{**protocol.known(inventory, each), **protocol.truth(inventory, each)} for each in people]
-    assert list(case.others) == whole[1:] and whole[0] not in case.others
+    assert case.held_out == {n: person.answers[n] for n in inventory.held_out}
+    whole = [[each.answers[item.number] for item in inventory.items] for each in people]
+    assert case.others is not None and case.others.tolist() == whole[1:]  # of the whole source, not of the selection
+
+
+@pytest.mark.parametrize("protocol", [CORRECTED, AS_RELEASED], ids=lambda protocol: protocol.name)
+def test_missing_answers_are_absent_and_named(inventory: Inventory, protocol: EvaluationProtocol) -> None:
+    first, second = inventory.known[:2]
+    full, *others = simulate(count=3, seed=3).people
+    gaps = replace(full, answers={n: v for n, v in full.answers.items() if n not in (first, inventory.held_out[0])})
+    source = make_source("file", "x", [gaps, *others])
+    experiment: Any = SimpleNamespace(protocol=protocol, source=source, seed=0, known_answers=None)
+    case = Cases(experiment).case(gaps, frozenset({"people"}))
+    assert first not in case.known and case.missing == (first,) and case.known[second] == full.answers[second]
+    seen_by_others = Cases(experiment).case(others[0], frozenset({"people"})).others
+    assert seen_by_others is not None and np.isnan(seen_by_others[0, inventory.column[first]])
+    # An answer that a method is not told of is not missing, whoever gave it.
+    told = Cases(SimpleNamespace(**vars(experiment) | {"known_answers": 5})).case(gaps, frozenset())
+    assert len(told.known) + len(told.missing) == 5
 
 
 def test_derived_seeds_depend_on_seed_and_person_alone() -> None:

@@ -18,9 +18,9 @@ from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory, Item
-from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.run.answers import AnswerMemo
+from tests.protocols import CORRECTED
 from tests.run.test_row import Fragile, Setting, without_costs
 
 
@@ -28,7 +28,7 @@ class Batches(LocalBackbone):
     """Keeps of how many people each call answered."""
 
     def __init__(self, loaded: LoadedModel, engine: TogetherEngine):
-        super().__init__(loaded, Corrected(), engine)
+        super().__init__(loaded, CORRECTED, engine)
         self.sizes: list[int] = []
 
     def answer(self, alignment: Alignment, items: Sequence[Item], audit: Sequence[Item] = ()) -> AnswerSheet:
@@ -94,7 +94,7 @@ def test_a_record_is_what_it_is_alone(
     _, together = setting.run(aligner)
     assert backbone.sizes == [2, 1]
     memo.forget()
-    whole = LocalBackbone(tiny, Corrected(), "full_prompts")
+    whole = LocalBackbone(tiny, CORRECTED, "full_prompts")
     _, alone = Setting(tmp_path / "alone", setting.experiment.source, whole).run(aligner)
     records: list[Any] = [together.read(person.id) for person in setting.experiment.people]
     for record in records:

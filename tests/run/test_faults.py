@@ -26,12 +26,12 @@ from palign_bench.backbone.engines.out_of_memory import BATCH_DIVISORS, is_out_o
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Respondent
-from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.respondents.source import make_source
 from palign_bench.run.answers import AnswerMemo
 from palign_bench.settings import read_option
 from tests.command import PROGRAM, cells, environment, run, table
+from tests.protocols import CORRECTED
 from tests.run.test_row import Setting, without_costs
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 
@@ -222,9 +222,7 @@ def test_a_person_with_almost_no_answers_is_kept(setting: Setting, people: Respo
     sparse = Respondent("sparse", {known: 5, held_out: 2})
     source = make_source("file", "x", [*people.people, sparse])
     setting.change(source=source, people=(sparse, people.people[0]))
-    rows = {"few_shot": FewShot(), "pas": PersonalityActivationSearch(k=2)} | floors(
-        ["ridge", "facet_mean"], Corrected()
-    )
+    rows = {"few_shot": FewShot(), "pas": PersonalityActivationSearch(k=2)} | floors(["ridge", "facet_mean"], CORRECTED)
     for name, aligner in rows.items():
         failed, folder = setting.run(aligner, name)
         assert failed == 0, folder.failures()

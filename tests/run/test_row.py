@@ -21,13 +21,14 @@ from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.clock import part
 from palign_bench.ledger.cells import CellFolder
-from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
-from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.run.answers import AnswerMemo
 from palign_bench.run.experiment import Experiment, Row
 from palign_bench.run.row import run_row
 from palign_bench.tracking.tracker import NoTracker, Tracker
+from tests.protocols import AS_RELEASED, CORRECTED
 
 
 class Watched(Tracker):
@@ -82,8 +83,7 @@ class Setting:
         self.tracker = Watched()
         self.experiment = Experiment(
             runs=runs,
-            inventory=ipip_neo_300(),
-            protocol=Corrected(),
+            protocol=CORRECTED,
             source=source,
             people=source.people[:3],
             model_name="tiny",
@@ -134,7 +134,7 @@ def test_a_record_holds_what_the_ledger_promises(setting: Setting, inventory: In
         assert record["answers"][number] == 5 - int(np.argmax(row))
     by_domain: dict[str, list[float]] = {}
     for number, value in record["truth"].items():
-        by_domain.setdefault(inventory[int(number)].domain, []).append(abs(record["answers"][number] - value))
+        by_domain.setdefault(inventory[int(number)].scale, []).append(abs(record["answers"][number] - value))
     means = [sum(each) / len(each) for each in by_domain.values()]
     assert record["scores"]["composite"] == pytest.approx(sum(means))
     assert record["texts"] is None and len(record["audit"]) == 20
@@ -143,8 +143,8 @@ def test_a_record_holds_what_the_ledger_promises(setting: Setting, inventory: In
 
 
 def test_generating_protocol_keeps_texts_and_needs_no_audit(setting: Setting) -> None:
-    setting.change(protocol=AsReleased(), people=setting.experiment.people[:1])
-    setting.backbone.protocol = AsReleased()
+    setting.change(protocol=AS_RELEASED, people=setting.experiment.people[:1])
+    setting.backbone.protocol = AS_RELEASED
     _, folder = setting.run(FewShot())
     record = folder.read(setting.experiment.people[0].id)
     assert record is not None
@@ -211,7 +211,7 @@ def test_ctrl_c_ends_the_run_and_keeps_what_is_finished(setting: Setting) -> Non
     assert folder.failures() == {}
 
 
-@pytest.mark.parametrize("protocol", [Corrected(), AsReleased()])
+@pytest.mark.parametrize("protocol", [CORRECTED, AS_RELEASED])
 def test_results_do_not_depend_on_neighbours_order_or_limit(
     tmp_path: Path, people: RespondentSource, tiny_backbone: LocalBackbone, protocol: EvaluationProtocol
 ) -> None:
@@ -228,7 +228,7 @@ def test_results_do_not_depend_on_neighbours_order_or_limit(
 def test_floors_of_other_people_do_not_depend_on_the_limit(setting: Setting, people: RespondentSource) -> None:
     person = people.people[0]
     for row in ("item_median", "ridge", "random"):
-        aligner = floors([row], Corrected())[row]
+        aligner = floors([row], CORRECTED)[row]
         _, alone = setting.change(people=(person,), runs=setting.experiment.runs / "a").run(aligner, row)
         _, crowd = setting.change(people=people.people, runs=setting.experiment.runs / "b").run(aligner, row)
         assert without_costs(alone.read(person.id)) == without_costs(crowd.read(person.id))
@@ -321,7 +321,7 @@ def test_measuring_changes_no_answer(setting: Setting) -> None:
 def test_a_record_holds_nothing_of_another_person_and_no_demography(setting: Setting) -> None:
     people = setting.experiment.people
     setting.run(FewShot())
-    setting.run(floors(["ridge"], Corrected())["ridge"], "ridge")
+    setting.run(floors(["ridge"], CORRECTED)["ridge"], "ridge")
     texts = [path.read_text() for path in setting.experiment.runs.rglob("*.json")]
     assert len(texts) >= 6
     for path in setting.experiment.runs.rglob("respondents/*.json"):

@@ -14,7 +14,6 @@ import yaml
 from palign_bench.cli.commands import dashboard
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Plan, PlannedCells
-from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.run.assembly import make_aligners
 from palign_bench.settings import UserError
 from palign_bench.tracking.tracker import figures_of
@@ -69,5 +68,5 @@ def test_every_trial_of_the_wandb_sweep_is_a_command_that_composes() -> None:
     assert len(trials) == 24
     for trial in trials:
         settings = composed(*document["command"][1:-1], *trial)
-        aligner: Any = make_aligners(settings["method"], Corrected())["pas"]
+        aligner: Any = make_aligners(settings["method"])["pas"]
         assert f"method.k={aligner.k}" in trial and f"method.alphas=[{aligner.alphas[0]:.0f}]" in trial

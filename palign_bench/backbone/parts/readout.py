@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -13,15 +13,12 @@ from torch import Tensor
 from palign_bench.backbone.parts.gaussian_process import predictive_variance
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.parts.ordinal import option_log_scores
-from palign_bench.backbone.parts.statements import FeatureRecipe, HiddenStates, item_kernel
-from palign_bench.questionnaire.inventory import Inventory, Item, ipip_neo_300
+from palign_bench.backbone.parts.statements import FeatureRecipe, item_kernel
+from palign_bench.questionnaire.inventory import Item
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 
-
-class ReadableBackbone(HiddenStates, Protocol):
-    """A backbone that a readout can be applied to."""
-
-    protocol: EvaluationProtocol
+if TYPE_CHECKING:
+    from palign_bench.backbone.base import Backbone
 
 
 @dataclass(frozen=True)
@@ -42,7 +39,7 @@ class Readout(ABC):
         return float(self.strength[0])
 
     @abstractmethod
-    def cuts(self, backbone: HiddenStates, numbers: Sequence[int]) -> Tensor:
+    def cuts(self, backbone: Backbone, numbers: Sequence[int]) -> Tensor:
         """The prediction for these items, float64 ``(items, 4)``; see `readout.ordinal`. KeyError: an unknown item."""
 
     @abstractmethod
@@ -53,12 +50,12 @@ class Readout(ABC):
         """What besides the tensors it takes, the same for all people: JSON values."""
         return {"kind": self.kind}
 
-    def option_scores(self, backbone: ReadableBackbone, items: Sequence[Item]) -> OptionScores | None:
+    def option_scores(self, backbone: Backbone, items: Sequence[Item]) -> OptionScores | None:
         """Log-probabilities of A…E per item in the backbone's orientation; None at weight 0: the bare model."""
         if self.weight == 0:
             return None
         scores = option_log_scores(self.cuts(backbone, [item.number for item in items]), self.strength[1].double())
-        return OptionScores(oriented(scores, backbone.protocol, ipip_neo_300(), items).float(), self.weight)
+        return OptionScores(as_options(scores, backbone.protocol, items).float(), self.weight)
 
 
 @dataclass(frozen=True)
@@ -76,8 +73,8 @@ class StatementReadout(Readout):
     uncertainty: Tensor
     recipe: FeatureRecipe
 
-    def cuts(self, backbone: HiddenStates, numbers: Sequence[int]) -> Tensor:
-        kernel = item_kernel(backbone, ipip_neo_300(), self.recipe)
+    def cuts(self, backbone: Backbone, numbers: Sequence[int]) -> Tensor:
+        kernel = item_kernel(backbone, backbone.protocol.inventory, self.recipe)
         known = self.numbers.tolist()
         cross = kernel.between(numbers, known)
         noise, scale, within = self.uncertainty.double()
@@ -103,7 +100,7 @@ class ItemReadout(Readout):
     kind: ClassVar[str] = "items"
     stored_cuts: Tensor
 
-    def cuts(self, backbone: HiddenStates, numbers: Sequence[int]) -> Tensor:
+    def cuts(self, backbone: Backbone, numbers: Sequence[int]) -> Tensor:
         row = {number: index for index, number in enumerate(self.numbers.tolist())}
         return self.stored_cuts[[row[number] for number in numbers]].double()
 
@@ -111,10 +108,10 @@ class ItemReadout(Readout):
         return {name: getattr(self, name) for name in ("numbers", "strength", "stored_cuts")}
 
 
-def oriented(scores: Tensor, protocol: EvaluationProtocol, inventory: Inventory, items: Sequence[Item]) -> Tensor:
-    """Scores ``(items, 5)`` of the literal options A…E as scores of the protocol's (or back: it is its own inverse)."""
-    flipped = [protocol.orient(inventory, {item.number: 5.0})[item.number] != 5.0 for item in items]
-    return torch.where(torch.tensor(flipped)[:, None], scores.flip(-1), scores)
+def as_options(scores: Tensor, protocol: EvaluationProtocol, items: Sequence[Item]) -> Tensor:
+    """Scores ``(items, 5)`` of the literal answers A…E as scores of the options that the model names."""
+    reversed_ = torch.tensor([protocol.reverses(item) for item in items])
+    return torch.where(reversed_[:, None], scores.flip(-1), scores)
 
 
 def load_readout(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Readout:

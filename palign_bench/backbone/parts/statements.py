@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
@@ -13,14 +13,8 @@ from torch import Tensor
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.prompts import CONTRASTS, contrast
 
-
-class HiddenStates(Protocol):
-    """What is asked of a backbone: its depth, and hidden states of plain texts."""
-
-    @property
-    def layers(self) -> int: ...
-
-    def hidden_states(self, texts: Sequence[str], layers: Sequence[int]) -> Tensor: ...
+if TYPE_CHECKING:
+    from palign_bench.backbone.base import Backbone
 
 
 @dataclass(frozen=True)
@@ -64,7 +58,7 @@ class ItemKernel:
 _kernels: WeakKeyDictionary[Any, dict[tuple[str, FeatureRecipe], ItemKernel]] = WeakKeyDictionary()
 
 
-def item_kernel(backbone: HiddenStates, inventory: Inventory, recipe: FeatureRecipe) -> ItemKernel:
+def item_kernel(backbone: Backbone, inventory: Inventory, recipe: FeatureRecipe) -> ItemKernel:
     """The kernel of an inventory's items; read from the model once and kept as long as the backbone lives."""
     kept = _kernels.setdefault(backbone, {})
     key = (inventory.name, recipe)
@@ -75,7 +69,7 @@ def item_kernel(backbone: HiddenStates, inventory: Inventory, recipe: FeatureRec
     return kept[key]
 
 
-def contrast_features(backbone: HiddenStates, inventory: Inventory, recipe: FeatureRecipe) -> Tensor:
+def contrast_features(backbone: Backbone, inventory: Inventory, recipe: FeatureRecipe) -> Tensor:
     """Unit vectors per item, contrast and depth: float64 ``(items, contrasts × depths, width)``.
 
     Each is the hidden state at the end of the affirming text minus that of the denying one, standardised over the

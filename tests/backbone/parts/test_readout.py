@@ -15,10 +15,11 @@ from palign_bench.backbone.parts.readout import ItemReadout
 from palign_bench.backbone.parts.statements import FeatureRecipe, item_kernel
 from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import LETTERS
-from palign_bench.questionnaire.protocol import AsReleased, Corrected, parse_released
+from palign_bench.questionnaire.protocol import parse_released
 from palign_bench.questionnaire.scoring import aligned_scores
 from palign_bench.settings import read_option
 from tests.baselines.readout.planted import case_of, prepared
+from tests.protocols import AS_RELEASED, CORRECTED
 
 RECIPE = FeatureRecipe(("people",), (1.0,))
 
@@ -33,11 +34,11 @@ def certain_of(option: str, weight: float = 1.0) -> ItemReadout:
 @pytest.fixture(scope="module")
 def embedded() -> LocalBackbone:
     """The embedded model in its own data type, in which 600 texts take ten seconds."""
-    return LocalBackbone(load(resolve_model(read_option("model", "smollm2_135m"))), Corrected())
+    return LocalBackbone(load(resolve_model(read_option("model", "smollm2_135m"))), CORRECTED)
 
 
 @pytest.mark.parametrize("engine", ["shared_prefix", "full_prompts"])
-@pytest.mark.parametrize("protocol", [Corrected(), AsReleased()])
+@pytest.mark.parametrize("protocol", [CORRECTED, AS_RELEASED])
 def test_weight_zero_is_the_bare_model_and_nothing_stays_behind(tiny, inventory, engine, protocol):
     backbone = LocalBackbone(tiny, protocol, engine)
     items, audit = inventory.select(inventory.held_out[:6]), inventory.select(inventory.held_out[6:9])
@@ -96,9 +97,7 @@ def test_next_tokens_move_among_the_options_only(tiny):
 def test_both_engines_generate_alike_under_a_readout(tiny, inventory):
     items = inventory.select(inventory.held_out[:6])
     alignment = Alignment(readout=certain_of("A", 0.5))
-    one, two = (
-        LocalBackbone(tiny, AsReleased(), e).answer(alignment, items) for e in ("shared_prefix", "full_prompts")
-    )
+    one, two = (LocalBackbone(tiny, AS_RELEASED, e).answer(alignment, items) for e in ("shared_prefix", "full_prompts"))
     assert one.texts == two.texts
 
 
@@ -139,7 +138,7 @@ def test_real_people_are_predicted_better_than_by_any_constant(papi, inventory, 
     for prior, bound in bounds.items():
         aligner = prepared(embedded, inventory, **settings, prior=prior)
         cases = [
-            case_of(Corrected(), inventory, answers, others=everyone[:i] + everyone[i + 1 :])
+            case_of(CORRECTED, inventory, answers, others=everyone[:i] + everyone[i + 1 :])
             for i, answers in enumerate(everyone)
         ]
         composites = []

@@ -10,7 +10,7 @@ from palign_bench.questionnaire.protocol import PROTOCOLS, EvaluationProtocol
 
 @pytest.fixture(params=["corrected", "as_released"])
 def protocol(request: pytest.FixtureRequest) -> EvaluationProtocol:
-    return PROTOCOLS[request.param]()
+    return PROTOCOLS[request.param](ipip_neo_300())
 
 
 @pytest.fixture

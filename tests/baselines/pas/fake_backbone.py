@@ -18,7 +18,7 @@ Reply = Callable[[Alignment], Answers]
 
 def collection_order(inventory: Inventory) -> list[int]:
     """Known items as activations are collected: domains A, C, E, N, O, inside a domain in prompt order."""
-    return sorted(inventory.known, key=lambda n: (list(DOMAINS).index(inventory[n].domain), inventory.known.index(n)))
+    return sorted(inventory.known, key=lambda n: (list(DOMAINS).index(inventory[n].scale), inventory.known.index(n)))
 
 
 class FakeBackbone:
@@ -70,10 +70,11 @@ def person(seed: int) -> dict[int, float]:
 
 def case_of(protocol: EvaluationProtocol, answers: Answers, seed: int = 0) -> Case:
     """What the runner would tell an aligner about someone with these answers."""
-    inventory, respondent = ipip_neo_300(), Respondent("someone", answers)
+    respondent = Respondent("someone", answers)
     return Case(
         respondent.id,
-        protocol.known(inventory, respondent),
-        protocol.selection(inventory, respondent, 0),
+        protocol.known(respondent),
+        protocol.selection(respondent, 0),
         seed=seed,
+        missing=tuple(n for n in protocol.inventory.known if n not in answers),
     )

@@ -18,8 +18,9 @@ from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Answers, Inventory
-from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.settings import UserError
+from tests.protocols import AS_RELEASED, CORRECTED
 
 from .fake_backbone import HEADS, LAYERS, WIDTH, FakeBackbone, Reply, case_of, person
 
@@ -31,7 +32,7 @@ def prepared(
 ) -> tuple[PersonalityActivationSearch, FakeBackbone]:
     backbone = FakeBackbone(protocol, reply, planted=answers)
     aligner = PersonalityActivationSearch(**({"k": 2} | keywords))
-    aligner.prepare(backbone, inventory)
+    aligner.prepare(backbone, protocol)
     return aligner, backbone
 
 
@@ -53,7 +54,7 @@ def right_near(target: float, answers: Answers) -> Reply:
 
 
 def test_finds_the_planted_head_and_its_direction(protocol: EvaluationProtocol, questionnaire: Inventory) -> None:
-    answers = protocol.orient(questionnaire, person(1))
+    answers = protocol.orient(person(1))
     aligner, backbone = prepared(protocol, always_three, answers, questionnaire, k=1, alphas=[2])
     alignment = aligner.align(case_of(protocol, person(1)))
     assert alignment.summary["heads"] == [[1, 2]]
@@ -73,7 +74,7 @@ def test_the_protocol_decides_on_split_and_ranking(protocol: EvaluationProtocol,
     released = protocol.name == "as_released"
 
     def heads(by_item: bool, rank_on_training_too: bool) -> tuple[tuple[int, int], ...]:
-        samples = label_samples(activations.numbers, case.known, seed=5, by_item=by_item)
+        samples = label_samples(activations.numbers, protocol.orient(case.known), seed=5, by_item=by_item)
         options = {"k": 4, "direction": "mass_mean", "rank_on_training_too": rank_on_training_too, "penalty": 1.0}
         return fit_directions(activations, [samples], **options)[0].heads
 
@@ -84,9 +85,9 @@ def test_the_protocol_decides_on_split_and_ranking(protocol: EvaluationProtocol,
 @pytest.mark.parametrize("direction", ["mass_mean", "probe"])
 def test_a_person_of_opposite_answers_is_shifted_the_opposite_way(questionnaire: Inventory, direction: str) -> None:
     answers = person(1)
-    aligner, _ = prepared(Corrected(), always_three, answers, questionnaire, alphas=[1], direction=direction)
-    one = aligner.align(case_of(Corrected(), answers))
-    other = aligner.align(case_of(Corrected(), {number: 6 - value for number, value in answers.items()}))
+    aligner, _ = prepared(CORRECTED, always_three, answers, questionnaire, alphas=[1], direction=direction)
+    one = aligner.align(case_of(CORRECTED, answers))
+    other = aligner.align(case_of(CORRECTED, {number: 6 - value for number, value in answers.items()}))
     assert one.head_shifts is not None
     assert other.head_shifts is not None
     torch.testing.assert_close(one.head_shifts, -other.head_shifts, rtol=1e-4, atol=1e-5)
@@ -104,7 +105,7 @@ def test_alpha_zero_is_chosen_when_no_shift_helps(
     assert alignment.summary["alpha"] == 0
     assert alignment.summary["heads"] == []
     assert len(set(alignment.summary["search"].values())) == 1
-    assert alignment.system_prompt == protocol.few_shot_prompt(questionnaire, case.known, for_pas=True)
+    assert alignment.system_prompt == protocol.few_shot_prompt(case.known, case.missing, ";")
 
 
 def test_chooses_the_alpha_that_scores_best_on_the_selection(
@@ -115,9 +116,9 @@ def test_chooses_the_alpha_that_scores_best_on_the_selection(
     aligner.align(case)
     (alignments, items), *more = backbone.asked
     assert not more, "all alphas are put to the backbone in one call"
-    assert items == list(case.selection)
+    assert items == list(protocol.truth(case.selection))
     assert [size_of(a) for a in alignments] == pytest.approx([size_of(alignments[1]) * a for a in (0, 1, 2, 4, 6, 8)])
-    backbone.reply = right_near(4 * size_of(alignments[1]), case.selection)
+    backbone.reply = right_near(4 * size_of(alignments[1]), protocol.truth(case.selection))
     alignment = aligner.align(case)
     assert alignment.summary["alpha"] == 4
     assert alignment.summary["search"]["4"] == pytest.approx(0, abs=1e-3)
@@ -126,23 +127,21 @@ def test_chooses_the_alpha_that_scores_best_on_the_selection(
 
 
 def test_golden_section_narrows_on_the_best_alpha(questionnaire: Inventory) -> None:
-    case = case_of(Corrected(), person(4))
-    aligner, backbone = prepared(Corrected(), always_three, case.known, questionnaire, alphas=[1])
+    case = case_of(CORRECTED, person(4))
+    aligner, backbone = prepared(CORRECTED, always_three, case.known, questionnaire, alphas=[1])
     aligner.align(case)
     unit = size_of(backbone.asked[0][0][0])
-    golden, _ = prepared(
-        Corrected(), right_near(7.3 * unit, case.selection), case.known, questionnaire, search="golden"
-    )
+    golden, _ = prepared(CORRECTED, right_near(7.3 * unit, case.selection), case.known, questionnaire, search="golden")
     assert golden.align(case).summary["alpha"] == pytest.approx(7.3, abs=0.25)
 
 
 def test_an_alpha_with_unparsed_answers_counts_as_worst(questionnaire: Inventory) -> None:
-    case = case_of(AsReleased(), person(5))
+    case = case_of(AS_RELEASED, person(5))
 
     def reply(alignment: Alignment) -> dict[int, float]:
         return dict(case.selection) if size_of(alignment) > 0 else {}
 
-    aligner, _ = prepared(AsReleased(), reply, case.known, questionnaire)
+    aligner, _ = prepared(AS_RELEASED, reply, case.known, questionnaire)
     summary = aligner.align(case).summary
     assert summary["alpha"] == 1
     assert summary["search"]["0"] == 1e6
@@ -150,10 +149,10 @@ def test_an_alpha_with_unparsed_answers_counts_as_worst(questionnaire: Inventory
 
 def test_while_choosing_nothing_of_the_selection_is_seen(questionnaire: Inventory) -> None:
     """Changing the answers of the selection changes neither the prompts nor the shifts that the search tries."""
-    case = case_of(Corrected(), person(6))
+    case = case_of(CORRECTED, person(6))
     flipped = {number: 6 - value for number, value in case.selection.items()}
     changed = replace(case, known=case.known | flipped, selection=flipped)
-    aligner, backbone = prepared(Corrected(), always_three, case.known, questionnaire, alphas=[0, 1, 6])
+    aligner, backbone = prepared(CORRECTED, always_three, case.known, questionnaire, alphas=[0, 1, 6])
     aligner.align_many([case, changed])
     (one, _), (other, _) = backbone.asked
     for first, second in zip(one, other, strict=True):
@@ -165,8 +164,8 @@ def test_while_choosing_nothing_of_the_selection_is_seen(questionnaire: Inventor
 
 
 def test_everything_but_alpha_is_refitted_on_all_known_answers(questionnaire: Inventory) -> None:
-    case = case_of(Corrected(), person(7))
-    aligner, backbone = prepared(Corrected(), always_three, case.known, questionnaire, alphas=[4])
+    case = case_of(CORRECTED, person(7))
+    aligner, backbone = prepared(CORRECTED, always_three, case.known, questionnaire, alphas=[4])
     alignment = aligner.align(case)
     searched = backbone.asked[0][0][0]
     assert alignment.system_prompt == prompts.few_shot_system_prompt(questionnaire, case.known)
@@ -182,8 +181,8 @@ def test_everything_but_alpha_is_refitted_on_all_known_answers(questionnaire: In
 
 
 def test_as_released_chooses_on_the_held_out_answers_and_keeps_the_fit(questionnaire: Inventory) -> None:
-    case = case_of(AsReleased(), person(8))
-    aligner, backbone = prepared(AsReleased(), always_three, case.known, questionnaire, alphas=[2])
+    case = case_of(AS_RELEASED, person(8))
+    aligner, backbone = prepared(AS_RELEASED, always_three, case.known, questionnaire, alphas=[2])
     alignment = aligner.align(case)
     ((searched,), items), *_ = backbone.asked
     assert items == list(questionnaire.held_out)
@@ -198,9 +197,9 @@ def test_as_released_chooses_on_the_held_out_answers_and_keeps_the_fit(questionn
 
 
 def test_without_system_prompt_only_the_shift_is_left(questionnaire: Inventory) -> None:
-    case = case_of(Corrected(), person(9))
+    case = case_of(CORRECTED, person(9))
     aligner, backbone = prepared(
-        Corrected(), always_three, case.known, questionnaire, system_prompt="none", alphas=[0, 3]
+        CORRECTED, always_three, case.known, questionnaire, system_prompt="none", alphas=[0, 3]
     )
     assert aligner.align(case).system_prompt is None
     assert [a.system_prompt for a in backbone.asked[0][0]] == [None, None]
@@ -238,13 +237,13 @@ def test_someone_who_is_neutral_throughout_gets_no_shift_and_a_reason(
 
 def test_too_many_heads_are_a_clear_error(questionnaire: Inventory) -> None:
     with pytest.raises(UserError, match=r"method\.k=13: the model has only 12 heads"):
-        prepared(Corrected(), always_three, person(0), questionnaire, k=13)
+        prepared(CORRECTED, always_three, person(0), questionnaire, k=13)
 
 
 def test_activations_that_are_not_finite_are_a_clear_error(questionnaire: Inventory) -> None:
-    backbone = FakeBackbone(Corrected(), always_three, person(0), noise=float("inf"))
+    backbone = FakeBackbone(CORRECTED, always_three, person(0), noise=float("inf"))
     with pytest.raises(UserError, match=r"model\.dtype=float32"):
-        PersonalityActivationSearch(k=1).prepare(backbone, questionnaire)
+        PersonalityActivationSearch(k=1).prepare(backbone, CORRECTED)
 
 
 @pytest.mark.parametrize(

@@ -33,7 +33,7 @@ def random_activations(inventory: Inventory, heads: tuple[int, int] = (2, 5), wi
 def test_dialogues_ask_every_known_item_twice_domain_by_domain(questionnaire: Inventory) -> None:
     numbers, dialogues = probe_dialogues(questionnaire, "options")
     assert list(numbers) == collection_order(questionnaire)
-    assert "".join(dict.fromkeys(questionnaire[n].domain for n in numbers)) == "ACENO"
+    assert "".join(dict.fromkeys(questionnaire[n].scale for n in numbers)) == "ACENO"
     assert len(dialogues) == 240
     assert {system for system, _, _ in dialogues} == {"You are a helpful, honest and concise assistant."}
     assert [opening for _, _, opening in dialogues] == ["A", "E"] * 120
@@ -50,7 +50,7 @@ def test_dialogues_of_the_paper_ask_for_agreement(questionnaire: Inventory) -> N
 
 @pytest.mark.parametrize("by_item", [True, False])
 def test_labels_follow_the_person_and_leave_out_neutral_and_missing(by_item: bool) -> None:
-    answers = {10: 5, 20: 1, 30: 3, 40: 0, 60: 4, 70: 2}
+    answers = {10: 5, 20: 1, 30: 3, 60: 4, 70: 2}
     samples = label_samples([10, 20, 30, 40, 50, 60, 70], answers, seed=1, by_item=by_item)
     assert samples.rows.tolist() == [0, 1, 2, 3, 10, 11, 12, 13]
     assert samples.labels.tolist() == [1, 0, 0, 1, 1, 0, 0, 1]

@@ -12,6 +12,7 @@ from palign_bench.aligner import Case
 from palign_bench.questionnaire.inventory import Answers, Inventory, Item, Respondent
 from palign_bench.questionnaire.prompts import CONTRASTS, contrast
 from palign_bench.questionnaire.protocol import EvaluationProtocol
+from palign_bench.questionnaire.scoring import as_matrix
 
 WIDTH = 6
 SETTINGS = {"contrasts": ["kind"], "depths": [1.0], "noises": [0.1, 0.3], "weights": [0, 0.5, 1]}
@@ -58,11 +59,13 @@ def answer_by(backbone: PlantedBackbone, inventory: Inventory, seed: int, noise:
 
 def case_of(protocol: EvaluationProtocol, inventory: Inventory, answers: Answers, **more: object) -> Case:
     person = Respondent("someone", answers)
-    known, selection = protocol.known(inventory, person), protocol.selection(inventory, person, 0)
+    known, selection = protocol.known(person), protocol.selection(person, 0)
+    if others := more.pop("others", None):
+        more["others"] = as_matrix([item.number for item in inventory.items], others)  # type: ignore[arg-type]
     return Case(person.id, known, selection, seed=0, **more)  # type: ignore[arg-type]
 
 
 def prepared(backbone: object, inventory: Inventory, **settings: object) -> ClosedFormReadout:
     aligner = ClosedFormReadout(**(SETTINGS | settings))  # type: ignore[arg-type]
-    aligner.prepare(backbone, inventory)  # type: ignore[arg-type]
+    aligner.prepare(backbone, backbone.protocol)  # type: ignore[arg-type]
     return aligner

@@ -14,16 +14,17 @@ from baselines.readout.aligner import ClosedFormReadout
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.parts.ordinal import medians
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.questionnaire.protocol import AsReleased, Corrected, EvaluationProtocol
+from palign_bench.questionnaire.protocol import EvaluationProtocol
+from tests.protocols import AS_RELEASED, CORRECTED
 
 from .planted import SETTINGS, PlantedBackbone, answer_by, case_of, prepared
 
 CONF = Path(__file__).parents[3] / "conf"
 
 
-@pytest.fixture(params=[Corrected, AsReleased])
+@pytest.fixture(params=[CORRECTED, AS_RELEASED], ids=lambda protocol: protocol.name)
 def protocol(request: pytest.FixtureRequest) -> EvaluationProtocol:
-    return request.param()
+    return request.param
 
 
 def predicted(alignment: Alignment, backbone: PlantedBackbone, numbers: tuple[int, ...]) -> dict[int, int]:
@@ -49,11 +50,11 @@ def test_recovers_people_whose_answers_are_linear_in_the_features(protocol, inve
 
 
 def test_learns_nothing_from_features_that_do_not_matter(inventory):
-    backbone = PlantedBackbone(Corrected(), inventory)
+    backbone = PlantedBackbone(CORRECTED, inventory)
     answers = answer_by(backbone, inventory, 0)
     shuffled = torch.randperm(300, generator=torch.Generator().manual_seed(9)).tolist()
     unrelated = {number: answers[1 + shuffled[number - 1]] for number in answers}
-    alignment = prepared(backbone, inventory, weights=[1]).align(case_of(Corrected(), inventory, unrelated))
+    alignment = prepared(backbone, inventory, weights=[1]).align(case_of(CORRECTED, inventory, unrelated))
     assert mean_error(predicted(alignment, backbone, inventory.held_out), unrelated) > 1.0
 
 
@@ -79,7 +80,7 @@ def test_held_out_answers_change_no_alignment(protocol, inventory, prior, system
     order = list(inventory.held_out)
     permuted = people[0] | dict(zip(order, [people[0][number] for number in order[7:] + order[:7]], strict=True))
     aligner = prepared(backbone, inventory, prior=prior, system_prompt=system_prompt)
-    more = {"others": [protocol.orient(inventory, each) for each in people[1:]]} if prior == "people" else {}
+    more = {"others": people[1:]} if prior == "people" else {}
     one, two = (aligner.align(case_of(protocol, inventory, answers, **more)) for answers in (people[0], permuted))
     assert one.summary == two.summary
     assert one.system_prompt == two.system_prompt
@@ -88,9 +89,9 @@ def test_held_out_answers_change_no_alignment(protocol, inventory, prior, system
 
 
 def test_a_model_that_is_right_already_keeps_its_own_answers(inventory):
-    backbone = PlantedBackbone(Corrected(), inventory, own_option="B")
+    backbone = PlantedBackbone(CORRECTED, inventory, own_option="B")
     constant = dict.fromkeys(range(1, 301), 4)
-    alignment = prepared(backbone, inventory).align(case_of(Corrected(), inventory, constant))
+    alignment = prepared(backbone, inventory).align(case_of(CORRECTED, inventory, constant))
     assert alignment.summary["weight"] == 0
     assert alignment.readout is None
     assert alignment.stored_bytes() == 0
@@ -103,18 +104,18 @@ def test_with_a_system_prompt_the_weight_is_chosen_on_answers_kept_out_of_it(pro
     ((prompt, asked),) = backbone.asked
     assert len(asked) == 30
     assert set(asked) < set(inventory.known)
-    assert prompt == protocol.few_shot_prompt(inventory, {n: v for n, v in case.known.items() if n not in asked})
-    assert alignment.system_prompt == protocol.few_shot_prompt(inventory, case.known)
+    assert prompt == protocol.few_shot_prompt({n: v for n, v in case.known.items() if n not in asked})
+    assert alignment.system_prompt == protocol.few_shot_prompt(case.known)
     assert alignment.readout is not None
 
 
 def test_other_people_teach_what_the_features_do_not(inventory):
-    truth = PlantedBackbone(Corrected(), inventory)
+    truth = PlantedBackbone(CORRECTED, inventory)
     people = [answer_by(truth, inventory, seed, noise=0.3) for seed in range(150)]
-    blind = PlantedBackbone(Corrected(), inventory)
+    blind = PlantedBackbone(CORRECTED, inventory)
     states = list(blind.states.values())
     blind.states = dict(zip(blind.states, states[40:] + states[:40], strict=True))
-    case = case_of(Corrected(), inventory, people[0], others=people[1:])
+    case = case_of(CORRECTED, inventory, people[0], others=people[1:])
     errors = []
     for prior in ("none", "people"):
         alignment = prepared(blind, inventory, prior=prior, weights=[1]).align(case)
@@ -123,9 +124,9 @@ def test_other_people_teach_what_the_features_do_not(inventory):
 
 
 def test_stored_answers_are_predicted_in_the_protocols_orientation(inventory):
-    literal = PlantedBackbone(Corrected(), inventory)
+    literal = PlantedBackbone(CORRECTED, inventory)
     answers = answer_by(literal, inventory, 2)
-    stored = PlantedBackbone(AsReleased(), inventory)
+    stored = PlantedBackbone(AS_RELEASED, inventory)
     items = inventory.select(inventory.held_out)
     scores = []
     for backbone in (literal, stored):
@@ -138,10 +139,10 @@ def test_stored_answers_are_predicted_in_the_protocols_orientation(inventory):
 
 @pytest.mark.parametrize("prior", ["none", "people"])
 def test_saved_and_loaded_it_is_the_same(tmp_path, inventory, prior):
-    backbone = PlantedBackbone(Corrected(), inventory)
+    backbone = PlantedBackbone(CORRECTED, inventory)
     people = [answer_by(backbone, inventory, seed) for seed in range(9)]
     alignment = prepared(backbone, inventory, prior=prior).align(
-        case_of(Corrected(), inventory, people[0], others=people[1:])
+        case_of(CORRECTED, inventory, people[0], others=people[1:])
     )
     alignment.save(tmp_path)
     loaded = Alignment.load(tmp_path)
@@ -182,6 +183,6 @@ def test_its_yaml_makes_it(name: str, needs_people: bool):
 
 
 def test_a_person_without_answers_is_refused(inventory: Inventory):
-    backbone = PlantedBackbone(Corrected(), inventory)
+    backbone = PlantedBackbone(CORRECTED, inventory)
     with pytest.raises(ValueError, match="known answers"):
-        prepared(backbone, inventory).align(case_of(Corrected(), inventory, dict.fromkeys(inventory.held_out, 3)))
+        prepared(backbone, inventory).align(case_of(CORRECTED, inventory, dict.fromkeys(inventory.held_out, 3)))

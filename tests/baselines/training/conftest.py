@@ -19,9 +19,9 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import OPTIONS, Inventory
-from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource
 from palign_bench.settings import read_option
+from tests.protocols import CORRECTED
 
 LORA = {"rank": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"}
 COMMON: dict[str, Any] = {"learning_rate": 3e-3, "batch_size": 8, "steps": 3, "schedule": "constant"}
@@ -45,12 +45,12 @@ class Bench:
 
     def aligner(self, name: str, **settings: Any) -> TrainedAligner:
         aligner = METHODS[name](**settings)
-        aligner.prepare(self.backbone, self.inventory)
+        aligner.prepare(self.backbone, self.backbone.protocol)
         return aligner
 
     def case(self, index: int = 0, seed: int = 0, known: dict[int, int] | None = None) -> Case:
         person = self.source.people[index]
-        known = Corrected().known(self.inventory, person) if known is None else known
+        known = CORRECTED.known(person) if known is None else known
         return Case(respondent_id=person.id, known=known, selection={}, seed=seed)
 
     def error(self, alignment: Alignment, known: dict[int, int]) -> float:
@@ -74,7 +74,7 @@ def bench(tiny_backbone: LocalBackbone, inventory: Inventory, simulated: Respond
 @pytest.fixture
 def nf4_backbone(tiny_folder: Any) -> LocalBackbone:
     settings = read_option("model", "local") | {"name_or_path": str(tiny_folder), "dtype": "float32"}
-    return LocalBackbone(load(resolve_model(settings) | {"quantization": "nf4"}), Corrected())
+    return LocalBackbone(load(resolve_model(settings) | {"quantization": "nf4"}), CORRECTED)
 
 
 @pytest.fixture

@@ -11,7 +11,6 @@ from palign_bench.backbone import loading
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.costs.clock import measure
-from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.run.assembly import (
     _training_notes,
     check_needs,
@@ -56,16 +55,16 @@ def test_every_trained_method_has_every_budget_and_quick_is_shorter(name: str) -
     for training, settings in budgets.items():
         assert settings["budget"] == training
         assert "budgets" not in settings and "auto" not in settings.values()
-        aligner = make_aligners(settings, Corrected())[name]
+        aligner = make_aligners(settings)[name]
         assert aligner.budget == settings["budget"]
         assert aligner.warmup_steps == round(settings["warmup"] * settings["steps"])
 
 
 def test_the_paper_s_settings_are_the_defaults() -> None:
-    dpo = make_aligners(resolve_budget(read_option("method", "dpo"), PAPER), Corrected())["dpo"]
+    dpo = make_aligners(resolve_budget(read_option("method", "dpo"), PAPER))["dpo"]
     assert (dpo.learning_rate, dpo.warmup_steps, dpo.weight_decay) == (5e-4, 100, 0.05)
     assert (dpo.batch_size, dpo.lora.alpha, dpo.steps) == (16, 100, 250)
-    ppo = make_aligners(resolve_budget(read_option("method", "ppo"), PAPER), Corrected())["ppo"]
+    ppo = make_aligners(resolve_budget(read_option("method", "ppo"), PAPER))["ppo"]
     assert (ppo.learning_rate, ppo.batch_size, ppo.lora.alpha) == (1.41e-5, 16, 100)
     assert (ppo.steps, ppo.max_new_tokens) == (250, 15)
     assert {read_option("method", name)["quantization"] for name in ("qlora", "dpo", "ppo")} == {"nf4"}
@@ -143,7 +142,7 @@ def test_what_bitsandbytes_lacks_is_told_in_one_line(monkeypatch: pytest.MonkeyP
 def test_full_fine_tuning_refuses_quantized_weights() -> None:
     settings = resolve_budget(read_option("method", "full_finetuning"), QUICK)
     model = resolve_model(read_option("model", "smollm2_135m"))
-    aligners = make_aligners(settings, Corrected())
+    aligners = make_aligners(settings)
     check_needs(aligners, model)
     with pytest.raises(UserError, match="unquantized weights"):
         check_needs(aligners, model | {"quantization": "nf4"})

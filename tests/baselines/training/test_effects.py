@@ -9,10 +9,10 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import LoadedModel, load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource
 from palign_bench.settings import read_option
 from tests.baselines.training.conftest import Bench
+from tests.protocols import CORRECTED
 
 
 def test_full_fine_tuning_reproduces_the_known_answers(bench: Bench) -> None:
@@ -84,7 +84,7 @@ def real_model() -> LoadedModel:
 def test_supervised_methods_learn_on_the_real_model(
     real_model: LoadedModel, inventory: Inventory, source: RespondentSource, method: str, settings: dict
 ) -> None:
-    bench = Bench(LocalBackbone(real_model, Corrected()), inventory, source)
+    bench = Bench(LocalBackbone(real_model, CORRECTED), inventory, source)
     case = bench.case()
     aligner = bench.aligner(method, **settings)
     before = bench.surprise(aligner.align(bench.case(known={})), case.known)
@@ -100,7 +100,7 @@ def test_full_fine_tuning_reproduces_the_known_answers_on_the_real_model(
     real_model: LoadedModel, inventory: Inventory, source: RespondentSource
 ) -> None:
     """Twelve of them, 27 times over: a hundred and twenty would take as many times over, and ten times as long."""
-    bench = Bench(LocalBackbone(real_model, Corrected()), inventory, source)
+    bench = Bench(LocalBackbone(real_model, CORRECTED), inventory, source)
     known = {n: value for n, value in bench.case().known.items() if n in sorted(inventory.known)[:60:5]}
     aligner = bench.aligner("full", learning_rate=3e-4, steps=40)
     before = bench.error(aligner.align(bench.case(known={})), known)
@@ -114,7 +114,7 @@ def test_a_soft_prompt_learns_a_person_on_the_real_model(
     real_model: LoadedModel, inventory: Inventory, source: RespondentSource
 ) -> None:
     """Who agrees with everything: twenty vectors before a frozen model this small tell no statement from another."""
-    bench = Bench(LocalBackbone(real_model, Corrected()), inventory, source)
+    bench = Bench(LocalBackbone(real_model, CORRECTED), inventory, source)
     known = dict.fromkeys(sorted(inventory.known)[::5], 5)
     aligner = bench.aligner("prompt", learning_rate=3e-2, steps=25, virtual_tokens=20)
     before = bench.error(aligner.align(bench.case(known={})), known)
@@ -135,7 +135,7 @@ def test_a_soft_prompt_learns_a_person_on_the_real_model(
 def test_preference_methods_learn_on_the_real_model(
     real_model: LoadedModel, inventory: Inventory, source: RespondentSource, method: str, settings: dict, curve: str
 ) -> None:
-    bench = Bench(LocalBackbone(real_model, Corrected()), inventory, source)
+    bench = Bench(LocalBackbone(real_model, CORRECTED), inventory, source)
     before = real_model.model(input_ids=torch.arange(5, 25)[None]).logits
     summary = bench.aligner(method, **settings).align(bench.case()).summary
     values = [value for _, value in summary[f"{curve}_curve"]]

@@ -7,19 +7,20 @@ import copy
 import pytest
 
 from baselines.training.reward import named_option
-from baselines.training.texts import TrainingTexts, answer_text, answered, trainers_tokenizer
+from baselines.training.texts import TrainingTexts, answer_text, trainers_tokenizer
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import encode
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import OPTIONS, Inventory
-from palign_bench.questionnaire.protocol import PROTOCOLS, Corrected, parse_released
+from palign_bench.questionnaire.protocol import PROTOCOLS, parse_released
+from tests.protocols import CORRECTED
 
 
 @pytest.mark.parametrize("option", OPTIONS, ids=lambda option: option.letter)
 def test_the_answer_is_read_right_by_both_protocols_and_the_reward(option) -> None:
     text = answer_text(option.value)
-    assert text.startswith(Corrected().reading.opening + option.letter)
+    assert text.startswith(CORRECTED.reading.opening + option.letter)
     assert parse_released(text.removeprefix("Option")) == option.value
     assert named_option(text) == option.value
 
@@ -31,7 +32,7 @@ def test_the_training_text_is_the_question_as_asked(
 ) -> None:
     loaded: LoadedModel = request.getfixturevalue(name)
     backbone = LocalBackbone(loaded, PROTOCOLS[protocol]())
-    texts = TrainingTexts.of(backbone, inventory)
+    texts = TrainingTexts.of(backbone)
     assert set(texts.items) == set(inventory.known)
     for number in inventory.known[:5]:
         question = backbone.protocol.question(inventory[number])
@@ -45,15 +46,11 @@ def test_the_training_text_is_the_question_as_asked(
         assert loaded.tokenizer.decode(item.rollout).endswith("Option")
 
 
-def test_missing_answers_are_left_out() -> None:
-    assert answered({1: 5, 2: 0, 3: 1}) == {1: 5, 3: 1}
-
-
 def test_the_pad_token_is_never_one_of_the_texts(smollm2: LoadedModel, inventory: Inventory) -> None:
     # The embedded model pads with its end of turn, the trap; the loaded tokenizer itself must stay as it is.
     assert smollm2.tokenizer.pad_token_id == smollm2.tokenizer.eos_token_id
     before = (smollm2.tokenizer.pad_token, smollm2.tokenizer.padding_side)
-    texts = TrainingTexts.of(LocalBackbone(smollm2, Corrected()), inventory)
+    texts = TrainingTexts.of(LocalBackbone(smollm2, CORRECTED))
     used = {token for item in texts.items.values() for token in (*item.turn, *item.rollout)}
     used |= {token for item in texts.items.values() for answer in item.answers.values() for token in answer}
     assert texts.tokenizer.pad_token_id not in used | {smollm2.tokenizer.eos_token_id}
