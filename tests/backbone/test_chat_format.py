@@ -16,6 +16,7 @@ from palign_bench.backbone.chat_format import ChatFormat, ChatFormatError
 from palign_bench.backbone.tokenizing import encode
 from palign_bench.questionnaire.inventory import LETTERS, Inventory
 from palign_bench.respondents import RespondentSource
+from tests.protocols import CORRECTED
 from tests.tiny import tiny_tokenizer
 
 TEMPLATES = Path(__file__).parent / "chat_templates"

@@ -12,7 +12,7 @@ import pytest
 from baselines.ceiling import Ceiling
 from palign_bench.aligner import Aligner, Case
 from palign_bench.questionnaire.inventory import Inventory, Respondent
-from palign_bench.questionnaire.protocol import EvaluationProtocol
+from palign_bench.questionnaire.protocol import Corrected, EvaluationProtocol
 from palign_bench.respondents import RespondentSource
 from palign_bench.run.assembly import make_aligners
 from palign_bench.run.experiment import Experiment, Row
@@ -148,4 +148,4 @@ def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> Non
 
 def test_another_inventory_is_refused(inventory: Inventory) -> None:
     with pytest.raises(ValueError, match="the factor model is of ipip_neo_300, not of short"):
-        prepared(CORRECTED, Inventory("short", inventory.items[:10], inventory.known))
+        prepared(Corrected(Inventory("short", inventory.items[:10], inventory.known, inventory.scales)))

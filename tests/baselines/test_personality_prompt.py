@@ -161,5 +161,6 @@ def test_vanilla_is_neutral_and_few_shot_is_the_protocols(
     assert writer.dialogue(Alignment(), inventory[9], "")[0] == prompts.NEUTRAL_SYSTEM_PROMPT
     told = few_shot.align(cases[0]).system_prompt
     assert told == prompts.few_shot_system_prompt(inventory, cases[0].known)
-    writer.protocol = AS_RELEASED
-    assert few_shot.align(cases[0]).system_prompt == told.replace("them;", "them", 1)
+    few_shot.prepare(writer, AS_RELEASED)
+    stored = prompts.few_shot_system_prompt(inventory, AS_RELEASED.orient(cases[0].known), separator="")
+    assert few_shot.align(cases[0]).system_prompt == stored != told

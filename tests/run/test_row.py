@@ -228,7 +228,7 @@ def test_results_do_not_depend_on_neighbours_order_or_limit(
 def test_floors_of_other_people_do_not_depend_on_the_limit(setting: Setting, people: RespondentSource) -> None:
     person = people.people[0]
     for row in ("item_median", "ridge", "random"):
-        aligner = floors([row], CORRECTED)[row]
+        aligner = floors([row])[row]
         _, alone = setting.change(people=(person,), runs=setting.experiment.runs / "a").run(aligner, row)
         _, crowd = setting.change(people=people.people, runs=setting.experiment.runs / "b").run(aligner, row)
         assert without_costs(alone.read(person.id)) == without_costs(crowd.read(person.id))
@@ -321,7 +321,7 @@ def test_measuring_changes_no_answer(setting: Setting) -> None:
 def test_a_record_holds_nothing_of_another_person_and_no_demography(setting: Setting) -> None:
     people = setting.experiment.people
     setting.run(FewShot())
-    setting.run(floors(["ridge"], CORRECTED)["ridge"], "ridge")
+    setting.run(floors(["ridge"])["ridge"], "ridge")
     texts = [path.read_text() for path in setting.experiment.runs.rglob("*.json")]
     assert len(texts) >= 6
     for path in setting.experiment.runs.rglob("respondents/*.json"):

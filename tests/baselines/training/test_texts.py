@@ -31,7 +31,7 @@ def test_the_training_text_is_the_question_as_asked(
     name: str, protocol: str, inventory: Inventory, request: pytest.FixtureRequest
 ) -> None:
     loaded: LoadedModel = request.getfixturevalue(name)
-    backbone = LocalBackbone(loaded, PROTOCOLS[protocol]())
+    backbone = LocalBackbone(loaded, PROTOCOLS[protocol](inventory))
     texts = TrainingTexts.of(backbone)
     assert set(texts.items) == set(inventory.known)
     for number in inventory.known[:5]:
