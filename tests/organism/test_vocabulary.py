@@ -10,9 +10,9 @@ from palign_bench.backbone.tokenizing import encode
 from palign_bench.organism.vocabulary import build_tokenizer, forms_of_one_statement
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import LETTERS, Inventory
-from palign_bench.questionnaire.protocol import PROTOCOLS, AsReleased, EvaluationProtocol
+from palign_bench.questionnaire.protocol import AsReleased, EvaluationProtocol
 from palign_bench.respondents import RespondentSource
-from tests.protocols import CORRECTED
+from tests.protocols import AS_RELEASED, CORRECTED
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +20,7 @@ def tokenizer(inventory: Inventory) -> PreTrainedTokenizerFast:
     return build_tokenizer(inventory)
 
 
-@pytest.mark.parametrize("protocol", [protocol() for protocol in PROTOCOLS.values()], ids=list(PROTOCOLS))
+@pytest.mark.parametrize("protocol", [CORRECTED, AS_RELEASED], ids=lambda protocol: protocol.name)
 def test_a_whole_few_shot_dialogue_is_two_tokens_an_answer_and_comes_back(
     tokenizer: PreTrainedTokenizerFast, inventory: Inventory, source: RespondentSource, protocol: EvaluationProtocol
 ) -> None:
@@ -39,7 +39,7 @@ def test_portraits_and_probes_are_short_too(
     tokenizer: PreTrainedTokenizerFast, inventory: Inventory, source: RespondentSource
 ) -> None:
     known = CORRECTED.known(source.people[0])
-    assert len(encode(tokenizer, prompts.template_portrait(inventory, known))) == 2 * len(known)
+    assert len(encode(tokenizer, CORRECTED.template_portrait(known))) == 2 * len(known)
     for item in inventory.items:
         assert len(encode(tokenizer, prompts.agree_question(item))) == 3
         assert len(encode(tokenizer, prompts.probe_question(item))) == 4  # the stop that the question adds

@@ -18,8 +18,8 @@ Records = Mapping[str, Mapping[str, Any]]
 @pytest.fixture
 def five_items() -> Inventory:
     """Items 1-5 known, 6-10 held out: one of each domain."""
-    items = [Item(5 * held_out + k + 1, f"Say {d}.", 1, f"{d}1") for held_out in (0, 1) for k, d in enumerate(DOMAINS)]
-    return Inventory("five_items", tuple(items), (1, 2, 3, 4, 5))
+    items = [Item(5 * held_out + k + 1, f"Say {d}.", 1, d) for held_out in (0, 1) for k, d in enumerate(DOMAINS)]
+    return Inventory("five_items", tuple(items), (1, 2, 3, 4, 5), DOMAINS)
 
 
 @pytest.fixture

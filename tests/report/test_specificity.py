@@ -13,8 +13,8 @@ from palign_bench.questionnaire.scoring import as_matrix, cross_composites
 from palign_bench.report.specificity import others_and_own
 
 # Four held-out items a domain.
-ITEMS = tuple(Item(4 * k + j, f"Say {d}{j}.", 1, f"{d}1") for k, d in enumerate(DOMAINS) for j in range(4))
-SMALL = Inventory("small", ITEMS, ())
+ITEMS = tuple(Item(4 * k + j, f"Say {d}{j}.", 1, d) for k, d in enumerate(DOMAINS) for j in range(4))
+SMALL = Inventory("small", ITEMS, (), DOMAINS)
 NUMBERS = [item.number for item in ITEMS]
 
 
