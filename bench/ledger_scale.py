@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from palign_bench.ledger.cells import CellFolder
-from palign_bench.ledger.plan import Plan, PlannedCells
+from palign_bench.ledger.plan import Command, Plan, PlannedJob, Row
 from palign_bench.ledger.record import text_of
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
@@ -83,9 +83,10 @@ def make_ledger(runs: Path, cells: int, rows: int, processes: int = 1) -> Plan:
     for row in range(rows):
         method = METHODS[row % len(METHODS)]
         identity = {"method": {"name": method, "k": row}, "model": {"name": "tiny", "weights": "hub"}, "seed": 0}
-        folder = CellFolder.open(runs, method, {}, identity)
+        folder = CellFolder.at(runs, method, identity)
+        folder.keep({}, identity)
         (folder.path / "respondents").mkdir()
-        planned.append(PlannedCells(method, folder, people))
+        planned.append(Row(method, method, "Methods", folder, people))
     if processes > 1:
         with ProcessPoolExecutor(processes) as executor:
             list(executor.map(make_cells, planned, range(rows)))
@@ -93,15 +94,15 @@ def make_ledger(runs: Path, cells: int, rows: int, processes: int = 1) -> Plan:
         list(map(make_cells, planned, range(rows)))
     about = {"experiment": "scale", "model": "tiny", "model_title": "tiny", "protocol": "corrected",
              "respondents": "simulated", "respondents_description": "made-up people", "notes": []}  # fmt: skip
-    plan = Plan(runs, "scale", "tiny", "corrected")
-    plan.add("command", planned, 0, about)
-    return plan
+    command = Command(runs, "scale", "command")
+    command.write([], [PlannedJob(0, tuple(planned), about)])
+    return command.tables()[0]
 
 
-def make_cells(planned: PlannedCells, row: int) -> None:
+def make_cells(planned: Row, row: int) -> None:
     """The cells of one row."""
     generator = random.Random(row)
-    for person in planned.respondent_ids:
+    for person in planned.ids:
         text = text_of(a_record(person, generator))
         (planned.folder.path / "respondents" / f"{person}.json").write_text(text, encoding="utf-8")
 
@@ -120,9 +121,9 @@ def measure_ledger(runs: Path, cells: int, rows: int) -> dict[str, float]:
     def missing() -> int:
         return sum(len(planned.missing()) for planned in plan.read()[0])
 
-    plan = Plan(runs, "scale", "tiny", "corrected")
-    if not plan.folder.exists():
+    if not (runs / "scale").exists():
         timed("making it", lambda: make_ledger(runs, cells, rows, os.cpu_count() or 1))
+    (plan,) = Plan.all(runs, "scale")
     size = sum(path.stat().st_size for path in runs.glob("cells/*/respondents/*"))
     print(f"{cells} cells in {rows} rows, {size / 2**30:.2f} GiB")
     assert timed("first listing (verifies)", missing) == 0

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import re
 import shlex
 import sys
 from collections.abc import Sequence
@@ -12,13 +11,10 @@ from pathlib import Path
 
 import yaml
 
-from palign_bench.files import LedgerError, read_json
-from palign_bench.settings import UserError, conf_folder, options
+from palign_bench.ledger.plan import Command
+from palign_bench.settings import UserError, conf_folder
 
 _CHECKED_LATER = ("method.", "respondents.", "tracking.")
-
-
-_HYDRA_QUERIES = ("--help", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc")
 
 
 def check_changes(arguments: Sequence[str]) -> None:
@@ -34,25 +30,15 @@ def check_changes(arguments: Sequence[str]) -> None:
             raise UserError(f"{argument}: this {what} a setting; only values change, as in {key}=VALUE (see --help).")
 
 
-def expand_experiment(arguments: Sequence[str]) -> list[str]:
-    """`experiment=X` sweeps over what X lists, unless the command line says otherwise."""
-    if any(a in _HYDRA_QUERIES or a.startswith(("--cfg", "--info")) for a in arguments):
-        return list(arguments)
-    check_changes(arguments)
-    expanded = list(arguments)
-    for argument in arguments:
-        key, _, name = argument.partition("=")
+def swept_by_experiment(arguments: Sequence[str]) -> list[str]:
+    """What `experiment=X` sweeps over, as one would type it, for messages about it."""
+    swept: list[str] = []
+    for name in (each.partition("=")[2] for each in arguments if each.startswith("experiment=")):
         path = conf_folder() / "experiment" / f"{name}.yaml"
-        if key != "experiment":
-            continue
-        if not path.is_file():  # Hydra, for which it is optional, would run without it
-            raise UserError(f"experiment={name} does not exist; choose one of {', '.join(options('experiment'))}.")
-        for swept, values in (yaml.safe_load(path.read_text()).get("sweep") or {}).items():
-            if not any(a.split("=")[0] == swept for a in arguments):
-                expanded.append(f"{swept}={','.join(map(str, values))}")
-        if not {"-m", "--multirun"} & set(arguments):
-            expanded.append("--multirun")
-    return as_part_of_the_sweep(expanded)
+        if path.is_file():
+            document = yaml.safe_load(path.read_text(encoding="utf-8"))
+            swept += [f"{key}={value}" for key, value in document["hydra"]["sweeper"]["params"].items()]
+    return swept
 
 
 def as_part_of_the_sweep(arguments: Sequence[str]) -> list[str]:
@@ -60,7 +46,8 @@ def as_part_of_the_sweep(arguments: Sequence[str]) -> list[str]:
 
     A plain value Hydra would first set on the group's default option (``method=vanilla``), which need not have the key.
     """
-    chosen = dict(argument.split("=", 1) for argument in arguments if "=" in argument)
+    typed = [*swept_by_experiment(arguments), *arguments]
+    chosen = dict(argument.split("=", 1) for argument in typed if "=" in argument)
     swept = {group for group, value in chosen.items() if "." not in group and "," in value}
     found = []
     for argument in arguments:
@@ -74,24 +61,33 @@ def as_part_of_the_sweep(arguments: Sequence[str]) -> list[str]:
 
 
 def resumed(arguments: Sequence[str]) -> list[str]:
-    """`palign-bench resume [NAME] [--runs FOLDER] [KEY=VALUE …]` as the command that ran last, with these overrides."""
+    """`palign-bench resume [NAME] [--runs FOLDER] [KEY=VALUE …]` as the command that was typed last, so changed.
+
+    With ``--list`` it prints the experiment's commands instead and exits. Everybody is computed, whatever shards the
+    command was run in; ``shard=2/4`` computes a part.
+    """
     parser = argparse.ArgumentParser("palign-bench resume", description="Run an experiment's last command again.")
     parser.add_argument("name", nargs="?", default="table1", help="the experiment's name (default: table1)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder (default: runs)")
+    parser.add_argument("--list", action="store_true", help="show the experiment's commands, numbered, and stop")
+    parser.add_argument("--command", type=int, metavar="N", help="repeat the N-th of the list (default: the last)")
     parser.add_argument("overrides", nargs="*", help="settings to change, e.g. retry=failed or shard=2/4")
     chosen = parser.parse_intermixed_args(arguments)
     overrides = list(chosen.overrides)
     if "=" in chosen.name:
         chosen.name, overrides = "table1", [chosen.name, *overrides]
-    path = chosen.runs / chosen.name / "command.json"
-    if not path.exists():
-        raise LedgerError(f"{path.parent} holds no command: run `palign-bench experiment={chosen.name}` first.")
-    document = read_json(path)
-    kept = document.get("arguments") if isinstance(document, dict) else None
-    if not isinstance(kept, list) or not all(isinstance(each, str) for each in kept):
-        raise LedgerError(f"{path} is damaged: type the command again.")
+    commands = Command.all(chosen.runs, chosen.name)
+    if chosen.list:
+        for number, each in enumerate(commands, 1):
+            print(f"{number}  {each.started[:16].replace('T', ' ')}  palign-bench {shlex.join(each.arguments)}")
+        raise SystemExit(0)
+    if chosen.command is not None and not 1 <= chosen.command <= len(commands):
+        raise UserError(
+            f"--command {chosen.command}: {chosen.name} has the commands 1 to {len(commands)} (see --list)."
+        )
     overrides = [f"runs={chosen.runs}", *overrides]  # the ledger may have been moved since
     changed = {each.partition("=")[0] for each in overrides}
+    kept = commands[(chosen.command or 0) - 1].arguments
     command = [each for each in kept if each.partition("=")[0] not in changed] + overrides
     print(f"palign-bench {shlex.join(command)}", file=sys.stderr)
     return command
@@ -101,5 +97,4 @@ def command_id(arguments: Sequence[str]) -> str:
     """The same for the same work: two processes that share it, or are its shards, make one table."""
     places = ("-", "shard=", "retry=", "runs=", "tracking", "hydra")
     kept = sorted(argument for argument in arguments if not argument.startswith(places))
-    kept += sorted({count for each in arguments if each.startswith("shard=") for count in re.findall("/[0-9]+", each)})
-    return hashlib.sha256("\n".join(kept).encode()).hexdigest()[:32]
+    return hashlib.sha256("\n".join(kept).encode()).hexdigest()[:12]

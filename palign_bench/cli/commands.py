@@ -49,13 +49,6 @@ def _counts(text: str) -> tuple[int, ...]:
     return tuple(map(_count, text.split(",")))
 
 
-def efficiency(arguments: Sequence[str]) -> None:
-    """`palign-bench efficiency …`: measure what each method costs, relative to PAS."""
-    from palign_bench.cli.efficiency import efficiency as measure_efficiency
-
-    measure_efficiency(arguments)
-
-
 def status(arguments: Sequence[str]) -> None:
     """`palign-bench status [NAME] [--runs FOLDER]`: what is finished, failed, missing, and the time left."""
     parser = argparse.ArgumentParser("palign-bench status", description="What is done and left, and for how long.")
@@ -78,7 +71,7 @@ def dashboard(arguments: Sequence[str]) -> None:
     from palign_bench.tracking.dashboard import save_workspace  # W&B takes its time to import
 
     plans = Plan.all(chosen.runs, chosen.name)
-    rows = dict.fromkeys(cells.row for plan in plans for cells in plan.read()[0])
+    rows = dict.fromkeys(row.name for plan in plans for row in plan.read()[0])
     path = chosen.runs / chosen.name / "dashboard.json"
     print(save_workspace(path, chosen.project, chosen.entity, chosen.name, list(rows)))
 
@@ -87,7 +80,6 @@ SUBCOMMANDS = {
     "people": people,
     "report": report,
     "forecast": forecast,
-    "efficiency": efficiency,
     "status": status,
     "dashboard": dashboard,
 }

@@ -10,106 +10,76 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from contextlib import suppress
-from pathlib import Path
+import tempfile
+from collections.abc import Callable, Sequence
 from types import FrameType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import hydra
-from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
-from palign_bench.cli.arguments import command_id, expand_experiment, resumed
+from palign_bench.cli.arguments import check_changes, command_id, resumed, swept_by_experiment
 from palign_bench.cli.commands import SUBCOMMANDS
+from palign_bench.cli.efficiency import efficiency_arguments
 from palign_bench.cli.errors import one_line
-from palign_bench.files import LedgerError, write_json
-from palign_bench.settings import UserError, conf_folder
+from palign_bench.settings import Settings, UserError, conf_folder
 
-_COMMAND = "PALIGN_COMMAND"  # the id that all jobs of one command share, also those in other processes
-_MAIN_PROCESS = "PALIGN_MAIN_PROCESS"
-_mistakes: list[str] = []  # of the jobs of this process
-_to_show: list[tuple[Path, str, dict[Any, Any], Any]] = []  # ledger, experiment, tracking and shard of tables to come
-_arguments: list[str] = []  # of this command, without what `experiment=` adds
+if TYPE_CHECKING:
+    from palign_bench.run.session import Session
+
+_QUERIES = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc")
 
 
-def run_job(config: DictConfig) -> int:
-    """One Hydra job: one method on the selected people. Returns how many cells failed."""
-    from palign_bench.run.job import run  # torch and transformers take seconds; --help must not wait for them
+class Task:
+    """One Hydra job in the process where a launcher starts it; Hydra pickles it with the session."""
 
-    settings = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(settings, dict)
-    try:
-        return run({str(k): v for k, v in settings.items()}, os.environ[_COMMAND])
-    except UserError as error:
-        if os.environ[_MAIN_PROCESS] != str(os.getpid()):
-            raise  # a launcher's worker: only what is raised reaches the command's own process
-        # Told once and counted, not raised: Hydra would keep the other jobs' table from being shown.
-        if str(error) not in _mistakes:
-            print(f"palign-bench: {error}", file=sys.stderr)
-        _mistakes.append(str(error))
-        return 0
+    def __init__(self, session: Session):
+        self.session = session
 
+    def run(self, config: DictConfig) -> int:
+        """Compute the job. Returns how many cells failed."""
+        from hydra.core.hydra_config import HydraConfig
 
-class TableCallback(Callback):
-    """Keeps the command for `palign-bench resume`; notes, after the last job, whose tables the command planned."""
+        from palign_bench.run.command import run
 
-    def on_run_start(self, config: DictConfig, **_: Any) -> None:
-        self._keep(config)
-
-    def on_multirun_start(self, config: DictConfig, **_: Any) -> None:
-        self._keep(config)
-
-    @staticmethod
-    def _keep(config: DictConfig) -> None:
-        # Hydra makes a warning of what a callback raises; a ledger that takes no files is told by the first job.
-        kept = [argument for argument in _arguments if not argument.startswith("retry=")]
-        with suppress(LedgerError):
-            write_json(Path(str(config.runs)) / str(config.name) / "command.json", {"arguments": kept})
-
-    def on_run_end(self, config: DictConfig, **_: Any) -> None:
-        self._show(config)
-
-    def on_multirun_end(self, config: DictConfig, **_: Any) -> None:
-        self._show(config)
-
-    @staticmethod
-    def _show(config: DictConfig) -> None:
-        # Only noted: Hydra turns what a callback raises into a warning, and a table that fails must be told.
-        _to_show.append((Path(str(config.runs)), str(config.name), dict(config.tracking), config.shard))
-
-
-@hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")
-def _hydra_main(config: DictConfig) -> int:
-    return run_job(config)
+        number = OmegaConf.select(OmegaConf.create({"job": HydraConfig.get().job}), "job.num", default=0)
+        try:
+            return run(_settings(config), self.session, int(number))
+        except UserError as error:
+            if self.session.is_worker:
+                raise  # only what is raised reaches the command's own process
+            self.session.note(error)  # counted, not raised: Hydra would keep the other jobs from being computed
+            return 0
 
 
 def main() -> None:
     """Entry point. Exit code 0: all cells finished; 1: some failed, or a user's mistake; 130: interrupted."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
-    os.environ[_MAIN_PROCESS] = str(os.getpid())
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's many-line printer
     signal.signal(signal.SIGTERM, _terminate)
+    arguments = sys.argv[1:]
     try:
-        if len(sys.argv) > 1 and sys.argv[1] in SUBCOMMANDS:
-            SUBCOMMANDS[sys.argv[1]](sys.argv[2:])
+        if arguments[:1] and arguments[0] in SUBCOMMANDS:
+            SUBCOMMANDS[arguments[0]](arguments[1:])
             return
-        if sys.argv[1:2] == ["resume"]:
-            sys.argv[1:] = resumed(sys.argv[2:])
-        _arguments[:] = sys.argv[1:]
-        sys.argv[1:] = expand_experiment(sys.argv[1:])
-        os.environ[_COMMAND] = command_id(sys.argv[1:])
-        _hydra_main()
-        missing = _show_tables()
+        if arguments[:1] == ["resume"]:
+            arguments = resumed(arguments[1:])
+        elif arguments[:1] == ["efficiency"]:
+            arguments = efficiency_arguments(arguments[1:])
+        if any(each in _QUERIES or each.startswith(("--cfg", "--info")) for each in arguments):
+            _hydra(lambda config: None, arguments)
+            return
+        missing = run(arguments)
     except KeyboardInterrupt:
         print("\nInterrupted. Finished people stay; the same command does the rest.", file=sys.stderr)
         sys.exit(130)
     except Exception as error:
-        line = one_line(error, sys.argv[1:])
+        line = one_line(error, [*swept_by_experiment(arguments), *arguments])
         if line is None:
             raise
         sys.exit(f"palign-bench: {line}")
-    if _mistakes:
+    if missing is None:
         sys.exit(1)
     if missing:
         sys.exit(
@@ -118,20 +88,65 @@ def main() -> None:
         )
 
 
-def _show_tables() -> int:
-    """Build and print what the command planned. Returns how many of its cells are missing, in whichever process."""
-    if not _to_show:  # --help, --cfg
-        return 0
+def run(arguments: Sequence[str]) -> int | None:
+    """Resolve every job of the command, plan them all, compute them, and show their tables.
 
-    from palign_bench.cli.tables import show_tables
+    Returns how many of its cells are missing; None after a mistake of the user's, which has been told.
+    """
+    check_changes(arguments)
+    composed = _composed(arguments)
 
-    missing = 0
-    for runs, name, tracking, shard in _to_show:
-        of_command = show_tables(runs, name, os.environ[_COMMAND], tracking, shard)
-        missing += of_command or 0
-        if of_command is None and not _mistakes:
-            print(f"No table: another command has planned {name} since; see `palign-bench report`.", file=sys.stderr)
-    return missing
+    from palign_bench.cli.tables import show_tables  # torch and transformers take seconds
+    from palign_bench.run import command
+    from palign_bench.run.isolated import IsolationError
+    from palign_bench.run.session import Session
+
+    session = Session(command_id(arguments), arguments)
+    jobs = command.resolve(composed, session)
+    if session.mistakes:
+        return None
+    command.plan(jobs, session)
+    if not composed or _is_given(arguments, "hydra/launcher"):
+        _hydra(Task(session).run, arguments)
+    else:
+        for job in jobs:
+            try:
+                command.compute(job, session)
+            except UserError as error:  # what only a loaded model tells
+                session.note(error)
+            except (
+                IsolationError
+            ) as error:  # out of memory, for one: the other methods are worth measuring all the same
+                print(f"palign-bench: {error}", file=sys.stderr, flush=True)
+    missing = show_tables(session, jobs)
+    return None if session.mistakes else missing
+
+
+def _composed(arguments: Sequence[str]) -> list[Settings]:
+    """The settings of every job, as Hydra composes them; none where a sweeper decides on later jobs by earlier ones."""
+    if _is_given(arguments, "hydra/sweeper"):
+        return []
+    found: list[Settings] = []
+    kept = [each for each in arguments if not each.startswith(("hydra/launcher", "hydra.launcher"))]
+    with tempfile.TemporaryDirectory(prefix="palign-bench-") as folder:  # a command that is refused leaves nothing
+        nowhere = [f"hydra.run.dir='{folder}'", f"hydra.sweep.dir='{folder}'", "hydra.output_subdir=null"]
+        _hydra(lambda config: found.append(_settings(config)), [*kept, *nowhere])
+    return found
+
+
+def _hydra(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
+    sys.argv[1:] = arguments
+    hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
+
+
+def _settings(config: DictConfig) -> Settings:
+    settings = OmegaConf.to_container(config, resolve=True)
+    assert isinstance(settings, dict)
+    return {str(key): value for key, value in settings.items()}
+
+
+def _is_given(arguments: Sequence[str], group: str) -> bool:
+    return any(each.startswith(f"{group}=") and each != f"{group}=basic" for each in arguments)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -2,32 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+import sys
+from collections.abc import Sequence
 
-from palign_bench.ledger.plan import Plan
+from palign_bench.ledger.plan import Command
 from palign_bench.report import make_report
-from palign_bench.run.session import _tracker
-from palign_bench.run.shard import Shard
-from palign_bench.settings import Settings
+from palign_bench.run.job import Job
+from palign_bench.run.session import Session
 
 
-def show_tables(runs: Path, name: str, command: str, tracking: Settings, shard: str | None = None) -> int | None:
-    """Build, print and track every table that has rows of this command. Returns how many of their cells are missing.
-
-    With a shard: how many of the shard's own; the table shows what there is of all of them. None: no such table.
-    """
-    missing = shown = 0
-    planned = any((runs / name).glob("*/plan/last.json"))  # not where every job was refused
-    for plan in Plan.all(runs, name) if planned else ():
-        if plan.last_command() != command:
+def show_tables(session: Session, jobs: Sequence[Job]) -> int:
+    """Build, print and track every table of the command. Returns how many cells are missing, of a shard its own."""
+    missing = sum(len(row.missing()) for job in jobs for row in job.own_rows)
+    places = {(job.runs, job.experiment): job.tracker for job in jobs}
+    for (runs, experiment), tracker in places.items():
+        if Command.last(runs, experiment).id != session.command:
+            print(
+                f"No table: another command has planned {experiment} since. `palign-bench report {experiment}` shows "
+                f"that one's, and `palign-bench resume {experiment} --list` all commands.",
+                file=sys.stderr,
+            )
             continue
-        report, pictures, text = make_report(plan)
-        print(text, flush=True)
-        _tracker(tracking, runs).log_table(report.frame, pictures, report.title)
-        shown += 1
-        part = Shard.parse(shard)
-        if part is None:
-            missing += int(report.frame["missing_cells"].sum())
-        else:
-            missing += sum(len(cells.missing()) for cells in plan.read((part.index, part.count))[0])
-    return missing if shown else None
+        for plan in Command(runs, experiment, session.command).tables():
+            report, pictures, text = make_report(plan)
+            print(text, flush=True)
+            tracker.log_table(report.frame, pictures, report.title)
+    return missing

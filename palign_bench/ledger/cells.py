@@ -38,13 +38,16 @@ class CellFolder:
     path: Path
 
     @classmethod
-    def open(cls, runs: Path, name: str, config: Mapping[str, Any], identity: Mapping[str, Any]) -> CellFolder:
-        """Open (or make) the folder ``runs/cells/<name>-<fingerprint of identity>/`` and keep ``config`` in it."""
-        folder = cls(runs / "cells" / f"{name}-{fingerprint(identity)}")
-        if not (folder.path / "identity.json").exists():
-            write_atomically(folder.path / "config.yaml", _as_yaml(config))
-            write_json(folder.path / "identity.json", dict(identity))
-        return folder
+    def at(cls, runs: Path, name: str, identity: Mapping[str, Any]) -> CellFolder:
+        """The folder ``runs/cells/<name>-<fingerprint of identity>/``, whether it is there yet or not."""
+        return cls(runs / "cells" / f"{quote(name, safe='')}-{fingerprint(identity)}")
+
+    def keep(self, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
+        """Make the folder and keep in it whose cells they are, unless that is there already."""
+        if not (self.path / "config.yaml").exists():
+            write_atomically(self.path / "config.yaml", _as_yaml(config))
+        if not (self.path / "identity.json").exists():
+            write_json(self.path / "identity.json", dict(identity))
 
     def identity(self) -> Record:
         """Everything that the fingerprint covers."""
@@ -54,7 +57,11 @@ class CellFolder:
         """The settings of the command that opened the folder."""
         import yaml
 
-        return dict(yaml.safe_load((self.path / "config.yaml").read_text(encoding="utf-8")))
+        path = self.path / "config.yaml"
+        try:
+            return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+            raise LedgerError(f"cannot read {path}: delete it and run the same command again.") from error
 
     def cell_bytes(self, respondent_ids: Iterable[str]) -> list[int]:
         """The sizes of these finished cells' files."""

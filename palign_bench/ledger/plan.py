@@ -1,135 +1,284 @@
-"""What a command planned: the rows of its table and the people of each, as files."""
+"""What a command planned: the rows of its tables and the people of each, written before the first cell is computed."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
 
-from palign_bench.files import LedgerError, read_json, write_json
+from palign_bench.files import LedgerError, canonical, read_json, write_json
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.record import Record
 
+LAYOUT = 2  # of `commands/`; the plans of layout 1 lay in each table's folder, under `plan/`
+
 
 @dataclass(frozen=True)
-class PlannedCells:
-    """One row of a table: a cell folder and the respondents that the command asked for."""
+class Row:
+    """A line of the table: one method with its settings on one model, source, protocol and seed.
 
-    row: str
+    ``name``: identifies the method. ``title``, ``block``: how and where the table shows it. ``ids``: the respondents
+    that the command asked for.
+    """
+
+    name: str
+    title: str
+    block: str
     folder: CellFolder
-    respondent_ids: tuple[str, ...]
+    ids: tuple[str, ...]
 
     def missing(self) -> list[str]:
         """Planned respondents without a finished cell, in plan order."""
         finished = self.folder.finished()
-        return [i for i in self.respondent_ids if i not in finished]
+        return [each for each in self.ids if each not in finished]
+
+    def of(self, ids: Iterable[str]) -> Row:
+        """The same row for these respondents alone."""
+        return replace(self, ids=tuple(ids))
 
 
-class Plan:
-    """What the last command asked for under one experiment, model and protocol; the table shows exactly this.
+@dataclass(frozen=True)
+class PlannedJob:
+    """The rows of one job.
 
-    Every job of a command adds its rows under the command's id, so that the jobs of a Hydra multirun (also those in
-    other processes) make one table, and rows of an earlier command do not stay in it.
+    ``about``: what the table says of model, protocol and people. ``setting``: every setting, by dotted key, that two
+    rows of one table must share.
     """
 
-    def __init__(self, runs: Path, experiment: str, model: str, protocol: str):
+    order: int
+    rows: tuple[Row, ...]
+    about: Mapping[str, Any]
+    setting: Mapping[str, Any] = field(default_factory=dict)
+
+
+class Command:
+    """One command of an experiment: what was typed and all that it planned, in ``runs/<experiment>/commands/<id>/``.
+
+    Shards and repetitions of a command share its id, and so its plan, which always holds everybody.
+    """
+
+    def __init__(self, runs: Path, experiment: str, id_: str):
         self.runs = runs
         self.experiment = experiment
-        self.model = model
-        self.protocol = protocol
-        self.folder = runs / experiment / f"{model}-{protocol}"
+        self.id = id_
+        self.folder = runs / experiment / "commands" / id_
+
+    @classmethod
+    def all(cls, runs: Path, experiment: str) -> list[Command]:
+        """The experiment's commands, the last one typed at the end. Raises LedgerError when there is none."""
+        found = [
+            cls(runs, experiment, path.parent.name) for path in (runs / experiment / "commands").glob("*/command.json")
+        ]
+        if not found:
+            raise LedgerError(_nothing(runs, experiment))
+        return sorted(found, key=lambda command: command.started)
+
+    @classmethod
+    def last(cls, runs: Path, experiment: str) -> Command:
+        """The experiment's last command. Raises LedgerError when there is none."""
+        return cls.all(runs, experiment)[-1]
+
+    @property
+    def started(self) -> str:
+        """When it was typed last: UTC, ISO 8601, so that texts sort as times."""
+        return str(self._document().get("started"))
+
+    @property
+    def arguments(self) -> list[str]:
+        """What was typed, without ``retry=`` and ``shard=``. Raises LedgerError for a damaged file."""
+        kept = self._document().get("arguments")
+        if not isinstance(kept, list) or not all(isinstance(each, str) for each in kept):
+            raise self._damaged("its arguments are no list of texts")
+        return kept
+
+    def _document(self) -> Record:
+        document = read_json(self.folder / "command.json")
+        if not isinstance(document, dict):
+            raise self._damaged("command.json is no JSON object")
+        return document
+
+    def _damaged(self, what: str) -> LedgerError:
+        return LedgerError(
+            f"the plan in {self.folder} is damaged ({what}). Delete that folder and type the same command again; "
+            "finished cells lie elsewhere and stay."
+        )
+
+    def write(
+        self, arguments: Sequence[str], jobs: Sequence[PlannedJob], parts: Iterable[tuple[int, int]] = ((1, 1),)
+    ) -> None:
+        """Store the whole plan; from then on the command counts as the experiment's last."""
+        self.write_jobs(jobs, "plan")
+        self.start(arguments, parts)
+
+    def start(self, arguments: Sequence[str], parts: Iterable[tuple[int, int]]) -> None:
+        """Note that the command was typed, and which parts of the people (index, count) are being computed."""
+        for index, count in parts:
+            write_json(self.folder / "parts" / f"{index}of{count}.json", [index, count])
+        kept = [each for each in arguments if not each.startswith(("retry=", "shard="))]
+        started = datetime.now(UTC).isoformat(timespec="microseconds")
+        write_json(self.folder / "command.json", {"layout": LAYOUT, "arguments": kept, "started": started})
+
+    def write_jobs(self, jobs: Sequence[PlannedJob], name: str) -> None:
+        """Store some jobs of the plan under a name of their own, for sweeps whose jobs are not known at the start."""
+        people: dict[tuple[str, ...], int] = {}  # most rows share everybody's ids, which may be many
+        rows = [
+            [
+                {
+                    "name": row.name,
+                    "title": row.title,
+                    "block": row.block,
+                    "cells": row.folder.path.relative_to(self.runs).as_posix(),
+                    "people": people.setdefault(row.ids, len(people)),
+                }
+                for row in job.rows
+            ]
+            for job in jobs
+        ]
+        document = {
+            "layout": LAYOUT,
+            "people": [list(ids) for ids in people],
+            "jobs": [
+                {"order": job.order, "about": dict(job.about), "setting": dict(job.setting), "rows": of_job}
+                for job, of_job in zip(jobs, rows, strict=True)
+            ],
+        }
+        write_json(self.folder / f"{name}.json", document)
+
+    def jobs(self) -> list[PlannedJob]:
+        """All planned jobs in order. Raises LedgerError for a plan that cannot be read."""
+        try:
+            paths = [self.folder / "plan.json", *sorted(self.folder.glob("job-*.json"))]
+            jobs = [job for path in paths if path.exists() for job in self._jobs(read_json(path))]
+            return sorted(jobs, key=lambda job: job.order)
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            raise self._damaged(f"{type(error).__name__}: {error}") from error
+
+    def _jobs(self, document: Record) -> list[PlannedJob]:
+        people = [tuple(map(str, ids)) for ids in document["people"]]
+        return [
+            PlannedJob(
+                int(job["order"]),
+                tuple(
+                    Row(
+                        str(row["name"]),
+                        str(row["title"]),
+                        str(row["block"]),
+                        CellFolder(self.runs / row["cells"]),
+                        people[row["people"]],
+                    )
+                    for row in job["rows"]
+                ),
+                dict(job["about"]),
+                dict(job["setting"]),
+            )
+            for job in document["jobs"]
+        ]
+
+    def tables(self) -> list[Plan]:
+        """The command's tables: one for each combination of settings that rows must share to be compared."""
+        groups: dict[str, list[PlannedJob]] = {}
+        for job in self.jobs():
+            groups.setdefault(canonical(job.setting), []).append(job)
+        settings = [group[0].setting for group in groups.values()]
+        bases = ["{model}-{protocol}".format(**group[0].about) for group in groups.values()]
+        plans: list[Plan] = []
+        for number, group in enumerate(groups.values()):
+            rivals = [settings[i] for i, base in enumerate(bases) if base == bases[number] and i != number]
+            suffix = "".join(f"-{each}" for each in _what_differs(settings[number], rivals))
+            name = bases[number] + suffix
+            twins = sum(name == plan.name.partition("~")[0] for plan in plans)
+            plans.append(Plan(self, f"{name}~{twins + 1}" if twins else name, tuple(group)))
+        return plans
+
+    def absent_shards(self) -> list[str]:
+        """A note on the shards that nobody has started, where the command was only ever run in shards."""
+        parts = [tuple(read_json(path)) for path in sorted((self.folder / "parts").glob("*of*.json"))]
+        counts = sorted({count for _, count in parts})
+        absent = {count: [i for i in range(1, count + 1) if (i, count) not in parts] for count in counts}
+        if not all(absent.values()):  # some way of cutting is complete
+            return []
+        notes = []
+        for count, indices in absent.items():
+            named = ", ".join(map(str, indices[:10])) + (" …" if len(indices) > 10 else "")
+            notes.append(f"Shards not started yet: {named} of {count}; the table lacks their people.")
+        return notes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """One table of a command: the rows that are compared in it."""
+
+    command: Command
+    name: str
+    jobs: tuple[PlannedJob, ...]
+
+    @property
+    def runs(self) -> Path:
+        """The ledger's folder."""
+        return self.command.runs
+
+    @property
+    def experiment(self) -> str:
+        """The name of the experiment."""
+        return self.command.experiment
+
+    @property
+    def folder(self) -> Path:
+        """Where the table's files are written."""
+        return self.runs / self.experiment / self.name
 
     @classmethod
     def all(cls, runs: Path, experiment: str | None) -> list[Plan]:
-        """The plans of one experiment (None: of all in the ledger), one for each of its tables.
+        """The tables of the last command of one experiment (None: of every one in the ledger).
 
         Raises LedgerError when there is none.
         """
-        folders = sorted(path.parent.parent for path in runs.glob(f"{experiment or '*'}/*/plan/last.json"))
-        if not folders:
-            what, name = (runs / experiment, experiment) if experiment else (runs, "table1")
-            raise LedgerError(f"{what} holds no table: run `palign-bench experiment={name}` first.")
-        named = [(folder.parent.name, *folder.name.rpartition("-")) for folder in folders]
-        return [cls(runs, name, model, protocol) for name, model, _, protocol in named]
+        names = (
+            [experiment] if experiment else sorted({path.parts[-4] for path in runs.glob("*/commands/*/command.json")})
+        )
+        plans = [plan for name in names for plan in Command.last(runs, name).tables()]
+        if not plans:
+            raise LedgerError(_nothing(runs, experiment))
+        return plans
 
-    def add(
-        self,
-        command: str,
-        cells: Iterable[PlannedCells],
-        order: int,
-        about: Mapping[str, Any],
-        shard: tuple[int, int] | None = None,
-    ) -> None:
-        """Store one job's rows. ``about`` describes the table: model, protocol, source of people, notes.
-
-        ``shard``: (index, count) of the part of the people that the job has. Shards carry one command id.
-        """
-        rows: list[Record] = [
-            {
-                "row": planned.row,
-                "cells": planned.folder.path.relative_to(self.runs).as_posix(),
-                "respondents": list(planned.respondent_ids),
-            }
-            for planned in cells
-        ]
-        document = {"command": command, "order": order, "about": dict(about), "rows": rows}
-        name = "+".join(row["row"] for row in rows) if len(rows) < 4 else rows[0]["row"] + "+more"
-        if shard is not None:
-            document["shard"] = list(shard)
-            name += f"-{shard[0]}of{shard[1]}"
-        write_json(self.folder / "plan" / f"{order:03d}-{quote(name, safe='+')}.json", document)
-        write_json(self.folder / "plan" / "last.json", {"command": command})
-
-    def last_command(self) -> str:
-        """The id of the command that planned last. Raises LedgerError when there is no plan."""
-        last = self.folder / "plan" / "last.json"
-        if not last.exists():
-            raise LedgerError(f"{self.folder} holds no plan: run the experiment first, e.g. `make table1`.")
-        try:
-            return str(read_json(last)["command"])
-        except (KeyError, TypeError) as error:
-            raise LedgerError(f"{last} is damaged: delete {last.parent} and run the same command again.") from error
-
-    def read(self, shard: tuple[int, int] | None = None) -> tuple[list[PlannedCells], Record]:
-        """The last command's rows in order (of one shard, where one is named), and what is said about them.
-
-        Raises LedgerError when there is no plan, or none that can be read.
-        """
-        try:
-            return self._read(shard)
-        except (KeyError, TypeError, AttributeError, ValueError) as error:
-            raise LedgerError(
-                f"the plan in {self.folder / 'plan'} is damaged ({type(error).__name__}: {error}). "
-                "Delete that folder and run the same command again."
-            ) from error
-
-    def _read(self, shard: tuple[int, int] | None) -> tuple[list[PlannedCells], Record]:
-        command = self.last_command()
-        documents = [read_json(p) for p in sorted((self.folder / "plan").glob("[0-9]*.json"))]
-        documents = [d for d in documents if d["command"] == command]
-        if shard is not None:
-            documents = [d for d in documents if d.get("shard") == list(shard)]
-        documents.sort(key=lambda d: (d["order"], d.get("shard", [0, 0])[0]))
-        cells = [
-            PlannedCells(row["row"], CellFolder(self.runs / row["cells"]), tuple(row["respondents"]))
-            for document in documents
-            for row in document["rows"]
-        ]
-        if not documents:
-            return cells, {}
-        notes = [note for document in documents for note in document["about"].get("notes", ())]
-        notes += _absent_shards([d["shard"] for d in documents if "shard" in d]) if shard is None else []
-        return cells, dict(documents[-1]["about"]) | ({"notes": list(dict.fromkeys(notes))} if notes else {})
+    def read(self) -> tuple[list[Row], Record]:
+        """The rows in order, those that jobs share made one, and what is said about them."""
+        rows: dict[tuple[str, CellFolder], Row] = {}
+        for row in (row for job in self.jobs for row in job.rows):
+            before = rows.get((row.name, row.folder))
+            rows[row.name, row.folder] = row.of(dict.fromkeys((*before.ids, *row.ids))) if before else row
+        notes = [note for job in self.jobs for note in job.about.get("notes", ())] + self.command.absent_shards()
+        about = dict(self.jobs[-1].about) if self.jobs else {}
+        return list(rows.values()), about | ({"notes": list(dict.fromkeys(notes))} if notes else {})
 
 
-def _absent_shards(planned: list[list[int]]) -> list[str]:
-    """A note on the shards of one experiment that nobody has started: their people are in no row yet."""
-    notes = []
-    for count in sorted({count for _, count in planned}):
-        absent = [str(index) for index in range(1, count + 1) if [index, count] not in planned]
-        if absent:
-            named = ", ".join(absent[:10]) + (" …" if len(absent) > 10 else "")
-            notes.append(f"Shards not started yet: {named} of {count}; the table lacks their people.")
-    return notes
+def _what_differs(setting: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The fewest settings, in order, that tell one from its rivals, as text for a folder: ``seed=1``."""
+    told = []
+    for key, value in setting.items():
+        others = [rival for rival in rivals if rival.get(key) == value]
+        if len(others) < len(rivals):
+            told.append(f"{key.removesuffix('.name').rpartition('.')[2]}={_plain(value)}")
+            rivals = others
+    return told
+
+
+def _plain(value: Any) -> str:
+    """A setting as part of a folder's name; of a path its last part."""
+    text = str(value).rstrip("/").rpartition("/")[2]
+    return re.sub(r"[^\w.=+@-]+", "_", text)[:60].strip(".") or "_"
+
+
+def _nothing(runs: Path, experiment: str | None) -> str:
+    where = runs / experiment if experiment else runs
+    again = f"palign-bench experiment={experiment or 'table1'}"
+    old = sorted(runs.glob(f"{experiment or '*'}/*/plan/last.json"))
+    if old:
+        return (
+            f"{where} was written by an earlier version: its plans ({old[0].parent}) and cells are of another layout, "
+            f"which this version does not read. Nothing of it is touched; run `{again}` again to compute it anew."
+        )
+    return f"{where} holds no table: run `{again}` first."

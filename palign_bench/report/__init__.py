@@ -34,4 +34,9 @@ def make_report(plan: Plan) -> MadeReport:
     if len(set(report.frame["known_answers"].dropna())) > 1:
         pictures += draw_learning_curve(report, plan.folder / f"{experiment}_curve")
     files = ", ".join([*(f"{experiment}.{kind}" for kind in ("csv", "json", "md", "tex")), *(p.name for p in pictures)])
-    return MadeReport(report, pictures, f"{report.text}\nWritten to {plan.folder}: {files}\n")
+    text = f"{report.text}\nWritten to {plan.folder}: {files}\n"
+    if report.about.get("cost_repeats"):
+        from palign_bench.report.efficiency import write_efficiency
+
+        text += f"\n{write_efficiency(plan)}"
+    return MadeReport(report, pictures, text)

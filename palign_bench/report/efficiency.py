@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from statistics import median
 
 import pandas as pd
@@ -16,9 +15,10 @@ from palign_bench.report import measures
 from palign_bench.report.names import readable
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
 from palign_bench.report.pictures.efficiency import draw_figures
-from palign_bench.report.rows import Row, read_rows
+from palign_bench.report.rows import RowNumbers, budget_of, read_rows
 from palign_bench.report.statistics import mean
 from palign_bench.report.words import escape_latex, pipe_table
+from palign_bench.settings import options, read_option
 
 UNIT = "pas"
 SPREAD = tuple(figure.name for figure in FIGURES if figure.varies and figure.unit == "seconds")
@@ -31,16 +31,16 @@ RANDOM_WEIGHTS = (
 )
 
 
-def write_efficiency(plan: Plan, folder: Path, full_steps: Mapping[str, int | None]) -> str:
-    """Write ``efficiency.csv``, ``.md``, ``.tex`` and the pictures into ``folder``; return the text for the terminal.
+def write_efficiency(plan: Plan) -> str:
+    """Write ``costs.csv``, ``.md``, ``.tex`` and the pictures into the plan's folder; return the text for the terminal.
 
-    ``full_steps``: optimizer steps of each trained method's full budget. Raises LedgerError for an empty plan.
+    Raises LedgerError for an empty plan.
     """
     rows, about = read_rows(plan)
-    costs = relative([measured_costs(row, full_steps.get(row.key)) for row in rows])
+    costs = relative([measured_costs(row, full_steps(row)) for row in rows])
     random = any(cost["weights"] == "random" for cost in costs)
     frame = pd.DataFrame(costs)
-    base = folder / "efficiency"
+    base = plan.folder / "costs"
     title = (
         f"efficiency: {about['model_title']}, protocol {about['protocol']}, source: {about['respondents_description']}"
     )
@@ -52,12 +52,19 @@ def write_efficiency(plan: Plan, folder: Path, full_steps: Mapping[str, int | No
     blocks = [f"# {title}", pipe_table(shown), *images, "\n".join(f"- {note}" for note in notes)]
     write_atomically(base.with_suffix(".md"), "\n\n".join(blocks) + "\n")
     write_atomically(base.with_suffix(".tex"), _latex(shown, [title, *notes]))
-    files = ", ".join(["efficiency.csv", "efficiency.md", "efficiency.tex", *(path.name for path in pictures)])
+    files = ", ".join(["costs.csv", "costs.md", "costs.tex", *(path.name for path in pictures)])
     lines = "\n".join(f"Note: {note}" for note in notes)
-    return f"{title}\n\n{shown.to_string(index=False)}\n\n{lines}\n\nWritten to {folder}: {files}\n"
+    return f"{title}\n\n{shown.to_string(index=False)}\n\n{lines}\n\nWritten to {plan.folder}: {files}\n"
 
 
-def measured_costs(row: Row, full_steps: int | None) -> Record:
+def full_steps(row: RowNumbers) -> int | None:
+    """Optimizer steps (rollouts for on-policy methods) of the paper's budget; None for a method that trains nothing."""
+    if budget_of(row) is None or row.key not in options("method"):
+        return None
+    return int(read_option("method", row.key)["budgets"]["paper"]["steps"])
+
+
+def measured_costs(row: RowNumbers, full_steps: int | None) -> Record:
     """One method's costs. ``full_…`` are those of the full training budget, extrapolated where it was not run."""
     identity, shared = row.folder.identity(), row.folder.shared()
     costs = measures.costs(row)
@@ -146,7 +153,7 @@ def reading_notes(costs: Sequence[Record], random: bool) -> list[str]:
     return notes + ([RANDOM_WEIGHTS] if random else [])
 
 
-def machine_notes(rows: Sequence[Row]) -> list[str]:
+def machine_notes(rows: Sequence[RowNumbers]) -> list[str]:
     """Hardware, clock, versions, and how busy the machine was."""
     measured = [about for about in (row.folder.measurement() for row in rows) if about]
     if not measured:

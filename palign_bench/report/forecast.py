@@ -17,7 +17,7 @@ from palign_bench.files import LedgerError, write_atomically
 from palign_bench.ledger.plan import Plan
 from palign_bench.report import measures
 from palign_bench.report.names import OTHER_PEOPLE_FLOORS, PEOPLE_METHODS
-from palign_bench.report.rows import Row, budget_of, read_rows, row_labels
+from palign_bench.report.rows import RowNumbers, budget_of, read_rows, row_labels
 from palign_bench.report.words import pipe_table, significant
 from palign_bench.settings import read_option
 
@@ -49,7 +49,7 @@ class MeasuredRow:
         return seconds * (factor if self.reads_a_model else 1.0) / 3600
 
 
-def measured_rows(rows: Sequence[Row]) -> list[MeasuredRow]:
+def measured_rows(rows: Sequence[RowNumbers]) -> list[MeasuredRow]:
     """The costs of the rows that have a finished cell."""
     found = []
     for row, label in zip(rows, row_labels(rows), strict=True):
@@ -133,7 +133,7 @@ def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], sha
     return f"{text}\nWritten to {plan.folder}: forecast.csv, forecast.md\n"
 
 
-def _parameters(rows: Sequence[Row], measured: str, models: Sequence[str]) -> dict[str, int]:
+def _parameters(rows: Sequence[RowNumbers], measured: str, models: Sequence[str]) -> dict[str, int]:
     """Number of parameters by model, the measured one first."""
     from palign_bench.backbone.loading.weights import parameters_of  # takes seconds to import
 
@@ -144,7 +144,7 @@ def _parameters(rows: Sequence[Row], measured: str, models: Sequence[str]) -> di
     return {name: parameters_of(resolve_model(each)) for name, each in settings.items()}
 
 
-def _reads_a_model(row: Row) -> bool:
+def _reads_a_model(row: RowNumbers) -> bool:
     return row.folder.identity()["model"] is not None
 
 
@@ -172,7 +172,7 @@ def _display(frame: pd.DataFrame, measured: str, shards: int) -> pd.DataFrame:
 
 
 def _notes(
-    rows: Sequence[Row], measured: str, parameters: Mapping[str, int], factors: Mapping[str, float], shards: int
+    rows: Sequence[RowNumbers], measured: str, parameters: Mapping[str, int], factors: Mapping[str, float], shards: int
 ) -> list[str]:
     """What a reader must know to judge the numbers."""
     machine = next((row.folder.provenance()[-1] for row in rows if row.folder.provenance()), {})

@@ -12,16 +12,16 @@ from palign_bench.ledger.columns import Array
 from palign_bench.questionnaire.inventory import DOMAINS, HIGHEST, LOWEST
 from palign_bench.report.names import CONSTANTS
 from palign_bench.report.paper import PAPER_PEOPLE
-from palign_bench.report.rows import Row
+from palign_bench.report.rows import RowNumbers
 from palign_bench.report.statistics import mean, paired_differences, pearson
 
 
-def domain_means(row: Row) -> dict[str, float | None]:
+def domain_means(row: RowNumbers) -> dict[str, float | None]:
     """Mean aligned score per domain over people (the outer mean of Eq. 2); people without one are left out."""
     return {name: mean(row.recorded(f"score/{name}")) for name in DOMAINS.values()}
 
 
-def best_floor(row: Row, floors: Sequence[Row]) -> Row | None:
+def best_floor(row: RowNumbers, floors: Sequence[RowNumbers]) -> RowNumbers | None:
     """The floor with the lowest mean composite on the people that it shares with ``row``.
 
     Floors that share fewer people than another are left out, so that an unfinished floor never wins on an easy few.
@@ -36,12 +36,12 @@ def best_floor(row: Row, floors: Sequence[Row]) -> Row | None:
     ]
 
 
-def differences(row: Row, floor: Row | None) -> list[float]:
+def differences(row: RowNumbers, floor: RowNumbers | None) -> list[float]:
     """Paired differences row minus floor of the people that both have."""
     return [] if floor is None else list(paired_differences(row.composites, floor.composites).values())
 
 
-def beats_best_constant(row: Row, rows: Sequence[Row]) -> bool | None:
+def beats_best_constant(row: RowNumbers, rows: Sequence[RowNumbers]) -> bool | None:
     """Whether the mean composite is below that of the best of "always A" … "always E" on the same people.
 
     None for the constants themselves and where the table has none of them.
@@ -53,7 +53,7 @@ def beats_best_constant(row: Row, rows: Sequence[Row]) -> bool | None:
     return None if difference is None else difference < 0
 
 
-def trait_correlation(row: Row) -> float | None:
+def trait_correlation(row: RowNumbers) -> float | None:
     """Pearson's r across people between the answers' and the person's trait scores, mean over the five domains.
 
     A domain without variance among the answers earns 0; where no domain has any (a constant option), or below three
@@ -69,14 +69,14 @@ def trait_correlation(row: Row) -> float | None:
     return mean([0.0 if r is None else r for r in correlations])
 
 
-def most_frequent_option_share(row: Row) -> float | None:
+def most_frequent_option_share(row: RowNumbers) -> float | None:
     """Share of the most frequent option among all answers of all people; real numbers count as the nearest option."""
     answers = row.digest.answers
     options = (answers[~np.isnan(answers)] + 0.5).astype(int).clip(LOWEST, HIGHEST)  # as `as_option`
     return int(np.bincount(options).max()) / len(options) if len(options) else None
 
 
-def reading_rates(row: Row) -> tuple[float | None, float | None]:
+def reading_rates(row: RowNumbers) -> tuple[float | None, float | None]:
     """Pooled share of generated answers without an option, and of audited ones that agree with the recorded answer.
 
     `as_released` generates every answer; `corrected` reads log-probabilities and generates only in the audit.
@@ -94,7 +94,7 @@ def reading_rates(row: Row) -> tuple[float | None, float | None]:
     return (asked - read) / asked if asked else None, agreed / compared if compared else None
 
 
-def costs(row: Row) -> dict[str, Any]:
+def costs(row: RowNumbers) -> dict[str, Any]:
     """Shared seconds, those of one person and of 300, and every figure of the catalogue summed up over the people.
 
     Cells from before a figure was recorded leave it None.

@@ -14,10 +14,9 @@ import numpy as np
 from palign_bench.files import LedgerError
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.columns import Array, Digest
-from palign_bench.ledger.plan import Plan
+from palign_bench.ledger.plan import Plan, Row
 from palign_bench.ledger.record import Record
 from palign_bench.questionnaire.scoring import COMPOSITE
-from palign_bench.report.names import readable
 
 MOST_FAILURE_NOTES = 5
 _LONGEST_MESSAGE = 90
@@ -25,18 +24,31 @@ _LONGEST_DIFFERENCE = 30
 
 
 @dataclass(frozen=True)
-class Row:
-    """One row: a method, the respondents planned, and those of them whose cells are finished, in plan order.
+class RowNumbers:
+    """What the ledger holds of a planned row: the respondents whose cells are finished, in plan order.
 
     ``digest``: what a table needs of the finished cells, in the order of ``respondents``.
     """
 
-    key: str
-    folder: CellFolder
+    row: Row
     protocol: str
-    planned: tuple[str, ...]
     respondents: tuple[str, ...]
     digest: Digest
+
+    @property
+    def key(self) -> str:
+        """The row's name."""
+        return self.row.name
+
+    @property
+    def folder(self) -> CellFolder:
+        """Where the row's cells are."""
+        return self.row.folder
+
+    @property
+    def planned(self) -> tuple[str, ...]:
+        """The respondents that the command asked for."""
+        return self.row.ids
 
     @cached_property
     def composites(self) -> dict[str, float]:
@@ -59,30 +71,26 @@ class Row:
         return values[~np.isnan(values)]
 
 
-def read_rows(plan: Plan) -> tuple[list[Row], Record]:
+def read_rows(plan: Plan) -> tuple[list[RowNumbers], Record]:
     """The rows of the last command in order, and what the plan says about them. Only reads, never repairs.
 
-    Jobs of one command that share a row and its folder (shards) make one row. Raises LedgerError when nothing is
-    planned.
+    Raises LedgerError when nothing is planned.
     """
     planned, about = plan.read()
     if not planned:
-        raise LedgerError(f"the plan in {plan.folder} has no rows: run the experiment again.")
-    wanted: dict[tuple[str, CellFolder], dict[str, None]] = {}
-    for cells in planned:
-        wanted.setdefault((cells.row, cells.folder), {}).update(dict.fromkeys(cells.respondent_ids))
+        raise LedgerError(f"the plan in {plan.command.folder} has no rows: run the experiment again.")
     rows = []
-    for (key, folder), respondents in wanted.items():
-        finished, digest = folder.digest(respondents)
-        rows.append(Row(key, folder, about["protocol"], tuple(respondents), tuple(finished), digest))
+    for row in planned:
+        finished, digest = row.folder.digest(row.ids)
+        rows.append(RowNumbers(row, about["protocol"], tuple(finished), digest))
     return rows, about
 
 
-def row_labels(rows: Iterable[Row]) -> list[str]:
+def row_labels(rows: Iterable[RowNumbers]) -> list[str]:
     """A readable name per row, with a trained row's budget; rows that still read alike also carry what differs."""
     rows = list(rows)
-    names = [readable(row.key) + (f" ({budget})" if (budget := budget_of(row)) else "") for row in rows]
-    alike: dict[str, list[Row]] = {}
+    names = [row.row.title + (f" ({budget})" if (budget := budget_of(row)) else "") for row in rows]
+    alike: dict[str, list[RowNumbers]] = {}
     for name, row in zip(names, rows, strict=True):
         alike.setdefault(name, []).append(row)
     return [
@@ -91,19 +99,19 @@ def row_labels(rows: Iterable[Row]) -> list[str]:
     ]
 
 
-def known_answers(row: Row) -> int | None:
+def known_answers(row: RowNumbers) -> int | None:
     """How many of the known answers the row's method was told; None: all of them."""
     count = row.folder.identity().get("known_answers")
     return int(count) if count is not None else None
 
 
-def budget_of(row: Row) -> str | None:
+def budget_of(row: RowNumbers) -> str | None:
     """A trained row's budget and what departs from its method's file: "quick", "custom: steps=2", "paper, no NF4"."""
     budget = row.folder.identity()["method"].get("budget")
     return budget if isinstance(budget, str) else None
 
 
-def _difference(row: Row, rows: Sequence[Row]) -> str:
+def _difference(row: RowNumbers, rows: Sequence[RowNumbers]) -> str:
     """What tells the row from the others of its name: `` [k=6]``; else the fingerprint."""
     twins = [_settings(other) for other in rows]
     mine = _settings(row)
@@ -114,13 +122,13 @@ def _difference(row: Row, rows: Sequence[Row]) -> str:
     return f" [{text}]"
 
 
-def _settings(row: Row) -> dict[str, Any]:
+def _settings(row: RowNumbers) -> dict[str, Any]:
     """The method's settings, the seed, and how many answers it was told: what one command may sweep over."""
     identity = row.folder.identity()
     return {**identity["method"], **{key: identity[key] for key in ("seed", "known_answers") if key in identity}}
 
 
-def ledger_notes(rows: list[Row]) -> list[str]:
+def ledger_notes(rows: list[RowNumbers]) -> list[str]:
     """What a reader must know about the cells: missing ones, failures, mixed code, unequal sets of people."""
     notes = []
     incomplete = [f"{label} {row.missing}" for row, label in zip(rows, row_labels(rows), strict=True) if row.missing]
@@ -139,7 +147,7 @@ def ledger_notes(rows: list[Row]) -> list[str]:
     return notes + _measurement_notes(rows) + _provenance_notes(rows)
 
 
-def _measurement_notes(rows: list[Row]) -> list[str]:
+def _measurement_notes(rows: list[RowNumbers]) -> list[str]:
     """How the costs were taken, where some were measured for their own sake."""
     measured = [(row, row.folder.measurement()) for row in rows]
     found = [(row, about) for row, about in measured if about]
@@ -155,7 +163,7 @@ def _measurement_notes(rows: list[Row]) -> list[str]:
     ]
 
 
-def _failure_notes(rows: list[Row]) -> list[str]:
+def _failure_notes(rows: list[RowNumbers]) -> list[str]:
     """One line per row and message, without respondents' ids: notes may leave the machine."""
     failures: Counter[tuple[str, str, str]] = Counter()
     for row, label in zip(rows, row_labels(rows), strict=True):
@@ -177,7 +185,7 @@ def _first_line(message: str) -> str:
     return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
 
 
-def _provenance_notes(rows: list[Row]) -> list[str]:
+def _provenance_notes(rows: list[RowNumbers]) -> list[str]:
     entries = [entry for folder in {row.folder for row in rows} for entry in folder.provenance()]
     commits = sorted({str(entry["git_commit"])[:10] for entry in entries if entry.get("git_commit")})
     notes = []

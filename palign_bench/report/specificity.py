@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from palign_bench.ledger.columns import Array, Whole
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.scoring import cross_composites
-from palign_bench.report.rows import Row
+from palign_bench.report.rows import RowNumbers
 
 FEWEST_FOR_SPECIFICITY = 2
 _LARGEST = 4_000_000  # numbers in a matrix held in memory at a time
@@ -29,7 +29,7 @@ class Truths:
     truths: Array
 
     @classmethod
-    def of(cls, rows: Iterable[Row]) -> Truths:
+    def of(cls, rows: Iterable[RowNumbers]) -> Truths:
         """The truths that the rows' cells hold; of a person that several rows have, the last one's."""
         rows = list(rows)
         position = {each: n for n, each in enumerate(dict.fromkeys(p for row in rows for p in row.respondents))}
@@ -41,7 +41,7 @@ class Truths:
         return cls(position, items[answered], truths[:, answered])
 
 
-def specificity(inventory: Inventory, row: Row, pool: Truths) -> float | None:
+def specificity(inventory: Inventory, row: RowNumbers, pool: Truths) -> float | None:
     """How much better a person's answers fit that person than the table's others; 0: the method ignored the person.
 
     Mean over people i of (mean composite of i's answers against the truth of every other person j, minus i's own
@@ -99,7 +99,7 @@ def others_and_own(
 
 
 def _mean_distance(answers: Array, truths: Array) -> Array:
-    """Row by row over the items that both have; NaN where there is none."""
+    """RowNumbers by row over the items that both have; NaN where there is none."""
     distance = np.abs(answers - truths)
     counts = (~np.isnan(distance)).sum(axis=1)
     return np.divide(np.nansum(distance, axis=1), counts, out=np.full(len(answers), np.nan), where=counts > 0)

@@ -9,8 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palign_bench.ledger.cells import CellFolder
-from palign_bench.ledger.plan import Plan
-from palign_bench.report.names import readable
+from palign_bench.ledger.plan import Plan, Row
 
 _SAMPLED = 100  # finished cells whose measured cost the estimate is made of
 _MOST_FAILURES = 5
@@ -41,14 +40,12 @@ class RowStatus:
 
 
 def row_statuses(plan: Plan) -> list[RowStatus]:
-    """The rows of the plan's last command; shards of one row count together. Raises LedgerError without a plan."""
-    wanted: dict[tuple[str, CellFolder], dict[str, None]] = {}
-    for cells in plan.read()[0]:
-        wanted.setdefault((cells.row, cells.folder), {}).update(dict.fromkeys(cells.respondent_ids))
-    return [_row_status(row, folder, list(ids)) for (row, folder), ids in wanted.items()]
+    """The rows of a command's table."""
+    return [_row_status(row) for row in plan.read()[0]]
 
 
-def _row_status(row: str, folder: CellFolder, ids: Sequence[str]) -> RowStatus:
+def _row_status(row: Row) -> RowStatus:
+    folder, ids = row.folder, row.ids
     present, wanted = folder.finished(), set(ids)
     finished = [each for each in ids if each in present]
     failures = {each: message for each, message in folder.failures().items() if each in wanted}
@@ -57,7 +54,7 @@ def _row_status(row: str, folder: CellFolder, ids: Sequence[str]) -> RowStatus:
     open_cells = {each: folder.lock_name(each) for each in ids if each not in present}
     running = [each for each, lock in open_cells.items() if lock in locked and locks.is_held(lock)]
     seconds = _seconds_of_a_cell(folder, finished)
-    return RowStatus(readable(row), len(ids), len(finished), len(running), failures, seconds)
+    return RowStatus(row.title, len(ids), len(finished), len(running), failures, seconds)
 
 
 def _seconds_of_a_cell(folder: CellFolder, finished: Sequence[str]) -> float | None:
@@ -77,13 +74,14 @@ def status_of(runs: Path, name: str | None) -> str:
 
 def _table_status(plan: Plan) -> str:
     rows = row_statuses(plan)
-    lines = [f"{plan.experiment}: model {plan.model}, protocol {plan.protocol}"]
+    about = plan.read()[1]
+    lines = [f"{plan.experiment}, {plan.name}: model {about['model']}, protocol {about['protocol']}"]
     lines.append(f"  {'':24} {'planned':>8} {'finished':>8} {'running':>8} {'failed':>8} {'missing':>8}  time left")
     for row in rows:
         counts = (row.planned, row.finished, row.running, len(row.failures), row.missing)
         lines.append(f"  {row.label:24} {' '.join(f'{n:8}' for n in counts)}  {_duration(row.seconds_left)}")
     lines.append(f"  {_summary(rows)}")
-    lines += [f"  {note}" for note in plan.read()[1].get("notes", ()) if note.startswith("Shards")]
+    lines += [f"  {note}" for note in about.get("notes", ()) if note.startswith("Shards")]
     failures = Counter(
         (row.label, message.split("\n")[0][:90]) for row in rows for message in row.failures.values()
     ).most_common(_MOST_FAILURES)

@@ -17,7 +17,7 @@ from palign_bench.report import measures
 from palign_bench.report import words as render
 from palign_bench.report.names import OTHER_PEOPLE_FLOORS, OWN_ANSWERS_FLOORS
 from palign_bench.report.paper import PaperSetting, matching_setting
-from palign_bench.report.rows import Row, budget_of, known_answers, ledger_notes, read_rows, row_labels
+from palign_bench.report.rows import RowNumbers, budget_of, known_answers, ledger_notes, read_rows, row_labels
 from palign_bench.report.specificity import Truths, specificity
 from palign_bench.report.statistics import bootstrap_interval, mean
 
@@ -155,7 +155,7 @@ def as_document(report: Report) -> dict[str, Any]:
     return dict(json.loads(json.dumps(document, allow_nan=False)))
 
 
-def _score_columns(row: Row) -> dict[str, Any]:
+def _score_columns(row: RowNumbers) -> dict[str, Any]:
     composites = list(row.composites.values())
     low, high = bootstrap_interval(composites) or (None, None)
     unparsed, agreement = measures.reading_rates(row)
@@ -174,7 +174,7 @@ def _score_columns(row: Row) -> dict[str, Any]:
     }
 
 
-def _comparison_columns(row: Row, rows: list[Row]) -> dict[str, Any]:
+def _comparison_columns(row: RowNumbers, rows: list[RowNumbers]) -> dict[str, Any]:
     columns: dict[str, Any] = {"beats_best_constant": measures.beats_best_constant(row, rows)}
     for name, floors in (("own_floor", OWN_ANSWERS_FLOORS), ("people_floor", OTHER_PEOPLE_FLOORS)):
         best = measures.best_floor(row, [other for other in rows if other.key in floors])
@@ -187,6 +187,6 @@ def _comparison_columns(row: Row, rows: list[Row]) -> dict[str, Any]:
     return columns
 
 
-def _random_weights(row: Row) -> bool:
+def _random_weights(row: RowNumbers) -> bool:
     model = row.folder.identity()["model"]
     return model is not None and model.get("weights") == "random"

@@ -54,6 +54,3 @@ class AnswerMemo:
     def forget(self) -> None:
         """Take nothing over from here on."""
         self._sheets.clear()
-
-
-MEMO = AnswerMemo()

@@ -1,7 +1,8 @@
-"""The resolved configuration: where `conf/` lies, what a run's settings mean, and what of them can change a number."""
+"""What a run's settings mean, which of them are refused, and what of them can change a number."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,8 +17,11 @@ from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.protocol import PROTOCOLS, EvaluationProtocol
 from palign_bench.report.names import readable
 from palign_bench.run.claims import RETRIES
-from palign_bench.run.experiment import Experiment
 from palign_bench.settings import Settings, UserError, options, read_option
+
+_OTHER_FOLDERS = frozenset({"cells", "hydra", "portraits", "wandb", "tensorboard", "organism"})
+
+MEASURED_STEPS = 1  # optimizer steps of training=measured on a CPU
 
 # What cannot change a number stays out of a cell's identity: where files lie and where the method's code stands.
 _METHOD_PLACES = frozenset({"portraits", "_target_"})
@@ -26,6 +30,14 @@ _METHOD_PLACES = frozenset({"portraits", "_target_"})
 def resolve_training(training: Mapping[str, Any], on_cuda: bool) -> Settings:
     """``auto`` is ``paper`` where CUDA is and ``quick`` elsewhere; a people_limit and a cohort that were given stay."""
     settings = dict(training)
+    if settings["name"] == "measured":
+        steps = settings.get("steps", "auto")
+        if steps == "auto":
+            steps = None if on_cuda else MEASURED_STEPS
+        elif isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+            raise UserError(f"training.steps={steps}: choose a whole number, 1 or more, or auto.")
+        # 4 bits save a GPU's memory; on a CPU they only cost time
+        settings |= {"steps": steps, "instead_of_nf4": None if on_cuda else "none"}
     cohort = settings.get("cohort", 1)
     if not isinstance(cohort, int) or isinstance(cohort, bool) or cohort < 1:
         raise UserError(f"training.cohort={cohort}: choose a whole number, 1 or more.")
@@ -50,13 +62,19 @@ def resolve_budget(method: Mapping[str, Any], training: Mapping[str, Any]) -> Se
         settings["cohort"] = cohort
     if "budgets" not in method:
         return settings
-    budget = method["budgets"].get(training["name"])
+    measured = training["name"] == "measured"
+    budget = method["budgets"].get("paper" if measured else training["name"])
     if budget is None:
         choices = ", ".join(method["budgets"])
         raise UserError(f"training={training['name']}: method={method['name']} has the budgets {choices}.")
+    if measured:
+        budget = budget | ({"steps": training["steps"]} if training["steps"] else {})
+        if settings.get("quantization") == "nf4" and training["instead_of_nf4"]:
+            settings["quantization"] = training["instead_of_nf4"]
     settings |= {key: value for key, value in budget.items() if settings.get(key) == "auto"}
+    name = "paper" if measured and not training["steps"] else training["name"]
     departures = _departures(settings, _shipped(method) | dict(budget))
-    return settings | {"budget": f"custom: {', '.join(departures)}" if departures else training["name"]}
+    return settings | {"budget": f"custom: {', '.join(departures)}" if departures else name}
 
 
 def _shipped(method: Mapping[str, Any]) -> Settings:
@@ -76,9 +94,50 @@ def _departures(settings: Mapping[str, Any], shipped: Mapping[str, Any], prefix:
     return sorted(found)
 
 
-def method_identity(method: Mapping[str, Any]) -> Settings:
-    """The part of a method's settings that can change a number."""
-    return {key: value for key, value in method.items() if key not in _METHOD_PLACES}
+def method_identity(method: Mapping[str, Any], row: str, aligner: Aligner) -> Settings:
+    """The part of a row's identity that its method decides: name, version, and every setting that can change a number.
+
+    A whole number is one setting however it is written (``1`` and ``1.0``).
+    """
+    settings = {key: value for key, value in method.items() if key not in _METHOD_PLACES}
+    if row != method["name"]:
+        settings.pop("rows", None)  # a floor's numbers do not depend on which other floors were asked for
+    return {"method": canonical_numbers(settings) | {"row": row, "version": aligner.version}}
+
+
+def canonical_numbers(value: Any) -> Any:
+    """The same value with every float that is a whole number as an int."""
+    if isinstance(value, Mapping):
+        return {key: canonical_numbers(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [canonical_numbers(each) for each in value]
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+# Settings by which the rows of one table may differ, and those that change no number. Any other that differs makes
+# another table.
+_WITHIN_A_TABLE = frozenset({"method", "training", "known_answers"})
+_WITHOUT_MEANING = frozenset({"tracking", "runs", "name", "shard", "retry", "respondents.limit", "respondents.ids"})
+_FIRST_TOLD = ("respondents.name", "seed", "cost")
+
+
+def comparable(settings: Mapping[str, Any]) -> Settings:
+    """Every setting, by dotted key, that rows must share to be compared in one table."""
+    flat: Settings = {}
+
+    def add(prefix: str, values: Mapping[str, Any]) -> None:
+        for key, value in values.items():
+            name = f"{prefix}{key}"
+            if name in _WITHIN_A_TABLE or name in _WITHOUT_MEANING:
+                continue
+            if isinstance(value, Mapping):
+                add(f"{name}.", value)
+            else:
+                flat[name] = value
+
+    add("", settings)
+    first = {key: flat[key] for key in _FIRST_TOLD if key in flat}
+    return first | canonical_numbers({key: flat[key] for key in sorted(flat)})
 
 
 def quantized(method: Settings, model: Settings) -> tuple[Settings, Settings]:
@@ -109,6 +168,8 @@ def make_aligners(method: Mapping[str, Any]) -> dict[str, Aligner]:
     Raises UserError for a setting that the method refuses.
     """
     settings = {key: value for key, value in method.items() if key not in ("name", "quantization")}
+    if not re.fullmatch(r"\w[\w.+-]*", str(method["name"])):
+        raise UserError(f"method.name={method['name']}: use letters, digits, dots, dashes and underscores.")
     writer = settings.get("writer")
     if writer is not None and writer not in ("self", "released", "template"):
         if writer not in options("model"):
@@ -157,7 +218,7 @@ def check_portraits(aligners: Mapping[str, Aligner], people: Sequence[Respondent
             )
 
 
-def _training_notes(method: Settings, model: Settings, asked_model: Settings, training: Settings) -> list[str]:
+def training_notes(method: Settings, model: Settings, asked_model: Settings, training: Settings) -> list[str]:
     """What the table says about a trained row: its budget, its people, its quantization where that is its own."""
     if "budget" not in method:
         return []
@@ -181,26 +242,46 @@ def _training_notes(method: Settings, model: Settings, asked_model: Settings, tr
     return notes
 
 
-def _batch_notes(experiment: Experiment, model: Settings) -> list[str]:
+def batch_notes(model: Settings, protocol: EvaluationProtocol, repeats: int | None) -> list[str]:
     """What the table says where people's answers share batches."""
-    together = model["engine"] == "together" and not experiment.protocol.reading.generates and not experiment.repeats
+    together = model["engine"] == "together" and not protocol.reading.generates and not repeats
     return ["model.engine=together: people answered in one batch share its seconds equally."] if together else []
 
 
-def _protocol(settings: Mapping[str, Any], inventory: Inventory) -> EvaluationProtocol:
+def protocol_of(settings: Mapping[str, Any], inventory: Inventory) -> EvaluationProtocol:
+    """The protocol that is named, over this inventory. Raises UserError."""
     name = settings["name"]
     if name not in PROTOCOLS:
         raise UserError(f"protocol={name} does not exist; choose one of {', '.join(PROTOCOLS)}.")
     return PROTOCOLS[name](inventory)
 
 
-def _retry(retry: Any) -> str:
+def retry_of(retry: Any) -> str:
+    """Which missing cells are computed. Raises UserError."""
     if retry not in RETRIES:
         raise UserError(f"retry={retry}: choose one of {', '.join(RETRIES)}.")
     return str(retry)
 
 
-def _seed(seed: Any) -> int:
+def seed_of(seed: Any) -> int:
+    """The seed. Raises UserError."""
     if isinstance(seed, bool) or not isinstance(seed, int):
         raise UserError(f"seed={seed}: give a whole number.")
     return seed
+
+
+def check_known_answers(count: Any, inventory: Inventory) -> int:
+    """How many known answers a method is told. Raises UserError for a count that the inventory lacks."""
+    known = len(inventory.known)
+    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= known:
+        raise UserError(f"known_answers={count}: choose a whole number from 1 to {known}, or null for all.")
+    return count
+
+
+def experiment_name(name: Any) -> str:
+    """The experiment's name, which is a folder of the ledger. Raises UserError for one that leads elsewhere."""
+    text = str(name)
+    if not re.fullmatch(r"\w[\w .+=-]*", text) or text in _OTHER_FOLDERS:
+        taken = "is a folder of the ledger's own" if text in _OTHER_FOLDERS else "names no folder inside the ledger"
+        raise UserError(f"name={text}: this {taken}; use letters, digits, dots, dashes and underscores.")
+    return text

@@ -13,29 +13,28 @@ import torch
 from palign_bench.aligner import Case
 from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.scoring import Matrix, as_matrix
-from palign_bench.run.experiment import Experiment
-from palign_bench.settings import UserError
+from palign_bench.run.job import Job
 
 
 class Cases:
     """Builds what an aligner is told about each person, and nothing that it did not declare to need."""
 
-    def __init__(self, experiment: Experiment):
-        self.experiment = experiment
-        self._position = {person.id: i for i, person in enumerate(experiment.source.people)}
-        inventory = experiment.protocol.inventory
-        self._told = told_items(inventory, experiment.known_answers, experiment.seed)
+    def __init__(self, job: Job):
+        self.job = job
+        self._position = {person.id: i for i, person in enumerate(job.source.people)}
+        inventory = job.protocol.inventory
+        self._told = told_items(inventory, job.known_answers, job.seed)
         self._untold = frozenset(inventory.known) - self._told
 
     def case(self, person: Respondent, needs: frozenset[str]) -> Case:
         """What an aligner with these needs is told about the person."""
-        protocol, untold = self.experiment.protocol, self._untold
-        known, selection = protocol.known(person), protocol.selection(person, self.experiment.seed)
+        protocol, untold = self.job.protocol, self._untold
+        known, selection = protocol.known(person), protocol.selection(person, self.job.seed)
         return Case(
             respondent_id=person.id,
             known={n: value for n, value in known.items() if n not in untold},
             selection={n: value for n, value in selection.items() if n not in untold},
-            seed=derived_seed(self.experiment.seed, person.id),
+            seed=derived_seed(self.job.seed, person.id),
             missing=tuple(n for n in protocol.inventory.known if n in self._told and n not in known),
             others=np.delete(self._everyone, self._position[person.id], axis=0) if "people" in needs else None,
             held_out=protocol.held_out(person) if "held_out" in needs else None,
@@ -45,21 +44,18 @@ class Cases:
     @cached_property
     def _everyone(self) -> Matrix:
         """Literal answers of the whole source, whatever the limit or shard: (people, items), NaN where missing."""
-        numbers = [item.number for item in self.experiment.protocol.inventory.items]
-        return as_matrix(numbers, [person.answers for person in self.experiment.source.people])
+        numbers = [item.number for item in self.job.protocol.inventory.items]
+        return as_matrix(numbers, [person.answers for person in self.job.source.people])
 
 
 def told_items(inventory: Inventory, count: int | None, seed: int) -> frozenset[int]:
     """The known items of which a method is told the answers: the same for everyone, nested, spread over the scales.
 
-    Of IPIP-NEO, five are one of each domain and thirty one of each facet. Raises UserError for a count that the
-    inventory lacks.
+    Of IPIP-NEO, five are one of each domain and thirty one of each facet. ``count``: None (all), or checked before.
     """
     known = sorted(inventory.known)
     if count is None:
         return frozenset(known)
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(known):
-        raise UserError(f"known_answers={count}: choose a whole number from 1 to {len(known)}, or null for all.")
     generator = random.Random(f"known-answers-{seed}")
     generator.shuffle(known)
     of_subscale: Counter[str | None] = Counter()

@@ -17,13 +17,14 @@ from palign_bench.costs.clock import Cost, measure
 from palign_bench.costs.figures import cell_costs
 from palign_bench.costs.memory import MemoryLevel
 from palign_bench.costs.repeats import median_cost
+from palign_bench.ledger.plan import Row
 from palign_bench.ledger.record import Record
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.questionnaire.protocol import audit_items
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
-from palign_bench.run.answers import MEMO, Answered
+from palign_bench.run.answers import Answered, AnswerMemo
 from palign_bench.run.case import Cases, seed_everything
-from palign_bench.run.experiment import Experiment, Row
+from palign_bench.run.job import Job
 
 Result = TypeVar("Result")
 
@@ -37,19 +38,21 @@ class Aligned:
     answered: Answered | None = None
 
 
-class CellRun:
+class RowWorker:
     """Computes cells of one row, one person at a time (what several share: `palign_bench.run.cohort`)."""
 
-    def __init__(self, experiment: Experiment, row: Row, backbone: Backbone | None, bare: MemoryLevel):
-        self.experiment = experiment
+    def __init__(self, job: Job, row: Row, backbone: Backbone | None, bare: MemoryLevel, answers: AnswerMemo):
+        self.job = job
         self.row = row
+        self.aligner = job.aligners[row.name]
+        self.answers = answers
         self.backbone = backbone
         self.bare = bare
-        self.cases = Cases(experiment)
+        self.cases = Cases(job)
         self.batch_divisor = 1  # of the positions in one forward pass; above 1 only while memory runs out
-        inventory = experiment.protocol.inventory
+        inventory = job.protocol.inventory
         self.items = inventory.select(inventory.held_out)
-        self.audit = audit_items(inventory) if experiment.protocol.audited else []
+        self.audit = audit_items(inventory) if job.protocol.audited else []
 
     def _within_memory(self, person: str, work: Callable[[], Result]) -> Result:
         """``work()``; where memory runs out, again in smaller batches, which the record's ``batch_divisor`` tells."""
@@ -60,30 +63,30 @@ class CellRun:
             self.batch_divisor = max(self.batch_divisor, divisor)
             return work()
 
-        return within_memory(self.backbone.engine, attempt, lambda: say(f"{self.row.name}: person {person}: {AGAIN}"))
+        return within_memory(self.backbone.engine, attempt, lambda: say(f"{self.row.title}: person {person}: {AGAIN}"))
 
     def warm_up(self, person: Respondent) -> None:
         """What a first alignment pays for libraries and kernels is no cost of the method; see `Aligner.warm_up`."""
-        case = self.cases.case(person, self.row.aligner.needs)
+        case = self.cases.case(person, self.aligner.needs)
         seed_everything(case.seed)
         try:
-            self.row.aligner.warm_up(case)
+            self.aligner.warm_up(case)
         except Exception as error:  # the person's own cell will meet and record it
-            say(f"{self.row.name}: the warm-up failed: {type(error).__name__}: {error}")
+            say(f"{self.row.title}: the warm-up failed: {type(error).__name__}: {error}")
 
     def compute(self, person: Respondent, aligned: Aligned | None = None) -> Record:
         """The record of one finished cell. Where costs are measured: of several times, with nothing taken over."""
-        if not self.experiment.repeats:
+        if not self.job.repeats:
             return self._compute(person, aligned)
         records = []
-        for _ in range(self.experiment.repeats):
-            MEMO.forget()
+        for _ in range(self.job.repeats):
+            self.answers.forget()
             records.append(self._compute(person, None))
         return records[0] | {"cost": median_cost([record["cost"] for record in records])}
 
     def _compute(self, person: Respondent, aligned: Aligned | None) -> Record:
         """Align, answer (each unless a cohort did), score. Memory that runs out in answering aligns nobody again."""
-        case = self.cases.case(person, self.row.aligner.needs)
+        case = self.cases.case(person, self.aligner.needs)
         try:
             aligned = aligned or self._within_memory(person.id, lambda: self.align(case))
             alignment, aligning = aligned.alignment, aligned.cost
@@ -92,7 +95,7 @@ class CellRun:
         finally:
             self.batch_divisor = 1
         sheet, answering = answered.sheet, answered.cost
-        protocol, inventory = self.experiment.protocol, self.experiment.protocol.inventory
+        protocol, inventory = self.job.protocol, self.job.protocol.inventory
         held_out = protocol.held_out(person)
         truth = protocol.truth(held_out)
         return {
@@ -125,19 +128,19 @@ class CellRun:
         """One person's alignment with what it cost."""
         seed_everything(case.seed)
         with measure() as cost:
-            alignment = self.row.aligner.align(case)
+            alignment = self.aligner.align(case)
         return Aligned(alignment, cost.above(self.bare))
 
     def _answer(self, alignment: Alignment) -> Answered:
         if alignment.answers is not None:
-            held_out = self.experiment.protocol.inventory.held_out
+            held_out = self.job.protocol.inventory.held_out
             answers = {n: alignment.answers[n] for n in held_out if n in alignment.answers}
             return Answered(AnswerSheet(asked=held_out, answers=answers), Cost())
-        assert self.backbone is not None, f"{self.row.name} needs no backbone but made an alignment without answers"
+        assert self.backbone is not None, f"{self.row.title} needs no backbone but made an alignment without answers"
         taken_over = self.taken_over(alignment)
         if taken_over is not None:
             return taken_over
-        if alignment.readout is not None and not self.experiment.protocol.reading.generates:
+        if alignment.readout is not None and not self.job.protocol.reading.generates:
             prompt_alone = replace(alignment, readout=None)
             # The neutral prompt is everyone's, so its answers are worth computing for the memo.
             if self.memo_key(prompt_alone) and (alignment.system_prompt is None or self.taken_over(prompt_alone)):
@@ -149,19 +152,19 @@ class CellRun:
     def memo_key(self, alignment: Alignment) -> str | None:
         """What stands for the alignment's answers in the memo; None where they depend on more than a prompt."""
         assert self.backbone is not None
-        return MEMO.key(self.backbone, alignment)
+        return self.answers.key(self.backbone, alignment)
 
     def taken_over(self, alignment: Alignment) -> Answered | None:
         """Answers under the same prompt that were computed before."""
         assert self.backbone is not None
-        found = MEMO.get(self.backbone, self.memo_key(alignment))
+        found = self.answers.get(self.backbone, self.memo_key(alignment))
         return found and replace(found, reused=True)
 
     def remembered(self, alignment: Alignment, answered: Answered) -> Answered:
         """The same answers, kept for whoever has the same prompt; those of smaller batches serve no other cell."""
         assert self.backbone is not None
         if self.batch_divisor == 1:
-            MEMO.put(self.backbone, self.memo_key(alignment), answered)
+            self.answers.put(self.backbone, self.memo_key(alignment), answered)
         return answered
 
     def _under_readout(self, alignment: Alignment, prompt_alone: Alignment) -> Answered:

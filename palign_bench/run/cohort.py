@@ -11,75 +11,75 @@ from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.run.answers import Answered
 from palign_bench.run.case import seed_everything
-from palign_bench.run.cell import Aligned, CellRun, say
+from palign_bench.run.cell import Aligned, RowWorker, say
 
 
-def cohort_size(cell: CellRun) -> int:
+def cohort_size(worker: RowWorker) -> int:
     """How many people are begun at once: those that the method aligns together, or that one batch answers.
 
     Measured cells are computed one by one; so is what takes long to train, of which a kill would lose several.
     """
-    aligner = cell.row.aligner
-    if aligner.cohort > 1 or cell.backbone is None or cell.experiment.repeats or "gradients" in aligner.needs:
+    aligner = worker.aligner
+    if aligner.cohort > 1 or worker.backbone is None or worker.job.repeats or "gradients" in aligner.needs:
         return aligner.cohort
-    return cell.backbone.people_at_once(cell.items)
+    return worker.backbone.people_at_once(worker.items)
 
 
-def begin_cohort(cell: CellRun, people: Sequence[Respondent]) -> dict[str, Aligned]:
-    """What these people can share, done for all of them; whoever is left out is left to `CellRun.compute`.
+def begin_cohort(worker: RowWorker, people: Sequence[Respondent]) -> dict[str, Aligned]:
+    """What these people can share, done for all of them; whoever is left out is left to `RowWorker.compute`.
 
     So is everyone when it fails as a whole: one by one, only the people at fault fail.
     """
-    if len(people) < 2 or cell.experiment.repeats:
+    if len(people) < 2 or worker.job.repeats:
         return {}
-    return _align_together(cell, people) if cell.row.aligner.cohort > 1 else _answer_together(cell, people)
+    return _align_together(worker, people) if worker.aligner.cohort > 1 else _answer_together(worker, people)
 
 
-def _align_together(cell: CellRun, people: Sequence[Respondent]) -> dict[str, Aligned]:
-    cases = [cell.cases.case(person, cell.row.aligner.needs) for person in people]
-    seed_everything(cell.experiment.seed)
+def _align_together(worker: RowWorker, people: Sequence[Respondent]) -> dict[str, Aligned]:
+    cases = [worker.cases.case(person, worker.aligner.needs) for person in people]
+    seed_everything(worker.job.seed)
     try:
         with measure() as cost:
-            alignments = cell.row.aligner.align_many(cases)
+            alignments = worker.aligner.align_many(cases)
     except Exception as error:
-        _say_one_by_one(cell, people, error)
+        _say_one_by_one(worker, people, error)
         return {}
-    share = cost.above(cell.bare).share(len(people))
+    share = cost.above(worker.bare).share(len(people))
     return {person.id: Aligned(alignment, share) for person, alignment in zip(people, alignments, strict=True)}
 
 
-def _answer_together(cell: CellRun, people: Sequence[Respondent]) -> dict[str, Aligned]:
+def _answer_together(worker: RowWorker, people: Sequence[Respondent]) -> dict[str, Aligned]:
     """Align one by one, then answer at once."""
-    assert cell.backbone is not None
+    assert worker.backbone is not None
     aligned: dict[str, Aligned] = {}
     for person in people:
         with suppress(Exception):  # the person's own cell will meet and record it
-            aligned[person.id] = cell.align(cell.cases.case(person, cell.row.aligner.needs))
-    ids = _to_answer(cell, aligned)
+            aligned[person.id] = worker.align(worker.cases.case(person, worker.aligner.needs))
+    ids = _to_answer(worker, aligned)
     if len(ids) < 2:
         return aligned
     alignments = [aligned[each].alignment for each in ids]
     try:
         with measure() as cost:
-            sheets = cell.backbone.answer_many(alignments, cell.items, cell.audit)
+            sheets = worker.backbone.answer_many(alignments, worker.items, worker.audit)
     except Exception as error:
-        _say_one_by_one(cell, people, error)
+        _say_one_by_one(worker, people, error)
         return aligned
-    share = cost.above(cell.bare).share(len(ids))
+    share = cost.above(worker.bare).share(len(ids))
     for respondent_id, sheet in zip(ids, sheets, strict=True):
-        answered = cell.remembered(aligned[respondent_id].alignment, Answered(sheet, share, people=len(ids)))
+        answered = worker.remembered(aligned[respondent_id].alignment, Answered(sheet, share, people=len(ids)))
         aligned[respondent_id] = replace(aligned[respondent_id], answered=answered)
     return aligned
 
 
-def _to_answer(cell: CellRun, aligned: Mapping[str, Aligned]) -> list[str]:
+def _to_answer(worker: RowWorker, aligned: Mapping[str, Aligned]) -> list[str]:
     """Whose answers one batch can hold; of people with one prompt the first, since the others take its answers over."""
     ids: dict[str, str] = {}
     for respondent_id, each in aligned.items():
-        if only_prompts_and_shifts(each.alignment) and cell.taken_over(each.alignment) is None:
-            ids.setdefault(cell.memo_key(each.alignment) or respondent_id, respondent_id)
+        if only_prompts_and_shifts(each.alignment) and worker.taken_over(each.alignment) is None:
+            ids.setdefault(worker.memo_key(each.alignment) or respondent_id, respondent_id)
     return list(ids.values())
 
 
-def _say_one_by_one(cell: CellRun, people: Sequence[Respondent], error: Exception) -> None:
-    say(f"{cell.row.name}: a cohort of {len(people)} failed ({type(error).__name__}: {error}); one by one now")
+def _say_one_by_one(worker: RowWorker, people: Sequence[Respondent], error: Exception) -> None:
+    say(f"{worker.row.title}: a cohort of {len(people)} failed ({type(error).__name__}: {error}); one by one now")

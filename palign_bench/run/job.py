@@ -1,144 +1,182 @@
-"""One job of a command: from resolved settings to recorded cells, and the tables at the command's end."""
+"""One job: everything that its settings mean, resolved and checked before anything is loaded or written."""
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-
-from omegaconf import OmegaConf
-from transformers.utils import logging as transformers_logging
 
 from palign_bench.aligner import Aligner
 from palign_bench.backbone import loading
 from palign_bench.backbone.loading.settings import model_identity, model_title, resolve_model
-from palign_bench.costs.machine import provenance
-from palign_bench.ledger.plan import Plan
-from palign_bench.questionnaire.inventory import ipip_neo_300
-from palign_bench.respondents import load_respondents
+from palign_bench.ledger.cells import CellFolder
+from palign_bench.ledger.plan import PlannedJob, Row
+from palign_bench.questionnaire.inventory import Respondent, ipip_neo_300
+from palign_bench.questionnaire.protocol import EvaluationProtocol
+from palign_bench.report.names import group_of, readable
+from palign_bench.respondents.source import RespondentSource
 from palign_bench.run.assembly import (
-    _batch_notes,
-    _protocol,
-    _retry,
-    _seed,
-    _training_notes,
+    batch_notes,
+    check_known_answers,
     check_needs,
     check_portraits,
     check_shapes,
+    comparable,
+    experiment_name,
     make_aligners,
     method_identity,
+    protocol_of,
     quantized,
     resolve_budget,
     resolve_training,
+    retry_of,
+    seed_of,
+    training_notes,
 )
-from palign_bench.run.case import told_items
-from palign_bench.run.experiment import Experiment, Row
-from palign_bench.run.isolated import check_cohort, cost_repeats, is_measuring, refuse_finished, run_isolated
-from palign_bench.run.row import run_row
-from palign_bench.run.session import _tracker, load_backbone
+from palign_bench.run.isolated import check_cohort, cost_repeats
+from palign_bench.run.session import Session
 from palign_bench.run.shard import Shard
 from palign_bench.settings import Settings
-
-transformers_logging.disable_progress_bar()  # ours are per person; a bar per weight file would drown them
-
-
-def run(settings: Settings, command: str, order: int | None = None) -> int:
-    """Run one method on the selected people. Returns how many cells failed. Raises UserError before any work starts."""
-    global _order
-    asked, repeats = settings, cost_repeats(settings)
-    protocol = _protocol(settings["protocol"], ipip_neo_300())
-    asked_model = resolve_model(settings["model"])
-    training = resolve_training(settings["training"], loading.choose_device(asked_model["device"]).type == "cuda")
-    method, model = quantized(resolve_budget(settings["method"], training), asked_model)
-    settings = settings | {"method": method, "training": training}
-    aligners = make_aligners(method)
-    check_needs(aligners, model)
-    check_cohort(aligners, repeats)
-    source = load_respondents(settings["respondents"])
-    if _order == 0:
-        for note in source.notes:
-            print(note, file=sys.stderr)
-    people = source.select(settings["respondents"].get("limit"), settings["respondents"].get("ids"))
-    if "budget" in method:
-        people = people[: training["people_limit"]]
-    shard = Shard.parse(settings["shard"])
-    if shard is not None:
-        people = tuple(shard.cut(people))
-    check_portraits(aligners, people, source.name)
-    needs_backbone = any(aligner.needs_backbone for aligner in aligners.values())
-    identified = model_identity(model, loading.identify(model)) if needs_backbone else None
-    if needs_backbone:
-        check_shapes(aligners, model)
-    runs = Path(settings["runs"])
-    experiment = Experiment(
-        runs=runs,
-        protocol=protocol,
-        source=source,
-        people=people,
-        model_name=model["name"] if needs_backbone else "none",
-        seed=_seed(settings["seed"]),
-        load_backbone=lambda: load_backbone(model, protocol),
-        provenance=provenance(),
-        tracker=_tracker(settings["tracking"], runs),
-        group=settings["name"],
-        known_answers=settings["known_answers"],
-        repeats=repeats,
-        retry=_retry(settings["retry"]),
-        shard=shard,
-    )
-    told_items(protocol.inventory, experiment.known_answers, experiment.seed)  # refuses before anything is loaded
-    rows = [_row(name, aligner, settings, identified, experiment) for name, aligner in aligners.items()]
-    planned = [experiment.planned(row) for row in rows]
-    order = _job_number() if order is None else order
-    if repeats:
-        refuse_finished(planned)
-        if not is_measuring():
-            _order += 1
-            return run_isolated(asked, command, order)
-    about = {
-        "experiment": settings["name"],
-        "model": model["name"],
-        "model_title": model_title(asked_model),
-        "protocol": protocol.name,
-        "respondents": source.name,
-        "respondents_description": source.description,
-        "notes": [
-            *source.notes,
-            *_training_notes(method, model, asked_model, training),
-            *_batch_notes(experiment, model),
-        ],
-    }
-    plan = Plan(runs, settings["name"], model["name"], protocol.name)
-    part = (shard.index, shard.count) if shard else None
-    plan.add(command, planned, order=order, about=about, shard=part)
-    _order += 1
-    return sum(run_row(experiment, row, cells) for row, cells in zip(rows, planned, strict=True))
+from palign_bench.tracking.tracker import Tracker
 
 
-def _row(name: str, aligner: Aligner, settings: Settings, model: Settings | None, experiment: Experiment) -> Row:
-    method = method_identity(settings["method"]) | {"row": name, "version": aligner.version}
-    if name != settings["method"]["name"]:
-        method.pop("rows", None)  # a floor's numbers do not depend on which other floors were asked for
-    identity = {
-        "method": method,
-        "model": model,
-        "respondents": {"source": experiment.source.name, "data_hash": experiment.source.data_hash},
-        "protocol": {"name": experiment.protocol.name, "version": experiment.protocol.version},
-        "inventory": experiment.protocol.inventory.name,
-        "seed": experiment.seed,
-    }
-    if experiment.known_answers is not None:
-        identity["known_answers"] = experiment.known_answers
-    return Row(name, aligner, identity, {k: v for k, v in settings.items() if k != "sweep"})
+@dataclass(frozen=True)
+class Job:
+    """What one Hydra job resolves: rows × people, and what the rows share.
 
+    ``composed``: the settings as Hydra left them. ``settings``, ``model``: what they mean. ``people``: those that the
+    command asked for, of whom ``shard`` computes a part. ``rows``: as planned, with everybody.
+    """
 
-_order = 0  # of the jobs of this process; the rows' order in the table
+    composed: Settings
+    settings: Settings
+    runs: Path
+    experiment: str
+    protocol: EvaluationProtocol
+    source: RespondentSource
+    people: tuple[Respondent, ...]
+    model: Settings
+    seed: int
+    known_answers: int | None  # how many of them a method is told; None: all
+    repeats: int | None  # cost=isolated: every cell is computed so often, after a warm-up, and none taken over
+    retry: str  # which missing cells are computed; see `claims.RETRIES`
+    shard: Shard | None
+    tracker: Tracker
+    aligners: Mapping[str, Aligner]  # by row
+    identities: Mapping[str, Settings]  # by row: everything that can change a number
+    rows: tuple[Row, ...]
+    notes: tuple[str, ...] = ()  # what the table says about these rows
 
+    @classmethod
+    def of(cls, settings: Settings, session: Session) -> Job:
+        """Resolve the settings, then refuse what cannot be done as asked. Writes nothing, loads no model.
 
-def _job_number() -> int:
-    """The job's place in its sweep (a joblib worker counts from Hydra's number, not from its own process)."""
-    from hydra.core.hydra_config import HydraConfig
+        Raises UserError.
+        """
+        inventory = ipip_neo_300()
+        protocol = protocol_of(settings["protocol"], inventory)
+        asked_model = resolve_model(settings["model"])
+        training = resolve_training(settings["training"], loading.choose_device(asked_model["device"]).type == "cuda")
+        method, model = quantized(resolve_budget(settings["method"], training), asked_model)
+        resolved = settings | {"method": method, "training": training}
+        repeats = cost_repeats(settings)
+        aligners = make_aligners(method)
+        check_needs(aligners, model)
+        check_cohort(aligners, repeats)
+        source = session.source(settings["respondents"])
+        people = source.select(settings["respondents"].get("limit"), settings["respondents"].get("ids"))
+        if "budget" in method:
+            people = people[: training["people_limit"]]
+        check_portraits(aligners, people, source.name)
+        reads_model = any(aligner.needs_backbone for aligner in aligners.values())
+        identified = model_identity(model, session.identify(model)) if reads_model else None
+        if reads_model:
+            check_shapes(aligners, model)
+        runs = Path(str(settings["runs"])).expanduser()
+        shared: Settings = {
+            "model": identified,
+            "respondents": {"source": source.name, "data_hash": source.data_hash},
+            "protocol": {"name": protocol.name, "version": protocol.version},
+            "inventory": inventory.name,
+            "seed": seed_of(settings["seed"]),
+        }
+        if settings["known_answers"] is not None:
+            shared["known_answers"] = check_known_answers(settings["known_answers"], inventory)
+        if repeats:  # what a cell cost is measured in its own way, so it is another cell
+            shared["cost_repeats"] = repeats
+        identities = {name: method_identity(method, name, aligner) | shared for name, aligner in aligners.items()}
+        place = f"{model['name'] if reads_model else 'none'}-{source.name}-{protocol.name}"
+        ids = tuple(person.id for person in people)
+        return cls(
+            composed=settings,
+            settings=resolved,
+            runs=runs,
+            experiment=experiment_name(settings["name"]),
+            protocol=protocol,
+            source=source,
+            people=people,
+            model=model,
+            seed=shared["seed"],
+            known_answers=settings["known_answers"],
+            repeats=repeats,
+            retry=retry_of(settings["retry"]),
+            shard=Shard.parse(settings["shard"]),
+            tracker=session.tracker(settings["tracking"], runs),
+            aligners=aligners,
+            identities=identities,
+            rows=tuple(
+                Row(name, readable(name), group_of(name), CellFolder.at(runs, f"{name}-{place}", identity), ids)
+                for name, identity in identities.items()
+            ),
+            notes=(
+                *source.notes,
+                *training_notes(method, model, asked_model, training),
+                *batch_notes(model, protocol, repeats),
+            ),
+        )
 
-    if not HydraConfig.initialized():
-        return _order
-    number = OmegaConf.select(OmegaConf.create({"job": HydraConfig.get().job}), "job.num", default=None)
-    return _order if number is None else int(number)
+    def open(self) -> None:
+        """Make the rows' folders in the ledger. Raises WriteError."""
+        for row in self.rows:
+            row.folder.keep(self.settings, self.identities[row.name])
+
+    def planned(self, order: int) -> PlannedJob:
+        """What the plan keeps of it. ``order``: the job's place in its command."""
+        asked_model = resolve_model(self.settings["model"])
+        about = {
+            "experiment": self.experiment,
+            "model": asked_model["name"],
+            "model_title": model_title(asked_model),
+            "protocol": self.protocol.name,
+            "respondents": self.source.name,
+            "respondents_description": self.source.description,
+            "notes": list(self.notes),
+            "cost_repeats": self.repeats,
+        }
+        setting = comparable(self.settings | {"model": asked_model}) | {"data_hash": self.source.data_hash}
+        return PlannedJob(order, self.rows, about, setting)
+
+    @property
+    def part(self) -> tuple[int, int]:
+        """Which part of the people this job computes, and of how many."""
+        return (self.shard.index, self.shard.count) if self.shard else (1, 1)
+
+    @property
+    def own_rows(self) -> tuple[Row, ...]:
+        """The rows with the people of this job's part alone."""
+        return tuple(row.of(self.shard.cut(row.ids)) if self.shard else row for row in self.rows)
+
+    def tracked_name(self, row: Row) -> str:
+        """What trackers call the row: method, model, protocol, seed, and the shard where there is one."""
+        part = f"-{self.shard.index}of{self.shard.count}" if self.shard else ""
+        return f"{row.name}-{self._model_name}-{self.protocol.name}-{self.seed}{part}"
+
+    def tags(self, row: Row) -> tuple[str, ...]:
+        """What trackers can filter the row by."""
+        part = (f"shard-{self.shard.index}of{self.shard.count}",) if self.shard else ()
+        return row.name, self._model_name, self.protocol.name, self.source.name, f"seed-{self.seed}", *part
+
+    @property
+    def _model_name(self) -> str:
+        reads = any(aligner.needs_backbone for aligner in self.aligners.values())
+        return str(self.model["name"]) if reads else "none"

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
+from typing import Any
 
-from tqdm import tqdm
-
+from palign_bench.aligner import Aligner
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
 from palign_bench.costs.clock import Cost, measure
@@ -16,67 +15,58 @@ from palign_bench.costs.machine import machine_state
 from palign_bench.costs.memory import bare_memory
 from palign_bench.costs.repeats import shared_cost
 from palign_bench.files import WriteError
-from palign_bench.ledger.plan import PlannedCells
+from palign_bench.ledger.plan import Row
 from palign_bench.run.case import seed_everything
-from palign_bench.run.cell import CellRun, say
+from palign_bench.run.cell import RowWorker, say
 from palign_bench.run.claims import Claims
 from palign_bench.run.cohort import begin_cohort, cohort_size
-from palign_bench.run.experiment import Experiment, Row
+from palign_bench.run.job import Job
+from palign_bench.run.progress import Progress
+from palign_bench.run.session import Session
 from palign_bench.settings import UserError
 
 WARM_UP_ITEMS = 8
 
 
-def run_row(experiment: Experiment, row: Row, planned: PlannedCells) -> int:
+def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any]) -> int:
     """Compute the row's missing cells. Returns how many failed.
 
     A failed cell leaves its traceback in the ledger and the others go on; where the method cannot be prepared, all of
     the row's cells have failed. Ctrl-C and signals end the run, with every finished cell in place.
     """
-    missing = planned.missing()
-    total = len(planned.respondent_ids)
-    if not total:
-        say(f"{row.name}: no people in shard={experiment.shard}, nothing to do")
-        return 0
-    if not missing:
-        say(f"{row.name}: all {total} people finished before, nothing to do")
-        return 0
-    if len(missing) < total:
-        say(f"{row.name}: {total - len(missing)} of {total} people finished before, {len(missing)} to do")
-    known = set(planned.respondent_ids) - set(missing)
-    todo = _to_try(planned, missing, experiment.retry)
+    missing = row.missing()
+    todo = _to_try(row, missing, job)
     if not todo:
-        say(f"{row.name}: nothing to do with retry={experiment.retry}, {len(missing)} missing")
         return 0
+    aligner = job.aligners[row.name]
+    backbone, load_seconds = None, 0.0
     try:
-        backbone, load_seconds = experiment.load_backbone() if row.aligner.needs_backbone else (None, 0.0)
+        if aligner.needs_backbone:
+            questions = f"{job.protocol.name}/{job.protocol.inventory.name}"
+            backbone, load_seconds = session.load_backbone(job.model, job.protocol, questions)
         before = machine_state()
-        if experiment.repeats and backbone is not None:
-            backbone.answer(Alignment(), experiment.protocol.inventory.items[:WARM_UP_ITEMS])
+        if job.repeats and backbone is not None:
+            backbone.answer(Alignment(), job.protocol.inventory.items[:WARM_UP_ITEMS])
         bare = bare_memory()
-        preparations = [_prepare(experiment, row, backbone).above(bare) for _ in range(experiment.repeats or 1)]
+        preparations = [_prepare(job, aligner, backbone).above(bare) for _ in range(job.repeats or 1)]
     except UserError:  # the command itself tells it
         raise
     except Exception as error:  # one row must not end a sweep; it is recorded and retried next time
-        return _fail_all(row, planned, todo, error)
+        return _fail_all(row, todo, error)
     shared = {"load_seconds": load_seconds, "bare_memory_mib": bare.mib, "bare_reserved_mib": bare.reserved_mib}
-    planned.folder.write_shared(shared | shared_cost(preparations))
-    planned.folder.write_provenance(experiment.provenance)
-    experiment.tracker.start_row(
-        dict(row.config), experiment.row_name(row), group=experiment.group, tags=experiment.tags(row)
-    )
-    _tell_finished(experiment, planned, known)
-    cell = CellRun(experiment, row, backbone, bare)
-    if experiment.repeats:
-        cell.warm_up(experiment.people[0])
-    outcome = _compute(cell, planned, todo)
-    if experiment.repeats:
-        planned.folder.write_measurement(
-            {"cost_repeats": experiment.repeats, "before": before, "after": machine_state()}
-        )
+    row.folder.write_shared(shared | shared_cost(preparations))
+    row.folder.write_provenance(provenance)
+    job.tracker.start_row(job.settings, job.tracked_name(row), group=job.experiment, tags=job.tags(row))
+    _tell_finished(job, row, set(row.ids) - set(missing))
+    worker = RowWorker(job, row, backbone, bare, session.answers)
+    if job.repeats:
+        worker.warm_up(job.people[0])
+    outcome = _compute(worker, todo)
+    if job.repeats:
+        row.folder.write_measurement({"cost_repeats": job.repeats, "before": before, "after": machine_state()})
     elsewhere = set(todo) - outcome.computed if outcome.finished_elsewhere else set()
-    _tell_finished(experiment, planned, elsewhere)
-    experiment.tracker.finish_row({"missing_cells": len(planned.missing()), "failed_cells": outcome.failed})
+    _tell_finished(job, row, elsewhere)
+    job.tracker.finish_row({"missing_cells": len(row.missing()), "failed_cells": outcome.failed})
     return outcome.failed
 
 
@@ -89,65 +79,80 @@ class Outcome:
     finished_elsewhere: int = 0
 
 
-def _compute(cell: CellRun, planned: PlannedCells, todo: Sequence[str]) -> Outcome:
+def _compute(worker: RowWorker, todo: Sequence[str]) -> Outcome:
     """Compute what no other process computes; see `run_row` for what a failure does."""
-    experiment, row = cell.experiment, cell.row
-    people = {person.id: person for person in experiment.people}
-    claims = Claims(planned.folder, todo, lambda line: say(f"{row.name}: {line}"))
+    job, row = worker.job, worker.row
+    people = {person.id: person for person in job.people}
+    claims = Claims(row.folder, todo, lambda line: say(f"{row.title}: {line}"))
     outcome = Outcome()
     with (
-        tqdm(total=len(todo), desc=row.name, unit="person", file=sys.stderr) as bar,
-        closing(claims.cohorts(cohort_size(cell))) as cohorts,  # gives the locks back, whatever ends the loop
+        Progress(row.title, len(todo)) as progress,
+        closing(claims.cohorts(cohort_size(worker))) as cohorts,  # gives the locks back, whatever ends the loop
     ):
         for respondent_ids in cohorts:
             cohort = [people[each] for each in respondent_ids]
-            begun = begin_cohort(cell, cohort)
+            begun = begin_cohort(worker, cohort)
             for person in cohort:
                 try:
-                    record = cell.compute(person, begun.get(person.id))
-                    planned.folder.record(person.id, record)
+                    record = worker.compute(person, begun.get(person.id))
+                    row.folder.record(person.id, record)
                     outcome.computed.add(person.id)
-                    experiment.tracker.log_person(record)
+                    job.tracker.log_person(record)
                 except WriteError:  # a full disk or a lost folder would fail every cell
                     raise
                 except Exception as error:  # one bad cell must not end a sweep; it is recorded and retried next time
-                    planned.folder.fail(person.id, error)
+                    row.folder.fail(person.id, error)
                     outcome.failed += 1
-                    say(f"{row.name}: person {person.id} failed: {type(error).__name__}: {error}")
-                bar.update()
+                    say(f"{row.title}: person {person.id} failed: {type(error).__name__}: {error}")
+                progress.update()
     outcome.failed += claims.failed_elsewhere
     outcome.finished_elsewhere = claims.finished_elsewhere
     if claims.finished_elsewhere:
-        say(f"{row.name}: {claims.finished_elsewhere} people were finished by other processes")
+        say(f"{row.title}: {claims.finished_elsewhere} people were finished by other processes")
     return outcome
 
 
-def _fail_all(row: Row, planned: PlannedCells, todo: Sequence[str], error: Exception) -> int:
+def _fail_all(row: Row, todo: Sequence[str], error: Exception) -> int:
     """Record that no cell of a row can be computed, and say it in one line. Returns how many failed."""
     for respondent_id in todo:
-        planned.folder.fail(respondent_id, error)
+        row.folder.fail(respondent_id, error)
     reason = " ".join(str(error).split())
-    say(f"{row.name}: none of {len(todo)} people can be answered, preparing failed: {type(error).__name__}: {reason}")
+    say(f"{row.title}: none of {len(todo)} people can be answered, preparing failed: {type(error).__name__}: {reason}")
     return len(todo)
 
 
-def _prepare(experiment: Experiment, row: Row, backbone: Backbone | None) -> Cost:
-    seed_everything(experiment.seed)
+def _prepare(job: Job, aligner: Aligner, backbone: Backbone | None) -> Cost:
+    seed_everything(job.seed)
     with measure() as cost:
-        row.aligner.prepare(backbone, experiment.protocol)
+        aligner.prepare(backbone, job.protocol)
     return cost
 
 
-def _to_try(planned: PlannedCells, missing: Sequence[str], retry: str) -> list[str]:
-    """The missing cells that ``retry`` asks for: all, those that failed before (failed) or all but these (never)."""
-    if retry == "all":
-        return list(missing)
-    failed = planned.folder.failures()
-    return [each for each in missing if (each in failed) == (retry == "failed")]
+def _to_try(row: Row, missing: Sequence[str], job: Job) -> list[str]:
+    """The missing cells that the command asks for, and a line on what is left alone.
+
+    ``job.retry``: all, those that failed before (failed) or all but these (never).
+    """
+    total = len(row.ids)
+    if not total:
+        say(f"{row.title}: no people in shard={job.shard}, nothing to do")
+        return []
+    if not missing:
+        say(f"{row.title}: all {total} people finished before, nothing to do")
+        return []
+    if len(missing) < total:
+        say(f"{row.title}: {total - len(missing)} of {total} people finished before, {len(missing)} to do")
+    todo = list(missing)
+    if job.retry != "all":
+        failed = row.folder.failures()
+        todo = [each for each in missing if (each in failed) == (job.retry == "failed")]
+    if not todo:
+        say(f"{row.title}: nothing to do with retry={job.retry}, {len(missing)} missing")
+    return todo
 
 
-def _tell_finished(experiment: Experiment, planned: PlannedCells, respondent_ids: Collection[str]) -> None:
+def _tell_finished(job: Job, row: Row, respondent_ids: Collection[str]) -> None:
     """Tell the tracker of cells that were finished before or elsewhere."""
-    if experiment.tracker.follows_people:
-        for _, record in planned.folder.read_all(each for each in planned.respondent_ids if each in respondent_ids):
-            experiment.tracker.log_person(record)
+    if job.tracker.follows_people:
+        for _, record in row.folder.read_all(each for each in row.ids if each in respondent_ids):
+            job.tracker.log_person(record)

@@ -1,10 +1,11 @@
-"""What the jobs of one process share: the loaded model and the trackers."""
+"""What the jobs of one command share while it runs."""
 
 from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -13,37 +14,97 @@ from palign_bench.backbone.base import Backbone
 from palign_bench.backbone.loading.settings import model_title
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import serve
+from palign_bench.files import canonical
 from palign_bench.questionnaire.protocol import EvaluationProtocol
-from palign_bench.settings import Settings
+from palign_bench.respondents import RespondentSource, load_respondents
+from palign_bench.run.answers import AnswerMemo
+from palign_bench.settings import Settings, UserError
 from palign_bench.tracking.choose import make_tracker
 from palign_bench.tracking.tracker import Tracker
 
-# One at a time: a sweep over methods loads its model once.
-_backbones: dict[str, tuple[Backbone, float]] = {}
+Loaded = tuple[Backbone, float]  # with the seconds that loading took
 
 
-_trackers: dict[str, Tracker] = {}
+class Session:
+    """The command, the loaded model, the people, the answers that may be taken over, and the trackers.
 
+    Made by the command and handed down. A launcher's worker, to which it is pickled, starts with the command alone and
+    loads for itself.
+    """
 
-def load_backbone(model: Settings, protocol: EvaluationProtocol) -> tuple[Backbone, float]:
-    """The backbone and the seconds that loading took; a model stays loaded until another is asked for."""
-    key = repr(sorted(model.items(), key=str))
-    if key not in _backbones:
-        _backbones.clear()
-        print(f"Loading {model_title(model)} …", file=sys.stderr, flush=True)
-        started = time.perf_counter()
-        if model["engine"] == "vllm":
-            made: Backbone = serve(model, protocol)
-        else:
-            made = LocalBackbone(loading.load(model), protocol, engine=model["engine"])
-        _backbones[key] = (made, time.perf_counter() - started)
-    backbone, seconds = _backbones[key]
-    backbone.protocol = protocol
-    return backbone, seconds
+    def __init__(self, command: str = "", arguments: Sequence[str] = ()):
+        self.command = command  # the id that all processes of one command share
+        self.arguments = tuple(arguments)
+        self.is_worker = False
+        self._start()
 
+    def _start(self) -> None:
+        self.answers = AnswerMemo()
+        self.mistakes: list[str] = []
+        self._model = ""  # which one is loaded: one at a time
+        self._backbones: dict[str, Loaded] = {}
+        self._trackers: dict[str, Tracker] = {}
+        self._identities: dict[str, dict[str, str]] = {}
+        self._sources: dict[str, RespondentSource] = {}
 
-def _tracker(settings: Mapping[str, Any], runs: Path) -> Tracker:
-    key = repr(sorted(settings.items(), key=str))
-    if key not in _trackers:
-        _trackers[key] = make_tracker(settings, runs)
-    return _trackers[key]
+    def __getstate__(self) -> dict[str, Any]:
+        return {"command": self.command, "arguments": self.arguments, "is_worker": True}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._start()
+
+    def load_backbone(self, model: Settings, protocol: EvaluationProtocol, questions: str) -> Loaded:
+        """The model under this protocol; it stays loaded until another is asked for.
+
+        ``questions``: names protocol and inventory. Each has a backbone of its own, which share the weights, so that
+        nobody's protocol changes while it is held.
+        """
+        key = canonical(model)
+        if self._model != key:
+            self._backbones.clear()
+            self._model = key
+        if not self._backbones:
+            print(f"Loading {model_title(model)} …", file=sys.stderr, flush=True)
+            started = time.perf_counter()
+            if model["engine"] == "vllm":
+                made: Backbone = serve(model, protocol)
+            else:
+                made = LocalBackbone(loading.load(model), protocol, engine=model["engine"])
+            self._backbones[questions] = made, time.perf_counter() - started
+        if questions not in self._backbones:
+            other, seconds = next(iter(self._backbones.values()))
+            backbone = copy(other)
+            backbone.protocol = protocol
+            self._backbones[questions] = backbone, seconds
+        return self._backbones[questions]
+
+    def source(self, respondents: Mapping[str, Any]) -> RespondentSource:
+        """The people that the settings name, loaded once. Raises RespondentsError."""
+        selection = ("limit", "ids")
+        key = canonical({name: value for name, value in respondents.items() if name not in selection})
+        if key not in self._sources:
+            source = self._sources[key] = load_respondents(respondents)
+            for note in source.notes:
+                print(note, file=sys.stderr)
+        return self._sources[key]
+
+    def identify(self, model: Settings) -> dict[str, str]:
+        """What identifies weights and chat format (`loading.identify`): large files are read once for all jobs."""
+        key = canonical(model)
+        if key not in self._identities:
+            self._identities[key] = loading.identify(model)
+        return self._identities[key]
+
+    def note(self, error: UserError) -> None:
+        """Tell a mistake of the user's, once however many jobs make it."""
+        if str(error) not in self.mistakes:
+            print(f"palign-bench: {error}", file=sys.stderr)
+            self.mistakes.append(str(error))
+
+    def tracker(self, settings: Mapping[str, Any], runs: Path) -> Tracker:
+        """The tracker that the settings name, made once. Raises UserError for settings that it refuses."""
+        key = canonical([dict(settings), str(runs)])
+        if key not in self._trackers:
+            self._trackers[key] = make_tracker(settings, runs)
+        return self._trackers[key]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from palign_bench.run.experiment import Experiment, Row
 
 from baselines.ceiling import Ceiling
 from palign_bench.aligner import Aligner, Case
@@ -15,7 +16,6 @@ from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.protocol import Corrected, EvaluationProtocol
 from palign_bench.respondents import RespondentSource
 from palign_bench.run.assembly import make_aligners
-from palign_bench.run.experiment import Experiment, Row
 from palign_bench.run.row import run_row
 from palign_bench.settings import UserError, read_option
 from palign_bench.tracking.tracker import NoTracker

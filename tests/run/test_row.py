@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from palign_bench.run.experiment import Experiment, Row
 
 import palign_bench.run.cell
 from baselines.few_shot import FewShot, Vanilla
@@ -25,7 +26,6 @@ from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.run.answers import AnswerMemo
-from palign_bench.run.experiment import Experiment, Row
 from palign_bench.run.row import run_row
 from palign_bench.tracking.tracker import NoTracker, Tracker
 from tests.protocols import AS_RELEASED, CORRECTED

@@ -1,0 +1,72 @@
+"""A command's jobs: planned as a whole, then computed one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from transformers.utils import logging as transformers_logging
+
+from palign_bench.costs.machine import provenance
+from palign_bench.ledger.plan import Command
+from palign_bench.run.isolated import in_own_process
+from palign_bench.run.job import Job
+from palign_bench.run.row import run_row
+from palign_bench.run.session import Session
+from palign_bench.settings import Settings, UserError
+
+transformers_logging.disable_progress_bar()  # ours are per person; a bar per weight file would drown them
+
+
+def resolve(settings: Iterable[Settings], session: Session) -> list[Job]:
+    """Every job of a command. Mistakes are noted in the session, each once; with any of them there is no job."""
+    jobs = []
+    for each in settings:
+        try:
+            jobs.append(Job.of(each, session))
+        except UserError as error:
+            session.note(error)
+    return [] if session.mistakes else jobs
+
+
+def plan(jobs: Sequence[Job], session: Session) -> None:
+    """Write what the command will compute, before it computes anything. Raises WriteError."""
+    places: dict[tuple[Path, str], list[tuple[int, Job]]] = {}
+    for order, job in enumerate(jobs):
+        job.open()
+        places.setdefault((job.runs, job.experiment), []).append((order, job))
+    for (runs, experiment), found in places.items():
+        planned = [job.planned(order) for order, job in found]
+        Command(runs, experiment, session.command).write(session.arguments, planned, {job.part for _, job in found})
+
+
+def run(settings: Settings, session: Session, order: int) -> int:
+    """Compute one job of a launcher or a sweeper, which may not be planned yet. Returns how many cells failed.
+
+    Raises UserError before any work starts.
+    """
+    job = Job.of(settings, session)
+    command = Command(job.runs, job.experiment, session.command)
+    if not any(row in planned.rows for planned in command.jobs() for row in job.rows):
+        job.open()
+        command.write_jobs([job.planned(order)], f"job-{order:03d}")
+        command.start(session.arguments, {job.part})
+    return compute(job, session)
+
+
+def compute(job: Job, session: Session) -> int:
+    """Compute a job's missing cells. Returns how many failed."""
+    if not job.repeats:
+        return _compute_here(job, session)
+    missing = any(row.missing() for row in job.own_rows)
+    return in_own_process(_measure, job.composed, session, what=job.rows[0].title) if missing else 0
+
+
+def _compute_here(job: Job, session: Session) -> int:
+    origin = provenance()
+    return sum(run_row(job, row, session, origin) for row in job.own_rows)
+
+
+def _measure(settings: Settings, session: Session) -> int:
+    """Compute a job under ``cost=isolated``, in the process that was made for it."""
+    return _compute_here(Job.of(settings, session), session)

@@ -1,0 +1,50 @@
+"""How far a row is: a bar at a terminal, a line a minute in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from types import TracebackType
+from typing import Any
+
+from tqdm import tqdm
+
+SECONDS_BETWEEN_LINES = 60.0
+
+
+class Progress:
+    """Counts a row's people on stderr."""
+
+    def __init__(self, title: str, people: int):
+        self.title = title
+        self.people = people
+        self.done = 0
+        self._bar: Any = None
+        if sys.stderr.isatty():
+            self._bar = tqdm(total=people, desc=title, unit="person", file=sys.stderr)
+        self._started = self._told = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+    def update(self) -> None:
+        """Count one more person."""
+        self.done += 1
+        now = time.monotonic()
+        if self._bar is not None:
+            self._bar.update()
+        elif self.done == self.people or now - self._told >= SECONDS_BETWEEN_LINES:
+            self._told = now
+            print(f"{self.title}: {self._so_far(now - self._started)}", file=sys.stderr, flush=True)
+
+    def _so_far(self, seconds: float) -> str:
+        if self.done == self.people:
+            return f"{self.people} {'person' if self.people == 1 else 'people'} done in {seconds:.0f} s"
+        left = seconds / self.done * (self.people - self.done)
+        return f"{self.done} of {self.people} people, about {left / 60:.0f} min left"
