@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from palign_bench.cli.arguments import check_changes, command_id, resumed, swept_by_experiment
+from palign_bench.cli.arguments import as_part_of_the_sweep, check_changes, command_id, resumed, swept_by_experiment
 from palign_bench.cli.commands import SUBCOMMANDS
 from palign_bench.cli.efficiency import efficiency_arguments
 from palign_bench.cli.errors import one_line
@@ -135,7 +135,7 @@ def _composed(arguments: Sequence[str]) -> list[Settings]:
 
 
 def _hydra(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
-    sys.argv[1:] = arguments
+    sys.argv[1:] = as_part_of_the_sweep(arguments)
     hydra.main(version_base="1.3", config_path=str(conf_folder()), config_name="config")(task)()
 
 

@@ -116,9 +116,8 @@ def test_what_acts_inside_the_model_is_refused(
 def test_a_row_of_a_served_model(tiny_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (loading.settings, loading.identity):
         monkeypatch.setattr(module, "choose_device", lambda _: torch.device("cuda", 0))
-    monkeypatch.setattr(session, "_backbones", {})
     settings = settings_of(name_or_path=str(tiny_folder), dtype="float32")
-    backbone, seconds = session.load_backbone(settings, CORRECTED)
+    backbone, seconds = session.Session().load_backbone(settings, CORRECTED, "corrected")
     assert isinstance(backbone, ServedBackbone) and seconds > 0
     assert backbone.engine.llm.started == {
         "model": str(tiny_folder),
@@ -130,9 +129,9 @@ def test_a_row_of_a_served_model(tiny_folder: Path, tmp_path: Path, monkeypatch:
     }
     assert backbone.identity["weights"] == loading.identify(settings)["weights_hash"]
     setting = Setting(tmp_path / "runs", simulate(count=3, seed=3), backbone)  # type: ignore[arg-type]
-    setting.change(people=setting.experiment.people[:1], known_answers=5)
+    setting.change(people=setting.job.people[:1], known_answers=5)
     failed, folder = setting.run(FewShot())
-    record = folder.read(setting.experiment.people[0].id)
+    record = folder.read(setting.job.people[0].id)
     assert failed == 0 and record is not None and len(record["answers"]) == 180 and len(record["audit"]) == 20
 
 

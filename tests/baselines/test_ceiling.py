@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from palign_bench.run.experiment import Experiment, Row
 
 from baselines.ceiling import Ceiling
 from palign_bench.aligner import Aligner, Case
@@ -16,10 +15,10 @@ from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.protocol import Corrected, EvaluationProtocol
 from palign_bench.respondents import RespondentSource
 from palign_bench.run.assembly import make_aligners
-from palign_bench.run.row import run_row
+from palign_bench.run.session import Session
 from palign_bench.settings import UserError, read_option
-from palign_bench.tracking.tracker import NoTracker
 from tests.protocols import AS_RELEASED, CORRECTED
+from tests.run.jobs import a_job, run_alone
 
 PEOPLE = 60
 QUICK = {"sweeps": 60, "burn_in": 20}
@@ -33,27 +32,13 @@ def made(method: str, **settings: Any) -> dict[str, Aligner]:
 def run(folder: Path, source: RespondentSource, aligners: dict[str, Aligner]) -> dict[str, Any]:
     """The records of the first people, by row, from a run that loads no backbone."""
 
-    def no_backbone() -> Any:
-        raise AssertionError("nobody needs a backbone here")
-
-    experiment = Experiment(
-        runs=folder,
-        protocol=CORRECTED,
-        source=source,
-        people=source.people[:PEOPLE],
-        model_name="none",
-        seed=0,
-        load_backbone=no_backbone,
-        provenance={},
-        tracker=NoTracker(),
-        group="test",
-    )
+    job = a_job(folder, source, source.people[:PEOPLE])
     records = {}
     for name, aligner in aligners.items():
-        row = Row(name, aligner, {"method": {"name": name}}, {})
-        planned = experiment.planned(row)
-        assert run_row(experiment, row, planned) == 0
-        records[name] = [planned.folder.read(person.id) for person in experiment.people]
+        assert not aligner.needs_backbone
+        failed, cells = run_alone(job, name, aligner, Session())
+        assert failed == 0
+        records[name] = [cells.read(person.id) for person in job.people]
     return records
 
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from palign_bench.files import LedgerError
 from palign_bench.ledger.cells import CellFolder
-from palign_bench.ledger.plan import Plan, PlannedCells
+from palign_bench.ledger.plan import Command, Plan, PlannedJob
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import parse_is_decided, parse_released
 from palign_bench.respondents.file import load_file
@@ -23,6 +23,7 @@ from palign_bench.respondents.source import RespondentsError
 from palign_bench.run.assembly import make_aligners, resolve_training
 from palign_bench.settings import UserError
 from palign_bench.tracking.public import public_config
+from tests.ledgers import row_of
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 INVENTORY = ipip_neo_300()
@@ -150,17 +151,19 @@ def test_any_failure_file_is_a_failure(tmp_path: Path, content: bytes) -> None:
 
 
 @QUICK
-@given(json_values | st.fixed_dictionaries({"command": st.just("c"), "order": json_values, "about": json_values,
-                                            "rows": json_values}))  # fmt: skip
+@given(json_values | st.fixed_dictionaries({"people": json_values, "jobs": json_values, "arguments": json_values,
+                                            "started": json_values}))  # fmt: skip
 def test_any_plan_reads_or_is_told(tmp_path: Path, document: Any) -> None:
-    plan = Plan(tmp_path, "e", "m", "corrected")
-    cells = PlannedCells("row", CellFolder(tmp_path / "cells" / "row"), ("1",))
-    plan.add("c", [cells], 0, {"model": "m"})
-    for path in (tmp_path / "e" / "m-corrected" / "plan").iterdir():
+    command = Command(tmp_path, "e", "c")
+    row = row_of("row", CellFolder(tmp_path / "cells" / "row"), ("1",))
+    command.write(["method=row"], [PlannedJob(0, (row,), {"model": "m", "protocol": "corrected"})])
+    for path in (command.folder / "plan.json", command.folder / "command.json", command.folder / "parts" / "1of1.json"):
         kept = path.read_text()
         path.write_text(json.dumps(document))
         try:
-            plan.read()
+            for plan in Plan.all(tmp_path, "e"):
+                plan.read()
+            assert isinstance(Command.last(tmp_path, "e").arguments, list)
         except LedgerError as error:
             assert str(tmp_path) in str(error) and "\n" not in str(error)
         path.write_text(kept)

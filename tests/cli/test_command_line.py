@@ -14,7 +14,7 @@ import yaml
 
 from palign_bench.cli import main as cli
 from palign_bench.ledger.cells import CellFolder
-from palign_bench.run import job
+from palign_bench.run import session
 from palign_bench.settings import options
 from tests.command import COST_COLUMNS, SCORE_COLUMNS, cells, run, save_many_headed, settings, table
 from tests.tracking.test_wandb import RunRead
@@ -229,7 +229,7 @@ MISTAKES = {
     "runs=taken/runs": "taken",
     "dashboard nothing": "runs/nothing holds no table",
     "status nothing": "runs/nothing holds no table",
-    "resume nothing": "runs/nothing holds no command",
+    "resume nothing": "runs/nothing holds no table",
     "report nothing": "runs/nothing holds no table",
     "forecast nothing": "runs/nothing holds no table",
 }
@@ -250,7 +250,7 @@ def test_a_mistake_is_told_in_one_line_before_a_model_is_loaded(
     told = in_process(arguments, tmp_path, monkeypatch, capsys)
     assert told.startswith("palign-bench: ") and MISTAKES[typed] in told
     assert told.count("\n") == 1, told
-    assert not list(tmp_path.glob("runs/cells/*"))
+    assert not (tmp_path / "runs").exists(), "a command that was refused leaves a trace"
 
 
 def in_process(
@@ -259,10 +259,8 @@ def in_process(
     """What a command that fails with exit code 1 says, without the seconds that a process of its own takes."""
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["palign-bench", *arguments])
-    monkeypatch.setattr(cli, "_mistakes", [])
-    monkeypatch.setattr(cli, "_to_show", [])
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(job.loading, "load", _no_model)
+    monkeypatch.setattr(session.loading, "load", _no_model)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     message = ended.value.code
@@ -277,15 +275,21 @@ def _no_model(_: Any) -> Any:
     raise AssertionError("a model was loaded")
 
 
-def test_too_many_heads_are_told_before_anyone_is_aligned(tiny_folder: Path, tmp_path: Path) -> None:
-    """The model's configuration tells, before its weights are read; the other rows are still computed."""
-    arguments = ["-m", "method=pas,vanilla", "respondents.limit=1", *settings(tiny_folder, tmp_path / "runs")]
+def test_mistakes_in_later_jobs_are_told_before_the_first_computes(tiny_folder: Path, tmp_path: Path) -> None:
+    """Each once; and nothing is left behind."""
+    methods = "vanilla,few_shot,pas,pas_no_prompt,personality_prompt"
+    arguments = ["-m", f"method={methods}", "+method.writer=released", *settings(tiny_folder, tmp_path / "runs")]
     ran = run(*arguments, folder=tmp_path)
     assert ran.returncode == 1
-    assert ran.stderr.count("method.k=24: the model has only 8 heads") == 1 and "Traceback" not in ran.stderr
-    assert ran.stderr.count("Loading") == 1
-    frame = table(tmp_path / "runs", "run").set_index("method")
-    assert frame["missing_cells"].to_dict() == {"vanilla": 0}
+    assert len(ran.stderr.splitlines()) == len(set(ran.stderr.splitlines())) == 5
+    assert all(line.startswith("palign-bench: ") for line in ran.stderr.splitlines())
+    heads = ["-m", "method=vanilla,pas,pas_no_prompt", *settings(tiny_folder, tmp_path / "runs")]
+    ran = run(*heads, folder=tmp_path)
+    assert ran.returncode == 1 and "Loading" not in ran.stderr
+    assert (
+        ran.stderr.startswith("palign-bench: method.k=24: the model has only 8 heads") and ran.stderr.count("\n") == 1
+    )
+    assert not (tmp_path / "runs").exists()
 
 
 def test_a_failed_cell_is_told_and_the_exit_code_says_so(table1: Ran, model: Path, tmp_path: Path) -> None:

@@ -11,7 +11,9 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from palign_bench.backbone.loading.settings import model_identity, model_title, resolve_model
-from palign_bench.cli.arguments import expand_experiment
+from palign_bench.cli import main as cli
+from palign_bench.cli.arguments import as_part_of_the_sweep, swept_by_experiment
+from palign_bench.ledger.cells import fingerprint
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.run.assembly import check_needs, make_aligners, method_identity, resolve_budget
@@ -80,10 +82,23 @@ def test_pas_without_prompt_differs_from_pas_in_that_alone() -> None:
 
 
 def test_places_are_no_part_of_an_identity() -> None:
+    def identity(method: dict[str, Any]) -> Any:
+        (aligner,) = make_aligners(method, Corrected()).values()
+        return method_identity(method, method["name"], aligner)
+
     here = composed("method=personality_prompt", "runs=/here")["method"]
     there = composed("method=personality_prompt", "runs=/there")["method"]
-    assert here != there and method_identity(here) == method_identity(there)
-    assert method_identity(here) != method_identity(here | {"temperature": 0.7})
+    assert here != there and identity(here) == identity(there)
+    assert identity(here) != identity(here | {"temperature": 0.7})
+
+
+def test_a_number_is_one_setting_however_it_is_written() -> None:
+    made = make_aligners(composed("method=pas")["method"], Corrected())["pas"]
+    of = [
+        fingerprint(method_identity(composed("method=pas", f"method.penalty={text}")["method"], "pas", made))
+        for text in ("1", "1.0", "1e0", "2")
+    ]
+    assert of[0] == of[1] == of[2] != of[3]
 
 
 def test_a_models_identity_covers_what_can_change_a_number() -> None:
@@ -105,32 +120,42 @@ def test_an_unknown_option_names_the_choices() -> None:
 
 @pytest.mark.parametrize("name", options("experiment"))
 def test_an_experiment_sweeps_over_methods_that_exist(name: str) -> None:
-    swept = yaml.safe_load((conf_folder() / "experiment" / f"{name}.yaml").read_text())["sweep"]
-    assert set(swept["method"]) <= set(METHODS)
+    swept = dict(each.split("=", 1) for each in swept_by_experiment([f"experiment={name}"]))
+    methods = swept["method"].split(",")
+    assert set(methods) <= set(METHODS)
     for key, values in swept.items():
-        for method in swept["method"]:  # every combination composes
-            composed(f"method={method}", *([f"{key}={values[-1]}"] if key != "method" else []))
-    expanded = expand_experiment([f"experiment={name}", "seed=1"])
-    assert expanded[:2] == [f"experiment={name}", "seed=1"] and "--multirun" in expanded
-    assert f"method={','.join(swept['method'])}" in expanded
+        for method in methods:  # every combination composes
+            composed(f"method={method}", *([f"{key}={values.split(',')[-1]}"] if key != "method" else []))
 
 
-def test_what_the_command_line_says_is_swept_instead() -> None:
-    expanded = expand_experiment(["experiment=table1", "method=floors", "-m"])
-    assert expanded == ["experiment=table1", "method=floors", "-m"]
-    assert expand_experiment(["method=pas"]) == ["method=pas"]
-    assert expand_experiment(["experiment=table1", "--cfg", "job"]) == ["experiment=table1", "--cfg", "job"]
-    with pytest.raises(UserError, match=r"experiment=table99 does not exist; choose one of .*table1"):
-        expand_experiment(["experiment=table99"])
+def jobs(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> list[dict[str, Any]]:
+    """The settings of each job of a command, through Hydra's own command line."""
+    monkeypatch.setattr("sys.argv", ["palign-bench"])
+    return cli._composed(list(arguments))
+
+
+def test_what_the_command_line_says_is_swept_instead(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = jobs(monkeypatch, "experiment=table5", "method.k=2,3", "seed=1")
+    assert [(each["method"]["name"], each["method"]["k"], each["seed"]) for each in found] == [
+        ("pas", 2, 1),
+        ("pas", 3, 1),
+    ]
+    (alone,) = jobs(monkeypatch, "experiment=table1", "method=floors", "runs=/a b")
+    assert (alone["method"]["name"], alone["name"], alone["runs"]) == ("floors", "table1", "/a b")
+    assert [each["model"]["name"] for each in jobs(monkeypatch, "experiment=learning_curve", "method=readout")] == [
+        "organism"
+    ] * 5
+    (single,) = jobs(monkeypatch, "method=pas", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2")
+    assert single["method"]["name"] == "pas"
 
 
 def test_a_value_for_a_swept_group_is_part_of_the_sweep() -> None:
     """Hydra would set a plain one on the group's default option, which may not have the key."""
     typed = ["-m", "method=lora,dpo", "method.steps=2", "method.learning_rate=1e-3,1e-4", "model=organism", "seed=1"]
     swept = ["-m", "method=lora,dpo", "method.steps=choice(2)", *typed[3:]]
-    assert expand_experiment(typed) == swept
-    assert expand_experiment(["method=lora", "method.steps=2"]) == ["method=lora", "method.steps=2"]
-    assert expand_experiment(["-m", "method=lora,dpo", "method.x=[1,2]"])[-1] == "method.x=choice([1,2])"
+    assert as_part_of_the_sweep(typed) == swept
+    assert as_part_of_the_sweep(["method=lora", "method.steps=2"]) == ["method=lora", "method.steps=2"]
+    assert as_part_of_the_sweep(["-m", "method=lora,dpo", "method.x=[1,2]"])[-1] == "method.x=choice([1,2])"
 
 
 def test_conf_holds_no_key_twice_and_no_secret() -> None:

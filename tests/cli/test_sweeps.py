@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from palign_bench.cli.arguments import command_id
 from palign_bench.ledger.cells import CellFolder
+from palign_bench.ledger.plan import Command
 from palign_bench.run.shard import Shard
 from palign_bench.settings import UserError
 from tests.command import SCORE_COLUMNS, cells, run, settings, start, table
@@ -145,17 +146,27 @@ def test_retrying_failed_cells_leaves_missing_ones(half_done: Path) -> None:
 
 
 def test_resume_repeats_the_command_with_changes(half_done: Path) -> None:
-    kept = json.loads((half_done / "table6" / "command.json").read_text())["arguments"]
-    assert kept[:2] == CHOICE
+    assert Command.last(half_done, "table6").arguments[:2] == CHOICE
     ran = run("resume", "table6", "method=floors", "respondents.limit=1", folder=half_done.parent)
     assert ran.returncode == 0
     typed = ran.stderr.splitlines()[0]
     assert typed.startswith("palign-bench experiment=table6 model=local") and typed.endswith(
         "runs=runs method=floors respondents.limit=1"
     )
-    (half_done / "table6" / "command.json").write_text('{"arguments": 3}')
-    damaged = run("resume", "table6", folder=half_done.parent)
-    assert damaged.returncode == 1 and damaged.stderr.endswith("command.json is damaged: type the command again.\n")
+    listed = run("resume", "table6", "--list", folder=half_done.parent)
+    first, second = listed.stdout.splitlines()
+    assert first.startswith("1  20") and "respondents.limit=1" not in first and second.endswith("respondents.limit=1")
+    earlier = run("resume", "table6", "--command", "1", folder=half_done.parent)  # the first is the last again
+    assert earlier.returncode == 0 and earlier.stderr.splitlines()[0].endswith("runs=runs")
+    assert set(table(half_done, "table6")["respondents"]) == {PEOPLE}
+    refused = run("resume", "table6", "method=few_shot,pas", "method.k=99", folder=half_done.parent)
+    assert refused.returncode == 1
+    assert len(Command.all(half_done, "table6")) == 2 and "few_shot,pas" not in str(
+        Command.last(half_done, "table6").arguments
+    )
+    (Command.last(half_done, "table6").folder / "command.json").write_text('{"arguments": 3}')
+    damaged = run("resume", "table6", "--command", "1", folder=half_done.parent)
+    assert damaged.returncode == 1 and "is damaged" in damaged.stderr and damaged.stderr.count("\n") == 1
 
 
 LAUNCHER = ["-m", "hydra/launcher=submitit_local", "hydra.launcher.timeout_min=10"]
@@ -191,4 +202,4 @@ def test_shards_and_places_share_a_plan_and_settings_do_not() -> None:
         return command_id(["experiment=table1", *arguments])
 
     assert same("shard=1/4", "runs=/a", "tracking=none") == same("retry=failed", "runs=/b", "shard=4/4")
-    assert len({same(), same("shard=1/4"), same("shard=1/5"), same("seed=1"), same("respondents.limit=3")}) == 5
+    assert len({same(), same("shard=1/4"), same("shard=1/5"), same("seed=1"), same("respondents.limit=3")}) == 3

@@ -21,8 +21,8 @@ from hypothesis import strategies as st
 
 from palign_bench.files import LedgerError, canonical, read_json, write_atomically, write_json
 from palign_bench.ledger.cells import CellFolder, fingerprint
-from palign_bench.ledger.plan import Plan, PlannedCells
 from palign_bench.settings import UserError
+from tests.ledgers import kept_folder, row_of
 
 IDENTITY: dict[str, Any] = {
     "method": {"name": "few_shot", "version": 1, "alphas": [0, 1.5]},
@@ -37,7 +37,7 @@ AWKWARD_IDS = [
 
 @pytest.fixture
 def folder(tmp_path: Path) -> CellFolder:
-    return CellFolder.open(tmp_path / "runs", "few_shot-tiny-simulated-corrected", {"seed": 0}, IDENTITY)
+    return kept_folder(tmp_path / "runs", "few_shot-tiny-simulated-corrected", IDENTITY, {"seed": 0})
 
 
 def a_record(respondent_id: str) -> dict[str, Any]:
@@ -121,14 +121,14 @@ def test_an_interruption_in_the_middle_of_a_write_leaves_no_trace(
 def test_a_place_that_cannot_be_a_folder(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(LedgerError, match=r"taken.*: Not a directory|File exists"):
-        CellFolder.open(tmp_path / "taken", "name", {}, IDENTITY)
+        kept_folder(tmp_path / "taken", "name", IDENTITY)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="nothing is read-only for root")
 def test_a_read_only_folder(tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir(mode=0o500)
     with pytest.raises(LedgerError, match="Permission denied"):
-        CellFolder.open(tmp_path / "runs", "name", {}, IDENTITY)
+        kept_folder(tmp_path / "runs", "name", IDENTITY)
 
 
 def test_kill_dash_nine_in_the_middle_of_writing(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_a_damaged_cell_is_set_aside_and_missing(
     damage(path)
     damaged = path.read_bytes()
     assert folder.read("1") is None
-    planned = PlannedCells("few_shot", folder, ("2", "1", "3"))
+    planned = row_of("few_shot", folder, ("2", "1", "3"))
     assert planned.missing() == ["1", "3"]
     assert path.with_suffix(".damaged").read_bytes() == damaged and not path.exists()
     assert "1.json was damaged or edited" in capsys.readouterr().err
@@ -260,7 +260,7 @@ def test_a_failure_is_told_until_the_cell_is_finished(folder: CellFolder) -> Non
     assert folder.failures() == {"1": "RuntimeError: out of luck"}
     stored = read_json(folder.path / "respondents" / "1.error.json")
     assert "Traceback" in stored["traceback"] and 'raise RuntimeError("out of luck")' in stored["traceback"]
-    assert PlannedCells("few_shot", folder, ("1",)).missing() == ["1"]
+    assert row_of("few_shot", folder, ("1",)).missing() == ["1"]
     folder.record("1", a_record("1"))
     assert folder.failures() == {} and folder.finished() == {"1"}
 
@@ -307,9 +307,9 @@ def test_fingerprint_is_a_hash_of_plain_json() -> None:
 
 
 def test_folders_of_different_identities_differ_and_keep_their_settings(tmp_path: Path) -> None:
-    one = CellFolder.open(tmp_path, "name", {"runs": "a"}, IDENTITY)
-    same = CellFolder.open(tmp_path, "name", {"runs": "b"}, IDENTITY)
-    other = CellFolder.open(tmp_path, "name", {"runs": "a"}, IDENTITY | {"seed": 1})
+    one = kept_folder(tmp_path, "name", IDENTITY, {"runs": "a"})
+    same = kept_folder(tmp_path, "name", IDENTITY, {"runs": "b"})
+    other = kept_folder(tmp_path, "name", IDENTITY | {"seed": 1}, {"runs": "a"})
     assert one == same != other
     assert one.path.name == f"name-{fingerprint(IDENTITY)}" and one.path.parent == tmp_path / "cells"
     assert one.identity() == IDENTITY and other.identity()["seed"] == 1
@@ -332,51 +332,3 @@ def test_unreadable_json_names_file_and_remedy(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(LedgerError, match=r"cannot read .*identity\.json: .* Delete it and run the same command"):
             read_json(path)
-
-
-@pytest.fixture
-def planned(tmp_path: Path) -> dict[str, PlannedCells]:
-    runs = tmp_path / "runs"
-    return {
-        row: PlannedCells(row, CellFolder.open(runs, row, {}, {"row": row}), ("1", "2"))
-        for row in ("constant_a", "constant_b", "constant_c", "constant_d", "few_shot", "pas")
-    }
-
-
-def test_jobs_of_one_command_make_one_plan_in_their_order(tmp_path: Path, planned: dict[str, PlannedCells]) -> None:
-    plan = Plan(tmp_path / "runs", "table1", "tiny", "corrected")
-    with pytest.raises(LedgerError, match="holds no plan: run the experiment first"):
-        plan.read()
-    floors = [planned[f"constant_{letter}"] for letter in "abcd"]
-    plan.add("first", [planned["pas"]], order=10, about={"model": "tiny"})
-    plan.add("first", [planned["few_shot"]], order=2, about={"model": "tiny"})
-    plan.add("first", floors, order=0, about={"model": "tiny"})
-    cells, about = plan.read()
-    assert [each.row for each in cells] == [*(f"constant_{letter}" for letter in "abcd"), "few_shot", "pas"]
-    assert cells == [*floors, planned["few_shot"], planned["pas"]] and about == {"model": "tiny"}
-    assert plan.last_command() == "first"
-
-
-def test_a_later_command_replaces_the_plan(tmp_path: Path, planned: dict[str, PlannedCells]) -> None:
-    plan = Plan(tmp_path / "runs", "table1", "tiny", "corrected")
-    plan.add("first", [planned["few_shot"]], order=0, about={"n": 1})
-    plan.add("first", [planned["pas"]], order=1, about={"n": 1})
-    fewer = PlannedCells("few_shot", planned["few_shot"].folder, ("2",))
-    plan.add("second", [fewer], order=0, about={"n": 2})
-    assert plan.read() == ([fewer], {"n": 2})
-
-
-def test_plans_of_protocols_models_and_experiments_are_apart(tmp_path: Path, planned: dict[str, PlannedCells]) -> None:
-    settings_of = [("table1", "tiny", "corrected"), ("table1", "tiny", "as_released"), ("run", "tiny", "corrected")]
-    for index, (experiment, model, protocol) in enumerate(settings_of):
-        Plan(tmp_path / "runs", experiment, model, protocol).add("c", [planned["pas"]], 0, {"index": index})
-    for index, (experiment, model, protocol) in enumerate(settings_of):
-        assert Plan(tmp_path / "runs", experiment, model, protocol).read()[1] == {"index": index}
-
-
-def test_a_moved_ledger_still_reads(tmp_path: Path, planned: dict[str, PlannedCells]) -> None:
-    planned["pas"].folder.record("1", a_record("1"))
-    Plan(tmp_path / "runs", "table1", "tiny", "corrected").add("c", [planned["pas"]], 0, {})
-    (tmp_path / "runs").rename(tmp_path / "elsewhere")
-    (cells,), _ = Plan(tmp_path / "elsewhere", "table1", "tiny", "corrected").read()
-    assert cells.missing() == ["2"] and cells.folder.read("1") == a_record("1")

@@ -17,10 +17,10 @@ from palign_bench.files import LedgerError, WriteError
 from palign_bench.ledger import index as verification
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.columns import FIGURES, Digest
-from palign_bench.ledger.plan import PlannedCells
 from palign_bench.ledger.record import intact_record
 from palign_bench.report import make_report
 from palign_bench.report.table import build_report
+from tests.ledgers import plan_of, row_of
 
 PEOPLE, ROWS = 12, 3
 TABLES = [f"scale.{kind}" for kind in ("csv", "json", "md", "tex", "png", "pdf")]
@@ -255,7 +255,7 @@ def test_a_whole_record_of_another_shape_is_finished_and_told_in_a_report(tmp_pa
     (planned,), about = plan.read()
     planned.folder.record("strange", {"answers": {"9": 1}})
     assert "strange" in planned.folder.finished() and build_report(plan).rows[0]["respondents"] == PEOPLE
-    plan.add("other", [PlannedCells("pas", planned.folder, ("p000001", "strange"))], 0, about)
+    plan = plan_of(tmp_path, [row_of("pas", planned.folder, ("p000001", "strange"))], about, "other")
     with pytest.raises(LedgerError, match=r"strange\.json is no record of a cell: delete it"):
         build_report(plan)
 

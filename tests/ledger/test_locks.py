@@ -25,6 +25,7 @@ from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.locks import CellLocks, Owner, start_of
 from palign_bench.run import claims
 from palign_bench.run.claims import Claims
+from tests.ledgers import kept_folder
 
 HOLD = (
     "import sys, time; from pathlib import Path; from palign_bench.ledger.locks import CellLocks\n"
@@ -183,7 +184,7 @@ def test_one_of_many_takes_a_dead_owners_lock(tmp_path: Path) -> None:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> CellFolder:
-    return CellFolder.open(tmp_path, "cells", {}, {"seed": 0})
+    return kept_folder(tmp_path, "cells", {"seed": 0})
 
 
 def work(path: Path, ids: list[str], seconds: float, computed: Any) -> None:

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from palign_bench.ledger.cells import CellFolder
-from palign_bench.ledger.plan import Plan, PlannedCells
+from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory, Item
+from tests.ledgers import kept_folder, plan_of, row_of
 
 Records = Mapping[str, Mapping[str, Any]]
 
@@ -74,11 +74,10 @@ def make_plan(tmp_path: Path) -> Callable[..., Plan]:
         for key, records in rows.items():
             name = f"{key}-{model}-papi-{protocol}"
             identity = {"method": {"name": key}, "model": {"name": model, "weights": weights}}
-            folder = CellFolder.open(tmp_path, name, {}, identity)
+            folder = kept_folder(tmp_path, name, identity)
             for respondent, record in records.items():
                 folder.record(respondent, {**record, "respondent": respondent})
-            cells.append(PlannedCells(key, folder, people))
-        plan = Plan(tmp_path, "table1", model, protocol)
+            cells.append(row_of(key, folder, people))
         told = {
             "experiment": "table1",
             "model": model,
@@ -88,7 +87,6 @@ def make_plan(tmp_path: Path) -> Callable[..., Plan]:
             "respondents_description": "300 people of PAPI",
             "notes": [],
         }
-        plan.add("command", cells, 0, told | about)
-        return plan
+        return plan_of(tmp_path, cells, told | about)
 
     return make

@@ -9,10 +9,10 @@ import pytest
 from bench.ledger_scale import a_record
 from palign_bench.backbone.loading.weights import parameters_of
 from palign_bench.files import LedgerError
-from palign_bench.ledger.cells import CellFolder
-from palign_bench.ledger.plan import Plan, PlannedCells
+from palign_bench.ledger.plan import Plan
 from palign_bench.report.forecast import ALL_ROWS, MeasuredRow, forecast, write_forecast
 from palign_bench.settings import UserError, read_option
+from tests.ledgers import kept_folder, plan_of, row_of
 
 REFERENCE = Path(__file__).parents[2] / "runs" / "reference" / "2026-11-21-table1" / "table1.csv"
 FACTORS = {"smollm2_135m": 1.0, "llama3_8b": 59.69788, "llama3_70b": 524.50435}
@@ -73,16 +73,14 @@ def plan(tmp_path: Path) -> Plan:
     generator, people = random.Random(0), ("p1", "p2", "p3")
     planned = []
     for method, model in (("ridge", None), ("pas", {"name": "llama3_8b", "weights": "random"})):
-        folder = CellFolder.open(tmp_path, method, config, {"method": {"name": method}, "model": model, "seed": 0})
+        folder = kept_folder(tmp_path, method, {"method": {"name": method}, "model": model, "seed": 0}, config)
         for person in people:
             folder.record(person, a_record(person, generator))
         folder.write_shared({"load_seconds": 100.0, "prepare_seconds": 6.0})
-        planned.append(PlannedCells(method, folder, people))
+        planned.append(row_of(method, folder, people))
     about = {"experiment": "table1", "model": "llama3_8b", "model_title": "Llama", "protocol": "corrected",
              "respondents": "simulated", "respondents_description": "made-up people", "notes": []}  # fmt: skip
-    plan = Plan(tmp_path, "table1", "llama3_8b", "corrected")
-    plan.add("command", planned, 0, about)
-    return plan
+    return plan_of(tmp_path, planned, about)
 
 
 def test_a_ledger_is_measured_and_the_forecast_written(plan: Plan) -> None:
@@ -109,7 +107,7 @@ def test_a_ledger_is_measured_and_the_forecast_written(plan: Plan) -> None:
 def test_nothing_measured_and_unknown_models(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="model=gpt5 does not exist"):
         write_forecast(plan, (300,), ["gpt5"], shards=1)
-    empty = CellFolder.open(tmp_path, "dpo", {}, {"method": {"name": "dpo"}, "model": None})
-    plan.add("other", [PlannedCells("dpo", empty, ("p1",))], 0, plan.read()[1])
+    empty = kept_folder(tmp_path, "dpo", {"method": {"name": "dpo"}, "model": None})
+    plan = plan_of(tmp_path, [row_of("dpo", empty, ("p1",))], plan.read()[1], "other")
     with pytest.raises(LedgerError, match="no finished cell"):
         write_forecast(plan, (300,), [], shards=1)

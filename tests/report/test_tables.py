@@ -11,8 +11,7 @@ import pandas as pd
 import pytest
 
 from palign_bench.files import LedgerError
-from palign_bench.ledger.cells import CellFolder
-from palign_bench.ledger.plan import Plan, PlannedCells
+from palign_bench.ledger.plan import Command, Plan
 from palign_bench.questionnaire.inventory import VALUE_OF_LETTER, Inventory, ipip_neo_300
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from palign_bench.report import make_report
@@ -20,6 +19,7 @@ from palign_bench.report.names import CONSTANTS, KNOWN_TRUTH_GROUP
 from palign_bench.report.table import COLUMNS, build_report, write_table
 from palign_bench.report.words import TERMINAL_WIDTH, escape_latex, markdown
 from palign_bench.respondents.source import RespondentSource
+from tests.ledgers import kept_folder, plan_of, row_of
 from tests.protocols import CORRECTED
 
 MakeRecord = Callable[..., dict[str, Any]]
@@ -241,17 +241,18 @@ def test_rows_of_one_method_are_told_apart_and_shards_join(
     plan = make_plan({"pas": {"p0": make_record({6: 1}, {6: 2}, 3.0)}}, ("p0",))
     (first,), about = plan.read()
     first.folder.record("p1", make_record({6: 1}, {6: 2}, 5.0))
-    other = CellFolder.open(plan.runs, "pas", {}, {"method": {"name": "pas", "k": 48}, "model": None})
+    other = kept_folder(plan.runs, "pas", {"method": {"name": "pas", "k": 48}, "model": None})
     other.record("p0", make_record({6: 1}, {6: 2}, 7.0))
-    plan.add("command", [PlannedCells("pas", first.folder, ("p1",)), PlannedCells("pas", other, ("p0",))], 1, about)
+    rows = [first, row_of("pas", first.folder, ("p1",)), row_of("pas", other, ("p0",))]
+    plan = plan_of(plan.runs, rows, about)
     report = build_report(plan, five_items)
     assert [row["composite"] for row in report.rows] == [4.0, 7.0]
     elsewhere = {"method": {"name": "pas", "k": 48}, "model": {"weights_hash": "another"}}
-    third = CellFolder.open(plan.runs, "pas", {}, elsewhere)
+    third = kept_folder(plan.runs, "pas", elsewhere)
     prints = [f"PAS [{folder.path.name.rsplit('-', 1)[-1][:6]}]" for folder in (first.folder, other, third)]
     assert [row["label"] for row in report.rows] == [prints[0], "PAS [k=48]"]
     # Alike but for what has no short name.
-    plan.add("command", [PlannedCells("pas", third, ("p0",))], 2, about)
+    plan = plan_of(plan.runs, [*rows, row_of("pas", third, ("p0",))], about)
     assert [row["label"] for row in build_report(plan, five_items).rows] == prints
 
 
@@ -259,9 +260,9 @@ def test_the_training_budget_is_part_of_the_name(
     make_record: MakeRecord, make_plan: MakePlan, five_items: Inventory
 ) -> None:
     plan = make_plan({}, ("p0",))
-    folder = CellFolder.open(plan.runs, "dpo", {}, {"method": {"name": "dpo", "budget": "quick"}, "model": None})
+    folder = kept_folder(plan.runs, "dpo", {"method": {"name": "dpo", "budget": "quick"}, "model": None})
     folder.record("p0", make_record({6: 1}, {6: 2}, 3.0))
-    plan.add("other", [PlannedCells("dpo", folder, ("p0",))], 0, plan_about("table1"))
+    plan = plan_of(plan.runs, [row_of("dpo", folder, ("p0",))], plan_about("table1"), "other")
     report = build_report(plan, five_items)
     assert report.rows[0]["budget"] == "quick"
     assert "DPO (quick)" in report.text
@@ -272,8 +273,8 @@ def plan_about(experiment: str) -> dict[str, Any]:
 
 
 def test_nothing_planned_or_nothing_finished(tmp_path: Path, make_plan: MakePlan) -> None:
-    with pytest.raises(LedgerError, match="holds no plan: run the experiment first"):
-        make_report(Plan(tmp_path, "table1", "nowhere", "corrected"))
+    with pytest.raises(LedgerError, match="table1 holds no table: run `palign-bench experiment=table1` first"):
+        Command.last(tmp_path, "table1")
     with pytest.raises(LedgerError, match="no rows"):
         build_report(make_plan({}, ()))
     plan = make_plan({"pas": {}, "ridge": {}}, PEOPLE)

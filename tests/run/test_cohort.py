@@ -19,7 +19,6 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory, Item
 from palign_bench.respondents import RespondentSource, simulate
-from palign_bench.run.answers import AnswerMemo
 from tests.protocols import CORRECTED
 from tests.run.test_row import Fragile, Setting, without_costs
 
@@ -45,14 +44,6 @@ class Batches(LocalBackbone):
 @pytest.fixture(scope="module")
 def people() -> RespondentSource:
     return simulate(count=6, seed=3)
-
-
-@pytest.fixture(autouse=True)
-def memo(monkeypatch: pytest.MonkeyPatch) -> AnswerMemo:
-    """No answers are taken over from another test."""
-    memo = AnswerMemo()
-    monkeypatch.setattr("palign_bench.run.answers.MEMO", memo)
-    return memo
 
 
 @pytest.fixture
@@ -89,14 +80,13 @@ class Shifted(Brief):
 
 @pytest.mark.parametrize("aligner", [Brief(), Shifted()])
 def test_a_record_is_what_it_is_alone(
-    setting: Setting, backbone: Batches, tiny: LoadedModel, tmp_path: Path, memo: AnswerMemo, aligner: Brief
+    setting: Setting, backbone: Batches, tiny: LoadedModel, tmp_path: Path, aligner: Brief
 ) -> None:
     _, together = setting.run(aligner)
     assert backbone.sizes == [2, 1]
-    memo.forget()
     whole = LocalBackbone(tiny, CORRECTED, "full_prompts")
-    _, alone = Setting(tmp_path / "alone", setting.experiment.source, whole).run(aligner)
-    records: list[Any] = [together.read(person.id) for person in setting.experiment.people]
+    _, alone = Setting(tmp_path / "alone", setting.job.source, whole).run(aligner)
+    records: list[Any] = [together.read(person.id) for person in setting.job.people]
     for record in records:
         own: Any = alone.read(record["respondent"])
         for number, row in own["log_probs"].items():
@@ -111,27 +101,27 @@ def test_a_record_is_what_it_is_alone(
 
 def test_one_prompt_is_answered_once(setting: Setting, backbone: Batches) -> None:
     _, folder = setting.run(Vanilla(), "vanilla")
-    records: list[Any] = [folder.read(person.id) for person in setting.experiment.people]
+    records: list[Any] = [folder.read(person.id) for person in setting.job.people]
     assert backbone.sizes == [1] and [record["cost"]["reused_answers"] for record in records] == [False, True, True]
 
 
 def test_answers_of_a_batch_are_taken_over_by_another_row(setting: Setting, backbone: Batches) -> None:
-    setting.change(people=setting.experiment.people[:2])
-    costs = [setting.run(Brief(), name)[1].read(setting.experiment.people[0].id)["cost"] for name in ("one", "two")]
+    setting.change(people=setting.job.people[:2])
+    costs = [setting.run(Brief(), name)[1].read(setting.job.people[0].id)["cost"] for name in ("one", "two")]
     assert backbone.sizes == [2] and [cost["reused_answers"] for cost in costs] == [False, True]
     assert costs[0]["answer_seconds"] == costs[1]["answer_seconds"] and costs[1]["answered_together"] == 2
 
 
 def test_who_cannot_be_aligned_fails_alone(setting: Setting, backbone: Batches) -> None:
-    setting.change(people=setting.experiment.source.people[:4])
-    ids = [person.id for person in setting.experiment.people]
+    setting.change(people=setting.job.source.people[:4])
+    ids = [person.id for person in setting.job.people]
     failed, folder = setting.run(Fragile([ids[0]]))
     assert failed == 1 and folder.failures() == {ids[0]: "RuntimeError: no alignment for you"}
     assert folder.finished() == set(ids[1:]) and backbone.sizes == [1, 2]
 
 
 def test_who_cannot_be_answered_fails_alone(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
-    broken = setting.experiment.people[0].id
+    broken = setting.job.people[0].id
 
     class Broken(Shifted):
         def align(self, case: Case) -> Alignment:
@@ -146,8 +136,8 @@ def test_who_cannot_be_answered_fails_alone(setting: Setting, capsys: pytest.Cap
 
 
 def test_an_interruption_costs_at_most_one_batch(setting: Setting) -> None:
-    setting.change(people=setting.experiment.source.people[:6])
-    ids = [person.id for person in setting.experiment.people]
+    setting.change(people=setting.job.source.people[:6])
+    ids = [person.id for person in setting.job.people]
 
     class Interrupted(Brief):
         def align(self, case: Case) -> Alignment:
@@ -166,7 +156,7 @@ def test_measured_and_trained_people_are_taken_one_by_one(setting: Setting, back
     class Trained(Brief):
         needs = frozenset({"prompt", "gradients"})
 
-    setting.change(people=setting.experiment.people[:2]).run(Trained(), "trained")
+    setting.change(people=setting.job.people[:2]).run(Trained(), "trained")
     assert backbone.sizes == [1, 1]
     backbone.sizes.clear()
     setting.change(runs=tmp_path / "measured", repeats=1).run(Brief())
@@ -195,7 +185,7 @@ class Paired(Brief):
 def test_a_method_may_align_several_people_at_once(setting: Setting, backbone: Batches) -> None:
     aligner = Paired()
     _, folder = setting.run(aligner)
-    records: list[Any] = [folder.read(person.id) for person in setting.experiment.people]
+    records: list[Any] = [folder.read(person.id) for person in setting.job.people]
     seconds = [record["cost"]["align_seconds"] for record in records]
     assert aligner.sizes == [2] and seconds[0] == seconds[1] != seconds[2]
     assert backbone.sizes == [1, 1, 1] and {record["cost"]["answered_together"] for record in records} == {1}
@@ -204,7 +194,7 @@ def test_a_method_may_align_several_people_at_once(setting: Setting, backbone: B
 def test_of_people_aligned_at_once_only_those_at_fault_fail(
     setting: Setting, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ids = [person.id for person in setting.experiment.people]
+    ids = [person.id for person in setting.job.people]
     failed, folder = setting.run(Paired(ids[1]))
     assert failed == 1 and list(folder.failures()) == [ids[1]] and folder.finished() == {ids[0], ids[2]}
     assert "a cohort of 2 failed (RuntimeError: no alignment for you); one by one now" in capsys.readouterr().err

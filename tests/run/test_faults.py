@@ -15,7 +15,6 @@ from typing import Any
 import pytest
 import torch
 
-import palign_bench.run.cell
 from baselines.few_shot import FewShot, Vanilla
 from baselines.floors import floors
 from baselines.pas.aligner import PersonalityActivationSearch
@@ -28,7 +27,6 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.respondents.source import make_source
-from palign_bench.run.answers import AnswerMemo
 from palign_bench.settings import read_option
 from tests.command import PROGRAM, cells, environment, run, table
 from tests.protocols import CORRECTED
@@ -47,7 +45,6 @@ def people() -> RespondentSource:
 def setting(
     tmp_path: Path, people: RespondentSource, tiny_backbone: LocalBackbone, monkeypatch: pytest.MonkeyPatch
 ) -> Setting:
-    monkeypatch.setattr("palign_bench.run.cell.MEMO", AnswerMemo())
     return Setting(tmp_path / "runs", people, tiny_backbone)
 
 
@@ -82,10 +79,10 @@ def memory_for(backbone: LocalBackbone, positions: int) -> Iterator[list[int]]:
 
 
 def test_a_cell_that_runs_out_of_memory_is_tried_in_smaller_batches(setting: Setting, tmp_path: Path) -> None:
-    ids = [person.id for person in setting.experiment.people]
+    ids = [person.id for person in setting.job.people]
     _, roomy = setting.run(FewShot())
     usual = setting.backbone.engine.positions
-    palign_bench.run.cell.MEMO.forget()
+    setting.session.answers.forget()
     setting.change(runs=tmp_path / "narrow")
     with memory_for(setting.backbone, usual // 4) as tried:
         failed, folder = setting.run(FewShot())
@@ -109,13 +106,13 @@ def test_memory_that_runs_out_in_answering_aligns_nobody_again(setting: Setting)
 
     with memory_for(setting.backbone, setting.backbone.engine.positions // 4) as tried:
         failed, _ = setting.run(Counted())
-    assert failed == 0 and len(tried) == 2 * len(setting.experiment.people)
-    assert Counted.aligned == len(setting.experiment.people)
+    assert failed == 0 and len(tried) == 2 * len(setting.job.people)
+    assert Counted.aligned == len(setting.job.people)
 
 
 def test_a_cell_that_never_fits_fails_alone(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
     usual = setting.backbone.engine.positions
-    greedy = setting.experiment.people[1].id
+    greedy = setting.job.people[1].id
 
     class Greedy(FewShot):
         def align(self, case: Case) -> Alignment:
@@ -133,13 +130,13 @@ def test_answers_of_smaller_batches_serve_no_other_cell(setting: Setting) -> Non
     usual = setting.backbone.engine.positions
     with memory_for(setting.backbone, usual // 4):
         _, folder = setting.run(Vanilla(), "vanilla")
-    records = [folder.read(person.id) for person in setting.experiment.people]
+    records = [folder.read(person.id) for person in setting.job.people]
     assert [record and record["cost"]["reused_answers"] for record in records] == [False] * 3
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
 def test_logits_that_are_no_numbers_are_a_failure_and_never_a_score(setting: Setting, value: float) -> None:
-    broken = setting.experiment.people[0].id
+    broken = setting.job.people[0].id
 
     class Broken(FewShot):
         def align(self, case: Case) -> Alignment:
@@ -217,7 +214,7 @@ def test_a_floor_that_is_no_number_is_never_stored(setting: Setting) -> None:
 
 def test_a_person_with_almost_no_answers_is_kept(setting: Setting, people: RespondentSource) -> None:
     """One known and one held-out answer: every method answers them, and no composite is made up."""
-    inventory = setting.experiment.inventory
+    inventory = setting.job.inventory
     known, held_out = inventory.known[0], inventory.held_out[0]
     sparse = Respondent("sparse", {known: 5, held_out: 2})
     source = make_source("file", "x", [*people.people, sparse])

@@ -12,9 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from palign_bench.run.experiment import Experiment, Row
 
-import palign_bench.run.cell
 from baselines.few_shot import FewShot, Vanilla
 from baselines.floors import floors
 from palign_bench.aligner import Aligner, Case
@@ -25,10 +23,10 @@ from palign_bench.ledger.cells import CellFolder
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import RespondentSource, simulate
-from palign_bench.run.answers import AnswerMemo
-from palign_bench.run.row import run_row
+from palign_bench.run.session import Session
 from palign_bench.tracking.tracker import NoTracker, Tracker
 from tests.protocols import AS_RELEASED, CORRECTED
+from tests.run.jobs import a_job, run_alone
 
 
 class Watched(Tracker):
@@ -68,44 +66,27 @@ def people() -> RespondentSource:
     return simulate(count=6, seed=3)
 
 
-@pytest.fixture(autouse=True)
-def forgetful(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No answers are taken over from another test."""
-    monkeypatch.setattr("palign_bench.run.answers.MEMO", AnswerMemo())
-
-
 class Setting:
-    """An experiment on the tiny model whose parts a test can exchange."""
+    """A job on the tiny model whose parts a test can exchange."""
 
     def __init__(self, runs: Path, source: RespondentSource, backbone: LocalBackbone):
         self.loads = 0
         self.backbone = backbone
         self.tracker = Watched()
-        self.experiment = Experiment(
-            runs=runs,
-            protocol=CORRECTED,
-            source=source,
-            people=source.people[:3],
-            model_name="tiny",
-            seed=0,
-            load_backbone=self._load,
-            provenance={"git_commit": None},
-            tracker=self.tracker,
-            group="test",
-        )
+        self.session = Session()
+        self.session.load_backbone = self._load  # type: ignore[method-assign]
+        self.job = a_job(runs, source, source.people[:3], tracker=self.tracker)
 
-    def _load(self) -> tuple[LocalBackbone, float]:
+    def _load(self, *_: Any) -> tuple[LocalBackbone, float]:
         self.loads += 1
         return self.backbone, 1.5
 
     def change(self, **changes: Any) -> Setting:
-        self.experiment = replace(self.experiment, **changes)
+        self.job = replace(self.job, **changes)
         return self
 
     def run(self, aligner: Aligner, name: str = "few_shot") -> tuple[int, CellFolder]:
-        row = Row(name, aligner, {"row": name, "protocol": self.experiment.protocol.name}, {"name": name})
-        planned = self.experiment.planned(row)
-        return run_row(self.experiment, row, planned), planned.folder
+        return run_alone(self.job, name, aligner, self.session)
 
 
 @pytest.fixture
@@ -120,7 +101,7 @@ def without_costs(record: Any) -> dict[str, Any]:
 
 def test_a_record_holds_what_the_ledger_promises(setting: Setting, inventory: Inventory) -> None:
     failed, folder = setting.run(FewShot())
-    person = setting.experiment.people[0]
+    person = setting.job.people[0]
     record = folder.read(person.id)
     assert failed == 0 and record is not None
     assert set(record) == {
@@ -143,17 +124,17 @@ def test_a_record_holds_what_the_ledger_promises(setting: Setting, inventory: In
 
 
 def test_generating_protocol_keeps_texts_and_needs_no_audit(setting: Setting) -> None:
-    setting.change(protocol=AS_RELEASED, people=setting.experiment.people[:1])
+    setting.change(protocol=AS_RELEASED, people=setting.job.people[:1])
     setting.backbone.protocol = AS_RELEASED
     _, folder = setting.run(FewShot())
-    record = folder.read(setting.experiment.people[0].id)
+    record = folder.read(setting.job.people[0].id)
     assert record is not None
     assert len(record["texts"]) == 180 and record["log_probs"] is None and record["audit"] is None
     assert set(record["answers"]) <= set(record["texts"])
 
 
 def test_resuming_is_a_set_difference(setting: Setting) -> None:
-    everyone = setting.experiment.source.people
+    everyone = setting.job.source.people
     setting.change(people=everyone[:2]).run(FewShot())
     folder = setting.run(FewShot())[1]
     kept = {path.name: path.stat().st_mtime_ns for path in (folder.path / "respondents").iterdir()}
@@ -169,7 +150,7 @@ def test_resuming_is_a_set_difference(setting: Setting) -> None:
 
 
 def test_what_is_done_and_left_is_told(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
-    everyone = setting.experiment.source.people
+    everyone = setting.job.source.people
     setting.change(people=everyone[:2]).run(FewShot())
     assert "finished before" not in capsys.readouterr().err
     setting.change(people=everyone[:3]).run(FewShot())
@@ -181,7 +162,7 @@ def test_what_is_done_and_left_is_told(setting: Setting, capsys: pytest.CaptureF
 def test_a_failing_cell_is_recorded_and_only_it_is_retried(
     setting: Setting, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    first, second, third = (person.id for person in setting.experiment.people)
+    first, second, third = (person.id for person in setting.job.people)
     failed, folder = setting.run(Fragile([second]))
     assert failed == 1
     assert folder.finished() == {first, third}
@@ -199,7 +180,7 @@ def test_a_failing_cell_is_recorded_and_only_it_is_retried(
 def test_ctrl_c_ends_the_run_and_keeps_what_is_finished(setting: Setting) -> None:
     class Interrupted(FewShot):
         def align(self, case: Case) -> Alignment:
-            if case.respondent_id == setting.experiment.people[1].id:
+            if case.respondent_id == setting.job.people[1].id:
                 raise KeyboardInterrupt
             return super().align(case)
 
@@ -207,7 +188,7 @@ def test_ctrl_c_ends_the_run_and_keeps_what_is_finished(setting: Setting) -> Non
         setting.run(Interrupted())
     rest = Fragile()
     _, folder = setting.run(rest)
-    assert rest.given == [person.id for person in setting.experiment.people[1:]]
+    assert rest.given == [person.id for person in setting.job.people[1:]]
     assert folder.failures() == {}
 
 
@@ -219,7 +200,6 @@ def test_results_do_not_depend_on_neighbours_order_or_limit(
     person = people.people[1]
     records = []
     for index, chosen in enumerate([(person,), people.people[:2], people.people[2:0:-1]]):
-        palign_bench.run.answers.MEMO.forget()
         setting = Setting(tmp_path / str(index), people, tiny_backbone).change(people=chosen, protocol=protocol)
         records.append(without_costs(setting.run(FewShot())[1].read(person.id)))
     assert records[0] == records[1] == records[2]
@@ -229,8 +209,8 @@ def test_floors_of_other_people_do_not_depend_on_the_limit(setting: Setting, peo
     person = people.people[0]
     for row in ("item_median", "ridge", "random"):
         aligner = floors([row])[row]
-        _, alone = setting.change(people=(person,), runs=setting.experiment.runs / "a").run(aligner, row)
-        _, crowd = setting.change(people=people.people, runs=setting.experiment.runs / "b").run(aligner, row)
+        _, alone = setting.change(people=(person,), runs=setting.job.runs / "a").run(aligner, row)
+        _, crowd = setting.change(people=people.people, runs=setting.job.runs / "b").run(aligner, row)
         assert without_costs(alone.read(person.id)) == without_costs(crowd.read(person.id))
     assert setting.loads == 0
 
@@ -247,16 +227,16 @@ def test_every_generator_starts_from_the_persons_seed(setting: Setting) -> None:
             drawn.setdefault(case.respondent_id, []).append(draws)
             return Alignment(answers={})
 
-    source = setting.experiment.source
+    source = setting.job.source
     setting.run(Drawing(), "drawing")
-    setting.change(people=source.people[:3][::-1], runs=setting.experiment.runs / "again").run(Drawing(), "drawing")
+    setting.change(people=source.people[:3][::-1], runs=setting.job.runs / "again").run(Drawing(), "drawing")
     assert all(first == second for first, second in drawn.values())
     assert len({draws[0] for draws in drawn.values()}) == 3
 
 
 def test_an_answer_taken_over_is_charged_all_the_same(setting: Setting) -> None:
     _, folder = setting.run(Vanilla(), "vanilla")
-    records: list[Any] = [folder.read(person.id) for person in setting.experiment.people]
+    records: list[Any] = [folder.read(person.id) for person in setting.job.people]
     assert [record["cost"]["reused_answers"] for record in records] == [False, True, True]
     assert len({record["cost"]["answer_seconds"] for record in records}) == 1
     assert len({record["cost"]["tokens_read"] for record in records}) == 1 and records[1]["cost"]["tokens_read"] > 0
@@ -282,8 +262,8 @@ class Searching(FewShot):
 
 
 def test_the_search_is_a_part_of_align_and_its_tokens_are_told(setting: Setting) -> None:
-    setting.change(people=setting.experiment.people[:1])
-    record = setting.run(Searching())[1].read(setting.experiment.people[0].id)
+    setting.change(people=setting.job.people[:1])
+    record = setting.run(Searching())[1].read(setting.job.people[0].id)
     assert record is not None
     assert 0 < record["cost"]["search_seconds"] <= record["cost"]["align_seconds"]
     assert 0 < record["cost"]["align_tokens_read"] < record["cost"]["tokens_read"]
@@ -291,7 +271,7 @@ def test_the_search_is_a_part_of_align_and_its_tokens_are_told(setting: Setting)
 
 
 def test_measured_cells_are_computed_anew_each_time_after_a_warm_up(setting: Setting) -> None:
-    people = setting.experiment.people[:2]
+    people = setting.job.people[:2]
     aligner = Searching()
     failed, folder = setting.change(people=people, repeats=3).run(aligner)
     assert failed == 0
@@ -310,21 +290,21 @@ def test_measured_cells_are_computed_anew_each_time_after_a_warm_up(setting: Set
 
 
 def test_measuring_changes_no_answer(setting: Setting) -> None:
-    person = setting.experiment.people[0]
+    person = setting.job.people[0]
     setting.change(people=[person])
     _, plain = setting.run(FewShot())
-    setting.change(runs=setting.experiment.runs / "measured", repeats=2)
+    setting.change(runs=setting.job.runs / "measured", repeats=2)
     _, measured = setting.run(FewShot())
     assert without_costs(plain.read(person.id)) == without_costs(measured.read(person.id))
 
 
 def test_a_record_holds_nothing_of_another_person_and_no_demography(setting: Setting) -> None:
-    people = setting.experiment.people
+    people = setting.job.people
     setting.run(FewShot())
     setting.run(floors(["ridge"])["ridge"], "ridge")
-    texts = [path.read_text() for path in setting.experiment.runs.rglob("*.json")]
+    texts = [path.read_text() for path in setting.job.runs.rglob("*.json")]
     assert len(texts) >= 6
-    for path in setting.experiment.runs.rglob("respondents/*.json"):
+    for path in setting.job.runs.rglob("respondents/*.json"):
         others = [person.id for person in people if person.id != path.stem]
         assert not [other for other in others if other in path.read_text()]
     for text in texts:
@@ -332,9 +312,9 @@ def test_a_record_holds_nothing_of_another_person_and_no_demography(setting: Set
 
 
 def test_the_tracker_hears_of_everyone_who_is_finished(setting: Setting) -> None:
-    ids = [person.id for person in setting.experiment.people]
-    setting.change(people=setting.experiment.people[:1]).run(FewShot())
-    setting.change(people=setting.experiment.source.people[:3]).run(FewShot())
+    ids = [person.id for person in setting.job.people]
+    setting.change(people=setting.job.people[:1]).run(FewShot())
+    setting.change(people=setting.job.source.people[:3]).run(FewShot())
     people = [told for kind, told in setting.tracker.told if kind == "person"]
     assert people == [ids[0], *ids]  # a second command's run is whole by itself
     assert setting.tracker.told[0] == ("start", "few_shot-tiny-corrected-0")
@@ -346,7 +326,7 @@ def test_no_tracker_is_needed(setting: Setting) -> None:
 
 def test_without_a_tracker_no_finished_record_is_read(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
     setting.change(tracker=NoTracker())
-    _, folder = setting.run(Fragile(fails_for=[setting.experiment.people[1].id]))
+    _, folder = setting.run(Fragile(fails_for=[setting.job.people[1].id]))
     assert len(folder.finished()) == 2
 
     def unwanted(*_: Any) -> Any:

@@ -13,11 +13,11 @@ import yaml
 
 from palign_bench.cli.commands import dashboard
 from palign_bench.ledger.cells import CellFolder
-from palign_bench.ledger.plan import Plan, PlannedCells
 from palign_bench.run.assembly import make_aligners
 from palign_bench.settings import UserError
 from palign_bench.tracking.tracker import figures_of
 from tests.cli.test_configuration import composed
+from tests.ledgers import plan_of, row_of
 from tests.tracking.test_wandb import a_record
 
 SWEEP = Path(__file__).parent.parent.parent / "docs" / "examples" / "wandb_sweep.yaml"
@@ -32,8 +32,8 @@ def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_panels_show_what_is_tracked(tmp_path: Path, no_account: None, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is optional")
-    cells = [PlannedCells(row, CellFolder(tmp_path / "cells" / row), ("1",)) for row in ("few_shot", "pas")]
-    Plan(tmp_path, "table1", "tiny", "corrected").add("c", cells, 0, {})
+    cells = [row_of(row, CellFolder(tmp_path / "cells" / row), ("1",)) for row in ("few_shot", "pas")]
+    plan_of(tmp_path, cells, {})
     dashboard(["table1", "--runs", str(tmp_path)])
     assert "Written to" in capsys.readouterr().out
     document = json.loads((tmp_path / "table1" / "dashboard.json").read_text())
@@ -55,7 +55,7 @@ def test_without_the_package_it_is_told_in_one_line(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
-    Plan(tmp_path, "table1", "tiny", "corrected").add("c", [], 0, {})
+    plan_of(tmp_path, [], {})
     with pytest.raises(UserError, match="needs the package wandb-workspaces"):
         dashboard(["table1", "--runs", str(tmp_path)])
 

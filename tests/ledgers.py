@@ -1,0 +1,33 @@
+"""Small ledgers, written as a command writes them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from palign_bench.ledger.cells import CellFolder
+from palign_bench.ledger.plan import Command, Plan, PlannedJob, Row
+from palign_bench.report.names import group_of, readable
+
+
+def kept_folder(
+    runs: Path, name: str, identity: Mapping[str, Any], config: Mapping[str, Any] | None = None
+) -> CellFolder:
+    """A cell folder that is there."""
+    folder = CellFolder.at(runs, name, identity)
+    folder.keep(config or {}, identity)
+    return folder
+
+
+def row_of(name: str, folder: CellFolder, ids: Sequence[str]) -> Row:
+    """A row with the title and block of its name."""
+    return Row(name, readable(name), group_of(name), folder, tuple(ids))
+
+
+def plan_of(runs: Path, rows: Sequence[Row], about: Mapping[str, Any], command: str = "command") -> Plan:
+    """The one table of a command of table1 that plans these rows in one job."""
+    made = Command(runs, "table1", command)
+    made.write([], [PlannedJob(0, tuple(rows), {"model": "tiny", "protocol": "corrected", **about})])
+    (plan,) = made.tables()
+    return plan
