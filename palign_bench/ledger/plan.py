@@ -116,7 +116,7 @@ class Command:
     def start(self, arguments: Sequence[str], parts: Iterable[tuple[int, int]]) -> None:
         """Note that the command was typed, and which parts of the people (index, count) are being computed."""
         for index, count in parts:
-            write_json(self.folder / "parts" / f"{index}of{count}.json", [index, count])
+            write_json(self.folder / "parts" / f"{index}of{count}.json", {})
         kept = [each for each in arguments if not each.startswith(("retry=", "shard="))]
         started = datetime.now(UTC).isoformat(timespec="microseconds")
         write_json(self.folder / "command.json", {"layout": LAYOUT, "arguments": kept, "started": started})
@@ -171,7 +171,7 @@ class Command:
                     )
                     for row in job["rows"]
                 ),
-                dict(job["about"]),
+                {"model": job["about"]["model"], "protocol": job["about"]["protocol"], **job["about"]},
                 dict(job["setting"]),
             )
             for job in document["jobs"]
@@ -195,7 +195,8 @@ class Command:
 
     def absent_shards(self) -> list[str]:
         """A note on the shards that nobody has started, where the command was only ever run in shards."""
-        parts = [tuple(read_json(path)) for path in sorted((self.folder / "parts").glob("*of*.json"))]
+        names = [path.stem.partition("of") for path in (self.folder / "parts").glob("*of*.json")]
+        parts = {(int(index), int(count)) for index, _, count in names if index.isdigit() and count.isdigit()}
         counts = sorted({count for _, count in parts})
         absent = {count: [i for i in range(1, count + 1) if (i, count) not in parts] for count in counts}
         if not all(absent.values()):  # some way of cutting is complete

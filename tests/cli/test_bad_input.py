@@ -157,7 +157,7 @@ def test_any_plan_reads_or_is_told(tmp_path: Path, document: Any) -> None:
     command = Command(tmp_path, "e", "c")
     row = row_of("row", CellFolder(tmp_path / "cells" / "row"), ("1",))
     command.write(["method=row"], [PlannedJob(0, (row,), {"model": "m", "protocol": "corrected"})])
-    for path in (command.folder / "plan.json", command.folder / "command.json", command.folder / "parts" / "1of1.json"):
+    for path in (command.folder / "plan.json", command.folder / "command.json"):
         kept = path.read_text()
         path.write_text(json.dumps(document))
         try:
