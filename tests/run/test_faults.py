@@ -191,7 +191,7 @@ def test_a_failed_row_leaves_the_others_and_their_table(tmp_path: Path) -> None:
 
     code, shown, errors = told(sys.executable, "-m", "palign_bench")
     assert code == 1 and "2 cells are missing" in errors and "Traceback" not in errors
-    assert "vanilla: none of 2 people can be answered, preparing failed: RuntimeError: cannot be prepared" in errors
+    assert "Vanilla: none of 2 people can be answered, preparing failed: RuntimeError: cannot be prepared" in errors
     assert "Few-Shot" in shown
     frame = table(tmp_path / "runs", "run").set_index("method")
     assert frame["missing_cells"].to_dict() == {"few_shot": 0, "vanilla": 2}
