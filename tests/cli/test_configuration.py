@@ -83,7 +83,7 @@ def test_pas_without_prompt_differs_from_pas_in_that_alone() -> None:
 
 def test_places_are_no_part_of_an_identity() -> None:
     def identity(method: dict[str, Any]) -> Any:
-        (aligner,) = make_aligners(method, Corrected()).values()
+        (aligner,) = make_aligners(method).values()
         return method_identity(method, method["name"], aligner)
 
     here = composed("method=personality_prompt", "runs=/here")["method"]
@@ -93,7 +93,7 @@ def test_places_are_no_part_of_an_identity() -> None:
 
 
 def test_a_number_is_one_setting_however_it_is_written() -> None:
-    made = make_aligners(composed("method=pas")["method"], Corrected())["pas"]
+    made = make_aligners(composed("method=pas")["method"])["pas"]
     of = [
         fingerprint(method_identity(composed("method=pas", f"method.penalty={text}")["method"], "pas", made))
         for text in ("1", "1.0", "1e0", "2")

@@ -214,7 +214,7 @@ def test_a_floor_that_is_no_number_is_never_stored(setting: Setting) -> None:
 
 def test_a_person_with_almost_no_answers_is_kept(setting: Setting, people: RespondentSource) -> None:
     """One known and one held-out answer: every method answers them, and no composite is made up."""
-    inventory = setting.job.inventory
+    inventory = setting.job.protocol.inventory
     known, held_out = inventory.known[0], inventory.held_out[0]
     sparse = Respondent("sparse", {known: 5, held_out: 2})
     source = make_source("file", "x", [*people.people, sparse])
