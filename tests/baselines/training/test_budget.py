@@ -12,12 +12,12 @@ from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.costs.clock import measure
 from palign_bench.run.assembly import (
-    _training_notes,
     check_needs,
     make_aligners,
     quantized,
     resolve_budget,
     resolve_training,
+    training_notes,
 )
 from palign_bench.settings import UserError, options, read_option
 from tests.baselines.training.conftest import METHODS, Bench
@@ -95,7 +95,7 @@ def test_a_row_that_claims_nf4_and_runs_without_says_so() -> None:
         resolved = resolve_budget(read_option("method", name), QUICK)
         method, _ = quantized(resolved | {"quantization": "none"}, model)
         assert method["budget"] == told
-        notes = _training_notes(method, model, model, QUICK)
+        notes = training_notes(method, model, model, QUICK)
         assert any("ran without" in note for note in notes) == (name == "qlora") and told in notes[0]
 
 
