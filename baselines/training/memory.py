@@ -1,0 +1,162 @@
+"""What training takes of a GPU's memory, known from shapes alone before it begins."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM, PretrainedConfig
+
+GIB = 2**30
+_TOKENS = 64  # of the pass that is measured; what is kept grows with the tokens
+
+# Bytes per trained number on the GPU: AdamW's two moments in float32, in 8 bits (Dettmers et al. 2022), or in the
+# computer's memory, from where they are paged in.
+MOMENTS = {"AdamW": 8.0, "8-bit AdamW": 2.0, "paged AdamW": 0.0}
+
+
+@dataclass(frozen=True)
+class TrainingMemory:
+    """Bytes at the peak of one optimizer step."""
+
+    weights: float  # of the model as it is loaded, and of what is trained
+    gradients: float
+    optimizer: float  # moments, and float32 copies of the weights
+    activations: float  # what the forward pass keeps for the backward pass
+
+    @property
+    def total(self) -> float:
+        """All of them at once. PyTorch's own overhead is not in it."""
+        return self.weights + self.gradients + self.optimizer + self.activations
+
+    def __str__(self) -> str:
+        parts = {"weights": self.weights, "gradients": self.gradients, "optimizer": self.optimizer}
+        told = [f"{name} {value / GIB:.1f}" for name, value in (parts | {"activations": self.activations}).items()]
+        return f"{self.total / GIB:.1f} GiB ({', '.join(told)})"
+
+
+@dataclass(frozen=True)
+class TrainingShape:
+    """What decides the memory of a training.
+
+    ``model_bytes``: of the weights as loaded. ``trained``: numbers that are trained, ``trained_bytes`` each: of an
+    adapter in float32, of full fine-tuning copies in the model's type beside the bare weights. ``tokens``: in one pass.
+    ``bytes_per_token``, ``layers``, ``layer_bytes_per_token`` (the hidden state between two layers): its activations.
+    """
+
+    model_bytes: float
+    trained: int
+    trained_bytes: int
+    tokens: int
+    bytes_per_token: float
+    layers: int
+    layer_bytes_per_token: float
+
+
+def forecast(
+    shape: TrainingShape, *, optimizer: str = "AdamW", float32_copies: bool = True, checkpointing: bool = False
+) -> TrainingMemory:
+    """The memory of one optimizer step.
+
+    ``float32_copies``: trained weights that are not float32 are kept in float32 too, and their gradients become so in
+    the step, when no activations are kept. ``checkpointing``: only the hidden states between layers are kept, and one
+    layer's activations at a time.
+    """
+    copies = float32_copies and shape.trained_bytes < 4
+    kept = shape.bytes_per_token
+    if checkpointing:
+        kept = shape.layers * shape.layer_bytes_per_token + shape.bytes_per_token / shape.layers
+    backward = TrainingMemory(
+        weights=shape.model_bytes + shape.trained * shape.trained_bytes,
+        gradients=shape.trained * shape.trained_bytes,
+        optimizer=shape.trained * (MOMENTS[optimizer] + 4 * copies),
+        activations=kept * shape.tokens,
+    )
+    step = TrainingMemory(
+        backward.weights, shape.trained * (4 if copies else shape.trained_bytes), backward.optimizer, 0
+    )
+    return max(backward, step, key=lambda each: each.total)
+
+
+def refusal(
+    shape: TrainingShape, available: float, checkpointing: bool, lighter: Mapping[str, TrainingShape]
+) -> str | None:
+    """Why training one example at a time cannot fit into so many bytes, with what would, in one line; None if it can.
+
+    ``lighter``: other methods by what to type for them.
+    """
+    needed = forecast(shape, checkpointing=checkpointing)
+    if needed.total <= available:
+        return None
+    choices = {"method.gradient_checkpointing=true": forecast(shape, checkpointing=True)}
+    for key, each in lighter.items():
+        choices[key] = forecast(each, checkpointing=checkpointing)
+        choices[f"{key} method.gradient_checkpointing=true"] = forecast(each, checkpointing=True)
+    found = {key: need for key, need in choices.items() if need.total <= available}
+    shortest = [key for key in found if not any(other != key and key.startswith(other) for other in found)]
+    would_fit = "; ".join(f"{key}: {found[key].total / GIB:.1f} GiB" for key in shortest) or "none of its own settings"
+    leanest = {
+        name: forecast(shape, optimizer=name, float32_copies=False, checkpointing=True).total / GIB
+        for name in ("8-bit AdamW", "paged AdamW")
+    }
+    trainers = ", ".join(f"{name} without float32 copies {gib:.1f}" for name, gib in leanest.items())
+    return (
+        f"training one example at a time takes about {needed} and the GPU has {available / GIB:.1f} GiB. "
+        f"What would fit: {would_fit}. (For a trainer of your own, in GiB: {trainers}.)"
+    )
+
+
+def shape_of_training(
+    config: PretrainedConfig, dtype: torch.dtype, model_bytes: float, adapter: Any | None, tokens: int
+) -> TrainingShape:
+    """The shape of training a model of this configuration whole or with a PEFT ``adapter``; nothing is computed."""
+    config = copy.deepcopy(config)
+    with torch.device("meta"):
+        model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
+    text = model.config.get_text_config()
+    kept = bytes_kept_per_token(model)
+    if adapter is not None:
+        from peft import get_peft_model
+
+        model = get_peft_model(model, adapter)
+    trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
+    size = torch.empty((), dtype=dtype).element_size()
+    return TrainingShape(
+        model_bytes=model_bytes,
+        trained=trained,
+        trained_bytes=size if adapter is None else 4,
+        tokens=tokens,
+        bytes_per_token=kept,
+        layers=text.num_hidden_layers,
+        layer_bytes_per_token=text.hidden_size * size,
+    )
+
+
+def bytes_kept_per_token(model: Any) -> float:
+    """Bytes of activations that a forward pass keeps for the backward pass, measured on a model on ``meta``.
+
+    Logits are computed for one token: trainers differ in how many they need.
+    """
+    kept: dict[int, Any] = {}
+    own = {each.untyped_storage()._cdata for each in model.parameters()}
+
+    def pack(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage._cdata not in own:
+            kept[storage._cdata] = storage  # held, so that no later one gets its address
+        return tensor
+
+    training, device = model.training, model.device
+    model.train()
+    # A mask of four dimensions is taken as it is; one of two would be looked into.
+    mask = torch.zeros(1, 1, _TOKENS, _TOKENS, dtype=model.dtype, device=device)
+    ids = torch.zeros(1, _TOKENS, dtype=torch.long, device=device)
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        output = model(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=False)
+    del output
+    model.train(training)
+    return sum(storage.nbytes() for storage in kept.values()) / _TOKENS

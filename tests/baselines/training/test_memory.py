@@ -1,0 +1,67 @@
+"""The memory of training, by hand and against what PyTorch keeps."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from peft import LoraConfig
+
+from baselines.training.memory import GIB, TrainingShape, bytes_kept_per_token, forecast, refusal, shape_of_training
+from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.backbone.loading.sources import config_of
+from palign_bench.backbone.loading.weights import parameters_of
+from palign_bench.settings import read_option
+from tests.tiny import tiny_model, tiny_tokenizer
+
+EIGHT = resolve_model(read_option("model", "llama3_8b") | {"weights": "random"})
+LORA = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
+
+
+def eight_billion(adapter: LoraConfig | None, tokens: int = 100) -> TrainingShape:
+    return shape_of_training(config_of(EIGHT), torch.bfloat16, 2.0 * parameters_of(EIGHT), adapter, tokens)
+
+
+def test_what_is_trained_has_the_published_size() -> None:
+    assert eight_billion(None).trained == parameters_of(EIGHT) == 8_030_261_248
+    assert eight_billion(LORA).trained == 41_943_040  # rank 16 on the seven linear layers of each of 32
+
+
+def test_the_peak_of_a_small_case_is_that_computed_by_hand() -> None:
+    shape = TrainingShape(1000.0, 100, 2, tokens=10, bytes_per_token=40, layers=4, layer_bytes_per_token=2)
+    kept = forecast(shape)  # bfloat16: 100 copies, gradients of 2 bytes and 12 of float32 copy and moments
+    assert (kept.weights, kept.gradients, kept.optimizer, kept.activations) == (1200, 200, 1200, 400)
+    spared = forecast(shape, checkpointing=True)  # 4 × 2 + 40 / 4 bytes per token: the step's float32 gradients decide
+    assert (spared.weights, spared.gradients, spared.optimizer, spared.activations) == (1200, 400, 1200, 0)
+    assert forecast(shape, optimizer="8-bit AdamW", float32_copies=False).total == 1000 + 200 + 200 + 200 + 400
+    assert forecast(shape, optimizer="paged AdamW", float32_copies=False).optimizer == 0
+    adapter = TrainingShape(1000.0, 100, 4, tokens=10, bytes_per_token=40, layers=4, layer_bytes_per_token=2)
+    assert forecast(adapter).total == 1000 + 400 + 400 + 800 + 400
+
+
+def test_full_fine_tuning_of_8b_is_refused_on_80_gb_and_lora_is_not() -> None:
+    whole, lora = eight_billion(None), eight_billion(LORA)
+    needed = forecast(whole).total
+    assert needed == pytest.approx(20 * 8_030_261_248, rel=0.02)  # 2 bare + 2 copy + 4 float32 + 8 moments + 4 gradient
+    line = refusal(whole, 80e9, False, {"method=lora": lora})
+    assert line is not None and "\n" not in line
+    assert f"takes about {needed / GIB:.1f} GiB (weights 29.9, gradients 29.9, optimizer 89.7, activations 0.0)" in line
+    assert "the GPU has 74.5 GiB. What would fit: method=lora: 1" in line
+    assert "8-bit AdamW without float32 copies 59.9" in line  # 2 + 2 + 2 + 2 bytes a weight, and activations
+    assert refusal(lora, 80e9, False, {}) is None and refusal(whole, 200e9, False, {}) is None
+    long = eight_billion(LORA, tokens=8000)
+    told = refusal(long, 80e9, False, {})
+    assert told is not None and "What would fit: method.gradient_checkpointing=true: " in told
+
+
+def test_activations_are_measured_and_not_guessed() -> None:
+    """On ``meta`` the same bytes are kept as by the same model with numbers, and twice as many tokens keep twice."""
+    real = tiny_model(tiny_tokenizer())
+    with torch.device("meta"):
+        shadow = type(real)(real.config)
+    # The attention's kernels differ between the devices, and so does what they keep.
+    for model in (real, shadow):
+        model.set_attn_implementation("eager")
+    assert bytes_kept_per_token(shadow) == bytes_kept_per_token(real) > 0
+    assert not real.training
+    per_token = eight_billion(None).bytes_per_token
+    assert 4 * 2**20 < per_token < 16 * 2**20  # 32 layers of about sixty numbers of 4096 each, two bytes a number
