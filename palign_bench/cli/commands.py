@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from palign_bench.cli.people import people
+from palign_bench.cli.select import select
 from palign_bench.ledger.plan import Plan
 
 
@@ -78,6 +79,7 @@ def dashboard(arguments: Sequence[str]) -> None:
 
 SUBCOMMANDS = {
     "people": people,
+    "select": select,
     "report": report,
     "forecast": forecast,
     "status": status,

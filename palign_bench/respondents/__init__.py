@@ -10,7 +10,8 @@ from dataclasses import replace
 from typing import Any
 
 from palign_bench.respondents.file import load_file
-from palign_bench.respondents.papi import PapiUnavailableError, load_papi
+from palign_bench.respondents.papi import load_papi
+from palign_bench.respondents.released import ReleaseUnavailableError
 from palign_bench.respondents.simulated import simulate
 from palign_bench.respondents.source import RespondentsError, RespondentSource, data_hash_of
 
@@ -34,7 +35,7 @@ def load_auto(folder: str | None = None, download: bool = True, count: int = 300
     """
     try:
         return load_papi(folder, download=download)
-    except PapiUnavailableError as unavailable:
+    except ReleaseUnavailableError as unavailable:
         people = simulate(count, seed)
         return replace(people, description=f"{people.description} (PAPI not reachable: {unavailable.reason})")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, Respondent
+from palign_bench.questionnaire.inventory import Inventory, Respondent
 
 Array = NDArray[np.float64]
 MISSING = 0
@@ -25,11 +25,10 @@ class AnswerMatrix:
 
     @classmethod
     def of(cls, people: Sequence[Respondent], inventory: Inventory) -> AnswerMatrix:
-        column = {item.number: index for index, item in enumerate(inventory.items)}
-        answers = np.zeros((len(people), len(column)), dtype=np.int8)
+        answers = np.zeros((len(people), len(inventory.items)), dtype=np.int8)
         for row, person in zip(answers, people, strict=True):
             for number, value in person.answers.items():
-                row[column[number]] = value
+                row[inventory.column[number]] = value
         return cls(inventory, tuple(person.id for person in people), answers)
 
     def __len__(self) -> int:
@@ -42,8 +41,7 @@ class AnswerMatrix:
 
     def columns(self, numbers: Iterable[int]) -> list[int]:
         """The columns of these item numbers, in the order given."""
-        column = {item.number: index for index, item in enumerate(self.inventory.items)}
-        return [column[number] for number in numbers]
+        return [self.inventory.column[number] for number in numbers]
 
     def keyed(self) -> Array:
         """(people, items): answers in the keyed direction, NaN where missing."""
@@ -62,9 +60,4 @@ class AnswerMatrix:
 
 def reverse_negative(answers: NDArray[np.int8], inventory: Inventory) -> NDArray[np.int8]:
     """Literal answers (people, items) turned keyed, or back; missing ones stay 0."""
-    turned = answers.copy()
-    for column, item in enumerate(inventory.items):
-        if item.sign < 0:
-            given = turned[:, column] != MISSING
-            turned[given, column] = LOWEST + HIGHEST - turned[given, column]
-    return turned
+    return np.where(answers == MISSING, MISSING, inventory.keyed_matrix(answers)).astype(np.int8)

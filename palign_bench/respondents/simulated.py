@@ -18,7 +18,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -55,25 +55,29 @@ class FactorModel:
     acquiescence: float
     extremity: float
 
-    @property
+    @cached_property
     def facet_correlations(self) -> Array:
         """(30, 30), unit diagonal: what a facet does not share with the domains is its own."""
         return _facet_correlations(self.facet_loadings, self.domain_correlations)
 
-    @property
+    @cached_property
     def rest(self) -> Array:
         """(300,): standard deviation of what an item shares with nothing; y has unit variance."""
         shared = ((self.item_loadings @ self.facet_correlations) * self.item_loadings).sum(axis=1)
         return np.sqrt(1 - shared - self.acquiescence**2)
 
-    @property
+    @cached_property
     def neutral_points(self) -> Array:
         """(300,): the y of a person who finds the sentence neither accurate nor inaccurate."""
         return self.thresholds[:, 1:3].mean(axis=1)
 
+    @cached_property
+    def _facet_root(self) -> Array:
+        return np.linalg.cholesky(self.facet_correlations).astype(float)
+
     def answers(self, generator: np.random.RandomState) -> NDArray[np.int64]:
         """One person's 300 literal answers, 1…5, drawn from ``generator``."""
-        facets = np.linalg.cholesky(self.facet_correlations) @ generator.standard_normal(len(self.inventory.subscales))
+        facets = self._facet_root @ generator.standard_normal(len(self.inventory.subscales))
         agreeing, extreme = generator.standard_normal(2)
         rest = self.rest * generator.standard_normal(len(self.inventory.items))
         latent = self.item_loadings @ facets + self.acquiescence * agreeing + rest

@@ -37,7 +37,7 @@ def _opposite_of(number: int) -> str:
 
     inventory = ipip_neo_300()
     one = inventory[number]
-    return next(f"i{i.number}" for i in inventory.items if i.facet == one.facet and i.sign != one.sign)
+    return next(f"i{i.number}" for i in inventory.items if i.subscale == one.subscale and i.sign != one.sign)
 
 
 def test_people_of_a_source_and_mistyped_settings(capsys: pytest.CaptureFixture[str]) -> None:

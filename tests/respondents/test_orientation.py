@@ -47,7 +47,7 @@ def test_correlations_are_those_of_numpy(literal: AnswerMatrix, inventory: Inven
     correlations = np.corrcoef(complete.answers.T)
     for first, one in enumerate(inventory.items):
         for second, other in enumerate(inventory.items[:first]):
-            if one.facet == other.subscale:
+            if one.subscale == other.subscale:
                 pairs[one.sign * other.sign].append(correlations[first, second])
     evidence = orientation_evidence(complete.answers, inventory)
     assert evidence.opposite == pytest.approx(np.mean(pairs[-1]))

@@ -21,16 +21,12 @@ import pytest
 
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents import load_respondents
-from palign_bench.respondents.papi import (
-    ANSWERS,
+from palign_bench.respondents.papi import ANSWERS, PORTRAITS, RELEASE, SPLIT, load_papi
+from palign_bench.respondents.released import (
     FOLDER_VARIABLE,
-    PORTRAITS,
-    RELEASE,
-    SPLIT,
-    PapiUnavailableError,
     Release,
+    ReleaseUnavailableError,
     cache_folder,
-    load_papi,
 )
 from palign_bench.respondents.source import RespondentsError, RespondentSource
 
@@ -167,7 +163,7 @@ def test_one_failure_is_retried(site: Site, invented: Path, fault: str) -> None:
 )
 def test_lasting_failure_is_one_line_and_leaves_nothing(site: Site, invented: Path, fault: str, told: str) -> None:
     site.faults[ANSWERS] = (fault, 99)
-    with pytest.raises(PapiUnavailableError, match=told) as caught:
+    with pytest.raises(ReleaseUnavailableError, match=told) as caught:
         load_papi(release=_release(invented, site.url))
     message = str(caught.value)
     assert "\n" not in message
@@ -181,7 +177,7 @@ def test_lasting_failure_is_one_line_and_leaves_nothing(site: Site, invented: Pa
 def test_what_came_before_a_failure_is_kept(site: Site, invented: Path) -> None:
     site.faults[PORTRAITS] = ("broken", 2)
     release = _release(invented, site.url)
-    with pytest.raises(PapiUnavailableError):
+    with pytest.raises(ReleaseUnavailableError):
         load_papi(release=release)
     assert _cached() == sorted([ANSWERS, SPLIT])
     assert len(load_papi(release=release).people) == 2
@@ -189,12 +185,12 @@ def test_what_came_before_a_failure_is_kept(site: Site, invented: Path) -> None:
 
 
 def test_no_server_and_no_permission_to_download_are_told(invented: Path, tmp_path: Path) -> None:
-    with pytest.raises(PapiUnavailableError, match=r"download of Test-set\.json failed: Connection refused"):
+    with pytest.raises(ReleaseUnavailableError, match=r"download of Test-set\.json failed: Connection refused"):
         load_papi(release=_release(invented))
-    with pytest.raises(PapiUnavailableError, match=r"lacks .* and downloading is off"):
+    with pytest.raises(ReleaseUnavailableError, match=r"lacks .* and downloading is off"):
         load_papi(download=False, release=_release(invented))
     (tmp_path / "occupied").write_text("a file", encoding="utf-8")
-    with pytest.raises(PapiUnavailableError, match="cannot write to the cache folder"):
+    with pytest.raises(ReleaseUnavailableError, match="cannot write to the cache folder"):
         load_papi(cache=tmp_path / "occupied" / "papi", release=_release(invented))
 
 
@@ -215,7 +211,7 @@ def test_a_named_folder_must_be_as_released(invented: Path) -> None:
     (invented / SPLIT).write_text("{}", encoding="utf-8")
     with pytest.raises(RespondentsError, match=rf"{SPLIT} is not the released file") as caught:
         load_papi(str(invented), release=release)
-    assert not isinstance(caught.value, PapiUnavailableError)
+    assert not isinstance(caught.value, ReleaseUnavailableError)
     (invented / SPLIT).unlink()
     with pytest.raises(RespondentsError, match=rf"lacks {SPLIT}"):
         load_papi(str(invented), release=release)
@@ -234,7 +230,7 @@ def test_auto_says_why_people_are_simulated(monkeypatch: pytest.MonkeyPatch) -> 
     assert source.name == "simulated"
     told = "4 simulated people (PAPI not reachable: download of Test-set.json failed: Connection refused)"
     assert source.description == told
-    with pytest.raises(PapiUnavailableError):
+    with pytest.raises(ReleaseUnavailableError):
         load_respondents({"name": "papi"})
 
 

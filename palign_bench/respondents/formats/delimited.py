@@ -65,9 +65,8 @@ def read_delimited(
         stored.append(np.array(given, dtype=np.int8))
         lines.append(line)
     answers = np.zeros((len(ids), len(inventory.items)), dtype=np.int8)
-    column_of = {item.number: index for index, item in enumerate(inventory.items)}
     if ids:
-        answers[:, [column_of[number] for number in numbers.values()]] = np.stack(stored)
+        answers[:, [inventory.column[number] for number in numbers.values()]] = np.stack(stored)
     ignored = [
         name or f"(column {column + 1})"
         for column, name in enumerate(header)

@@ -61,11 +61,10 @@ def read_fixed_width(place: Path, text: str, inventory: Inventory) -> Stored:
 
 def _columns(place: Path, inventory: Inventory, items: int) -> list[int]:
     """Where each of the file's items stands in the inventory; the 120 are in the short form's order."""
-    column = {item.number: index for index, item in enumerate(inventory.items)}
     if items == len(inventory.items):
         return list(range(items))
     if items == 120 and inventory.name == "ipip_neo_300":
-        return [column[number] for number in inventory.known]
+        return [inventory.column[number] for number in inventory.known]
     raise RespondentsError(
         f"{place}: the file holds IPIP-NEO-{items}, not {inventory.name}; set inventory=ipip_neo_{items}"
     )

@@ -1,0 +1,82 @@
+"""`palign-bench select`: pick people from a population, and say how well they stand for it."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import io
+import shlex
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from palign_bench.cli.people import add_source, measures, source_of
+from palign_bench.files import write_atomically
+from palign_bench.respondents.matrix import MISSING, AnswerMatrix
+from palign_bench.respondents.population import Population
+from palign_bench.respondents.selection import RULES, Selection
+from palign_bench.respondents.selection import select as select_people
+from palign_bench.settings import UserError
+
+
+def select(arguments: Sequence[str]) -> None:
+    """`palign-bench select SOURCE [KEY=VALUE …]`: ids, people and a report in a folder."""
+    parser = argparse.ArgumentParser("palign-bench select", description="Pick people who stand for many.")
+    add_source(parser)
+    parser.add_argument("--clusters", type=int, default=300, help="K-means clusters, and people picked (default: 300)")
+    parser.add_argument("--rule", choices=RULES, default="nearest", help=(
+        "nearest to each cluster's centre (the paper's; they are easier to predict than the rest), a random member of "
+        "each cluster, or random people (default: nearest)"))  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of the clusters and of chance (default: 0)")
+    parser.add_argument("--out", type=Path, default=Path("selected"), help="the folder to write (default: selected)")
+    chosen = parser.parse_args(arguments)
+    found, file = source_of(chosen)
+    if file is not None and file.doubt and file.assumed:
+        raise UserError(file.doubt)
+    selection = select_people(found, chosen.clusters, chosen.rule, chosen.seed)
+    command = shlex.join(["palign-bench", "select", *arguments])
+    report = _report(found, selection, command)
+    out = chosen.out.expanduser()
+    write_atomically(out / "ids.csv", _ids(found, selection))
+    write_atomically(out / "people.csv", _people(found.take(selection.rows)))
+    write_atomically(out / "report.md", report)
+    print(report)
+    print(f"Written: {out}/ids.csv, people.csv and report.md. To run on them:")
+    print(f"palign-bench method=floors respondents=file respondents.path={shlex.quote(str(out / 'people.csv'))} "
+          "respondents.orientation=literal")  # fmt: skip
+
+
+def _report(people: AnswerMatrix, selection: Selection, command: str) -> str:
+    rows = np.zeros(len(people), dtype=bool)
+    rows[selection.rows] = True
+    population = Population(people)
+    groups = {f"{int(rows.sum())} selected": population.describe(rows), f"all {len(people)}": population.describe()}
+    return (
+        f"# People selected from {len(people)}\n\n`{command}`\n\n{people.inventory.name}. Alphas are Cronbach's; "
+        "scores are keyed. A floor's composite is the sum over scales of the mean absolute difference on "
+        "held-out answers; floors of others use everybody but the person judged.\n\n"
+        f"```\n{measures(groups)}\n```\n"
+    )
+
+
+def _ids(people: AnswerMatrix, selection: Selection) -> str:
+    if selection.sizes is None:
+        return _written([["id"], *([people.ids[row]] for row in selection.rows)])
+    sizes = selection.sizes.tolist()
+    return _written([["id", "people_in_cluster"],
+                     *([people.ids[row], size] for row, size in zip(selection.rows, sizes, strict=True))])  # fmt: skip
+
+
+def _people(people: AnswerMatrix) -> str:
+    """Literal answers in the format that `respondents=file` reads."""
+    header = ["id", *(f"i{item.number}" for item in people.inventory.items)]
+    rows = ([name, *("" if value == MISSING else value for value in row)]
+            for name, row in zip(people.ids, people.answers.tolist(), strict=True))  # fmt: skip
+    return _written([header, *rows])
+
+
+def _written(rows: Sequence[Sequence[object]]) -> str:
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()

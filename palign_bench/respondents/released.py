@@ -1,0 +1,163 @@
+"""Published files that are not part of this project: found in a folder or downloaded, and checked."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.request
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from palign_bench import settings
+from palign_bench.respondents.source import RespondentsError
+
+FOLDER_VARIABLE = "PALIGN_PAPI_DIR"
+
+_TIMEOUT_SECONDS = 10  # of one network operation, not of the whole download
+_ATTEMPTS = 2
+_CHUNK_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class Release:
+    """Published files: ``url`` of the folder that holds them, SHA-256 (hex) and size in bytes by file name.
+
+    ``name``: what messages call it. ``subfolder``: where the files lie in the folder that ``PALIGN_PAPI_DIR`` names,
+    and in the cache. ``instead``: what to do without them.
+    """
+
+    url: str
+    files: Mapping[str, tuple[str, int]]
+    name: str = "PAPI"
+    subfolder: str = ""
+    instead: str = "use respondents=simulated"
+
+    @property
+    def remedy(self) -> str:
+        return f"set {FOLDER_VARIABLE} or respondents.folder to a folder with the files, or {self.instead}"
+
+
+class ReleaseUnavailableError(RespondentsError):
+    """No folder is named, the cache lacks the files and they cannot be downloaded; ``reason`` is short."""
+
+    def __init__(self, release: Release, reason: str, address: str = "") -> None:
+        super().__init__(f"{release.name}: {reason}{address and f' ({address})'}; {release.remedy}")
+        self.reason = reason
+
+
+def locate(release: Release, folder: str | None = None, cache: Path | None = None, download: bool = True) -> Path:
+    """The folder that holds the files, each checked.
+
+    Looks in ``folder``, else in the folder that ``PALIGN_PAPI_DIR`` names, else in ``cache`` (default: ``papi`` under
+    ``PALIGN_CACHE_DIR`` or ``~/.cache/palign_bench``), which a download fills. A folder that the user names is never
+    filled or passed over. Raises `ReleaseUnavailableError` where nothing is named and the download fails, and
+    `RespondentsError` for a named folder or a file that is not as released.
+    """
+    variable = os.environ.get(FOLDER_VARIABLE)
+    if folder or variable:
+        origin = "respondents.folder" if folder else FOLDER_VARIABLE
+        place = Path(folder).expanduser() if folder else Path(str(variable)).expanduser() / release.subfolder
+        for name in release.files:
+            _check_named(place, name, origin, release)
+        return place
+    place = cache or cache_folder() / release.subfolder
+    missing = [name for name in release.files if not _is_released(place / name, release.files[name][0])]
+    if missing and not download:
+        raise ReleaseUnavailableError(release, f"{place} lacks {', '.join(missing)} and downloading is off")
+    if missing:
+        _download(missing, place, release)
+    return place
+
+
+def cache_folder() -> Path:
+    """Where downloaded files are kept."""
+    return settings.cache_folder() / "papi"
+
+
+def _is_released(path: Path, checksum: str) -> bool:
+    return path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == checksum
+
+
+def _check_named(place: Path, name: str, origin: str, release: Release) -> None:
+    path = place / name
+    if not place.is_dir():
+        raise RespondentsError(
+            f"{origin}={place} is no folder; it must hold {', '.join(release.files)} of {release.name}"
+        )
+    if not path.is_file():
+        raise RespondentsError(
+            f"{origin}={place} lacks {name}; it must hold {', '.join(release.files)} of {release.name}"
+        )
+    try:
+        released = _is_released(path, release.files[name][0])
+    except OSError as error:
+        raise RespondentsError(f"{path} cannot be read ({error.strerror}); {release.remedy}") from error
+    if not released:
+        raise RespondentsError(f"{path} is not the released file (its SHA-256 differs); fetch it from {release.url}")
+
+
+def _download(names: list[str], place: Path, release: Release) -> None:
+    """Fetch the files into ``place``, each under a temporary name until it is whole and checked."""
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+        total = sum(release.files[name][1] for name in names)
+        with tqdm(total=total, unit="B", unit_scale=True, desc=f"Downloading {release.name}") as progress:
+            for name in names:
+                _download_one(name, place, release, progress)
+    except OSError as error:
+        raise ReleaseUnavailableError(
+            release, f"cannot write to the cache folder {place} ({error.strerror or error})"
+        ) from error
+
+
+def _download_one(name: str, place: Path, release: Release, progress: tqdm[Any]) -> None:
+    address = f"{release.url}/{name}"
+    for attempt in range(1, _ATTEMPTS + 1):
+        done = progress.n
+        try:
+            content = _fetch(address, progress)
+            break
+        except (OSError, http.client.HTTPException) as error:
+            progress.update(done - progress.n)
+            if attempt == _ATTEMPTS:
+                raise ReleaseUnavailableError(release, f"download of {name} failed: {_told(error)}", address) from error
+    if hashlib.sha256(content).hexdigest() != release.files[name][0]:
+        raise ReleaseUnavailableError(
+            release, f"the downloaded {name} is not the released file (its SHA-256 differs)", address
+        )
+    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=place)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        Path(temporary).replace(place / name)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def _fetch(address: str, progress: tqdm[Any]) -> bytes:
+    """The body of one file; raises `http.client.IncompleteRead` where the connection breaks off."""
+    parts = []
+    with urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS) as response:
+        while part := response.read(_CHUNK_BYTES):
+            parts.append(part)
+            progress.update(len(part))
+        announced = response.headers.get("Content-Length")
+    content = b"".join(parts)
+    if announced is not None and len(content) < int(announced):  # read(n) takes an early end for the end
+        raise http.client.IncompleteRead(content, int(announced) - len(content))
+    return content
+
+
+def _told(error: Exception) -> str:
+    if isinstance(error, http.client.IncompleteRead):
+        return f"the connection broke off after {len(error.partial)} bytes"
+    cause = getattr(error, "reason", error)  # urllib wraps it
+    told = getattr(cause, "strerror", None) or str(cause) or type(cause).__name__
+    return " ".join(told.split())
