@@ -30,11 +30,9 @@ from bench.probes import time_probes
 from bench.profile import profiled
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment
-from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.loading.settings import model_title, resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.parts.heads import head_shape
 from palign_bench.backbone.tokenizing import encode
 from palign_bench.costs.machine import processor
 from palign_bench.files import write_atomically
@@ -86,9 +84,9 @@ def answering_operations(backbone: LocalBackbone, prefix: int, suffixes: Sequenc
     head = backbone.model.get_output_embeddings().weight
     tied = head.data_ptr() == backbone.model.get_input_embeddings().weight.data_ptr()
     weights = sum(p.numel() for p in backbone.model.parameters()) - embedding - (0 if tied else head.numel())
-    layers, heads, width = head_shape(backbone.model)
+    anatomy, layers = backbone.anatomy, len(backbone.anatomy.layers)
     own = sum(length * (prefix + length / 2) for length in suffixes) + prefix * prefix / 2
-    return 2 * weights * (prefix + sum(suffixes)) + 4 * layers * heads * width * own
+    return 2 * weights * (prefix + sum(suffixes)) + 4 * layers * anatomy.heads * anatomy.head_width * own
 
 
 def bench_answering(
@@ -144,13 +142,16 @@ def bench_lm_eval(
 def plain_generation(backbone: LocalBackbone, alignment: Alignment, items: Sequence[Item]) -> list[str]:
     """What a script without an engine does: whole prompts, left-padded, `generate` with 15 new tokens."""
     rows = [encode(backbone.tokenizer, text) for text in _texts(backbone, alignment, items)]
-    engine = FullPromptEngine(backbone.model, backbone.tokenizer)
     texts: list[str] = []
     for start in range(0, len(rows), RELEASED_BATCH):
-        inputs = engine.inputs(rows[start : start + RELEASED_BATCH], None)
+        batch = rows[start : start + RELEASED_BATCH]
+        longest = max(map(len, batch))
+        ids = torch.tensor([[0] * (longest - len(row)) + row for row in batch])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in batch])
+        inputs = {"input_ids": ids.to(backbone.model.device), "attention_mask": mask.to(backbone.model.device)}
         with torch.no_grad():
             tokens = backbone.model.generate(**inputs, max_new_tokens=15, do_sample=False, pad_token_id=0)
-        texts += backbone.tokenizer.batch_decode(tokens, clean_up_tokenization_spaces=False)
+        texts += backbone.tokenizer.batch_decode(tokens[:, longest:], clean_up_tokenization_spaces=False)
     return texts
 
 

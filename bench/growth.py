@@ -13,7 +13,6 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from palign_bench.backbone.alignment import Alignment
-from palign_bench.backbone.engines.hidden import decoder_layers
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory
 
@@ -56,7 +55,7 @@ def measure_growth(backbone: LocalBackbone, inventory: Inventory, prompts: Seque
     sizes, seconds = [], []
     for depth in depths(backbone):
         other = random_model(backbone, depth)
-        layers = decoder_layers(other.model)  # the embeddings cost next to nothing
+        layers = other.anatomy.layers  # the embeddings cost next to nothing
         sizes.append(float(sum(p.numel() for layer in layers for p in layer.parameters())))
         seconds.append(timed(lambda model=other: model.answer(alignments[0], few)))  # type: ignore[misc]
     return [

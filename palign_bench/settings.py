@@ -57,7 +57,8 @@ def conf_folder() -> Path:
 
 def options(group: str) -> list[str]:
     """The names to choose from in a group of `conf/`."""
-    return sorted(path.stem for path in (conf_folder() / group).glob("*.yaml"))
+    found = (path.stem for path in (conf_folder() / group).glob("*.yaml"))
+    return sorted(name for name in found if not name.startswith("_"))
 
 
 def read_option(group: str, name: str) -> Settings:
@@ -65,4 +66,9 @@ def read_option(group: str, name: str) -> Settings:
     path = conf_folder() / group / f"{name}.yaml"
     if not path.is_file():
         raise UserError(f"{group}={name} does not exist; choose one of {', '.join(options(group))}.")
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    settings: Settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+    common: Settings = {}
+    for each in settings.pop("defaults", []):
+        if each != "_self_":
+            common |= read_option(group, each)
+    return common | settings

@@ -63,7 +63,7 @@ class ClosedFormReadout(Aligner):
         self.weights = sorted(float(weight) for weight in weights)
         self.prior = prior
         self.system_prompt = system_prompt
-        self.needs = frozenset({"prompt", "activations", "log_probs"} | ({"people"} if prior == "people" else set()))
+        self.needs = frozenset({"prompt", "hidden states", "log_probs"} | ({"people"} if prior == "people" else set()))
 
     def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
         """Read the hidden states and, under the neutral prompt, the bare model's answers to the known items."""

@@ -25,7 +25,7 @@ class Alignment:
     """Everything that makes a backbone answer as one respondent; every part is optional.
 
     ``system_prompt``: text before the question; ``None`` is the neutral prompt of the protocol.
-    ``head_shifts``: ``(layers, heads × head_dim)`` float tensor added to the input of every layer's ``o_proj``.
+    ``head_shifts``: ``(layers, heads × head_dim)`` float tensor added to the outputs of every layer's heads.
     ``adapter``: trained tensors by name, applied as ``adapter_kind`` (lora, prompt, full) says; ``adapter_settings`` is
     what besides the tensors that takes (JSON values; see ``backbone/adapters.py``).
     ``readout``: a prediction of the options, pooled with the model's own at the answer position (`readout/value.py`).
@@ -120,6 +120,7 @@ class AnswerSheet:
 
     ``answers``: 5…1 per item (floors: any real number); an unparsed item is absent.
     ``log_probs``: per item, the natural log-probabilities of options A…E among the five (``None`` when generated).
+    ``ties``: items whose likeliest options are exactly equally likely; their answer is the first of these.
     ``texts``: per item, the generated text (``None`` when read from log-probabilities).
     ``audit``: per item of the audit, the freely generated text.
     """
@@ -127,5 +128,6 @@ class AnswerSheet:
     asked: tuple[int, ...]
     answers: Answers
     log_probs: Mapping[int, Sequence[float]] | None = None
+    ties: int = 0
     texts: Mapping[int, str] | None = None
     audit: Mapping[int, str] | None = None

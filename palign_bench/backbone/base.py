@@ -13,7 +13,7 @@ from transformers import PreTrainedTokenizerBase
 
 from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.chat_format import ChatFormat, Dialogue
-from palign_bench.backbone.engines.base import Engine
+from palign_bench.backbone.engines.base import Engine, Request
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import SplitPrompts, split_prompts
 from palign_bench.questionnaire import prompts
@@ -96,6 +96,7 @@ class Backbone(ABC):
             asked=tuple(item.number for item in items),
             answers=answers,
             log_probs=log_probs,
+            ties=ties(log_probs),
             texts=texts,
             audit=audited,
         )
@@ -135,14 +136,14 @@ class Backbone(ABC):
             log_probs = {item.number: row for item, row in zip(items, scores.combine(own).tolist(), strict=True)}
         audit_scores = self.option_scores(alignment, audit)
         audited = self._generated(alignment, audit, FREE_GENERATION, audit_scores) if audit else None
-        return replace(bare, answers=likeliest(log_probs), log_probs=log_probs, audit=audited)
+        return replace(bare, answers=likeliest(log_probs), log_probs=log_probs, ties=ties(log_probs), audit=audited)
 
     def _option_log_probs(
         self, alignment: Alignment, items: Sequence[Item], scores: OptionScores | None, opening: str | None = None
     ) -> dict[int, list[float]]:
         opening, options = self.chat.option_tokens(opening or self.protocol.reading.opening, LETTERS)
         split = self.split(alignment, items, opening)
-        table = self.engine.option_log_probs(split, options, self.virtual)
+        table = self.engine.option_log_probs(Request(split, self.virtual), options)
         if scores is not None:
             table = scores.combine(table)
         return {item.number: row for item, row in zip(items, table.tolist(), strict=True)}
@@ -151,7 +152,7 @@ class Backbone(ABC):
         self, alignment: Alignment, items: Sequence[Item], reading: Reading, scores: OptionScores | None
     ) -> dict[int, str]:
         split = self.split(alignment, items, reading.opening)
-        texts = self.engine.greedy(split, reading.max_new_tokens, parse_is_decided, self.virtual, scores)
+        texts = self.engine.greedy(Request(split, self.virtual, scores, reading.max_new_tokens, parse_is_decided))
         return {item.number: text for item, text in zip(items, texts, strict=True)}
 
     def split(self, alignment: Alignment, items: Sequence[Item], opening: str) -> SplitPrompts:
@@ -164,3 +165,8 @@ class Backbone(ABC):
 def likeliest(log_probs: Mapping[int, Sequence[float]]) -> dict[int, int]:
     """The value of each item's likeliest option; ties go to the first option, as max returns the first of equals."""
     return {number: OPTIONS[max(range(len(row)), key=row.__getitem__)].value for number, row in log_probs.items()}
+
+
+def ties(log_probs: Mapping[int, Sequence[float]] | None) -> int:
+    """Items whose likeliest options are exactly equally likely: there, `likeliest` takes the first."""
+    return sum(sorted(row)[-1] == sorted(row)[-2] for row in (log_probs or {}).values())

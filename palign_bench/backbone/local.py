@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
 from typing import Any
 
@@ -11,15 +11,16 @@ import torch
 from torch import Tensor
 
 from palign_bench.backbone.alignment import Alignment, AnswerSheet
-from palign_bench.backbone.base import Backbone, likeliest
+from palign_bench.backbone.base import Backbone, likeliest, ties
 from palign_bench.backbone.chat_format import Dialogue
-from palign_bench.backbone.engines.base import TorchEngine
+from palign_bench.backbone.engines.base import Request, TorchEngine
 from palign_bench.backbone.engines.choice import choose_engine
-from palign_bench.backbone.engines.hidden import decoder_layers, hidden_states
-from palign_bench.backbone.engines.together import TogetherEngine, only_prompts_and_shifts, stacked_shifts
+from palign_bench.backbone.engines.decoding import own_decoding
+from palign_bench.backbone.engines.hidden import hidden_states
+from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.parts.adapters import VIRTUAL, applied_adapter
-from palign_bench.backbone.parts.heads import head_shape, recorded_heads, shifted_heads
+from palign_bench.backbone.parts.heads import recorded_heads, shifted_heads
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import SplitPrompts, encode
 from palign_bench.costs.clock import charge
@@ -30,14 +31,22 @@ from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProto
 class LocalBackbone(Backbone):
     """A loaded model that answers questionnaires, and can be read, steered and trained."""
 
-    capabilities = frozenset({"prompt", "log_probs", "activations", "gradients", "generation"})
+    capabilities = frozenset({"prompt", "log_probs", "activations", "hidden states", "gradients", "generation"})
     engine: TorchEngine
 
-    def __init__(self, loaded: LoadedModel, protocol: EvaluationProtocol, engine: str | TorchEngine = "auto"):
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        protocol: EvaluationProtocol,
+        engine: str | TorchEngine = "auto",
+        cohort: int = 1,  # alignments that share a forward pass
+    ):
         chosen = choose_engine(loaded.model, loaded.tokenizer, engine) if isinstance(engine, str) else engine
         super().__init__(loaded.tokenizer, protocol, chosen)
         self.loaded = loaded
         self.model: Any = loaded.model
+        self.anatomy = chosen.anatomy
+        self.cohort = cohort
 
     @property
     def identity(self) -> dict[str, str]:
@@ -63,43 +72,51 @@ class LocalBackbone(Backbone):
                     applied_adapter(self.model, alignment.adapter, alignment.adapter_kind, alignment.adapter_settings)
                 )
             if alignment.head_shifts is not None:
-                stack.enter_context(shifted_heads(self.model, alignment.head_shifts))
+                stack.enter_context(shifted_heads(self.anatomy, alignment.head_shifts))
             yield
 
     def answer_many(
         self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item] = ()
     ) -> list[AnswerSheet]:
-        """What `answer` gives for each alignment; with ``model.engine=together``, prompts and shifts in one batch."""
-        together = isinstance(self.engine, TogetherEngine) and not self.protocol.reading.generates
-        if together and len(alignments) > 1 and all(map(only_prompts_and_shifts, alignments)):
-            return self._answer_together(alignments, items, audit)
-        return super().answer_many(alignments, items, audit)
+        """What `answer` gives for each alignment; with ``model.cohort``, so many prompts and shifts share a batch."""
+        if not self._shares_batches or len(alignments) < 2 or not all(map(only_prompts_and_shifts, alignments)):
+            return super().answer_many(alignments, items, audit)
+        size = self.cohort
+        parts = [alignments[start : start + size] for start in range(0, len(alignments), size)]
+        return [sheet for part in parts for sheet in self._answer_together(part, items, audit)]
 
     def people_at_once(self, items: Sequence[Item]) -> int:
-        """Of how many people the answers to ``items`` fill one forward pass; 1 where people are answered singly."""
-        if not isinstance(self.engine, TogetherEngine) or self.protocol.reading.generates:
-            return 1
-        opening, _ = self.chat.option_tokens(self.protocol.reading.opening, LETTERS)
-        split = self.split(Alignment(), items, opening)
-        return max(1, self.engine.positions // sum(map(len, split.suffixes)))
+        """Number of people answered in one forward pass; 1 where people are answered one by one."""
+        return self.cohort if self._shares_batches else 1
+
+    @property
+    def _shares_batches(self) -> bool:
+        shared = isinstance(self.engine, SharedPrefixEngine) and self.cohort > 1
+        return shared and not self.protocol.reading.generates
 
     def _answer_together(
         self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item]
     ) -> list[AnswerSheet]:
-        assert isinstance(self.engine, TogetherEngine)
+        assert isinstance(self.engine, SharedPrefixEngine)
         opening, options = self.chat.option_tokens(self.protocol.reading.opening, LETTERS)
         splits, shifts = self._splits(alignments, items, opening), stacked_shifts(alignments)
-        tables = self.engine.option_log_probs_together(splits, options, shifts)
+        with nullcontext() if shifts is None else shifted_heads(self.anatomy, shifts):
+            tables = self.engine.option_log_probs_of([Request(split) for split in splits], options)
         numbers = [item.number for item in items]
         found = [dict(zip(numbers, table.tolist(), strict=True)) for table in tables]
-        sheets = [AnswerSheet(tuple(numbers), likeliest(rows), rows) for rows in found]
+        sheets = [AnswerSheet(tuple(numbers), likeliest(rows), rows, ties(rows)) for rows in found]
         if not audit:
             return sheets
         splits = self._splits(alignments, audit, FREE_GENERATION.opening)
-        texts = self.engine.greedy_together(splits, FREE_GENERATION.max_new_tokens, parse_is_decided, shifts)
+        requests = [
+            Request(split, max_new_tokens=FREE_GENERATION.max_new_tokens, is_decided=parse_is_decided)
+            for split in splits
+        ]
+        with nullcontext() if shifts is None else shifted_heads(self.anatomy, shifts):
+            written = self.engine.continuations_of(requests)
         return [
-            replace(sheet, audit={item.number: text for item, text in zip(audit, written, strict=True)})
-            for sheet, written in zip(sheets, texts, strict=True)
+            replace(sheet, audit={item.number: self.engine.text(text) for item, text in zip(audit, texts, strict=True)})
+            for sheet, texts in zip(sheets, written, strict=True)
         ]
 
     def _splits(self, alignments: Sequence[Alignment], items: Sequence[Item], opening: str) -> list[SplitPrompts]:
@@ -110,7 +127,7 @@ class LocalBackbone(Backbone):
     @property
     def layers(self) -> int:
         """How many decoder layers the model has."""
-        return len(decoder_layers(self.model))
+        return len(self.anatomy.layers)
 
     def hidden_states(self, texts: Sequence[str], layers: Sequence[int]) -> Tensor:
         """Hidden states of plain texts; see `palign_bench.backbone.engines.hidden`."""
@@ -118,37 +135,48 @@ class LocalBackbone(Backbone):
 
     def head_activations(self, dialogues: Sequence[Dialogue]) -> Tensor:
         """Head outputs at the last token of each dialogue: float32 ``(dialogues, layers, heads, head width)``."""
-        layers, heads, width = head_shape(self.model)
         rows = [encode(self.tokenizer, self.chat.render(dialogue)) for dialogue in dialogues]
-        result = torch.empty(len(rows), layers, heads, width, device=self.model.device)
+        self.engine.check_context(rows)
+        shape = len(self.anatomy.output_projections), self.anatomy.heads, self.anatomy.head_width
+        result = torch.empty(len(rows), *shape, device=self.model.device)
         for batch in self.engine.batches(rows):
             ids, lengths = self.engine.pad([rows[i] for i in batch])
             charge(tokens_read=int(lengths.sum()))
             # Right-padded and causal: what follows a row's last token cannot reach it, so no mask is needed.
-            with torch.no_grad(), recorded_heads(self.model, lengths - 1) as recorded:
-                self.model.base_model(input_ids=ids, use_cache=False)
-            stacked = torch.stack(recorded, dim=1).float()
-            result[batch] = stacked.view(len(batch), layers, heads, width)
+            with torch.no_grad(), recorded_heads(self.anatomy, lengths - 1) as recorded:
+                self.anatomy.forget_lengths()
+                self.anatomy.decoder(input_ids=ids, use_cache=False)
+            result[batch] = torch.stack(recorded, dim=1).float().view(len(batch), *shape)
         return result
 
     def generate(self, alignment: Alignment, system: str, user: str, max_new_tokens: int, temperature: float) -> str:
         """Free text, sampled at ``temperature`` (0: greedy) from torch's global generator."""
-        text = self.chat.render((system, user, ""))
-        ids = torch.tensor([encode(self.tokenizer, text)], device=self.model.device)
+        ids = torch.tensor([encode(self.tokenizer, self.chat.render((system, user, "")))])
+        ids = ids.to(self.model.device)
         sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
-        ends = sorted(self.engine.end_tokens)
-        with self.applied(alignment), torch.no_grad():
-            read = self.model.get_input_embeddings()(ids)
+        with self.applied(alignment), torch.no_grad(), own_decoding(self.model, self.engine.end_tokens):
+            read: dict[str, Tensor] = {"input_ids": ids}
             if self.virtual is not None:
-                read = torch.cat([self.virtual.to(read)[None], read], dim=1)
-            output = self.model.generate(
-                inputs_embeds=read,
-                attention_mask=torch.ones(read.shape[:2], dtype=torch.long, device=read.device),
-                max_new_tokens=max_new_tokens,
-                eos_token_id=ends or None,
-                pad_token_id=ends[0] if ends else 0,
-                **({"do_sample": False} | sampling),
-            )
-        new = output[0]  # read as embeddings, so nothing but the new tokens comes back
-        charge(tokens_read=read.shape[1], tokens_generated=len(new))
+                embedded = self.model.get_input_embeddings()(ids)
+                read = {"inputs_embeds": torch.cat([self.virtual.to(embedded)[None], embedded], dim=1)}
+            length = next(iter(read.values())).shape[1]
+            self.engine.check_length(length + max_new_tokens)
+            self.anatomy.forget_lengths()
+            mask = torch.ones(1, length, dtype=torch.long, device=ids.device)
+            output = self.model.generate(**read, attention_mask=mask, max_new_tokens=max_new_tokens, **sampling)
+        new = output[0, ids.shape[1] if "input_ids" in read else 0 :]  # embeddings do not come back
+        charge(tokens_read=length, tokens_generated=len(new))
         return str(self.tokenizer.decode(new, skip_special_tokens=True)).strip()
+
+
+def only_prompts_and_shifts(alignment: Alignment) -> bool:
+    """Whether the alignment is made of a system prompt and head shifts, and of nothing else."""
+    return alignment.adapter is None and alignment.readout is None and alignment.answers is None
+
+
+def stacked_shifts(alignments: Sequence[Alignment]) -> Tensor | None:
+    """The alignments' shifts ``(alignments, layers, width)``, zero where one has none; None where none has any."""
+    found = next((a.head_shifts for a in alignments if a.head_shifts is not None), None)
+    if found is None:
+        return None
+    return torch.stack([torch.zeros_like(found) if a.head_shifts is None else a.head_shifts for a in alignments])

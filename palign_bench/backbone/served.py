@@ -16,8 +16,9 @@ from transformers import AutoConfig, GenerationConfig, PreTrainedTokenizerBase
 
 from palign_bench.backbone import loading
 from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.anatomy import finite
 from palign_bench.backbone.base import Backbone
-from palign_bench.backbone.engines.base import Engine, IsDecided, end_tokens_of, finite
+from palign_bench.backbone.engines.base import Engine, Request, end_tokens_of
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import SplitPrompts, encode
 from palign_bench.costs.clock import charge
@@ -34,27 +35,22 @@ class ServingEngine(Engine):
         super().__init__(tokenizer, end_tokens, positions=1)  # of no meaning: vLLM cuts its own batches
         self.llm = llm
 
-    def option_log_probs(self, prompts: SplitPrompts, options: Sequence[int], virtual: Tensor | None) -> Tensor:
-        _refuse("a soft prompt", virtual)
+    def option_log_probs(self, request: Request, options: Sequence[int]) -> Tensor:
+        _refuse("a soft prompt", request.virtual)
         # These tokens' log-probabilities among the whole vocabulary, besides that of the one token generated.
-        outputs = self._outputs(prompts, temperature=0.0, max_tokens=1, logprob_token_ids=list(options))
+        outputs = self._outputs(request.prompts, temperature=0.0, max_tokens=1, logprob_token_ids=list(options))
         rows = [[output.outputs[0].logprobs[0][token].logprob for token in options] for output in outputs]
         return finite(torch.tensor(rows)).log_softmax(-1)
 
-    def greedy(
-        self,
-        prompts: SplitPrompts,
-        max_new_tokens: int,
-        is_decided: IsDecided,
-        virtual: Tensor | None,
-        scores: OptionScores | None = None,
-    ) -> list[str]:
-        _refuse("a soft prompt", virtual)
-        _refuse("a readout", scores)
+    def greedy(self, request: Request) -> list[str]:
+        _refuse("a soft prompt", request.virtual)
+        _refuse("a readout", request.scores)
         # vLLM stops at texts and tokens, not where a text is decided: what is written after that is cut off here.
         ends = sorted(self.end_tokens)
-        outputs = self._outputs(prompts, temperature=0.0, max_tokens=max_new_tokens, stop_token_ids=ends)
-        return [self.decided_text(list(output.outputs[0].token_ids), is_decided)[0] for output in outputs]
+        outputs = self._outputs(
+            request.prompts, temperature=0.0, max_tokens=request.max_new_tokens, stop_token_ids=ends
+        )
+        return [self.decided_text(list(output.outputs[0].token_ids), request.is_decided)[0] for output in outputs]
 
     def sample(self, tokens: list[int], max_new_tokens: int, temperature: float, seed: int) -> list[int]:
         """One continuation, sampled from the whole vocabulary (``temperature`` 0: greedy)."""

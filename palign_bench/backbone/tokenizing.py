@@ -20,6 +20,11 @@ class SplitPrompts:
         """Positions computed when the prefix is computed once."""
         return len(self.prefix) + sum(map(len, self.suffixes))
 
+    @property
+    def whole(self) -> list[list[int]]:
+        """Token ids of every prompt."""
+        return [self.prefix + suffix for suffix in self.suffixes]
+
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of a rendered text; its special tokens are written out, so none are added."""

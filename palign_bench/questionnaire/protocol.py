@@ -134,7 +134,7 @@ class Corrected(EvaluationProtocol):
     """Literal truth, missing answers left out, log-probabilities read after ``Option (``."""
 
     name = "corrected"
-    version = 1
+    version = 2  # 2: option logits in float32
     reading = Reading(opening="Option (", generates=False)
     few_shot_separator = ";"
     probes_split_by_item = True
@@ -160,7 +160,7 @@ class AsReleased(EvaluationProtocol):
     """The released code: stored truth, zeros counted, greedy generation, choices on the held-out answers."""
 
     name = "as_released"
-    version = 1
+    version = 2  # 2: a model's own generation settings have no say
     reading = FREE_GENERATION
     few_shot_separator = ""
     probes_split_by_item = False

@@ -104,6 +104,7 @@ class RowWorker:
             "asked": list(sheet.asked),
             "answers": _keys(sheet.answers),
             "log_probs": _keys(sheet.log_probs),
+            "ties": sheet.ties,
             "texts": _keys(sheet.texts),
             "audit": _keys(sheet.audit),
             "truth": _keys(truth),

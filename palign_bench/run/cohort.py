@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
-from palign_bench.backbone.engines.together import only_prompts_and_shifts
+from palign_bench.backbone.local import only_prompts_and_shifts
 from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.run.answers import Answered

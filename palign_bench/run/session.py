@@ -70,7 +70,7 @@ class Session:
             if model["engine"] == "vllm":
                 made: Backbone = serve(model, protocol)
             else:
-                made = LocalBackbone(loading.load(model), protocol, engine=model["engine"])
+                made = LocalBackbone(loading.load(model), protocol, engine=model["engine"], cohort=model["cohort"])
             self._backbones[questions] = made, time.perf_counter() - started
         if questions not in self._backbones:
             other, seconds = next(iter(self._backbones.values()))

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.engines.base import Request
 from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading.weights import LoadedModel
@@ -14,6 +15,7 @@ from palign_bench.backbone.tokenizing import encode, split_prompts
 from palign_bench.questionnaire.inventory import LETTERS, Inventory
 from palign_bench.questionnaire.protocol import parse_is_decided, parse_released
 from palign_bench.respondents import RespondentSource
+from palign_bench.settings import UserError
 from tests.protocols import AS_RELEASED, CORRECTED
 
 
@@ -97,8 +99,8 @@ def test_soft_prompt_stands_before_the_whole_prompt_in_both_engines(tiny, invent
         backbone = LocalBackbone(tiny, CORRECTED, engine)
         opening, options = backbone.chat.option_tokens("Option (", LETTERS)
         split = backbone.split(Alignment(), items, opening)
-        results.append(engine.option_log_probs(split, options, virtual))
-        without = engine.option_log_probs(split, options, None)
+        results.append(engine.option_log_probs(Request(split, virtual), options))
+        without = engine.option_log_probs(Request(split), options)
         assert (results[-1] - without).abs().max() > 1e-3
     assert torch.allclose(results[0], results[1], atol=1e-4)
 
@@ -122,6 +124,6 @@ def test_logits_that_are_not_finite_are_an_error_and_never_an_answer(tiny, inven
 
 def test_shared_prefix_is_refused_for_an_unknown_architecture(tiny: LoadedModel):
     tiny.model.config.model_type = "gemma2"
-    with pytest.raises(ValueError, match="shared_prefix"):
+    with pytest.raises(UserError, match="engine=shared_prefix: the attention of model_type gemma2"):
         LocalBackbone(tiny, CORRECTED, "shared_prefix")
     assert isinstance(LocalBackbone(tiny, CORRECTED, "auto").engine, FullPromptEngine)

@@ -297,7 +297,7 @@ def test_four_bit_answers_are_finite_and_near_the_full_ones(tiny_folder: Path, i
         ({"device": "meta"}, r"model\.device=meta is not supported"),
         ({"weights": "pickle"}, r"model\.weights=pickle: choose one of package, hub, random"),
         ({"quantization": "int8"}, r"model\.quantization=int8: choose one of none, nf4"),
-        ({"engine": "fast"}, r"model\.engine=fast: choose one of auto, shared_prefix, together, full_prompts, vllm"),
+        ({"engine": "fast"}, r"model\.engine=fast: choose one of auto, shared_prefix, full_prompts, vllm"),
         ({"name_or_path": None}, r"model\.name_or_path is empty"),
         ({"weights": "package"}, r"model\.weights=package: model=.* comes in no package; use hub or random"),
         (

@@ -163,7 +163,7 @@ def test_a_machine_without_a_gpu_is_told_so(tiny_folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("method", "lacks"), [("pas", "activations"), ("lora", "gradients"), ("readout", "activations")]
+    ("method", "lacks"), [("pas", "activations"), ("lora", "gradients"), ("readout", "hidden states")]
 )
 def test_methods_that_look_or_act_inside_are_told_before_any_work(method: str, lacks: str) -> None:
     settings = assembly.resolve_budget(read_option("method", method), {"name": "quick"})

@@ -6,14 +6,16 @@ import pytest
 import torch
 
 from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.parts.heads import head_shape, output_projections, shifted_heads
+from palign_bench.backbone.parts.heads import shifted_heads
 from tests.protocols import AS_RELEASED, CORRECTED
 
 
 def random_shifts(model, scale: float, seed: int = 0) -> torch.Tensor:
-    layers, heads, width = head_shape(model)
-    return scale * torch.randn(layers, heads * width, generator=torch.Generator().manual_seed(seed))
+    anatomy = Anatomy(model)
+    shape = len(anatomy.layers), anatomy.heads * anatomy.head_width
+    return scale * torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
 def logits(model) -> torch.Tensor:
@@ -31,16 +33,19 @@ def test_alpha_zero_is_the_bare_model_bit_for_bit(smollm2, inventory):
 
 def test_a_shift_of_the_input_is_an_output_bias(tiny):
     shifts = random_shifts(tiny.model, 0.7)
-    with shifted_heads(tiny.model, shifts):
+    with shifted_heads(Anatomy(tiny.model), shifts):
         shifted = logits(tiny.model)
-    for projection, shift in zip(output_projections(tiny.model), shifts, strict=True):
+    for projection, shift in zip(Anatomy(tiny.model).output_projections, shifts, strict=True):
         projection.bias = torch.nn.Parameter(projection.weight @ shift)
     assert torch.allclose(shifted, logits(tiny.model), atol=1e-4)
 
 
 def test_the_model_is_bare_again_also_after_an_exception(tiny):
     bare = logits(tiny.model)
-    with pytest.raises(RuntimeError, match="inside"), shifted_heads(tiny.model, random_shifts(tiny.model, 1.0)):
+    with (
+        pytest.raises(RuntimeError, match="inside"),
+        shifted_heads(Anatomy(tiny.model), random_shifts(tiny.model, 1.0)),
+    ):
         assert not torch.equal(logits(tiny.model), bare)
         raise RuntimeError("inside")
     assert torch.equal(logits(tiny.model), bare)
@@ -63,7 +68,7 @@ def test_shifts_act_at_every_position_of_prompt_and_answer(tiny, inventory):
 
 
 def test_a_shift_of_another_models_shape_is_refused(tiny):
-    with pytest.raises(ValueError, match="do not fit"), shifted_heads(tiny.model, torch.zeros(3, 64)):
+    with pytest.raises(ValueError, match="do not fit"), shifted_heads(Anatomy(tiny.model), torch.zeros(3, 64)):
         pass
 
 
@@ -76,8 +81,8 @@ def test_head_activations_are_the_inputs_of_o_proj_at_the_last_token(tiny):
     assert torch.allclose(together, alone, atol=1e-5)
     # The oracle: output of the last layer's o_proj = W_o · activations.
     captured: list[torch.Tensor] = []
-    handle = output_projections(tiny.model)[-1].register_forward_hook(lambda m, i, o: captured.append(o[0, -1]))
+    handle = Anatomy(tiny.model).output_projections[-1].register_forward_hook(lambda m, i, o: captured.append(o[0, -1]))
     backbone.head_activations([dialogues[0]])
     handle.remove()
-    weight = output_projections(tiny.model)[-1].weight
+    weight = Anatomy(tiny.model).output_projections[-1].weight
     assert torch.allclose(weight @ together[0, -1].flatten(), captured[0], atol=1e-5)

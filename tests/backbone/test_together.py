@@ -10,11 +10,12 @@ import torch
 
 from baselines.pas.aligner import PersonalityActivationSearch
 from palign_bench.backbone.alignment import Alignment
-from palign_bench.backbone.engines.together import TogetherEngine, only_prompts_and_shifts
+from palign_bench.backbone.anatomy import Anatomy
+from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading.weights import LoadedModel
-from palign_bench.backbone.local import LocalBackbone
+from palign_bench.backbone.local import LocalBackbone, only_prompts_and_shifts
 from palign_bench.backbone.parts.adapters import VIRTUAL
-from palign_bench.backbone.parts.heads import head_shape, shifted_heads
+from palign_bench.backbone.parts.heads import shifted_heads
 from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory
 from tests.baselines.pas.fake_backbone import case_of, person
@@ -28,26 +29,28 @@ ITEM_FIRST = "{% for m in messages[::-1] %}{{ m['content'] }}<|stop|>{% endfor %
 
 def alphas(tiny: LoadedModel, prompt: str | None = PROMPT) -> list[Alignment]:
     """One prompt, unshifted and under three shifts."""
-    layers, heads, width = head_shape(tiny.model)
-    shift = torch.randn(layers, heads * width, generator=torch.Generator().manual_seed(3))
+    anatomy = Anatomy(tiny.model)
+    layers, width = len(anatomy.layers), anatomy.heads * anatomy.head_width
+    shift = torch.randn(layers, width, generator=torch.Generator().manual_seed(3))
     return [Alignment(system_prompt=prompt), *(Alignment(prompt, scale * shift) for scale in (0.2, 0.7, -1.5))]
 
 
 def people(tiny: LoadedModel, shifted: bool) -> list[Alignment]:
     """Prompts of different lengths, all but one with a shift of its own."""
-    layers, heads, width = head_shape(tiny.model)
+    anatomy = Anatomy(tiny.model)
+    layers, width = len(anatomy.layers), anatomy.heads * anatomy.head_width
     generator = torch.Generator().manual_seed(4)
-    shifts = [torch.randn(layers, heads * width, generator=generator) for _ in PROMPTS[1:]]
+    shifts = [torch.randn(layers, width, generator=generator) for _ in PROMPTS[1:]]
     return [Alignment(prompt, s if shifted else None) for prompt, s in zip(PROMPTS, [None, *shifts], strict=True)]
 
 
 def assert_as_alone(
-    tiny: LoadedModel, engine: TogetherEngine, alignments: list[Alignment], inventory: Inventory
+    tiny: LoadedModel, engine: SharedPrefixEngine, alignments: list[Alignment], inventory: Inventory
 ) -> None:
     """Against whole prompts, one by one, through the model's own attention and `generate`."""
     items, audit = inventory.select(inventory.held_out[:11]), inventory.select(inventory.held_out[5:12])
     together, alone = (
-        LocalBackbone(tiny, CORRECTED, engine),
+        LocalBackbone(tiny, CORRECTED, engine, cohort=4),
         LocalBackbone(tiny, CORRECTED, "full_prompts"),
     )
     rows, texts = [], []
@@ -69,44 +72,46 @@ def assert_as_alone(
 def test_each_shift_answers_as_it_does_alone(
     tiny: LoadedModel, inventory: Inventory, positions: int, prompt: str | None
 ) -> None:
-    assert_as_alone(tiny, TogetherEngine(tiny.model, tiny.tokenizer, positions), alphas(tiny, prompt), inventory)
+    assert_as_alone(tiny, SharedPrefixEngine(tiny.model, tiny.tokenizer, positions), alphas(tiny, prompt), inventory)
 
 
 @pytest.mark.parametrize("positions", [1, 3000, 100_000])
 @pytest.mark.parametrize("shifted", [False, True])
 def test_each_person_answers_as_alone(tiny: LoadedModel, inventory: Inventory, positions: int, shifted: bool) -> None:
-    assert_as_alone(tiny, TogetherEngine(tiny.model, tiny.tokenizer, positions), people(tiny, shifted), inventory)
+    assert_as_alone(tiny, SharedPrefixEngine(tiny.model, tiny.tokenizer, positions), people(tiny, shifted), inventory)
 
 
 def test_prompts_without_a_common_beginning(tiny: LoadedModel, inventory: Inventory) -> None:
     tiny.tokenizer.chat_template = ITEM_FIRST
-    assert_as_alone(tiny, TogetherEngine(tiny.model, tiny.tokenizer), people(tiny, True), inventory)
+    assert_as_alone(tiny, SharedPrefixEngine(tiny.model, tiny.tokenizer), people(tiny, True), inventory)
 
 
 @pytest.mark.parametrize("make", [alphas, lambda tiny: people(tiny, True)])
 def test_together_reads_and_generates_as_many_tokens(tiny: LoadedModel, inventory: Inventory, make: Any) -> None:
     items, audit = inventory.select(inventory.held_out[:5]), inventory.select(inventory.held_out[:2])
     charged = []
-    for name in ("together", "shared_prefix"):
-        backbone = LocalBackbone(tiny, CORRECTED, name)
+    for cohort in (4, 1):
+        backbone = LocalBackbone(tiny, CORRECTED, "shared_prefix", cohort)
         with measure() as cost:
             backbone.answer_many(make(tiny), items, audit)
         charged.append(cost.amounts)
     assert charged[0] == charged[1] and min(charged[0].values()) > 0
 
 
-def test_as_many_people_as_fill_a_forward_pass(tiny: LoadedModel, inventory: Inventory) -> None:
-    items = inventory.select(inventory.held_out[:20])
-    with measure() as cost:
-        LocalBackbone(tiny, CORRECTED).answer(Alignment(), items)
-    one = round(cost.amounts["tokens_read"])
-
-    def backbone(positions: int) -> LocalBackbone:
-        return LocalBackbone(tiny, CORRECTED, TogetherEngine(tiny.model, tiny.tokenizer, positions))
-
-    assert [backbone(positions).people_at_once(items) for positions in (1, one, 3 * one)] == [1, 1, 3]
-    assert LocalBackbone(tiny, CORRECTED, "shared_prefix").people_at_once(items[:1]) == 1
-    assert LocalBackbone(tiny, AS_RELEASED, "together").people_at_once(items[:1]) == 1
+def test_as_many_people_as_asked_for_share_a_forward_pass(tiny: LoadedModel, inventory: Inventory) -> None:
+    items = inventory.select(inventory.held_out[:3])
+    assert LocalBackbone(tiny, CORRECTED).people_at_once(items) == 1
+    assert LocalBackbone(tiny, CORRECTED, cohort=3).people_at_once(items) == 3
+    assert LocalBackbone(tiny, CORRECTED, "full_prompts", cohort=3).people_at_once(items) == 1
+    assert LocalBackbone(tiny, AS_RELEASED, cohort=3).people_at_once(items) == 1
+    sizes = []
+    backbone = LocalBackbone(tiny, CORRECTED, cohort=3)
+    plain = backbone.engine.option_log_probs_of
+    backbone.engine.option_log_probs_of = lambda requests, options: (  # type: ignore[attr-defined]
+        sizes.append(len(requests)) or plain(requests, options)
+    )
+    backbone.answer_many(people(tiny, True), items)
+    assert sizes == [3, 1]
 
 
 def test_what_is_more_than_prompt_and_shift_is_answered_one_by_one(tiny: LoadedModel, inventory: Inventory) -> None:
@@ -116,10 +121,10 @@ def test_what_is_more_than_prompt_and_shift_is_answered_one_by_one(tiny: LoadedM
     trained = Alignment(PROMPT, adapter={VIRTUAL: virtual}, adapter_kind="prompt")
     assert not only_prompts_and_shifts(trained) and not only_prompts_and_shifts(Alignment(answers={1: 3}))
     items = inventory.select(inventory.held_out[:3])
-    mixed = LocalBackbone(tiny, CORRECTED, "together").answer_many([bare, trained], items)
+    mixed = LocalBackbone(tiny, CORRECTED, cohort=2).answer_many([bare, trained], items)
     alone = LocalBackbone(tiny, CORRECTED, "shared_prefix")
     assert [sheet.log_probs for sheet in mixed] == [alone.answer(each, items).log_probs for each in (bare, trained)]
-    generated = LocalBackbone(tiny, AS_RELEASED, "together").answer_many([bare, shifted], items)
+    generated = LocalBackbone(tiny, AS_RELEASED, cohort=2).answer_many([bare, shifted], items)
     assert [sheet.texts for sheet in generated] == [
         LocalBackbone(tiny, AS_RELEASED, "full_prompts").answer(each, items).texts for each in (bare, shifted)
     ]
@@ -129,14 +134,14 @@ def test_what_is_more_than_prompt_and_shift_is_answered_one_by_one(tiny: LoadedM
 def test_pas_finds_the_same_alpha_by_the_same_scores(tiny: LoadedModel, inventory: Inventory, search: str) -> None:
     case = case_of(CORRECTED, person(5))
     summaries = []
-    for engine in ("together", "shared_prefix"):
+    for cohort in (10, 1):
         aligner = PersonalityActivationSearch(k=4, search=search)
-        aligner.prepare(LocalBackbone(tiny, CORRECTED, engine), CORRECTED)
+        aligner.prepare(LocalBackbone(tiny, CORRECTED, cohort=cohort), CORRECTED)
         summaries.append(aligner.align(case).summary)
     assert summaries[0] == summaries[1] and len(set(summaries[0]["search"].values())) > 1
 
 
 def test_shifts_of_the_wrong_shape_are_refused(tiny: LoadedModel) -> None:
     for shape in ((2, 3, 64), (1, 1, 2, 64)):
-        with pytest.raises(ValueError, match="do not fit"), shifted_heads(tiny.model, torch.zeros(shape)):
+        with pytest.raises(ValueError, match="do not fit"), shifted_heads(Anatomy(tiny.model), torch.zeros(shape)):
             pass

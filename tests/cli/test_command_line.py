@@ -200,7 +200,7 @@ MISTAKES = {
     "model.device=gpu": "model.device=gpu: choose auto, cpu, cuda or cuda:N",
     "model.weights=pickle": "model.weights=pickle: choose one of package, hub, random",
     "model.quantization=int4": "model.quantization=int4: choose one of none, nf4",
-    "model.engine=fast": "model.engine=fast: choose one of auto, shared_prefix, together, full_prompts, vllm",
+    "model.engine=fast": "model.engine=fast: choose one of auto, shared_prefix, full_prompts, vllm",
     "model.engine=vllm model.quantization=nf4": "model.engine=vllm: model.quantization=nf4 is not served; use none",
     "method=pas model.engine=vllm": "method=pas needs activations, which model.engine=vllm does not open; use",
     "model=local": "model.name_or_path is empty: give a folder or a hub name",

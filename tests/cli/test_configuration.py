@@ -50,7 +50,18 @@ def test_every_method_composes_and_is_made(method: str) -> None:
 def test_every_model_composes_and_has_a_title(option: str) -> None:
     settings = resolve_model(composed(f"model={option}")["model"])
     assert model_title(settings)
-    keys = {"name", "title", "weights", "name_or_path", "revision", "dtype", "device", "quantization", "engine"}
+    keys = {
+        "name",
+        "title",
+        "weights",
+        "name_or_path",
+        "revision",
+        "dtype",
+        "device",
+        "quantization",
+        "engine",
+        "cohort",
+    }
     assert keys <= set(settings)
 
 
@@ -107,7 +118,7 @@ def test_a_models_identity_covers_what_can_change_a_number() -> None:
     before = model_identity(settings, identified)
     for key in identified:
         assert model_identity(settings, identified | {key: "other"}) != before
-    for key in ("quantization", "engine", "weights"):
+    for key in ("quantization", "engine", "cohort", "weights"):
         assert model_identity(settings | {key: "other"}, identified) != before
     for key in ("title", "package_note", "name_or_path"):
         assert model_identity(settings | {key: "other"}, identified) == before

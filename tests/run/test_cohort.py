@@ -13,10 +13,8 @@ import torch
 from baselines.few_shot import FewShot, Vanilla
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment, AnswerSheet
-from palign_bench.backbone.engines.together import TogetherEngine
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory, Item
 from palign_bench.respondents import RespondentSource, simulate
 from tests.protocols import CORRECTED
@@ -26,8 +24,8 @@ from tests.run.test_row import Fragile, Setting, without_costs
 class Batches(LocalBackbone):
     """Keeps of how many people each call answered."""
 
-    def __init__(self, loaded: LoadedModel, engine: TogetherEngine):
-        super().__init__(loaded, CORRECTED, engine)
+    def __init__(self, loaded: LoadedModel):
+        super().__init__(loaded, CORRECTED, cohort=2)
         self.sizes: list[int] = []
 
     def answer(self, alignment: Alignment, items: Sequence[Item], audit: Sequence[Item] = ()) -> AnswerSheet:
@@ -49,13 +47,7 @@ def people() -> RespondentSource:
 @pytest.fixture
 def backbone(tiny: LoadedModel, inventory: Inventory) -> Batches:
     """Two people's answers fill a forward pass."""
-    engine = TogetherEngine(tiny.model, tiny.tokenizer)
-    backbone = Batches(tiny, engine)
-    with measure() as cost:
-        backbone.answer(Alignment(), inventory.select(inventory.held_out))
-    engine.positions = round(5 * cost.amounts["tokens_read"]) // 2
-    backbone.sizes.clear()
-    return backbone
+    return Batches(tiny)
 
 
 @pytest.fixture

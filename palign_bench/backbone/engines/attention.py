@@ -16,18 +16,31 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
+from palign_bench.backbone.anatomy import Anatomy
+
 NAME = "palign_shared_prefix"
 
 # Architectures whose attention is plain causal softmax (no soft-capping, sinks or sliding windows) and whose layers
 # pass keyword arguments down to the attention function. Others are answered by full prompts.
-SUPPORTED_MODEL_TYPES = frozenset({"llama", "mistral", "qwen2", "qwen3", "smollm3", "olmo2", "granite"})
+SUPPORTED_MODEL_TYPES = frozenset({
+    "apertus", "arcee", "biogpt", "bitnet", "cohere", "ernie4_5", "gemma", "glm", "glm4", "glm4_moe", "gpt2",
+    "gpt_bigcode", "gpt_neox", "granite", "granitemoe", "helium", "hunyuan_v1_dense", "llama", "mistral",
+    "mixtral", "olmo", "olmo2", "olmoe", "persimmon", "phi", "phi3", "phimoe", "qwen2", "qwen2_moe", "qwen3",
+    "qwen3_moe", "seed_oss", "smollm3", "starcoder2",
+})  # fmt: skip
 
 
-def supports_shared_prefix(model: PreTrainedModel) -> bool:
-    """Whether `shared_prefix_attention` computes the same as the model's own attention."""
-    config = model.config
-    windowed = getattr(config, "sliding_window", None) and getattr(config, "use_sliding_window", True)
-    return config.model_type in SUPPORTED_MODEL_TYPES and not windowed
+def why_no_shared_prefix(anatomy: Anatomy) -> str | None:
+    """Why `shared_prefix_attention` would not compute what the model's own attention does; None where it does."""
+    config = anatomy.config
+    if anatomy.model_type not in SUPPORTED_MODEL_TYPES:
+        return f"the attention of model_type {anatomy.model_type} is not known to be plain"
+    window = getattr(config, "sliding_window", None) if getattr(config, "use_sliding_window", True) else None
+    if window and (anatomy.context is None or window < anatomy.context):
+        return f"its attention sees {window:,} positions (sliding_window)"
+    if anatomy.scales_with_length:
+        return "its rotary angles depend on the sequence's length"
+    return None
 
 
 @dataclass

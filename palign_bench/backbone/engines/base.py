@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
@@ -11,8 +12,10 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.parts.options import OptionScores, option_families
 from palign_bench.backbone.tokenizing import SplitPrompts
+from palign_bench.settings import UserError
 
 # Positions of own tokens in one forward pass. Large enough to keep two cores or a GPU busy, small enough for memory;
 # part of the batch geometry, so a fixed number and no function of what happens to be free.
@@ -22,7 +25,26 @@ POSITIONS_PER_BATCH = {"cpu": 2048, "cuda": 32768}
 IsDecided = Callable[[str], bool]
 
 
-LogitsReader = Callable[[Tensor, list[int]], Tensor]
+@dataclass(frozen=True)
+class Request:
+    """One alignment's prompts, and how they are to be continued.
+
+    ``virtual``: soft-prompt embeddings ``(n, width)`` that stand before every prompt. ``scores``: a second opinion on
+    the five options, pooled with the model's wherever it would write a letter. ``max_new_tokens``, ``is_decided``: of
+    text that is written, how long at most, and when it needs no more.
+    """
+
+    prompts: SplitPrompts
+    virtual: Tensor | None = None
+    scores: OptionScores | None = None
+    max_new_tokens: int = 0
+    is_decided: IsDecided = bool
+
+    @property
+    def longest(self) -> int:
+        """Positions of the longest prompt, with the soft prompt before it and what is written after it."""
+        before = 0 if self.virtual is None else len(self.virtual)
+        return before + len(self.prompts.prefix) + max(map(len, self.prompts.suffixes)) + self.max_new_tokens
 
 
 class Engine(ABC):
@@ -34,36 +56,24 @@ class Engine(ABC):
         self.positions = positions
 
     @abstractmethod
-    def option_log_probs(self, prompts: SplitPrompts, options: Sequence[int], virtual: Tensor | None) -> Tensor:
-        """Log-probabilities among ``options`` of the token after each prompt: float32 ``(prompts, options)``.
-
-        ``virtual``: soft-prompt embeddings ``(n, width)`` that stand before every prompt.
-        """
+    def option_log_probs(self, request: Request, options: Sequence[int]) -> Tensor:
+        """Log-probabilities among ``options`` of the token after each prompt: float32 ``(prompts, options)``."""
 
     @abstractmethod
-    def greedy(
-        self,
-        prompts: SplitPrompts,
-        max_new_tokens: int,
-        is_decided: IsDecided,
-        virtual: Tensor | None,
-        scores: OptionScores | None = None,
-    ) -> list[str]:
-        """Greedy continuation per prompt, special tokens kept; a row stops when its text is decided or ends.
-
-        ``scores``: a second opinion on the five options, pooled with the model's wherever it would write a letter.
-        """
+    def greedy(self, request: Request) -> list[str]:
+        """Greedy continuation per prompt, special tokens kept; a row stops when its text is decided or ends."""
 
     def decided_text(self, tokens: Sequence[int], is_decided: IsDecided) -> tuple[str, int]:
         """The text up to where it is decided or ends, and of how many tokens it is."""
         text, end = "", 0
         for end, token in enumerate(tokens, start=1):
-            text = self._text(tokens[:end])
+            text = self.text(tokens[:end])
             if token in self.end_tokens or is_decided(text):
                 break
         return text, end
 
-    def _text(self, tokens: Sequence[int]) -> str:
+    def text(self, tokens: Sequence[int]) -> str:
+        """What these tokens say, special tokens kept."""
         return str(self.tokenizer.decode(list(tokens), clean_up_tokenization_spaces=False))
 
 
@@ -72,6 +82,7 @@ class TorchEngine(Engine):
 
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, positions: int | None = None):
         self.model: Any = model  # transformers types few of the attributes used here
+        self.anatomy = Anatomy(model)
         positions = positions or POSITIONS_PER_BATCH[model.device.type]
         super().__init__(tokenizer, end_tokens_of(tokenizer, model.generation_config), positions)
 
@@ -80,29 +91,42 @@ class TorchEngine(Engine):
         """The tokens of A…E, for each way of writing them."""
         return option_families(self.tokenizer)
 
-    def batches(self, suffixes: Sequence[Sequence[int]], extra: int = 0, copies: int = 1) -> Iterator[list[int]]:
+    @abstractmethod
+    def continuations(self, request: Request) -> list[list[int]]:
+        """The tokens of `greedy`, before they are made text."""
+
+    def greedy(self, request: Request) -> list[str]:
+        return [self.text(tokens) for tokens in self.continuations(request)]
+
+    def batches(
+        self, rows: Sequence[Sequence[int]], extra: int = 0, copies: int = 1, one_length: bool = False
+    ) -> Iterator[list[int]]:
         """Row indices, sorted by length, cut where a batch would hold more than ``positions`` padded positions.
 
-        ``extra``: positions that each row will grow by. ``copies``: how often the batch holds each row.
+        ``extra``: positions that each row will grow by. ``copies``: how often the batch holds each row. ``one_length``:
+        rows of equal length only, which need no pads; always so where rotary angles depend on a batch's longest row.
         """
-        order = sorted(range(len(suffixes)), key=lambda i: (len(suffixes[i]), i))
+        one_length = one_length or self.anatomy.scales_with_length
+        order = sorted(range(len(rows)), key=lambda i: (len(rows[i]), i))
         batch: list[int] = []
         for index in order:
-            if batch and copies * (len(batch) + 1) * (len(suffixes[index]) + extra) > self.positions:
+            full = copies * (len(batch) + 1) * (len(rows[index]) + extra) > self.positions
+            if batch and (full or (one_length and len(rows[index]) != len(rows[batch[0]]))):
                 yield batch
                 batch = []
             batch.append(index)
         if batch:
             yield batch
 
-    def read_options(self, hidden: Tensor, options: Sequence[int]) -> Tensor:
-        """Log-softmax over the options' rows of the output matrix alone: ``hidden`` ``(rows, width)``."""
-        head = self.model.get_output_embeddings()
-        rows = torch.tensor(options, device=hidden.device)
-        logits = hidden @ head.weight[rows].T.to(hidden.dtype)
-        if getattr(head, "bias", None) is not None:
-            logits = logits + head.bias[rows]
-        return finite(logits.float()).log_softmax(-1)
+    def check_context(self, rows: Sequence[Sequence[int]], extra: int = 0) -> None:
+        """Raise UserError where a row, with ``extra`` positions more, is longer than the model was made for."""
+        self.check_length(max(map(len, rows)) + extra)
+
+    def check_length(self, positions: int) -> None:
+        """Raise UserError for a sequence of more positions than the model was made for."""
+        context = self.anatomy.context
+        if context is not None and positions > context:
+            raise UserError(f"a prompt takes {positions:,} tokens, and the model's context holds {context:,}.")
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Right-padded ids ``(rows, longest)`` and lengths ``(rows,)`` on the model's device."""
@@ -118,10 +142,3 @@ def end_tokens_of(tokenizer: PreTrainedTokenizerBase, generation: GenerationConf
     configured = generation.eos_token_id if generation is not None else None
     ids = configured if isinstance(configured, list) else [configured]
     return frozenset(int(i) for i in [*ids, tokenizer.eos_token_id] if i is not None)
-
-
-def finite(logits: Tensor) -> Tensor:
-    """The same logits. Raises FloatingPointError where one is not finite."""
-    if not bool(torch.isfinite(logits).all()):
-        raise FloatingPointError("the model's logits are not finite (a steering shift or training step too large?)")
-    return logits

@@ -1,28 +1,36 @@
-"""Which engine answers for a model."""
+"""Which engine answers for a model, checked against the model's own forward pass."""
 
 from __future__ import annotations
 
+import sys
+
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from palign_bench.backbone.engines.attention import supports_shared_prefix
+from palign_bench.backbone.engines.attention import why_no_shared_prefix
 from palign_bench.backbone.engines.base import TorchEngine
+from palign_bench.backbone.engines.check import why_not_exact
 from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
-from palign_bench.backbone.engines.together import TogetherEngine
-
-SHARING: dict[str, type[SharedPrefixEngine]] = {"shared_prefix": SharedPrefixEngine, "together": TogetherEngine}
+from palign_bench.settings import UserError
 
 
 def choose_engine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> TorchEngine:
-    """``auto`` shares the prefix where the architecture allows it; ``shared_prefix`` and ``full_prompts`` force one.
+    """``auto`` shares the prefix where that is exact; ``shared_prefix`` and ``full_prompts`` force one.
 
-    ``together`` is ``shared_prefix`` with several people, or the alphas of PAS's search, in one batch. Raises
-    ValueError for an architecture whose prefix cannot be shared.
+    Raises UserError for a model that the engine does not read exactly.
     """
-    if name in SHARING and not supports_shared_prefix(model):
-        raise ValueError(f"model.engine={name} does not know {model.config.model_type}; use full_prompts or auto")
-    if name in SHARING:
-        return SHARING[name](model, tokenizer)
-    if name == "auto" and supports_shared_prefix(model):
-        return SharedPrefixEngine(model, tokenizer)
-    return FullPromptEngine(model, tokenizer)
+    if name != "full_prompts":
+        engine = SharedPrefixEngine(model, tokenizer)
+        known = why_no_shared_prefix(engine.anatomy)
+        reason = known or why_not_exact(engine)
+        if reason is None:
+            return engine
+        if name == "shared_prefix":
+            raise UserError(f"model.engine=shared_prefix: {reason}; use full_prompts or auto.")
+        if known is None:
+            print(f"model.engine=auto: full prompts, since {reason}", file=sys.stderr, flush=True)
+    whole = FullPromptEngine(model, tokenizer)
+    reason = why_not_exact(whole)
+    if reason is not None:
+        raise UserError(f"model_type {whole.anatomy.model_type} is not read exactly: {reason}. Take another model.")
+    return whole

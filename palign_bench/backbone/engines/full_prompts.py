@@ -6,65 +6,70 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from transformers import LogitsProcessor
 
-from palign_bench.backbone.engines.base import IsDecided, TorchEngine
-from palign_bench.backbone.parts.options import OptionScores, PooledLogits
-from palign_bench.backbone.tokenizing import SplitPrompts
+from palign_bench.backbone.anatomy import finite
+from palign_bench.backbone.engines.base import Request, TorchEngine
+from palign_bench.backbone.engines.decoding import own_decoding
+from palign_bench.backbone.parts.options import PooledLogits
 from palign_bench.costs.clock import charge
 
 
 class FullPromptEngine(TorchEngine):
-    """Reads every prompt whole through the model's own attention and transformers' `generate`, left-padded."""
+    """Reads every prompt whole through the model's own attention and transformers' `generate`.
+
+    A batch holds prompts of one length, so that there are no pads: what a model does with pads and position numbers
+    (ALiBi, state spaces, windows) differs from one to the next.
+    """
 
     def inputs(self, rows: Sequence[Sequence[int]], virtual: Tensor | None) -> dict[str, Tensor]:
-        """Left-padded embeddings and mask of whole prompts, a soft prompt right before each."""
-        embeddings = self.model.get_input_embeddings()
-        pieces = [embeddings(torch.tensor(list(row), device=self.model.device)) for row in rows]
-        if virtual is not None:
-            # PEFT lays out [virtual][pad][prompt], which answers wrongly in a batch; the pads belong in front.
-            pieces = [torch.cat([virtual.to(piece), piece]) for piece in pieces]
-        longest = max(len(piece) for piece in pieces)
-        inputs = torch.zeros(len(rows), longest, pieces[0].shape[1], dtype=pieces[0].dtype, device=pieces[0].device)
-        mask = torch.zeros(len(rows), longest, dtype=torch.long, device=inputs.device)
-        for index, piece in enumerate(pieces):
-            inputs[index, longest - len(piece) :] = piece
-            mask[index, longest - len(piece) :] = 1
-        charge(tokens_read=int(mask.sum()))
-        return {"inputs_embeds": inputs, "attention_mask": mask}
+        """Prompts of one length as the model takes them, a soft prompt right before each."""
+        ids = torch.tensor([list(row) for row in rows], device=self.model.device)
+        charge(tokens_read=ids.numel() + (0 if virtual is None else len(rows) * len(virtual)))
+        if virtual is None:
+            return {"input_ids": ids}
+        embedded = self.model.get_input_embeddings()(ids)
+        return {"inputs_embeds": torch.cat([virtual.to(embedded).expand(len(rows), -1, -1), embedded], dim=1)}
 
-    def option_log_probs(self, prompts: SplitPrompts, options: Sequence[int], virtual: Tensor | None) -> Tensor:
-        rows = [prompts.prefix + suffix for suffix in prompts.suffixes]
+    def option_log_probs(self, request: Request, options: Sequence[int]) -> Tensor:
+        self.check_length(request.longest)
+        rows = request.prompts.whole
         result = torch.empty(len(rows), len(options))
         with torch.no_grad():
-            for batch in self.batches(rows):
-                inputs = self.inputs([rows[i] for i in batch], virtual)
-                positions = (inputs["attention_mask"].cumsum(1) - 1).clamp(min=0)
-                hidden = self.model.base_model(**inputs, position_ids=positions, use_cache=False).last_hidden_state
-                result[batch] = self.read_options(hidden[:, -1], options).cpu()
+            for batch in self.batches(rows, one_length=True):
+                inputs = self.inputs([rows[i] for i in batch], request.virtual)
+                self.anatomy.forget_lengths()
+                hidden = self.anatomy.decoder(**inputs, use_cache=False).last_hidden_state
+                result[batch] = self.anatomy.option_log_probs(hidden[:, -1], options).cpu()
         return result
 
-    def greedy(
-        self,
-        prompts: SplitPrompts,
-        max_new_tokens: int,
-        is_decided: IsDecided,
-        virtual: Tensor | None,
-        scores: OptionScores | None = None,
-    ) -> list[str]:
-        rows = [prompts.prefix + suffix for suffix in prompts.suffixes]
-        texts = [""] * len(rows)
-        with torch.no_grad():
-            for batch in self.batches(rows, extra=max_new_tokens):
-                inputs = self.inputs([rows[i] for i in batch], virtual)
+    def continuations(self, request: Request) -> list[list[int]]:
+        self.check_length(request.longest)
+        rows = request.prompts.whole
+        written: list[list[int]] = [[] for _ in rows]
+        with torch.no_grad(), own_decoding(self.model, self.end_tokens):
+            for batch in self.batches(rows, extra=request.max_new_tokens, one_length=True):
+                inputs = self.inputs([rows[i] for i in batch], request.virtual)
+                before = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0  # embeddings do not come back
+                processors: list[LogitsProcessor] = [_Finite()]
+                if request.scores is not None:
+                    processors.append(PooledLogits(request.scores, self.families, batch))
+                self.anatomy.forget_lengths()
                 tokens = self.model.generate(
                     **inputs,
-                    max_new_tokens=max_new_tokens,
-                    do_sample=False,
-                    logits_processor=[PooledLogits(scores, self.families, batch)] if scores else None,
-                    eos_token_id=sorted(self.end_tokens) or None,
-                    pad_token_id=min(self.end_tokens, default=0),
+                    attention_mask=torch.ones(next(iter(inputs.values())).shape[:2], device=self.model.device).long(),
+                    max_new_tokens=request.max_new_tokens,
+                    logits_processor=processors,
                 )
-                for index, row in zip(batch, tokens.tolist(), strict=True):
-                    texts[index], written = self.decided_text(row, is_decided)
-                    charge(tokens_generated=written)
-        return texts
+                for index, row in zip(batch, tokens[:, before:].tolist(), strict=True):
+                    written[index] = row[: self.decided_text(row, request.is_decided)[1]]
+                    charge(tokens_generated=len(written[index]))
+        return written
+
+
+class _Finite(LogitsProcessor):
+    """Raises FloatingPointError for logits that are not finite; `generate` would write something nevertheless."""
+
+    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
+        finite(scores)
+        return scores

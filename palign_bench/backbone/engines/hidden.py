@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import torch
@@ -20,19 +20,23 @@ def hidden_states(engine: TorchEngine, texts: Sequence[str], layers: Sequence[in
     outside any chat format, with whatever special tokens the tokenizer adds. Raises ValueError for a layer that the
     model lacks.
     """
-    decoder = engine.model.base_model
-    modules = decoder_layers(engine.model)
-    if any(not 1 <= layer <= len(modules) for layer in layers):
-        raise ValueError(f"layers {list(layers)}: the model has layers 1…{len(modules)}")
+    anatomy = engine.anatomy
+    if "hidden states" in anatomy.lacking:
+        raise ValueError(f"no hidden states are read: {anatomy.lacking['hidden states']}")
+    depth = len(anatomy.layers)
+    if any(not 1 <= layer <= depth for layer in layers):
+        raise ValueError(f"layers {list(layers)}: the model has layers 1…{depth}")
     rows = [list(engine.tokenizer(text)["input_ids"]) for text in texts]
-    result = torch.empty(len(rows), len(layers), engine.model.config.hidden_size)
+    engine.check_context(rows)
+    result = torch.empty(len(rows), len(layers), anatomy.width)
     for batch in engine.batches(rows):
         ids, lengths = engine.pad([rows[i] for i in batch])
         charge(tokens_read=int(lengths.sum()))
         last = torch.arange(len(batch), device=ids.device), lengths - 1
         # Right-padded and causal: what follows a row's last token cannot reach it, so no mask is needed.
-        with torch.no_grad(), _recorded(modules, set(layers) - {len(modules)}, last) as kept:
-            kept[len(modules)] = decoder(input_ids=ids, use_cache=False).last_hidden_state[last]
+        with torch.no_grad(), _recorded(anatomy.layers, set(layers) - {depth}, last) as kept:
+            anatomy.forget_lengths()
+            kept[depth] = anatomy.decoder(input_ids=ids, use_cache=False).last_hidden_state[last]
         result[batch] = torch.stack([kept[layer] for layer in layers], dim=1).float().cpu()
     return result
 
@@ -43,7 +47,6 @@ def _recorded(
 ) -> Iterator[dict[int, Tensor]]:
     """Outputs of these layers at one position per row; all positions of all layers would not fit for a large model."""
     kept: dict[int, Tensor] = {}
-    handles = []
 
     def keeper(layer: int) -> Callable[..., None]:
         def keep(_: nn.Module, __: Any, output: Any) -> None:
@@ -51,17 +54,7 @@ def _recorded(
 
         return keep
 
-    try:
-        handles = [modules[layer - 1].register_forward_hook(keeper(layer)) for layer in sorted(layers)]
+    with ExitStack() as hooks:
+        for layer in sorted(layers):
+            hooks.callback(modules[layer - 1].register_forward_hook(keeper(layer)).remove)
         yield kept
-    finally:
-        for handle in handles:
-            handle.remove()
-
-
-def decoder_layers(model: nn.Module) -> list[nn.Module]:
-    """The decoder's layers, in order. Raises ValueError for a model whose layers have no ``self_attn``."""
-    found = [module for module in model.modules() if hasattr(module, "self_attn")]
-    if not found:
-        raise ValueError(f"{type(model).__name__} has no layers with self_attn, so no hidden states are read")
-    return found

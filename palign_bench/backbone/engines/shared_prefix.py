@@ -1,141 +1,164 @@
-"""Reading answers from a model: five options in one forward pass, or greedy text until its parse is decided.
+"""Reading answers from a model whose layers attend to a beginning that is computed once.
 
-One interface. `SharedPrefixEngine` computes a person's system prompt once and lets all items attend to it;
-`FullPromptEngine` reads every prompt whole, for architectures that the first does not know (and as its oracle). Others:
-`backbone/together.py`, `backbone/serving.py`.
+Several alignments can share a forward pass: each has a beginning of its own, and a row attends to that of its group.
+The arithmetic is the same as one by one, in a fraction of the kernel launches: this pays where launches cost more than
+arithmetic (a small model on a GPU), and only there. Whose answers share a batch can move their last bits, as any other
+batch geometry can.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache
 
+from palign_bench.backbone.anatomy import finite
 from palign_bench.backbone.engines.attention import SharedPrefix, shared_prefix_mode
-from palign_bench.backbone.engines.base import IsDecided, LogitsReader, TorchEngine, finite
-from palign_bench.backbone.parts.options import OptionScores
+from palign_bench.backbone.engines.base import Request, TorchEngine
 from palign_bench.backbone.tokenizing import SplitPrompts
 from palign_bench.costs.clock import charge
 
 
 class SharedPrefixEngine(TorchEngine):
-    """Computes the shared beginning once and never copies its cache (see `attention`)."""
+    """Computes the shared beginning once and never copies its cache (see `attention`).
 
-    def compute_prefix(self, prefix: Sequence[int], virtual: Tensor | None) -> SharedPrefix | None:
-        """Keys and values of the prefix, the soft prompt before it included; None for an empty one."""
-        embeddings = self.model.get_input_embeddings()
-        inputs = embeddings(torch.tensor([list(prefix)], dtype=torch.long, device=self.model.device))
-        if virtual is not None:
-            inputs = torch.cat([virtual.to(inputs)[None], inputs], dim=1)
-        if inputs.shape[1] == 0:
+    Requests that share a forward pass have equally many prompts and are to be continued equally far.
+    """
+
+    def option_log_probs(self, request: Request, options: Sequence[int]) -> Tensor:
+        return self.option_log_probs_of([request], options)[0]
+
+    def continuations(self, request: Request) -> list[list[int]]:
+        return self.continuations_of([request])[0]
+
+    def option_log_probs_of(self, requests: Sequence[Request], options: Sequence[int]) -> Tensor:
+        """`option_log_probs` of several requests at once: ``(requests, prompts, options)``."""
+        result = torch.empty(len(requests), len(requests[0].prompts.suffixes), len(options))
+        requests = self._ready(requests)
+        with torch.no_grad(), shared_prefix_mode(self.model):
+            prefix = self.compute_prefix(requests)
+            for batch, rows in self._batches_of(requests):
+                last, _, _ = self._forward(rows, prefix, cache=None)
+                found = self.anatomy.option_log_probs(last, options).cpu()
+                result[:, batch] = found.view(len(requests), len(batch), len(options))
+        return result
+
+    def continuations_of(self, requests: Sequence[Request]) -> list[list[list[int]]]:
+        """`continuations` of several requests at once."""
+        written: list[list[list[int]]] = [[[] for _ in request.prompts.suffixes] for request in requests]
+        requests = self._ready(requests)
+        with torch.no_grad(), shared_prefix_mode(self.model):
+            prefix = self.compute_prefix(requests)
+            for batch, rows in self._batches_of(requests):
+                for row, tokens in enumerate(self._continued(requests, batch, rows, prefix)):
+                    group, place = divmod(row, len(batch))
+                    written[group][batch[place]] = tokens
+                    charge(tokens_generated=len(tokens))
+        return written
+
+    def _ready(self, requests: Sequence[Request]) -> Sequence[Request]:
+        """The same requests, with no prefix at all where one is empty: nothing attends to one that is not there."""
+        for request in requests:
+            self.check_length(request.longest)
+        if all(request.prompts.prefix or request.virtual is not None for request in requests):
+            return requests
+        return [replace(r, prompts=SplitPrompts([], r.prompts.whole)) if r.virtual is None else r for r in requests]
+
+    def compute_prefix(self, requests: Sequence[Request]) -> SharedPrefix | None:
+        """Keys and values of each request's beginning, its soft prompt included; None where there are none."""
+        embeddings, rows = self.model.get_input_embeddings(), []
+        for request in requests:
+            row = embeddings(torch.tensor(request.prompts.prefix, dtype=torch.long, device=self.model.device))
+            rows.append(row if request.virtual is None else torch.cat([request.virtual.to(row), row]))
+        lengths = [len(row) for row in rows]
+        if not max(lengths):
             return None
-        charge(tokens_read=inputs.shape[1])
-        return self._prefix([inputs.shape[1]], inputs_embeds=inputs)
-
-    def _prefix(self, lengths: list[int], **inputs: Tensor) -> SharedPrefix:
-        """Keys and values of right-padded prefixes of these lengths, given as ids or embeddings."""
+        charge(tokens_read=sum(lengths))
         cache = DynamicCache(config=self.model.config)
-        self._decoder()(**inputs, past_key_values=cache, use_cache=True)
+        self.anatomy.decoder(inputs_embeds=pad_sequence(rows, batch_first=True), past_key_values=cache, use_cache=True)
         layers: list[Any] = list(cache.layers)
         return SharedPrefix([layer.keys for layer in layers], [layer.values for layer in layers], lengths)
 
-    def option_log_probs(self, prompts: SplitPrompts, options: Sequence[int], virtual: Tensor | None) -> Tensor:
-        result = torch.empty(len(prompts.suffixes), len(options))
-        with torch.no_grad(), shared_prefix_mode(self.model):
-            prefix = self.compute_prefix(prompts.prefix, virtual)
-            for batch in self.batches(prompts.suffixes):
-                hidden, lengths, _ = self._forward([prompts.suffixes[i] for i in batch], prefix, cache=None)
-                last = hidden[torch.arange(len(batch), device=hidden.device), lengths - 1]
-                result[batch] = self.read_options(last, options).cpu()
-        return result
+    def _batches_of(self, requests: Sequence[Request]) -> Iterator[tuple[list[int], list[list[int]]]]:
+        """Batches of prompts, each with its rows: request by request, equally many each."""
+        suffixes = [request.prompts.suffixes for request in requests]
+        longest = [max(rows, key=len) for rows in zip(*suffixes, strict=True)]
+        for batch in self.batches(longest, extra=requests[0].max_new_tokens, copies=len(requests)):
+            yield batch, [rows[i] for rows in suffixes for i in batch]
 
-    def greedy(
-        self,
-        prompts: SplitPrompts,
-        max_new_tokens: int,
-        is_decided: IsDecided,
-        virtual: Tensor | None,
-        scores: OptionScores | None = None,
-    ) -> list[str]:
-        texts = [""] * len(prompts.suffixes)
-        with torch.no_grad(), shared_prefix_mode(self.model):
-            prefix = self.compute_prefix(prompts.prefix, virtual)
-            for batch in self.batches(prompts.suffixes, extra=max_new_tokens):
-                rows = [prompts.suffixes[i] for i in batch]
-                read = self._logits_reader(scores, batch)
-                for index, text in zip(
-                    batch, self._greedy_batch(rows, prefix, max_new_tokens, is_decided, read), strict=True
-                ):
-                    texts[index] = text
-        return texts
-
-    def _logits_reader(self, scores: OptionScores | None, batch: list[int]) -> LogitsReader:
-        """Finite next-token logits of these rows of the batch, with the second opinion where there is one."""
-
-        def read(hidden: Tensor, rows: list[int]) -> Tensor:
-            logits = finite(self.model.get_output_embeddings()(hidden))
-            return logits if scores is None else scores.on_logits(logits, self.families, [batch[row] for row in rows])
-
-        return read
-
-    def _greedy_batch(
-        self,
-        rows: list[list[int]],
-        prefix: SharedPrefix | None,
-        max_new_tokens: int,
-        is_decided: IsDecided,
-        read: LogitsReader,
-    ) -> list[str]:
+    def _continued(
+        self, requests: Sequence[Request], batch: list[int], rows: list[list[int]], prefix: SharedPrefix | None
+    ) -> list[list[int]]:
+        """Greedy tokens of every row. A prompt leaves the batch once all its rows are decided: groups stay even."""
         cache = DynamicCache(config=self.model.config)
-        hidden, lengths, padded = self._forward(rows, prefix, cache)
-        last = hidden[torch.arange(len(rows), device=hidden.device), lengths - 1]
-        generated: list[list[int]] = [[] for _ in rows]
-        active = torch.arange(len(rows), device=hidden.device)
-        real = torch.arange(padded, device=hidden.device)[None] < lengths[:, None]
-        for step in range(max_new_tokens):
-            tokens = read(last, active.tolist()).argmax(-1)
-            charge(tokens_generated=len(active))
-            keep = []
-            for position, (row, token) in enumerate(zip(active.tolist(), tokens.tolist(), strict=True)):
-                generated[row].append(token)
-                if token not in self.end_tokens and not is_decided(self._text(generated[row])):
-                    keep.append(position)
-            if not keep or step + 1 == max_new_tokens:
+        last, lengths, real = self._forward(rows, prefix, cache)
+        each, undecided = len(batch), set(range(len(rows)))
+        left = list(range(each))  # places in the batch
+        written: list[list[int]] = [[] for _ in rows]
+        for step in range(requests[0].max_new_tokens):
+            active = [group * each + place for group in range(len(requests)) for place in left]
+            tokens = self._next_logits(last, requests, [batch[place] for place in left]).argmax(-1)
+            for row, token in zip(active, tokens.tolist(), strict=True):
+                if row in undecided:
+                    written[row].append(token)
+                    if token in self.end_tokens or requests[row // each].is_decided(self.text(written[row])):
+                        undecided.remove(row)
+            left = [place for place in left if any(row % each == place for row in undecided)]
+            if not left or step + 1 == requests[0].max_new_tokens:
                 break
-            kept = torch.tensor(keep, device=hidden.device)
-            if len(keep) < len(active):
-                cache.batch_select_indices(kept)
-            active, tokens, real = active[kept], tokens[kept], real[kept]
+            kept = [index for index, row in enumerate(active) if row % each in left]
+            if len(kept) < len(active):
+                chosen = torch.tensor(kept, device=last.device)
+                cache.batch_select_indices(chosen)
+                tokens, lengths, real = tokens[chosen], lengths[chosen], real[chosen]
             real = torch.cat([real, torch.ones_like(real[:, :1])], dim=1)
-            last = self._step(tokens, lengths[active] + step, prefix, cache, real)
-        return [self._text(row) for row in generated]
+            last = self._step(tokens, lengths + step, prefix, cache, real)
+        return written
+
+    def _next_logits(self, hidden: Tensor, requests: Sequence[Request], prompts: list[int]) -> Tensor:
+        """Finite next-token logits, request by request of these prompts, with a second opinion where there is one."""
+        logits = finite(self.anatomy.logits(hidden))
+        if all(request.scores is None for request in requests):
+            return logits
+        parts = zip(requests, logits.chunk(len(requests)), strict=True)
+        return torch.cat(
+            [r.scores.on_logits(part, self.families, prompts) if r.scores else part.float() for r, part in parts]
+        )
 
     def _forward(
         self, rows: Sequence[Sequence[int]], prefix: SharedPrefix | None, cache: DynamicCache | None
-    ) -> tuple[Tensor, Tensor, int]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Hidden states at each row's last token, the rows' lengths, and which of the padded positions are real."""
         ids, lengths = self.pad(rows)
         charge(tokens_read=int(lengths.sum()))
-        positions = self._start(prefix, len(rows)) + torch.arange(ids.shape[1], device=ids.device)[None]
-        options: dict[str, Any] = {"past_key_values": cache, "use_cache": cache is not None}
-        output = self._decoder()(input_ids=ids, position_ids=positions, shared_prefix=prefix, **options)
-        return output.last_hidden_state, lengths, ids.shape[1]
+        own = torch.arange(ids.shape[1], device=ids.device)[None]
+        hidden = self.anatomy.decoder(
+            input_ids=ids,
+            position_ids=self._start(prefix, len(rows)) + own,
+            shared_prefix=prefix,
+            past_key_values=cache,
+            use_cache=cache is not None,
+        ).last_hidden_state
+        return hidden[torch.arange(len(rows), device=ids.device), lengths - 1], lengths, own < lengths[:, None]
 
     def _step(
         self, tokens: Tensor, own_positions: Tensor, prefix: SharedPrefix | None, cache: DynamicCache, real: Tensor
     ) -> Tensor:
         mask = torch.zeros(real.shape, dtype=self.model.dtype, device=real.device).masked_fill(~real, float("-inf"))
-        output = self._decoder()(
+        hidden: Tensor = self.anatomy.decoder(
             input_ids=tokens[:, None],
             position_ids=self._start(prefix, len(tokens)) + own_positions[:, None],
             past_key_values=cache,
             use_cache=True,
             shared_prefix=prefix,
             own_mask=mask[:, None, None, :],
-        )
-        return output.last_hidden_state[:, -1]
+        ).last_hidden_state
+        return hidden[:, -1]
 
     def _start(self, prefix: SharedPrefix | None, rows: int) -> int | Tensor:
         """The position after its prefix of each of so many rows ``(rows, 1)``; one number where it is the same."""
@@ -144,6 +167,3 @@ class SharedPrefixEngine(TorchEngine):
             return lengths[0]
         starts = torch.tensor(lengths, device=self.model.device)
         return starts.repeat_interleave(rows // len(lengths))[:, None]
-
-    def _decoder(self) -> Any:
-        return self.model.base_model

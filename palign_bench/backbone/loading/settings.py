@@ -21,7 +21,7 @@ DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch
 QUANTIZATIONS = ("none", "nf4")
 
 
-ENGINES = ("auto", "shared_prefix", "together", "full_prompts", "vllm")
+ENGINES = ("auto", "shared_prefix", "full_prompts", "vllm")
 
 
 VLLM = "vllm>=0.32,<0.33"  # the newest that takes the same PyTorch as we do
@@ -88,6 +88,11 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise ModelError(f"model.name_or_path={settings['name_or_path']}: there is no such folder.")
     if settings["engine"] not in ENGINES:
         raise ModelError(f"model.engine={settings['engine']}: choose one of {', '.join(ENGINES)}.")
+    cohort = settings["cohort"]
+    if not isinstance(cohort, int) or isinstance(cohort, bool) or cohort < 1:
+        raise ModelError(f"model.cohort={cohort}: choose a whole number of people, 1 or more.")
+    if cohort > 1 and settings["engine"] in ("full_prompts", "vllm"):
+        raise ModelError(f"model.cohort={cohort}: model.engine={settings['engine']} answers for one person at a time.")
     reason = why_not_served(settings, device) if settings["engine"] == "vllm" else None
     if reason is not None:
         raise ModelError(f"model.engine=vllm: {reason}")
@@ -166,5 +171,5 @@ def model_title(settings: Mapping[str, Any]) -> str:
 
 def model_identity(settings: Mapping[str, Any], identified: Mapping[str, str]) -> Settings:
     """The part of a model's settings that can change a number; ``identified`` is `backbone.loading.identify`'s."""
-    kept = {key: settings[key] for key in ("name", "weights", "quantization", "engine")}
+    kept = {key: settings[key] for key in ("name", "weights", "quantization", "engine", "cohort")}
     return kept | dict(identified)
