@@ -29,6 +29,7 @@ class Ceiling(Aligner):
     """
 
     needs_backbone = False
+    block = "known_truth"
     cohort = 50  # people at once; more are no faster
 
     def __init__(self, figures: str, sweeps: int, burn_in: int):

@@ -38,6 +38,7 @@ class Floor(Aligner):
     """What all floors share: no backbone, and predictions made in the keyed direction."""
 
     needs_backbone = False
+    block = "own_answers_floors"
 
     def answers(self, keyed: Mapping[int, float]) -> dict[int, float]:
         """Keyed predictions, rounded half up, as the protocol takes an answer."""
@@ -93,6 +94,7 @@ class OtherPeopleFloor(Floor):
     """A floor that learns from everyone else of the source."""
 
     needs = frozenset({"people"})
+    block = "other_people_floors"
 
     def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
         super().prepare(backbone, protocol)
@@ -175,6 +177,7 @@ class Truth(Floor):
     """The person's own held-out answers, literally, whatever the protocol: 0 under `corrected`, telling elsewhere."""
 
     needs = frozenset({"held_out"})
+    block = "checks"
 
     def align(self, case: Case) -> Alignment:
         if case.held_out is None:

@@ -48,6 +48,11 @@ class Aligner(ABC):
     needs_backbone: bool = True
     cohort: int = 1  # how many people `align_many` is given at once
 
+    @property
+    def block(self) -> str:
+        """The block of the table in which its rows stand, a key of `report.names.BLOCKS`; ``block:`` of a YAML wins."""
+        return "people_methods" if "people" in self.needs else "methods"
+
     backbone: Backbone  # from `prepare` on; absent where ``needs_backbone`` is False
     protocol: EvaluationProtocol
     inventory: Inventory

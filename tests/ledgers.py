@@ -8,7 +8,7 @@ from typing import Any
 
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Command, Plan, PlannedJob, Row
-from palign_bench.report.names import group_of, readable
+from tests.rows import title_and_block_of
 
 
 def kept_folder(
@@ -22,7 +22,7 @@ def kept_folder(
 
 def row_of(name: str, folder: CellFolder, ids: Sequence[str]) -> Row:
     """A row with the title and block of its name."""
-    return Row(name, readable(name), group_of(name), folder, tuple(ids))
+    return Row(name, *title_and_block_of(name), folder, tuple(ids))
 
 
 def plan_of(runs: Path, rows: Sequence[Row], about: Mapping[str, Any], command: str = "command") -> Plan:

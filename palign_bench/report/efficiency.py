@@ -12,7 +12,6 @@ from palign_bench.files import write_atomically
 from palign_bench.ledger.plan import Plan
 from palign_bench.ledger.record import Record
 from palign_bench.report import measures
-from palign_bench.report.names import readable
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
 from palign_bench.report.pictures.efficiency import draw_figures
 from palign_bench.report.rows import RowNumbers, budget_of, read_rows
@@ -73,7 +72,7 @@ def measured_costs(row: RowNumbers, full_steps: int | None) -> Record:
     steps = method.get("steps")
     found: Record = {
         "method": row.key,
-        "label": readable(row.key),
+        "label": row.title,
         "model": model.get("name"),
         "weights": model.get("weights"),
         "quantization": model.get("quantization"),
@@ -132,8 +131,8 @@ def relative(costs: Sequence[Record]) -> list[Record]:
 def reading_notes(costs: Sequence[Record], random: bool) -> list[str]:
     """What a reader must know to judge the numbers."""
     notes = [
-        f"Seconds are medians over repeats (and people); so many people cost shared + people × (align + answer), with "
-        f"load and prepare shared. Ratios are to {readable(UNIT)}. Memory is the whole process's; on a GPU, what is "
+        "Seconds are medians over repeats (and people); so many people cost shared + people × (align + answer), with "
+        "load and prepare shared. Ratios are to PAS. Memory is the whole process's; on a GPU, what is "
         "allocated.",
         "The paper's claim, without saying for how many people: PAS takes 1/5 of DPO's time and 1/6 of PPO's.",
     ]

@@ -16,7 +16,7 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.files import LedgerError, write_atomically
 from palign_bench.ledger.plan import Plan
 from palign_bench.report import measures
-from palign_bench.report.names import OTHER_PEOPLE_FLOORS, PEOPLE_METHODS
+from palign_bench.report.names import PEOPLE_FLOORS, PEOPLE_METHODS
 from palign_bench.report.rows import RowNumbers, budget_of, read_rows, row_labels
 from palign_bench.report.words import pipe_table, significant
 from palign_bench.settings import read_option
@@ -192,7 +192,7 @@ def _notes(
         "An answer taken over from another person or row (Vanilla's are everyone's) is charged in full, as in the "
         "table: a real sweep takes less."
     )
-    learning = [row for row in rows if row.key in (*OTHER_PEOPLE_FLOORS, *PEOPLE_METHODS)]
+    learning = [row for row in rows if row.block in (PEOPLE_FLOORS, PEOPLE_METHODS)]
     if learning:
         notes.append(
             f"{', '.join(row_labels(learning))}: what they learn from others is charged as measured, with that "

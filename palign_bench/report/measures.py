@@ -10,7 +10,8 @@ import numpy as np
 from palign_bench.costs.figures import FIGURES
 from palign_bench.ledger.columns import Array
 from palign_bench.questionnaire.inventory import DOMAINS, HIGHEST, LOWEST
-from palign_bench.report.names import CONSTANTS
+from palign_bench.questionnaire.protocol import PROTOCOLS
+from palign_bench.report.names import is_constant
 from palign_bench.report.paper import PAPER_PEOPLE
 from palign_bench.report.rows import RowNumbers
 from palign_bench.report.statistics import mean, paired_differences, pearson
@@ -46,9 +47,9 @@ def beats_best_constant(row: RowNumbers, rows: Sequence[RowNumbers]) -> bool | N
 
     None for the constants themselves and where the table has none of them.
     """
-    if row.key in CONSTANTS:
+    if is_constant(row.key):
         return None
-    constant = best_floor(row, [other for other in rows if other.key in CONSTANTS])
+    constant = best_floor(row, [other for other in rows if is_constant(other.key)])
     difference = mean(differences(row, constant))
     return None if difference is None else difference < 0
 
@@ -79,9 +80,9 @@ def most_frequent_option_share(row: RowNumbers) -> float | None:
 def reading_rates(row: RowNumbers) -> tuple[float | None, float | None]:
     """Pooled share of generated answers without an option, and of audited ones that agree with the recorded answer.
 
-    `as_released` generates every answer; `corrected` reads log-probabilities and generates only in the audit.
+    A protocol generates every answer, or reads log-probabilities and generates only in the audit.
     """
-    whole = row.protocol == "as_released"
+    whole = PROTOCOLS[row.protocol].reading.generates
     generated = row.digest.figure("generated" if whole else "audited") > 0  # else nothing can be unparsed
 
     def total(counts: Array) -> int:

@@ -10,9 +10,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.questionnaire.scoring import SCORES
 
 PAPER_PEOPLE = 300
+TITLES: Mapping[str, str] = {  # of the paper's methods, by row of our table
+    "few_shot": "Few-Shot",
+    "personality_prompt": "P²",
+    "pas": "PAS",
+    "dpo": "DPO",
+    "ppo": "PPO",
+    "full_finetuning": "Full fine-tuning",
+    "lora": "LoRA",
+    "qlora": "QLoRA",
+    "prompt_tuning": "Prompt-tuning",
+}
 RELATIVE_TIMES: Mapping[str, float] = {"pas": 1.0, "dpo": 5.0, "ppo": 6.0}  # "1/5 of the time of DPO, 1/6 of PPO's"
 
 
@@ -60,8 +72,12 @@ def nearest_setting(about: Mapping[str, Any]) -> PaperSetting:
     return _SETTINGS.get(about["model"], LLAMA3_8B)
 
 
+def is_the_papers_model(about: Mapping[str, Any]) -> bool:
+    """Whether the paper has figures of the table's model."""
+    return about["model"] in _SETTINGS
+
+
 def matching_setting(about: Mapping[str, Any], random_weights: bool) -> PaperSetting | None:
-    """The paper's setting when the table is in it: same model with its real weights, `as_released`, people of PAPI."""
-    setting = nearest_setting(about)
-    same_model = about["model"] in _SETTINGS and not random_weights
-    return setting if same_model and about["protocol"] == "as_released" and about["respondents"] == "papi" else None
+    """The paper's setting when the table is in it: same model with its real weights, its protocol, people of PAPI."""
+    same = is_the_papers_model(about) and not random_weights and about["respondents"] == "papi"
+    return nearest_setting(about) if same and PROTOCOLS[about["protocol"]].is_the_papers else None

@@ -41,6 +41,16 @@ class RowNumbers:
         return self.row.name
 
     @property
+    def title(self) -> str:
+        """How the row reads."""
+        return self.row.title
+
+    @property
+    def block(self) -> str:
+        """The block of the table in which the row stands."""
+        return self.row.block
+
+    @property
     def folder(self) -> CellFolder:
         """Where the row's cells are."""
         return self.row.folder

@@ -15,7 +15,7 @@ from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import DOMAINS, Inventory, ipip_neo_300
 from palign_bench.report import measures
 from palign_bench.report import words as render
-from palign_bench.report.names import OTHER_PEOPLE_FLOORS, OWN_ANSWERS_FLOORS
+from palign_bench.report.names import OWN_FLOORS, PEOPLE_FLOORS
 from palign_bench.report.paper import PaperSetting, matching_setting
 from palign_bench.report.rows import RowNumbers, budget_of, known_answers, ledger_notes, read_rows, row_labels
 from palign_bench.report.specificity import Truths, specificity
@@ -42,6 +42,8 @@ COLUMNS: tuple[str, ...] = (
     "seconds_for_300",
     *BY_NAME,
     "label",
+    "title",
+    "block",
     "budget",
     "known_answers",
     "unscored",
@@ -116,6 +118,8 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
                 "protocol": about["protocol"],
                 "model": about["model"],
                 "label": label,
+                "title": row.title,
+                "block": row.block,
                 "budget": budget_of(row),
                 "known_answers": known_answers(row),
                 "cells": row.folder.path.name,
@@ -176,8 +180,8 @@ def _score_columns(row: RowNumbers) -> dict[str, Any]:
 
 def _comparison_columns(row: RowNumbers, rows: list[RowNumbers]) -> dict[str, Any]:
     columns: dict[str, Any] = {"beats_best_constant": measures.beats_best_constant(row, rows)}
-    for name, floors in (("own_floor", OWN_ANSWERS_FLOORS), ("people_floor", OTHER_PEOPLE_FLOORS)):
-        best = measures.best_floor(row, [other for other in rows if other.key in floors])
+    for name, block in (("own_floor", OWN_FLOORS), ("people_floor", PEOPLE_FLOORS)):
+        best = measures.best_floor(row, [other for other in rows if other.block == block])
         differences = measures.differences(row, best)
         low, high = bootstrap_interval(differences) or (None, None)
         columns[f"best_{name}"] = best.key if best else None

@@ -12,8 +12,9 @@ import pandas as pd
 
 from palign_bench.costs.figures import FIGURES
 from palign_bench.questionnaire.inventory import DOMAINS
-from palign_bench.report.names import GROUPS, KNOWN_TRUTH, METHODS_GROUP, PEOPLE_METHODS_GROUP, group_of, readable
-from palign_bench.report.paper import PAPER_PEOPLE, matching_setting, nearest_setting
+from palign_bench.questionnaire.protocol import PROTOCOLS
+from palign_bench.report.names import BLOCKS, KNOWN_TRUTH, METHODS, PEOPLE_METHODS
+from palign_bench.report.paper import PAPER_PEOPLE, TITLES, is_the_papers_model, nearest_setting
 from palign_bench.report.statistics import FEWEST_FOR_AN_INTERVAL
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def latex(report: Report) -> str:
     frame.columns = pd.Index([escape_latex(str(name)) for name in frame.columns])
     width = len(frame.columns)
     text = frame.to_latex(index=False, escape=False, column_format="l" + "r" * (width - 1))
-    groups = {escape_latex(group) for group in GROUPS}
+    groups = {escape_latex(heading) for heading in BLOCKS.values()}
     lines: list[str] = []
     for line in text.splitlines():
         name = line.split(" & ")[0].strip()
@@ -123,8 +124,7 @@ def score_table(report: Report) -> list[Cells]:
 
 def cost_table(report: Report) -> list[Cells]:
     """Display cells of the costs: of the methods; of the floors only where there is no method."""
-    shown = (METHODS_GROUP, PEOPLE_METHODS_GROUP)
-    methods = [row for row in report.rows if group_of(row["method"]) in shown] or report.rows
+    methods = [row for row in report.rows if row["block"] in (METHODS, PEOPLE_METHODS)] or report.rows
     return [
         {
             "method": _label(row, mark=False),
@@ -159,7 +159,7 @@ def paper_table(report: Report) -> list[Cells]:
     """The paper's figures as printed, for orientation."""
     headers = ["method", *DOMAINS, "composite"]
     return [
-        dict(zip(headers, [readable(row), *(f"{figure:.2f}" for figure in figures)], strict=True))
+        dict(zip(headers, [TITLES[row], *(f"{figure:.2f}" for figure in figures)], strict=True))
         for row, figures in nearest_setting(report.about).figures.items()
     ]
 
@@ -170,8 +170,9 @@ def legends(report: Report) -> list[str]:
     lines = [f"{letters}: mean absolute difference on the held-out items, composite: their sum; lower is better."]
     if any(row["beats_best_constant"] is False for row in report.rows):
         lines.append(f"{MARK} does not beat the best constant option (one option for every item) on the same people.")
-    best = {readable(row["best_own_floor"]) for row in report.rows if row["best_own_floor"]}
-    people = {readable(row["best_people_floor"]) for row in report.rows if row["best_people_floor"]}
+    titles = {row["method"]: row["title"] for row in report.rows}
+    best = {titles[row["best_own_floor"]] for row in report.rows if row["best_own_floor"]}
+    people = {titles[row["best_people_floor"]] for row in report.rows if row["best_people_floor"]}
     if best or people:
         named = [
             f"{kind}: {', '.join(sorted(names))}"
@@ -179,7 +180,7 @@ def legends(report: Report) -> list[str]:
             if names
         ]
         lines.append(f"Δ: paired difference, row minus best floor ({'; '.join(named)}); below 0 is better.")
-    if any(row["method"] in KNOWN_TRUTH for row in report.rows):
+    if any(row["block"] == KNOWN_TRUTH for row in report.rows):
         lines.append(
             "Known truth: what the factor model that draws simulated people predicts from the known answers; on people "
             "drawn from it no method can expect a lower composite, on others it is one more predictor."
@@ -193,7 +194,8 @@ def legends(report: Report) -> list[str]:
 
 def reading_guide(report: Report) -> str:
     """One paragraph on how to judge the numbers."""
-    asked = "a free-generation audit of 20 items" if report.about["protocol"] == "corrected" else "all items"
+    generates = PROTOCOLS[report.about["protocol"]].reading.generates
+    asked = "all items" if generates else "a free-generation audit of 20 items"
     return (
         "How to read it: a method has learned something about a person only if it beats the floors, which read no "
         "sentence with a language model. The composite alone rewards hedging toward the middle option, so look beside "
@@ -208,8 +210,7 @@ def reading_guide(report: Report) -> str:
 
 def _paper_heading(report: Report) -> str:
     setting = nearest_setting(report.about)
-    same_model = matching_setting({**report.about, "protocol": "as_released", "respondents": "papi"}, False) is not None
-    why = "another protocol or other people" if same_model else "another model"
+    why = "another protocol or other people" if is_the_papers_model(report.about) else "another model"
     return (
         f"For orientation only, not comparable ({why}): the paper's figures "
         f"({setting.title}, PAPI, {PAPER_PEOPLE} people, its own protocol)"
@@ -240,10 +241,10 @@ def _score_cells(report: Report, row: Mapping[str, Any]) -> Cells:
 
 def _grouped(report: Report, cells: list[Cells]) -> list[Cells]:
     table = []
-    for group in GROUPS:
-        members = [c for c, row in zip(cells, report.rows, strict=True) if group_of(row["method"]) == group]
+    for block, heading in BLOCKS.items():
+        members = [c for c, row in zip(cells, report.rows, strict=True) if row["block"] == block]
         if members:
-            table += [dict.fromkeys(members[0], "") | {"method": group}, *members]
+            table += [dict.fromkeys(members[0], "") | {"method": heading}, *members]
     return table
 
 
@@ -279,7 +280,7 @@ def _shorten(label: str, width: int) -> str:
 
 def _pipes(table: list[Cells]) -> str:
     frame = pd.DataFrame([{_one_line(k): v.replace("|", r"\|") for k, v in row.items()} for row in table])
-    frame["method"] = [f"**{name}**" if name in GROUPS else name for name in frame["method"]]
+    frame["method"] = [f"**{name}**" if name in BLOCKS.values() else name for name in frame["method"]]
     return pipe_table(frame)
 
 

@@ -15,7 +15,7 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import ServedBackbone
 from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.protocol import PROTOCOLS, EvaluationProtocol
-from palign_bench.report.names import readable
+from palign_bench.report.names import BLOCKS
 from palign_bench.run.claims import RETRIES
 from palign_bench.settings import Settings, UserError, options, read_option
 
@@ -23,8 +23,8 @@ _OTHER_FOLDERS = frozenset({"cells", "hydra", "portraits", "wandb", "tensorboard
 
 MEASURED_STEPS = 1  # optimizer steps of training=measured on a CPU
 
-# What cannot change a number stays out of a cell's identity: where files lie and where the method's code stands.
-_METHOD_PLACES = frozenset({"portraits", "_target_"})
+# What cannot change a number stays out of a cell's identity: how a row reads, where files and the method's code lie.
+_NO_NUMBERS = frozenset({"portraits", "_target_", "title", "block"})
 
 
 def resolve_training(training: Mapping[str, Any], on_cuda: bool) -> Settings:
@@ -85,7 +85,7 @@ def _shipped(method: Mapping[str, Any]) -> Settings:
 def _departures(settings: Mapping[str, Any], shipped: Mapping[str, Any], prefix: str = "") -> list[str]:
     """The settings that differ from ``shipped``, as ``key=value``; cohort and quantization have notes of their own."""
     found = []
-    for key in settings.keys() - {"cohort", "quantization", "name", "budgets"}:
+    for key in settings.keys() - {"cohort", "quantization", "name", "title", "block", "budgets"}:
         own, usual = settings[key], shipped.get(key)
         if isinstance(own, Mapping) and isinstance(usual, Mapping):
             found += _departures(own, usual, f"{prefix}{key}.")
@@ -99,7 +99,7 @@ def method_identity(method: Mapping[str, Any], row: str, aligner: Aligner) -> Se
 
     A whole number is one setting however it is written (``1`` and ``1.0``).
     """
-    settings = {key: value for key, value in method.items() if key not in _METHOD_PLACES}
+    settings = {key: value for key, value in method.items() if key not in _NO_NUMBERS}
     if row != method["name"]:
         settings.pop("rows", None)  # a floor's numbers do not depend on which other floors were asked for
     return {"method": canonical_numbers(settings) | {"row": row, "version": aligner.version}}
@@ -167,7 +167,7 @@ def make_aligners(method: Mapping[str, Any]) -> dict[str, Aligner]:
 
     Raises UserError for a setting that the method refuses.
     """
-    settings = {key: value for key, value in method.items() if key not in ("name", "quantization")}
+    settings = {key: value for key, value in method.items() if key not in ("name", "title", "block", "quantization")}
     if not re.fullmatch(r"\w[\w.+-]*", str(method["name"])):
         raise UserError(f"method.name={method['name']}: use letters, digits, dots, dashes and underscores.")
     writer = settings.get("writer")
@@ -182,6 +182,18 @@ def make_aligners(method: Mapping[str, Any]) -> dict[str, Aligner]:
         cause = error.__cause__ or error
         raise UserError(f"method={method['name']}: {cause}") from error
     return dict(made) if isinstance(made, Mapping) else {str(method["name"]): made}
+
+
+def title_and_block(method: Mapping[str, Any], row: str, aligner: Aligner) -> tuple[str, str]:
+    """How a row of the method reads, and the block of the table in which it stands.
+
+    ``title`` of the method's YAML is a text or, for a method of several rows, a text by row; without one a row shows
+    its name. ``block`` defaults to what the aligner declares. Raises UserError for a block that no table has.
+    """
+    titles, block = method.get("title") or row, method.get("block") or aligner.block
+    if block not in BLOCKS:
+        raise UserError(f"method.block={block}: choose one of {', '.join(BLOCKS)}.")
+    return str(titles.get(row, row) if isinstance(titles, Mapping) else titles), str(block)
 
 
 def check_needs(aligners: Mapping[str, Aligner], model: Mapping[str, Any]) -> None:
@@ -231,11 +243,11 @@ def training_notes(method: Settings, model: Settings, asked_model: Settings, tra
         said.append(f"at most {training['people_limit']} people (training.people_limit)")
     if model["quantization"] != asked_model["quantization"]:
         said.append(f"weights in {model['quantization'].upper().replace('NONE', 'full precision')}")
-    notes = [f"{readable(method['name'])} ({method['budget']}): {', '.join(said)}."]
+    title = method.get("title", method["name"])
+    notes = [f"{title} ({method['budget']}): {', '.join(said)}."]
     if "no NF4" in method["budget"]:
         notes.append(
-            f"{readable(method['name'])} is defined with NF4 (4-bit) weights and ran without them: its costs are those "
-            "of another method."
+            f"{title} is defined with NF4 (4-bit) weights and ran without them: its costs are those of another method."
         )
     if method["budget"].startswith("quick"):
         notes.append("training=quick shows that everything runs; training=paper takes as many steps as the paper.")

@@ -13,7 +13,6 @@ from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import PlannedJob, Row
 from palign_bench.questionnaire.inventory import Respondent, ipip_neo_300
 from palign_bench.questionnaire.protocol import EvaluationProtocol
-from palign_bench.report.names import group_of, readable
 from palign_bench.respondents.source import RespondentSource
 from palign_bench.run.assembly import (
     batch_notes,
@@ -31,6 +30,7 @@ from palign_bench.run.assembly import (
     resolve_training,
     retry_of,
     seed_of,
+    title_and_block,
     training_notes,
 )
 from palign_bench.run.isolated import check_cohort, cost_repeats
@@ -125,7 +125,12 @@ class Job:
             aligners=aligners,
             identities=identities,
             rows=tuple(
-                Row(name, readable(name), group_of(name), CellFolder.at(runs, f"{name}-{place}", identity), ids)
+                Row(
+                    name,
+                    *title_and_block(method, name, aligners[name]),
+                    folder=CellFolder.at(runs, f"{name}-{place}", identity),
+                    ids=ids,
+                )
                 for name, identity in identities.items()
             ),
             notes=(

@@ -14,10 +14,10 @@ from matplotlib.text import Text
 
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.report.names import CONSTANTS
 from palign_bench.report.pictures.table import compose_figure, draw_figure
 from palign_bench.report.table import Report, build_report
 
+CONSTANTS = tuple(f"constant_{letter}" for letter in "abcde")
 FLOORS = (*CONSTANTS, "random", "domain_mean", "facet_mean", "item_median", "ridge", "ceiling", "truth")
 METHODS = ("vanilla", "few_shot", "personality_prompt", "pas", "pas_no_prompt", "dpo", "ppo", "rloo", "lora", "qlora")
 MORE = (

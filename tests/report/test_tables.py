@@ -15,7 +15,7 @@ from palign_bench.ledger.plan import Command, Plan
 from palign_bench.questionnaire.inventory import VALUE_OF_LETTER, Inventory, ipip_neo_300
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from palign_bench.report import make_report
-from palign_bench.report.names import CONSTANTS, KNOWN_TRUTH_GROUP
+from palign_bench.report.names import BLOCKS, KNOWN_TRUTH
 from palign_bench.report.table import COLUMNS, build_report, write_table
 from palign_bench.report.words import TERMINAL_WIDTH, escape_latex, markdown
 from palign_bench.respondents.source import RespondentSource
@@ -25,6 +25,7 @@ from tests.protocols import CORRECTED
 MakeRecord = Callable[..., dict[str, Any]]
 MakePlan = Callable[..., Plan]
 PEOPLE = tuple(f"p{i}" for i in range(12))
+CONSTANTS = tuple(f"constant_{letter}" for letter in "abcde")
 
 
 @pytest.fixture
@@ -317,7 +318,7 @@ def test_the_ceiling_is_known_truth_and_no_floor(make_record: MakeRecord, make_p
     assert (vanilla["best_own_floor"], vanilla["best_people_floor"]) == ("facet_mean", "ridge")
     assert ceiling["difference_to_best_people_floor"] == pytest.approx(-0.5)
     lines = report.text.splitlines()
-    assert lines[lines.index(KNOWN_TRUTH_GROUP) + 1].startswith("Factor-model posterior")
+    assert lines[lines.index(BLOCKS[KNOWN_TRUTH]) + 1].startswith("Factor-model posterior")
     assert any(line.startswith("Known truth: what the factor model") for line in lines)
 
 

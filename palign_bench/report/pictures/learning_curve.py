@@ -10,7 +10,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from palign_bench.questionnaire.inventory import ipip_neo_300
-from palign_bench.report.names import readable
 from palign_bench.report.pictures.style import save_figure
 from palign_bench.report.table import Report
 from palign_bench.report.words import setting_line
@@ -25,12 +24,14 @@ def draw_learning_curve(report: Report, base: Path) -> list[Path]:
     FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     ticks: set[int] = set()
-    for number, (method, rows) in enumerate(learning_curves(report).items()):
+    for number, rows in enumerate(learning_curves(report).values()):
         counts = sorted(rows)
         ticks |= set(counts)
         colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
         scores = [rows[count]["composite"] for count in counts]
-        axes.plot(counts, scores, f"-{marker}", color=colour, markersize=5, linewidth=1.4, label=readable(method))
+        axes.plot(
+            counts, scores, f"-{marker}", color=colour, markersize=5, linewidth=1.4, label=rows[counts[0]]["title"]
+        )
         if all(rows[count]["composite_low"] is not None for count in counts):
             low, high = ([rows[count][f"composite_{end}"] for count in counts] for end in ("low", "high"))
             axes.fill_between(counts, low, high, color=colour, alpha=0.15, linewidth=0)

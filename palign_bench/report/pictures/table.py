@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +12,14 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from palign_bench.report.names import (
-    CHECK_GROUP,
-    CONSTANTS,
-    GROUPS,
-    KNOWN_TRUTH_GROUP,
-    METHODS_GROUP,
-    OTHER_PEOPLE_FLOORS,
-    OWN_ANSWERS_FLOORS,
-    OWN_GROUP,
-    PEOPLE_GROUP,
-    PEOPLE_METHODS_GROUP,
-    group_of,
-    readable,
+    BLOCKS,
+    CHECKS,
+    KNOWN_TRUTH,
+    METHODS,
+    OWN_FLOORS,
+    PEOPLE_FLOORS,
+    PEOPLE_METHODS,
+    is_constant,
 )
 from palign_bench.report.pictures.style import save_figure
 from palign_bench.report.table import Report
@@ -31,17 +27,17 @@ from palign_bench.report.words import headline, setting_line
 
 # Okabe and Ito's colours, told apart also without colour vision; the marker says the same once more.
 _STYLES: dict[str, tuple[str, str]] = {
-    METHODS_GROUP: ("#0072B2", "o"),
-    PEOPLE_METHODS_GROUP: ("#56B4E9", "^"),
-    OWN_GROUP: ("#D55E00", "s"),
-    PEOPLE_GROUP: ("#009E73", "D"),
-    KNOWN_TRUTH_GROUP: ("#CC79A7", "*"),
-    CHECK_GROUP: ("#555555", "X"),
+    METHODS: ("#0072B2", "o"),
+    PEOPLE_METHODS: ("#56B4E9", "^"),
+    OWN_FLOORS: ("#D55E00", "s"),
+    PEOPLE_FLOORS: ("#009E73", "D"),
+    KNOWN_TRUTH: ("#CC79A7", "*"),
+    CHECKS: ("#555555", "X"),
 }
-_REFERENCES: tuple[tuple[str, tuple[str, ...], str, str], ...] = (
-    ("constant option", CONSTANTS, "#777777", ":"),
-    ("own-answers floor", OWN_ANSWERS_FLOORS, _STYLES[OWN_GROUP][0], "--"),
-    ("other-people floor", OTHER_PEOPLE_FLOORS, _STYLES[PEOPLE_GROUP][0], "-."),
+_REFERENCES: tuple[tuple[str, Callable[[Mapping[str, Any]], bool], str, str], ...] = (
+    ("constant option", lambda row: is_constant(row["method"]), "#777777", ":"),
+    ("own-answers floor", lambda row: row["block"] == OWN_FLOORS, _STYLES[OWN_FLOORS][0], "--"),
+    ("other-people floor", lambda row: row["block"] == PEOPLE_FLOORS, _STYLES[PEOPLE_FLOORS][0], "-."),
 )
 _ROW_INCHES, _WIDTH_INCHES, _LABEL_POINTS = 0.30, 9.0, 13
 _PEOPLE_BELOW = 0.27  # of a row: people stand just under their mean, so that the interval stays visible
@@ -68,7 +64,7 @@ def compose_figure(report: Report) -> Figure:
     references = _references(report.rows)
     heading = textwrap.fill(headline(report), 90)
     setting = textwrap.fill(setting_line(report), 110)
-    groups = [group for group in GROUPS if any(group_of(row["method"]) == group for row, _ in scored)]
+    blocks = [block for block in BLOCKS if any(row["block"] == block for row, _ in scored)]
     # Heights in inches, so that nothing overlaps whatever the number of rows.
     heading_height, setting_height = (0.18 * (text.count("\n") + 1) for text in (heading, setting))
     above = 0.10 + heading_height + setting_height + 0.12 + len(references) * _LABEL_POINTS / 72
@@ -95,12 +91,12 @@ def compose_figure(report: Report) -> Figure:
     figure.text(0.02, 1 - 0.10 / height, heading, va="top", fontsize=10, fontweight="bold")
     figure.text(0.02, 1 - (0.10 + heading_height) / height, setting, va="top", fontsize=9)
     fewer = any(len(composites) < most for _, composites in scored)
-    _draw_legend(figure, axes, groups, height, len(report.rows) - len(scored), fewer)
+    _draw_legend(figure, axes, blocks, height, len(report.rows) - len(scored), fewer)
     return figure
 
 
 def _draw_row(axes: Axes, position: int, row: Mapping[str, Any], people: Sequence[float], most: int) -> None:
-    colour, marker = _STYLES[group_of(row["method"])]
+    colour, marker = _STYLES[row["block"]]
     faintness = max(0.08, min(0.5, 15 / len(people)))
     axes.scatter(
         people,
@@ -142,15 +138,15 @@ def _draw_row(axes: Axes, position: int, row: Mapping[str, Any], people: Sequenc
 def _references(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, str, str]]:
     """Label, composite, colour and line style of the best floor of each kind; one line where two kinds share it."""
     found: dict[str, tuple[list[str], float, str, str]] = {}
-    for kind, keys, colour, style in _REFERENCES:
-        floors = [row for row in rows if row["method"] in keys and row["composite"] is not None]
+    for kind, is_one, colour, style in _REFERENCES:
+        floors = [row for row in rows if is_one(row) and row["composite"] is not None]
         if floors:
             best = min(floors, key=lambda row: row["composite"])
-            kinds = found[best["method"]][0] if best["method"] in found else []
-            found[best["method"]] = ([*kinds, kind], best["composite"], colour, style)
+            kinds = found[best["title"]][0] if best["title"] in found else []
+            found[best["title"]] = ([*kinds, kind], best["composite"], colour, style)
     return [
-        (f"best {' and '.join(kinds)}: {readable(method)}, {score:.2f}", score, colour, style)
-        for method, (kinds, score, colour, style) in found.items()
+        (f"best {' and '.join(kinds)}: {title}, {score:.2f}", score, colour, style)
+        for title, (kinds, score, colour, style) in found.items()
     ]
 
 
@@ -188,9 +184,10 @@ def _draw_references(axes: Axes, references: Sequence[tuple[str, float, str, str
         )
 
 
-def _draw_legend(figure: Figure, axes: Axes, groups: Sequence[str], height: float, left_out: int, fewer: bool) -> None:
+def _draw_legend(figure: Figure, axes: Axes, blocks: Sequence[str], height: float, left_out: int, fewer: bool) -> None:
     handles = [
-        axes.plot([], [], _STYLES[group][1], color=_STYLES[group][0], markersize=6, label=group)[0] for group in groups
+        axes.plot([], [], _STYLES[block][1], color=_STYLES[block][0], markersize=6, label=BLOCKS[block])[0]
+        for block in blocks
     ]
     if handles:
         figure.legend(
