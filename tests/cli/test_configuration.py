@@ -88,7 +88,9 @@ def test_the_default_is_the_embedded_model_on_whoever_is_reachable() -> None:
 
 def test_pas_without_prompt_differs_from_pas_in_that_alone() -> None:
     pas, alone = composed("method=pas")["method"], composed("method=pas_no_prompt")["method"]
-    assert {key for key in pas if pas[key] != alone[key]} == {"name", "system_prompt"} and set(pas) == set(alone)
+    assert {key for key in pas if pas[key] != alone[key]} == {"name", "title", "system_prompt"} and set(pas) == set(
+        alone
+    )
     assert (pas["k"], pas["alphas"], pas["direction"]) == (24, [0, 1, 2, 4, 6, 8], "mass_mean")
 
 

@@ -35,8 +35,8 @@ def twelve_people(make_record: MakeRecord) -> dict[str, dict[str, Any]]:
     truth = {p: {n: generator.randint(1, 5) for n in inventory.held_out} for p in PEOPLE}
 
     def record(answers: dict[int, int], person: str) -> dict[str, Any]:
-        traits = trait_scores(inventory, answers, Inventory.keyed)
-        own = trait_scores(inventory, truth[person], Inventory.keyed)
+        traits = trait_scores(inventory, answers, inventory.keyed)
+        own = trait_scores(inventory, truth[person], inventory.keyed)
         score = aligned_scores(inventory, answers, truth[person])
         return make_record(answers, truth[person], 0.0, scores=score, traits=traits, person_traits=own)
 
@@ -299,12 +299,12 @@ def test_truth_scores_zero_on_real_people(
     people, rules = papi.people[:20], CORRECTED
     records = {}
     for person in people:
-        truth = rules.truth(person)
+        truth = rules.truth(rules.held_out(person))
         traits = trait_scores(inventory, truth, rules.keyed)
         scores = aligned_scores(inventory, truth, truth)
         records[person.id] = make_record(truth, truth, 0.0, scores=scores, traits=traits, person_traits=traits)
     row = build_report(make_plan({"truth": records}, tuple(p.id for p in people)), inventory).rows[0]
-    truths = [rules.truth(person) for person in people]
+    truths = [rules.truth(rules.held_out(person)) for person in people]
     strangers = [aligned_scores(inventory, i, j)["composite"] for i in truths for j in truths if i is not j]
     assert row["composite"] == 0 and row["trait_correlation"] == pytest.approx(1)
     assert row["specificity"] == pytest.approx(sum(s for s in strangers if s is not None) / (20 * 19))

@@ -9,8 +9,9 @@ import pytest
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.report.names import BLOCKS
-from palign_bench.run.assembly import make_aligners, method_identity, resolve_budget, title_and_block
+from palign_bench.run.assembly import method_identity, title_and_block
 from palign_bench.settings import UserError, options, read_option
+from tests.rows import shipped
 
 
 class MyMethod(Aligner):
@@ -47,8 +48,8 @@ def test_a_block_that_no_table_has_is_refused() -> None:
 def test_every_shipped_row_has_a_title_and_a_block() -> None:
     found = {}
     for name in options("method"):
-        method = resolve_budget(read_option("method", name), {"name": "quick"})
-        found |= {row: title_and_block(method, row, aligner) for row, aligner in make_aligners(method).items()}
+        method, aligners = shipped(name)
+        found |= {row: title_and_block(method, row, aligner) for row, aligner in aligners.items()}
     assert all(title != row and block in BLOCKS for row, (title, block) in found.items())
     assert len({title for title, _ in found.values()}) == len(found)
     assert found["readout_people"] == ("Readout, others' answers", "people_methods")

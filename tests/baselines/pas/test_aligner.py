@@ -274,9 +274,14 @@ def test_both_rows_compose_and_differ_in_the_system_prompt_only() -> None:
             name: OmegaConf.to_container(compose(overrides=[f"+method={name}"]).method)
             for name in ("pas", "pas_no_prompt")
         }
-    assert rows["pas_no_prompt"] == rows["pas"] | {"name": "pas_no_prompt", "system_prompt": "none"}
+    assert rows["pas_no_prompt"] == rows["pas"] | {
+        "name": "pas_no_prompt",
+        "title": "PAS, no prompt",
+        "system_prompt": "none",
+    }
     for name, row in rows.items():
         assert row.pop("name") == name
+        assert row.pop("title").startswith("PAS")
         aligner = instantiate(row)
         assert isinstance(aligner, PersonalityActivationSearch)
         given = {key: value for key, value in row.items() if key != "_target_"}

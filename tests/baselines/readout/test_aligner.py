@@ -177,6 +177,7 @@ def test_its_yaml_makes_it(name: str, needs_people: bool):
     with initialize_config_dir(str(CONF), version_base=None):
         settings = OmegaConf.to_container(compose("config", [f"method={name}"]).method)
     assert settings.pop("name") == name
+    assert settings.pop("title")
     aligner = instantiate(settings, _convert_="all")
     assert ("people" in aligner.needs) == needs_people
     assert (aligner.system_prompt == "few_shot") == name.startswith("few_shot")
