@@ -169,8 +169,8 @@ def _dose(evidence: Evidence) -> Finding:
     for columns in scale_columns(inventory).values():
         dose += float(np.nanmean(np.nanmean(raised[:, [c for c in columns if c in known]], axis=1)))
     return Finding(
-        f"Vanilla never sees the person, so under greedy decoding its effect is exactly 0, not 0.75; raising every known "
-        f"answer by one raises the five trait scores by {dose:.2f} in sum after clipping, against which 2.70 stands",
+        "Vanilla never sees the person, so under greedy decoding its effect is exactly 0, not 0.75; raising every "
+        f"known answer by one raises the five trait scores by {dose:.2f} in sum after clipping, against which 2.70 stands",
         CONTRADICTED,
     )
 
@@ -188,8 +188,8 @@ def _gsm8k(_: Evidence) -> Finding:
 def _assistants(_: Evidence) -> Finding:
     p = sign_test(round(0.38 * 300), round(0.31 * 300))
     return Finding(
-        f"38 % wins, 31 % ties, so 31 % losses, and these are against the original model; sign test p = {p:.2f} for 300 "
-        "prompts (the number of ratings, if more, is not given)",
+        f"38 % wins, 31 % ties, so 31 % losses, and these are against the original model; sign test p = {p:.2f} for "
+        "300 prompts (the number of ratings, if more, is not given)",
         UNDECIDED,
     )
 
@@ -236,8 +236,8 @@ CLAIMS: tuple[Claim, ...] = (
     Claim("Figures 5, 17", "PAS takes 1/5 of DPO's time and 1/6 of PPO's", _efficiency),
     Claim("Table 5", "24 heads are best",
           _needs_a_gpu("`palign-bench experiment=table5 model=llama3_8b protocol=as_released` on a GPU")),
-    Claim("Table 6", "PAS beats full fine-tuning, LoRA, QLoRA and prompt-tuning",
-          _needs_a_gpu("`palign-bench experiment=table6 model=llama3_8b protocol=as_released training=paper` on a GPU")),
+    Claim("Table 6", "PAS beats full fine-tuning, LoRA, QLoRA and prompt-tuning", _needs_a_gpu(
+          "`palign-bench experiment=table6 model=llama3_8b protocol=as_released training=paper` on a GPU")),
     Claim("Table 4, figure 6", "PAS wins open-ended generation, at moderate length",
           _needs_a_gpu("no generation code, prompts or texts are released; the judge's model is retired")),
     Claim("Table 7", "PAS wins against tuned models in open-ended generation", _table7),
