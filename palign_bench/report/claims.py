@@ -170,7 +170,7 @@ def _dose(evidence: Evidence) -> Finding:
         dose += float(np.nanmean(np.nanmean(raised[:, [c for c in columns if c in known]], axis=1)))
     return Finding(
         "Vanilla never sees the person, so under greedy decoding its effect is exactly 0, not 0.75; raising every "
-        f"known answer by one raises the five trait scores by {dose:.2f} in sum after clipping, against which 2.70 stands",
+        f"known answer by one raises the five trait scores by {dose:.2f} in sum after clipping, of which 2.70 is said",
         CONTRADICTED,
     )
 

@@ -1,0 +1,92 @@
+"""Answers given in a file: how a system that cannot be run here enters the table (`palign-bench score`).
+
+The file holds what the system answered, literally: the value of the option that it picked for the sentence as worded,
+5 (Very Accurate) … 1 (Very Inaccurate). It is read the same way under both protocols. Either a row for each person and item::
+
+    respondent,item,answer
+    anna,3,4
+
+or a row for each person, with the items as columns; an empty cell is an answer that the system did not give::
+
+    id,i3,i5
+    anna,4,2
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+
+from palign_bench.aligner import Aligner, Case
+from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.base import Backbone
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Answers
+from palign_bench.questionnaire.protocol import EvaluationProtocol
+from palign_bench.settings import UserError
+
+
+class GivenAnswers(Aligner):
+    """A row of answers that were made elsewhere. ``path``: the file, CSV. Raises UserError for one that cannot be read.
+
+    A person whom the file lacks is a failed cell; an item that it lacks counts as unparsed.
+    """
+
+    needs_backbone = False
+
+    def __init__(self, path: str):
+        self.path = Path(path).expanduser()
+        self.answers = read_answers(self.path)
+        self.data_hash = hashlib.sha256(self.path.read_bytes()).hexdigest()
+
+    def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
+        super().prepare(backbone, protocol)
+        asked = set(self.inventory.held_out)
+        given = {number for answers in self.answers.values() for number in answers}
+        if not given & asked:
+            raise UserError(f"{self.path}: none of its items is held out in inventory={self.inventory.name}.")
+
+    def align(self, case: Case) -> Alignment:
+        if case.respondent_id not in self.answers:
+            raise ValueError(f"{self.path.name} has no answers for respondent {case.respondent_id}")
+        return Alignment(answers=self.answers[case.respondent_id])
+
+
+def read_answers(path: Path) -> Mapping[str, Answers]:
+    """Answers by respondent and item number. Raises UserError with the line at fault."""
+    try:
+        frame = pd.read_csv(path, dtype=str, skipinitialspace=True, encoding="utf-8-sig")
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
+    frame.columns = frame.columns.str.strip()
+    columns = {name.lower(): name for name in frame.columns}
+    person = columns.get("respondent") or columns.get("id")
+    if person is None:
+        raise UserError(f"{path}: there is no column `respondent` or `id`.")
+    if {"item", "answer"} <= columns.keys():
+        frame = frame.rename(columns={person: "respondent", columns["item"]: "item", columns["answer"]: "answer"})
+    else:
+        items = {name: name[1:] for name in frame.columns if re.fullmatch(r"i\d+", name)}
+        if not items:
+            raise UserError(f"{path}: give the columns respondent, item, answer, or one column i1, i2, … for each item.")
+        frame = frame.rename(columns={person: "respondent", **items}).melt(
+            "respondent", list(items.values()), "item", "answer"
+        )
+    frame = frame.dropna(subset=["answer"])
+    found: dict[str, dict[int, float]] = {}
+    for line, (respondent, item, answer) in enumerate(zip(frame["respondent"], frame["item"], frame["answer"], strict=True)):
+        value = pd.to_numeric(answer, errors="coerce")
+        if not str(item).isdigit() or not LOWEST <= value <= HIGHEST:
+            raise UserError(
+                f"{path}: respondent {respondent}, item {item}: {answer} (answer {line + 1}): give an item number and an "
+                f"answer from {LOWEST} to {HIGHEST}."
+            )
+        if int(item) in found.setdefault(str(respondent), {}):
+            raise UserError(f"{path}: respondent {respondent} answers item {item} twice.")
+        found[str(respondent)][int(item)] = float(value)
+    if not found:
+        raise UserError(f"{path}: it holds no answers.")
+    return found

@@ -1,0 +1,42 @@
+"""`palign-bench score`: a table with somebody's answers as a row, with floors, intervals and the panel; no model."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import yaml
+
+from palign_bench.files import write_atomically
+
+
+def score(arguments: Sequence[str]) -> list[str]:
+    """`palign-bench score ANSWERS.csv [--method-name X] [KEY=VALUE …]` as the run that it stands for.
+
+    The answers become a method of their own: a YAML in the ledger, which the run is pointed to.
+    """
+    parser = argparse.ArgumentParser(
+        "palign-bench score",
+        description="Score answers to the held-out items that were made elsewhere, beside the floors. No model is loaded.",
+    )
+    parser.add_argument("answers", type=Path, help="CSV: respondent,item,answer, or id,i1,i2,… (literal, 5 … 1)")
+    parser.add_argument("--method-name", help="the row's name in the table (default: the file's name)")
+    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder (default: runs)")
+    parser.add_argument("overrides", nargs="*", help="as for a run: respondents=papi protocol=as_released name=…")
+    chosen = parser.parse_intermixed_args(arguments)
+    title = chosen.method_name or chosen.answers.stem
+    name = re.sub(r"[^\w.-]+", "_", title).strip("._-").lower() or "given_answers"
+    folder = chosen.runs.resolve() / "given_answers"
+    method = {
+        "_target_": "baselines.given_answers.GivenAnswers",
+        "name": name,
+        "title": title,
+        "path": str(chosen.answers.expanduser().resolve()),
+    }
+    write_atomically(folder / "method" / f"{name}.yaml", yaml.safe_dump(method, allow_unicode=True, sort_keys=False))
+    defaults = [f"runs={chosen.runs}", "name=score", "tracking=none"]
+    typed = {each.partition("=")[0] for each in chosen.overrides}
+    kept = [each for each in defaults if each.partition("=")[0] not in typed]
+    return ["--config-dir", str(folder), "-m", f"method=floors,{name}", *kept, *chosen.overrides]
