@@ -71,18 +71,18 @@ def read_answers(path: Path) -> Mapping[str, Answers]:
     else:
         items = {name: name[1:] for name in frame.columns if re.fullmatch(r"i\d+", name)}
         if not items:
-            raise UserError(f"{path}: give the columns respondent, item, answer, or one column i1, i2, … for each item.")
+            raise UserError(f"{path}: give the columns respondent, item and answer, or one for each item: i1, i2, …")
         frame = frame.rename(columns={person: "respondent", **items}).melt(
             "respondent", list(items.values()), "item", "answer"
         )
     frame = frame.dropna(subset=["answer"])
     found: dict[str, dict[int, float]] = {}
-    for line, (respondent, item, answer) in enumerate(zip(frame["respondent"], frame["item"], frame["answer"], strict=True)):
+    for respondent, item, answer in zip(frame["respondent"], frame["item"], frame["answer"], strict=True):
         value = pd.to_numeric(answer, errors="coerce")
         if not str(item).isdigit() or not LOWEST <= value <= HIGHEST:
             raise UserError(
-                f"{path}: respondent {respondent}, item {item}: {answer} (answer {line + 1}): give an item number and an "
-                f"answer from {LOWEST} to {HIGHEST}."
+                f"{path}: respondent {respondent}, item {item}, answer {answer}: give an item's number and an answer from "
+                f"{LOWEST} to {HIGHEST}."
             )
         if int(item) in found.setdefault(str(respondent), {}):
             raise UserError(f"{path}: respondent {respondent} answers item {item} twice.")

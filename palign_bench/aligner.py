@@ -47,6 +47,7 @@ class Aligner(ABC):
     needs: frozenset[str] = frozenset()  # of the backbone: its capabilities; of the source: people, held_out, portrait
     needs_backbone: bool = True
     cohort: int = 1  # how many people `align_many` is given at once
+    data_hash: str | None = None  # SHA-256 of the files that the method reads; part of a cell's identity
 
     @property
     def block(self) -> str:

@@ -24,7 +24,7 @@ _OTHER_FOLDERS = frozenset({"cells", "hydra", "portraits", "wandb", "tensorboard
 MEASURED_STEPS = 1  # optimizer steps of training=measured on a CPU
 
 # What cannot change a number stays out of a cell's identity: how a row reads, where files and the method's code lie.
-_NO_NUMBERS = frozenset({"portraits", "_target_", "title", "block"})
+_NO_NUMBERS = frozenset({"portraits", "path", "_target_", "title", "block"})
 
 
 def resolve_training(training: Mapping[str, Any], on_cuda: bool) -> Settings:
@@ -102,7 +102,8 @@ def method_identity(method: Mapping[str, Any], row: str, aligner: Aligner) -> Se
     settings = {key: value for key, value in method.items() if key not in _NO_NUMBERS}
     if row != method["name"]:
         settings.pop("rows", None)  # a floor's numbers do not depend on which other floors were asked for
-    return {"method": canonical_numbers(settings) | {"row": row, "version": aligner.version}}
+    data = {"data_hash": aligner.data_hash} if aligner.data_hash else {}
+    return {"method": canonical_numbers(settings) | {"row": row, "version": aligner.version} | data}
 
 
 def canonical_numbers(value: Any) -> Any:
