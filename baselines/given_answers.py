@@ -1,7 +1,8 @@
 """Answers given in a file: how a system that cannot be run here enters the table (`palign-bench score`).
 
 The file holds what the system answered, literally: the value of the option that it picked for the sentence as worded,
-5 (Very Accurate) … 1 (Very Inaccurate). It is read the same way under both protocols. Either a row for each person and item::
+5 (Very Accurate) … 1 (Very Inaccurate). It is read the same way under both protocols. Either a row for
+each person and item::
 
     respondent,item,answer
     anna,3,4
@@ -81,8 +82,8 @@ def read_answers(path: Path) -> Mapping[str, Answers]:
         value = pd.to_numeric(answer, errors="coerce")
         if not str(item).isdigit() or not LOWEST <= value <= HIGHEST:
             raise UserError(
-                f"{path}: respondent {respondent}, item {item}, answer {answer}: give an item's number and an answer from "
-                f"{LOWEST} to {HIGHEST}."
+                f"{path}: respondent {respondent}, item {item}, answer {answer}: give an item's number and an answer "
+                f"from {LOWEST} to {HIGHEST}."
             )
         if int(item) in found.setdefault(str(respondent), {}):
             raise UserError(f"{path}: respondent {respondent} answers item {item} twice.")

@@ -19,7 +19,7 @@ def score(arguments: Sequence[str]) -> list[str]:
     """
     parser = argparse.ArgumentParser(
         "palign-bench score",
-        description="Score answers to the held-out items that were made elsewhere, beside the floors. No model is loaded.",
+        description="Score answers to the held-out items that were made elsewhere beside the floors, without a model.",
     )
     parser.add_argument("answers", type=Path, help="CSV: respondent,item,answer, or id,i1,i2,… (literal, 5 … 1)")
     parser.add_argument("--method-name", help="the row's name in the table (default: the file's name)")
