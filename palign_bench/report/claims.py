@@ -6,7 +6,7 @@ figures that the paper prints, or the ledger's efficiency page. A line whose dat
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import comb
@@ -263,7 +263,7 @@ def _listed(values: Mapping[str, float]) -> str:
     return ", ".join(f"{name} {value:.2f}" for name, value in values.items())
 
 
-def _composite(pairs: list[tuple[Mapping[int, float], Mapping[int, float]]], protocol: AsReleased) -> float:
+def _composite(pairs: Sequence[tuple[Mapping[int, float], Mapping[int, float]]], protocol: AsReleased) -> float:
     scores = [aligned_scores(protocol.inventory, answers, truth) for answers, truth in pairs]
     scales = protocol.inventory.scales.values()
     return sum(float(np.mean([s[name] for s in scores if s[name] is not None])) for name in scales)
