@@ -48,7 +48,7 @@ def test_full_fine_tuning_of_8b_is_refused_on_80_gb_and_lora_is_not() -> None:
     assert "the GPU has 74.5 GiB. What would fit: method=lora: 1" in line
     assert "8-bit AdamW without float32 copies 59.9" in line  # 2 + 2 + 2 + 2 bytes a weight, and activations
     assert refusal(lora, 80e9, False, {}) is None and refusal(whole, 200e9, False, {}) is None
-    long = eight_billion(LORA, tokens=8000)
+    long = eight_billion(LORA, tokens=12_000)
     told = refusal(long, 80e9, False, {})
     assert told is not None and "What would fit: method.gradient_checkpointing=true: " in told
 
