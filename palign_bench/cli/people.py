@@ -14,12 +14,14 @@ from tabulate import tabulate
 
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.respondents import load_respondents
+from palign_bench.respondents.dark_triad import dark_triad_layout
 from palign_bench.respondents.file import FileOfPeople, read_people
 from palign_bench.respondents.matrix import MISSING, AnswerMatrix
 from palign_bench.respondents.orientation import orientation_evidence
 from palign_bench.respondents.population import Population
 from palign_bench.settings import UserError, options, read_option
 
+INVENTORIES = {"ipip_neo_300": ipip_neo_300, "dark_triad": dark_triad_layout}
 _SOURCE = "a file of people, or an option of respondents= (papi, simulated, …)"
 _SETTINGS = "settings of respondents=, as in orientation=keyed or count=20000"
 
@@ -44,6 +46,7 @@ def people(arguments: Sequence[str]) -> None:
 def add_source(parser: argparse.ArgumentParser) -> None:
     """The arguments that `source_of` reads."""
     parser.add_argument("source", help=_SOURCE)
+    parser.add_argument("--inventory", choices=INVENTORIES, help="what was answered (default: ipip_neo_300)")
     parser.add_argument("settings", nargs="*", help=_SETTINGS, metavar="KEY=VALUE")
 
 
@@ -52,7 +55,8 @@ def source_of(chosen: argparse.Namespace) -> tuple[AnswerMatrix, FileOfPeople | 
 
     Raises UserError for a source or setting that does not exist, and for a file that cannot be read.
     """
-    inventory = ipip_neo_300()
+    named = chosen.inventory or ("dark_triad" if chosen.source.startswith("dark_triad") else "ipip_neo_300")
+    inventory = INVENTORIES[named]()
     given: dict[str, Any] = {}
     for setting in chosen.settings:
         key, equals, value = setting.partition("=")
@@ -60,7 +64,7 @@ def source_of(chosen: argparse.Namespace) -> tuple[AnswerMatrix, FileOfPeople | 
             raise UserError(f"{setting}: give settings as KEY=VALUE, as in orientation=keyed")
         given[key.removeprefix("respondents.")] = yaml.safe_load(value)
     if chosen.source in options("respondents") and chosen.source != "file" and not Path(chosen.source).is_file():
-        source = load_respondents(read_option("respondents", chosen.source) | given)
+        source = load_respondents(read_option("respondents", chosen.source) | given, inventory)
         return AnswerMatrix.of(source.people, inventory), None
     known = {key for key in read_option("respondents", "file") if key not in ("name", "path", "limit", "ids")}
     if unknown := sorted(set(given) - known):

@@ -43,8 +43,10 @@ def select(arguments: Sequence[str]) -> None:
     write_atomically(out / "report.md", report)
     print(report)
     print(f"Written: {out}/ids.csv, people.csv and report.md. To run on them:")
-    print(f"palign-bench method=floors respondents=file respondents.path={shlex.quote(str(out / 'people.csv'))} "
-          "respondents.orientation=literal")  # fmt: skip
+    settings = ["respondents=file", f"respondents.path={out / 'people.csv'}", "respondents.orientation=literal"]
+    if found.inventory.name != "ipip_neo_300":
+        settings.append(f"inventory={found.inventory.name}")
+    print(shlex.join(["palign-bench", "method=floors", *settings]))
 
 
 def _report(people: AnswerMatrix, selection: Selection, command: str) -> str:

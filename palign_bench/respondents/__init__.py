@@ -9,6 +9,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
+from palign_bench.respondents.dark_triad import load_dark_triad
 from palign_bench.respondents.file import load_file
 from palign_bench.respondents.papi import load_papi
 from palign_bench.respondents.released import ReleaseUnavailableError
@@ -44,14 +46,18 @@ _LOADERS: dict[str, tuple[Callable[..., RespondentSource], tuple[str, ...]]] = {
     "papi": (load_papi, ("folder", "download")),
     "simulated": (simulate, ("count", "seed", "figures")),
     "file": (load_file, ("path", "orientation", "columns", "id_column", "missing")),
+    "dark_triad": (load_dark_triad, ("folder", "download", "rule", "count", "seed")),
     "auto": (load_auto, ("folder", "download", "count", "seed")),
 }
 
+_OF_ANY_INVENTORY = ("file", "dark_triad")  # the others hold answers to IPIP-NEO-300
 
-def load_respondents(settings: Mapping[str, Any]) -> RespondentSource:
+
+def load_respondents(settings: Mapping[str, Any], inventory: Inventory | None = None) -> RespondentSource:
     """The source that ``settings["name"]`` names, loaded with the other settings; ``limit`` and ``ids`` are left alone.
 
-    Raises `RespondentsError` for an unknown name or setting, and whatever the loader raises.
+    ``inventory``: what the people answered, IPIP-NEO-300 where it is None. Raises `RespondentsError` for an unknown
+    name or setting, for people who answered another inventory, and whatever the loader raises.
     """
     name = settings.get("name")
     if name not in _LOADERS:
@@ -66,4 +72,9 @@ def load_respondents(settings: Mapping[str, Any]) -> RespondentSource:
     for key in ("folder", "path", "columns", "id_column"):
         if given.get(key) is not None:
             given[key] = str(given[key])  # a folder or column called 2024 arrives as a number
+    asked = inventory or ipip_neo_300()
+    if name in _OF_ANY_INVENTORY:
+        return loader(**given, inventory=asked)
+    if asked.name != "ipip_neo_300":
+        raise RespondentsError(f"respondents={name} answers inventory=ipip_neo_300, not {asked.name}; set either")
     return loader(**given)

@@ -83,7 +83,7 @@ class Job:
         aligners = make_aligners(method)
         check_needs(aligners, model)
         check_cohort(aligners, repeats)
-        source = session.source(settings["respondents"])
+        source = session.source(settings["respondents"], inventory)
         people = source.select(settings["respondents"].get("limit"), settings["respondents"].get("ids"))
         if "budget" in method:
             people = people[: training["people_limit"]]

@@ -15,6 +15,7 @@ from palign_bench.backbone.loading.settings import model_title
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import serve
 from palign_bench.files import canonical
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import RespondentSource, load_respondents
 from palign_bench.run.answers import AnswerMemo
@@ -79,12 +80,13 @@ class Session:
             self._backbones[questions] = backbone, seconds
         return self._backbones[questions]
 
-    def source(self, respondents: Mapping[str, Any]) -> RespondentSource:
+    def source(self, respondents: Mapping[str, Any], inventory: Inventory) -> RespondentSource:
         """The people that the settings name, loaded once. Raises RespondentsError."""
         selection = ("limit", "ids")
-        key = canonical({name: value for name, value in respondents.items() if name not in selection})
+        asked = {name: value for name, value in respondents.items() if name not in selection}
+        key = canonical(asked | {"inventory": inventory.name})
         if key not in self._sources:
-            source = self._sources[key] = load_respondents(respondents)
+            source = self._sources[key] = load_respondents(respondents, inventory)
             for note in source.notes:
                 print(note, file=sys.stderr)
         return self._sources[key]

@@ -1,0 +1,103 @@
+"""The Dark Triad part of PAPI: 18,192 people's answers to the Short Dark Triad (Jones & Paulhus 2014), and the 300
+people whom the authors released as a test set.
+
+The whole population is public here, so that the way of picking people can be examined, and others be picked. Like PAPI
+the files are read from the user's folder or downloaded. Answers are literal; 0 is a missing one. The files have no ids:
+people are called by their row. Country and source are not read.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from palign_bench.questionnaire.inventory import Inventory, Item
+from palign_bench.respondents.formats.delimited import ROW_NUMBERS, read_delimited
+from palign_bench.respondents.matrix import AnswerMatrix
+from palign_bench.respondents.released import Release, locate
+from palign_bench.respondents.selection import RULES, eligible, select
+from palign_bench.respondents.source import RespondentsError, RespondentSource, make_source
+
+_URL = "https://raw.githubusercontent.com/CH-chuan/PAlign-self/48b0c7e/PAPI"
+_INSTEAD = "choose another respondents="
+POPULATION, TEST_SET = "Dark-Triad.csv", "dark_triad_Test_set.json"
+POPULATION_RELEASE = Release(
+    _URL,
+    {POPULATION: ("e0330669936e84d5bb313db7e0a16119d50c5e2e31514f8b87de29a0771b5262", 1_091_615)},
+    name="Dark Triad",
+    subfolder="dark_triad",
+    instead=_INSTEAD,
+)
+TEST_SET_RELEASE = Release(
+    _URL,
+    {TEST_SET: ("ed904290ee7fd01346549eb07490cc9bc099dfcab04f05beece8182fd55dcfc8", 146_402)},
+    name="Dark Triad",
+    subfolder="dark_triad",
+    instead=_INSTEAD,
+)
+
+_COLUMNS = tuple(f"{scale}{place}" for scale in "MNP" for place in range(1, 10))
+_NEGATIVE = ("N2", "N6", "N8", "P2", "P7")
+
+
+@lru_cache(maxsize=1)
+def dark_triad_layout() -> Inventory:
+    """Scales, signs and split of the 27 items, without their wording, which has terms of its own.
+
+    Enough to describe and pick people; nothing can be asked with it.
+    """
+    items = tuple(
+        Item(number, name, -1 if name in _NEGATIVE else 1, name[0]) for number, name in enumerate(_COLUMNS, start=1)
+    )
+    known = tuple(number for number, name in enumerate(_COLUMNS, start=1) if name[1] <= "6")
+    scales = {"M": "machiavellianism", "N": "narcissism", "P": "psychopathy"}
+    return Inventory("dark_triad", items, known, scales)
+
+
+def load_dark_triad(
+    folder: str | None = None,
+    download: bool = True,
+    rule: str = "released",
+    count: int = 300,
+    seed: int = 0,
+    inventory: Inventory | None = None,
+) -> RespondentSource:
+    """People of the Dark Triad data: the released 300, everybody who can be judged, or others picked by ``rule``.
+
+    ``rule``: released, all, or one of `selection.RULES` with ``count`` and ``seed``. Raises `RespondentsError` as
+    `released.locate` and `selection.select` do, and for another inventory.
+    """
+    inventory = inventory or dark_triad_layout()
+    if inventory.name != "dark_triad":
+        raise RespondentsError(f"respondents=dark_triad answers inventory=dark_triad, not {inventory.name}; set either")
+    if rule == "released":
+        people = _test_set(locate(TEST_SET_RELEASE, folder, download=download) / TEST_SET, inventory)
+        return make_source("dark_triad", f"{len(people)} people of the Dark Triad test set", people.respondents())
+    if rule not in ("all", *RULES):
+        raise RespondentsError(f"respondents.rule={rule}: choose one of released, all, {', '.join(RULES)}")
+    everybody = load_population(folder, download, inventory)
+    rows = eligible(everybody) if rule == "all" else select(everybody, count, rule, seed).rows
+    how = {"all": "", "nearest": ", nearest to clusters' centres", "random_member": ", one of each cluster",
+           "random": ", picked at random"}[rule]  # fmt: skip
+    described = f"{len(rows)} of {len(everybody)} people of the Dark Triad data{how}"
+    return make_source(f"dark_triad_{rule}", described, everybody.take(rows).respondents())
+
+
+def load_population(
+    folder: str | None = None, download: bool = True, inventory: Inventory | None = None
+) -> AnswerMatrix:
+    """All 18,192 people, also those who left everything out; an id is the row, from 1."""
+    inventory = inventory or dark_triad_layout()
+    place = locate(POPULATION_RELEASE, folder, download=download) / POPULATION
+    numbers = dict(zip(_COLUMNS, (item.number for item in inventory.items), strict=True))
+    stored = read_delimited(place, place.read_text(encoding="utf-8"), inventory, numbers, ROW_NUMBERS, missing=[0])
+    return AnswerMatrix(inventory, tuple(stored.ids), stored.answers)
+
+
+def _test_set(place: Path, inventory: Inventory) -> AnswerMatrix:
+    rows = json.loads(place.read_bytes())
+    answers = np.array([[row[name] for name in _COLUMNS] for row in rows], dtype=np.int8)
+    return AnswerMatrix(inventory, tuple(str(row + 1) for row in range(len(rows))), answers)
