@@ -1,104 +1,87 @@
-"""What all trained methods share: settings, the way from a person's answers to an alignment, and its summary."""
+"""What all trained methods share: the way from a person's answers to an alignment, alone or in a cohort."""
 
 from __future__ import annotations
 
 import copy
 import math
+import sys
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
-from peft import LoraConfig
+from tqdm import tqdm
+from transformers import PreTrainedModel, TrainingArguments
 
+from baselines.training.cohort import LORA_SETTINGS, Passage, Person, Recipe, Trained
+from baselines.training.precision import in_float32, keep_small_updates, moved_share
 from baselines.training.session import TrainingClock, thinned, training_session
+from baselines.training.settings import TrainingSettings, whole
 from baselines.training.texts import TrainingTexts
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
+from palign_bench.backbone.engines.out_of_memory import free_memory, is_out_of_memory
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.parts.adapters import lora_tensors
+from palign_bench.backbone.parts.adapters import (
+    adapter_tensors,
+    full_tensors,
+    is_soft_prompt,
+    peft_config,
+    peft_settings,
+    quiet,
+    trainable_copies,
+)
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.settings import UserError
 
-SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
+SEEDS = 2**31  # what the libraries take
+Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Lora:
-    """Low-rank adaptation (Hu et al. 2021); with an NF4 backbone, QLoRA (Dettmers et al. 2023)."""
-
-    rank: int
-    alpha: float
-    dropout: float
-    target_modules: str | Sequence[str]
-
-    def config(self) -> LoraConfig:
-        """PEFT's settings."""
-        targets = self.target_modules
-        return LoraConfig(
-            r=self.rank,
-            lora_alpha=self.alpha,  # type: ignore[arg-type]
-            lora_dropout=self.dropout,
-            target_modules=targets if isinstance(targets, str) else list(targets),
-            bias="none",
-            task_type="CAUSAL_LM",
-        )
-
-    def settings(self) -> dict[str, Any]:
-        """What `palign_bench.backbone.parts.adapters` needs to put the tensors on again."""
-        targets = self.target_modules
-        return {
-            "rank": self.rank,
-            "alpha": self.alpha,
-            "target_modules": targets if isinstance(targets, str) else list(targets),
-        }
+class DoesNotFitError(RuntimeError):
+    """Training takes more memory than there is, even one example at a time."""
 
 
 class TrainedAligner(Aligner):
     """A method that trains weights on one person's known answers.
 
-    ``steps`` optimizer steps (rollouts for PPO) of ``batch_size`` examples; ``warmup`` is the share of the steps in
-    which the learning rate rises, so that it scales with the budget; ``budget`` names where the steps come
-    from. Raises ValueError for a keyword out of its range.
+    ``peft``: PEFT's configuration of the adapter as a dictionary; None trains every weight. ``cohort``: how many people
+    are trained in one pass; with 1, TRL's trainer trains them one by one. The other keywords are `TrainingSettings`.
+    Raises ValueError for a keyword out of its range.
     """
 
     needs = frozenset({"prompt", "gradients"})
+    takes_cohorts: ClassVar[bool] = False
+    curves: ClassVar[Mapping[str, str]] = {"loss": "loss"}  # what the trainer logs, and how the summary calls it
 
-    def __init__(
-        self,
-        *,
-        learning_rate: float,
-        batch_size: int,
-        steps: int,
-        warmup: float = 0.0,
-        weight_decay: float = 0.0,
-        schedule: str = "linear",
-        gradient_checkpointing: bool = False,
-        budget: str = "custom",
-    ) -> None:
-        positive("learning_rate", learning_rate)
-        whole("batch_size", batch_size)
-        whole("steps", steps)
-        if not (_is_number(warmup) and 0 <= warmup <= 1):
-            raise ValueError(f"method.warmup={warmup}: choose a share of the steps between 0 and 1")
-        if not (_is_number(weight_decay) and weight_decay >= 0):
-            raise ValueError(f"method.weight_decay={weight_decay}: choose 0 or a positive number")
-        if schedule not in SCHEDULES:
-            raise ValueError(f"method.schedule={schedule}: choose one of {', '.join(SCHEDULES)}")
-        self.learning_rate = float(learning_rate)
-        self.batch_size = int(batch_size)
-        self.steps = int(steps)
-        self.warmup = float(warmup)
-        self.weight_decay = float(weight_decay)
-        self.schedule = "constant_with_warmup" if schedule == "constant" and warmup else schedule
-        self.gradient_checkpointing = gradient_checkpointing
-        self.budget = budget
+    def __init__(self, *, peft: Mapping[str, Any] | None, cohort: int = 1, **training: Any) -> None:
+        self.training = TrainingSettings.of(training)
+        whole("cohort", cohort)
+        self.cohort = int(cohort)
+        self.peft = None if peft is None else dict(peft)
+        if self.peft is None:
+            self.needs = self.needs | {"unquantized weights"}
+        else:
+            peft_config(self.peft)
+        if self.cohort > 1:
+            self._check_cohort()
+        self._checked = False  # whether this row's adapter was seen to come off and go on exactly
+
+    def _check_cohort(self) -> None:
+        if not self.takes_cohorts or self.peft is None or self.peft["peft_type"] != "LORA":
+            raise ValueError(f"method.cohort={self.cohort}: only LoRA and DPO train several people at once")
+        beyond = sorted(self.peft.keys() - LORA_SETTINGS)
+        if beyond:
+            raise ValueError(f"method.cohort={self.cohort}: a cohort trains plain LoRA, without peft.{beyond[0]}")
 
     def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
-        """Tokenize the known items once for all people. Raises UserError for a GPU that the trainers would not use."""
+        """Tokenize the known items once for all people.
+
+        Raises UserError for a GPU that the trainers would not use, and for a model that a cohort would train otherwise.
+        """
         super().prepare(backbone, protocol)
         assert isinstance(backbone, LocalBackbone), "training needs a model in this process"
         if backbone.model.device.index:
@@ -108,10 +91,18 @@ class TrainedAligner(Aligner):
             )
         self.local = backbone
         self.texts = TrainingTexts.of(backbone)
+        self._checked = False
+        if self.cohort > 1:
+            self._check_model(backbone.model)
 
-    @property
-    def warmup_steps(self) -> int:
-        return round(self.warmup * self.steps)
+    def _check_model(self, model: PreTrainedModel) -> None:
+        for name in ("logits_scaling", "logit_scale", "final_logit_softcapping"):
+            if getattr(model.config, name, None) not in (None, 1, 1.0):
+                raise UserError(f"training.cohort={self.cohort}: the model has {name}; use training.cohort=1.")
+        if self._recipe().dropout and any(isinstance(m, torch.nn.Dropout) and m.p for m in model.modules()):
+            raise UserError(f"training.cohort={self.cohort}: the model has dropout of its own; use training.cohort=1.")
+
+    # What a method says.
 
     def labels(self, case: Case) -> dict[int, int]:
         """The option that stands beside each answered known item, as the protocol labels it."""
@@ -122,45 +113,180 @@ class TrainedAligner(Aligner):
         """The training rows made from the answered known items; none where the method can learn nothing from them."""
 
     @abstractmethod
-    def train(self, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Alignment:
-        """Train on the model and return its trained tensors; the caller takes them off the model again."""
+    def configuration(self, seed: int, folder: Path) -> TrainingArguments:
+        """The settings of TRL's trainer, from which a cohort takes its recipe too."""
 
-    def align(self, case: Case) -> Alignment:
-        """Train on one person's known answers. Without a usable one the alignment is the bare model, with a reason."""
-        rows = self.examples(self.labels(case))
-        told = self.told(rows)
-        if not rows:
-            return Alignment(summary=told)
-        seed = case.seed % 2**31  # what the libraries take
-        torch.manual_seed(seed)
-        with training_session(self.local.model, self.steps, type(self).__name__) as (clock, folder):
-            trained = self.train(rows, seed, clock, folder)
-        clock.charge_steps(self.optimizer_steps)
-        summary = told | dict(trained.summary) | self.curves_of(clock.logs) | clock.summary()
-        return replace(trained, summary=summary)
+    @abstractmethod
+    def trainer(self, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Any:
+        """TRL's trainer on the model, ready to train; the caller takes off again what it attaches."""
 
-    def warm_up(self, case: Case) -> None:
-        """One step on the person's answers."""
-        once = copy.copy(self)
-        once.steps = 1
-        once.align(case)
+    def passages(self, rows: list[dict[str, Any]]) -> list[tuple[Passage, ...]]:
+        """The rows of `examples` for a cohort. Only where ``takes_cohorts``."""
+        raise NotImplementedError
+
+    def train_many(self, people: Sequence[Person], recipe: Recipe, clock: TrainingClock) -> list[Trained]:
+        """Train several people's adapters in one pass. Only where ``takes_cohorts``."""
+        raise NotImplementedError
+
+    def policy(self, trainer: Any) -> Any:
+        """The model that a trainer trains."""
+        return trainer.model
 
     @property
     def optimizer_steps(self) -> int:
         """How often the optimizer moves the weights."""
-        return self.steps
+        return self.training.steps
 
-    curves: ClassVar[Mapping[str, str]] = {"loss": "loss"}  # what the trainer logs, and how the summary calls it
+    # How one person, and how several, are trained.
+
+    def align(self, case: Case) -> Alignment:
+        """Train on one person's known answers. Without a usable one the alignment is the bare model, with a reason."""
+        if self.cohort > 1:  # one left over of a cohort is trained as the others were
+            return self.align_many([case])[0]
+        rows = self.examples(self.labels(case))
+        if not rows:
+            return Alignment(summary=self.told(rows))
+        return self._within_memory(lambda: self._align(rows, case.seed % SEEDS))
+
+    def _align(self, rows: list[dict[str, Any]], seed: int) -> Alignment:
+        torch.manual_seed(seed)
+        check = None if self._checked or self._places_itself else ReversibilityCheck(self.local.model, self._probe())
+        with training_session(self.local.model, self.training.steps, type(self).__name__) as (clock, folder):
+            trained = self.train(rows, seed, clock, folder, check)
+        if check is not None:
+            with self.local.applied(trained):
+                check.applied()
+            check.bare()
+        self._checked = True
+        clock.charge_steps(self.optimizer_steps)
+        summary = self.told(rows) | dict(trained.summary) | self.curves_of(clock.logs) | clock.summary()
+        return replace(trained, summary=summary)
+
+    def train(
+        self,
+        rows: list[dict[str, Any]],
+        seed: int,
+        clock: TrainingClock,
+        folder: Path,
+        check: ReversibilityCheck | None = None,
+    ) -> Alignment:
+        """Train on the model and return its trained tensors; the caller takes them off the model again."""
+        originals = trainable_copies(self.local.model) if self.peft is None else None
+        trainer = self.trainer(rows, seed, clock, folder)
+        model = self.policy(trainer)
+        in_float32(model)
+        moving = keep_small_updates(trainer) if model is trainer.model else _trained(model)
+        before = originals or [each.detach().clone() for each in moving]
+        trainer.train()
+        if check is not None:
+            with clock.uncounted():
+                check.trained()
+        summary = {"moved_share": moved_share(before, moving)}
+        parameters = sum(each.numel() for each in _trained(model))
+        if self.peft is None:
+            return Alignment(
+                adapter=full_tensors(model), adapter_kind="full", trained_parameters=parameters, summary=summary
+            )
+        return Alignment(
+            adapter=adapter_tensors(model),
+            adapter_kind="peft",
+            adapter_settings=peft_settings(model.peft_config["default"]),
+            trained_parameters=parameters,
+            summary=summary,
+        )
+
+    def warm_up(self, case: Case) -> None:
+        """One step on the person's answers."""
+        once = copy.copy(self)
+        once.training = replace(self.training, steps=1)
+        once.align(case)
+
+    def align_many(self, cases: Sequence[Case]) -> list[Alignment]:
+        """Train several people. Who has no usable answer gets the bare model, with a reason."""
+        if self.cohort == 1:
+            return [self.align(case) for case in cases]
+        rows = [self.examples(self.labels(case)) for case in cases]
+        alignments = [Alignment(summary=self.told(each)) for each in rows]
+        trained = [index for index, each in enumerate(rows) if each]
+        people = [Person(self.passages(rows[index]), cases[index].seed % SEEDS) for index in trained]
+        if people:
+            made = self._within_memory(lambda: self._align_cohort(people, [rows[index] for index in trained]))
+            for index, alignment in zip(trained, made, strict=True):
+                alignments[index] = alignment
+        return alignments
+
+    def _align_cohort(self, people: Sequence[Person], rows: Sequence[list[dict[str, Any]]]) -> list[Alignment]:
+        recipe = self._recipe()
+        with training_session(self.local.model, self.training.steps, type(self).__name__) as (clock, _):
+            adapters = self.train_many(people, recipe, clock)
+            settings = self._resolved_settings()
+        clock.charge_steps(self.optimizer_steps * len(people))
+        shared = clock.share(len(people)) | {"cohort": len(people)}
+        return [
+            Alignment(
+                adapter=each.adapter,
+                adapter_kind="peft",
+                adapter_settings=settings,
+                trained_parameters=sum(tensor.numel() for tensor in each.adapter.values()),
+                summary=self.told(own) | {"moved_share": each.moved_share} | self.curves_of(each.logs) | shared,
+            )
+            for each, own in zip(adapters, rows, strict=True)
+        ]
+
+    def _recipe(self) -> Recipe:
+        texts = self.texts.items.values()
+        longest = max(len(each.turn) + len(answer) for each in texts for answer in each.answers.values())
+        lora: Any = peft_config(self.peft or {})
+        with quiet("transformers"):
+            return Recipe.of(self.configuration(0, Path()), lora, longest)
+
+    def _resolved_settings(self) -> dict[str, Any]:
+        """PEFT's configuration with the names that ``all-linear`` stands for in this model."""
+        from peft import get_peft_model
+
+        config = peft_config(self.peft or {})
+        get_peft_model(self.local.model, config)
+        return peft_settings(config)
+
+    def _within_memory(self, work: Callable[[], Result]) -> Result:
+        """``work()``; where memory runs out, with smaller micro-batches of the same optimizer steps.
+
+        Raises DoesNotFitError where not even one example at a time fits.
+        """
+        usual = self.training
+        try:
+            while True:
+                try:
+                    return work()
+                except Exception as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    told = str(error).splitlines()[0]
+                smaller = self.training.in_smaller_passes()
+                if smaller is None:
+                    raise DoesNotFitError(
+                        f"training does not fit, even one example at a time ({told}); set "
+                        "method.gradient_checkpointing=true, model.quantization=nf4 or a smaller adapter"
+                    )
+                self.training = smaller
+                tqdm.write(f"memory ran out, again with method.micro_batch={smaller.micro_batch}", file=sys.stderr)
+                free_memory()  # out here: the exception has let go of the tensors
+        finally:
+            self.training = usual
+
+    # What is said about it.
 
     def told(self, rows: Sequence[Any]) -> dict[str, Any]:
         """What the summary says before any training, with the reason where there is nothing to train on."""
+        settings = self.training
         reason = {} if rows else {"reason": "no known answer to learn from"}
         return reason | {
-            "budget": self.budget,
-            "steps": self.steps,
-            "batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-            "warmup_steps": self.warmup_steps,
+            "budget": settings.budget,
+            "steps": settings.steps,
+            "batch_size": settings.batch_size,
+            "micro_batch": settings.examples_at_once,
+            "learning_rate": settings.learning_rate,
+            "warmup_steps": settings.warmup_steps,
             "examples": len(rows),
         }
 
@@ -178,6 +304,7 @@ class TrainedAligner(Aligner):
 
     def arguments(self, seed: int, folder: Path) -> dict[str, Any]:
         """The trainer's settings that all methods share; what TRL or transformers would do otherwise is in brackets."""
+        settings = self.training
         return {
             "output_dir": str(folder),
             "save_strategy": "no",  # [checkpoints]
@@ -185,34 +312,65 @@ class TrainedAligner(Aligner):
             "logging_steps": 1,
             "logging_nan_inf_filter": False,  # [on: a diverged loss is logged as the mean before it]
             "disable_tqdm": True,
-            "per_device_train_batch_size": self.batch_size,
-            "learning_rate": self.learning_rate,
-            "warmup_steps": self.warmup_steps,
-            "weight_decay": self.weight_decay,
-            "lr_scheduler_type": self.schedule,
+            "per_device_train_batch_size": settings.examples_at_once,
+            "gradient_accumulation_steps": settings.accumulation,
+            "learning_rate": settings.learning_rate,
+            "warmup_steps": settings.warmup_steps,
+            "weight_decay": settings.weight_decay,
+            "lr_scheduler_type": settings.scheduler,
             "optim": "adamw_torch",
             "bf16": False,  # [autocast, on CPU too]; the weights' own type is the computing type
-            "gradient_checkpointing": self.gradient_checkpointing,  # [on]
+            "gradient_checkpointing": settings.gradient_checkpointing,  # [on]
+            "gradient_checkpointing_kwargs": {"use_reentrant": False},
             "use_cpu": self.local.model.device.type == "cpu",
             "dataloader_pin_memory": False,
             "seed": seed,
         }
 
-    def lora_alignment(self, model: Any, lora: Lora, summary: Mapping[str, Any]) -> Alignment:
-        """The alignment that a PEFT model's LoRA tensors make."""
-        return self.adapter_alignment(lora_tensors(model), lora, summary)
+    @property
+    def _places_itself(self) -> bool:
+        """A soft prompt is no part of the model: the engines place it."""
+        return is_soft_prompt("peft" if self.peft else "full", self.peft)
 
-    def adapter_alignment(
-        self, tensors: Mapping[str, torch.Tensor], lora: Lora, summary: Mapping[str, Any]
-    ) -> Alignment:
-        """The alignment that LoRA tensors by PEFT's names make."""
-        return Alignment(
-            adapter=tensors,
-            adapter_kind="lora",
-            adapter_settings=lora.settings(),
-            trained_parameters=sum(tensor.numel() for tensor in tensors.values()),
-            summary=summary,
-        )
+    def _probe(self) -> torch.Tensor:
+        texts = next(iter(self.texts.items.values()))
+        return torch.tensor([texts.turn + next(iter(texts.answers.values()))], device=self.local.model.device)
+
+
+class ReversibilityCheck:
+    """That what was trained comes off the model without a trace and goes on again as it was, on one text.
+
+    PEFT has techniques that change the model's own weights; everyone after the first person would start from these.
+    """
+
+    def __init__(self, model: Any, probe: torch.Tensor):
+        self.model, self.probe = model, probe
+        self._bare = self._logits()
+        self._trained = self._bare
+
+    def trained(self) -> None:
+        """Call while the trained weights are on."""
+        self.model.eval()
+        self._trained = self._logits()
+
+    def applied(self) -> None:
+        """Call while the alignment is applied. Raises RuntimeError where it answers otherwise than what was trained."""
+        off = float((self._logits() - self._trained).abs().max())
+        if off > 1e-3 * max(1.0, float(self._trained.abs().max())):
+            raise RuntimeError(f"the trained adapter cannot be put on the model again: logits differ by {off:.3g}")
+
+    def bare(self) -> None:
+        """Call when everything is off. Raises RuntimeError where the bare model has changed."""
+        if not torch.equal(self._logits(), self._bare):
+            raise RuntimeError("this training changed the model's own weights; start the program again without it")
+
+    @torch.no_grad()
+    def _logits(self) -> torch.Tensor:
+        return self.model(input_ids=self.probe, use_cache=False).logits[0, -1].float().clone()
+
+
+def _trained(model: Any) -> list[torch.Tensor]:
+    return [each for each in model.parameters() if each.requires_grad]
 
 
 def one_device(arguments: Any) -> Any:
@@ -222,40 +380,6 @@ def one_device(arguments: Any) -> Any:
     return arguments
 
 
-def in_float32(model: Any) -> None:
-    """Train the adapter in float32: TRL turns it to bfloat16 on a 4-bit model, where small steps round to nothing."""
-    for parameter in model.parameters():
-        if parameter.requires_grad:
-            parameter.data = parameter.data.float()
-
-
-def lora_of(settings: Mapping[str, Any] | None) -> Lora:
-    """The ``lora`` block of a method. Raises ValueError for an unknown key or a value out of range."""
-    try:
-        lora = Lora(**dict(settings or {}))
-    except TypeError as error:
-        raise ValueError(f"method.lora: {error}; give rank, alpha, dropout, target_modules") from error
-    whole("lora.rank", lora.rank)
-    positive("lora.alpha", lora.alpha)
-    if not (_is_number(lora.dropout) and 0 <= lora.dropout < 1):
-        raise ValueError(f"method.lora.dropout={lora.dropout}: choose a number from 0 up to, but not, 1")
-    return lora
-
-
 def tiled(rows: list[dict[str, Any]], least: int) -> list[dict[str, Any]]:
     """The rows, repeated until there are at least ``least``: TRL drops a last batch that is not full."""
     return [rows[i % len(rows)] for i in range(max(len(rows), least))]
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
-def positive(key: str, value: object) -> None:
-    if not _is_number(value) or value <= 0:  # type: ignore[operator]
-        raise ValueError(f"method.{key}={value}: choose a positive number")
-
-
-def whole(key: str, value: object) -> None:
-    if not _is_number(value) or value != int(value) or value < 1:  # type: ignore[call-overload,operator]
-        raise ValueError(f"method.{key}={value}: choose a whole number, 1 or more")

@@ -1,9 +1,10 @@
 """Many people's LoRA adapters trained in one pass: the base weights are read once, each row has its person's adapter.
 
 A linear layer's output for person n gains ``scaling × dropout(x) Aₙᵀ Bₙᵀ`` (Hu et al. 2021), everyone's in two batched
-products. No term joins two people: losses are added, gradients clipped and AdamW's moments kept person by person. The
-order of examples, the initial values and the optimizer are those of TRL's trainers, so that a person's adapter is what
-they would have given, up to rounding and the draws of dropout.
+products. No term joins two people: losses are added, gradients clipped and AdamW's moments kept person by person.
+Optimizer, schedule, clipping and dropout are read from the very configuration that TRL's trainers take (`Recipe.of`),
+and the order of examples and the initial values are theirs, so that a person's adapter is what they would have given,
+up to rounding and the draws of dropout.
 """
 
 from __future__ import annotations
@@ -17,12 +18,15 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
-from transformers import PreTrainedModel, get_scheduler
+from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 
 from baselines.training.session import TrainingClock
 from palign_bench.backbone.parts.adapters import leaving_no_trace
 
-CLIP = 1.0  # largest norm of one person's gradient; transformers' default
+# What `Adapters` computes of PEFT's LoRA; a setting beyond these would be ignored here.
+LORA_SETTINGS = frozenset(
+    {"peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "bias"}
+)
 DRAWS = 4  # 16-bit numbers for dropout from each random one of 64 bits; drawn singly they took a sixth of the time
 
 
@@ -41,40 +45,85 @@ class Person:
     examples: Sequence[tuple[Passage, ...]]
     seed: int
 
+    def tokens(self, number: int) -> int:
+        """Tokens of an example's answers."""
+        return sum(len(passage.ids) - passage.start for passage in self.examples[number])
+
 
 @dataclass(frozen=True)
 class Recipe:
     """How everyone is trained. ``length``: every passage is padded to it, so that neighbours change no shape."""
 
     lora: LoraConfig
-    steps: int
-    batch_size: int
-    learning_rate: float
-    weight_decay: float
-    schedule: str
-    warmup_steps: int
+    arguments: TrainingArguments
     length: int
 
+    @classmethod
+    def of(cls, arguments: TrainingArguments, lora: LoraConfig, length: int) -> Recipe:
+        """The recipe of a trainer's configuration. Raises ValueError for what would be trained in another way here."""
+        if arguments.bf16 or arguments.fp16:
+            raise ValueError("a cohort is trained in the weights' own type, without autocast")
+        return cls(lora, arguments, length)
 
-# Log-probabilities of the answers and their tokens, both (people, batch, passages); the examples' numbers and whether
-# they count, both (people, batch). Returns values by name, each (people,); "loss" is what is minimised.
-Loss = Callable[[Tensor, Tensor, Tensor, Tensor], Mapping[str, Tensor]]
+    @property
+    def steps(self) -> int:
+        return int(self.arguments.max_steps)
+
+    @property
+    def examples_at_once(self) -> int:
+        return int(self.arguments.per_device_train_batch_size)
+
+    @property
+    def batch_size(self) -> int:
+        return self.examples_at_once * int(self.arguments.gradient_accumulation_steps)
+
+    @property
+    def dropout(self) -> float:
+        """TRL turns it off for DPO, whatever the adapter's configuration says."""
+        return 0.0 if getattr(self.arguments, "disable_dropout", False) else float(self.lora.lora_dropout)
+
+    def optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
+        """The trainers' own, for matrices, all of which they decay."""
+        made, settings = Trainer.get_optimizer_cls_and_kwargs(self.arguments)
+        found: torch.optim.Optimizer = made(parameters, weight_decay=self.arguments.weight_decay, **settings)
+        return found
+
+    def schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
+        """The trainers' own."""
+        arguments = self.arguments
+        found: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
+            arguments.lr_scheduler_type,
+            optimizer,
+            arguments.get_warmup_steps(self.steps),
+            self.steps,
+            scheduler_specific_kwargs=arguments.lr_scheduler_kwargs or {},
+        )
+        return found
+
+
+# Log-probabilities of the answers (people, batch, passages), the examples' numbers and their weights, both (people,
+# batch). Returns values by name, each (people,), sums over the batch; "loss" is what is minimised.
+Loss = Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """One person's adapter by PEFT's names, and the values of `Loss` at every step."""
+    """One person's adapter by PEFT's names, the values of `Loss` at every step, and the share of it that moved."""
 
     adapter: dict[str, Tensor]
     logs: dict[str, list[float]]
+    moved_share: float
 
 
 class Adapters:
     """All people's low-rank matrices: per layer A ``(people, rank, inputs)`` and B ``(people, outputs, rank)``."""
 
-    def __init__(self, model: PreTrainedModel, lora: LoraConfig, seeds: Sequence[int]):
-        self.model, self.people = model, len(seeds)
-        self.scaling, self.dropout = lora.lora_alpha / lora.r, float(lora.lora_dropout)
+    def __init__(self, model: PreTrainedModel, recipe: Recipe, seeds: Sequence[int]):
+        lora = recipe.lora
+        self.model, self.people, self.seeds = model, len(seeds), tuple(seeds)
+        self.scaling = lora.lora_alpha / (math.sqrt(lora.r) if lora.use_rslora else lora.r)
+        self.dropout = recipe.dropout
+        self.moment = (0, 0)  # step, and the pass within it: what dropout draws depends on these
         with leaving_no_trace(model), torch.random.fork_rng(devices=[]):
             shapes = get_peft_model_state_dict(get_peft_model(model, lora))
             self.names = [name.removesuffix(".lora_A.weight") for name in shapes if name.endswith(".lora_A.weight")]
@@ -87,7 +136,8 @@ class Adapters:
             nn.Parameter(torch.zeros(self.people, width, lora.r, device=device))  # no change at first
             for width in self.outputs
         ]
-        self.generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
+        self.initial = [each.detach().clone() for each in self.a]
+        self.generators = [torch.Generator(device) for _ in seeds]
 
     def _initial(self, rank: int, seed: int) -> list[Tensor]:
         """A of every layer as PEFT draws it after ``seed``: it makes both matrices as linear layers, then A anew."""
@@ -108,37 +158,49 @@ class Adapters:
     def applied(self) -> Iterator[None]:
         """The model with everyone's adapter on; its rows come person by person, equally many each."""
         with ExitStack() as stack:
-            for name, a, b in zip(self.names, self.a, self.b, strict=True):
+            for index, (name, a, b) in enumerate(zip(self.names, self.a, self.b, strict=True)):
                 layer = self.model.get_submodule(name.removeprefix("base_model.model."))
-                stack.callback(layer.register_forward_hook(self._hook(a, b)).remove)
+                stack.callback(layer.register_forward_hook(self._hook(index, a, b)).remove)
             yield
 
-    def _hook(self, a: Tensor, b: Tensor) -> Callable[..., Tensor]:
+    def _hook(self, layer: int, a: Tensor, b: Tensor) -> Callable[..., Tensor]:
         def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
             x = inputs[0].reshape(self.people, -1, inputs[0].shape[-1]).to(a.dtype)
             if self.dropout:
-                x = x * self._kept(x.shape[1:])
+                x = x * self._kept(layer, x.shape[1:])
             update = torch.bmm(torch.bmm(x, a.mT), b.mT) * (self.scaling / (1 - self.dropout))
             return (output + update.view(output.shape)).to(output.dtype)
 
         return add
 
-    def _kept(self, shape: torch.Size) -> Tensor:
-        """What is not dropped, each person's from their own generator: who else is trained changes no draw."""
+    def _kept(self, layer: int, shape: torch.Size) -> Tensor:
+        """What is not dropped, drawn from person, step and layer: who else is trained changes no draw.
+
+        Nor does computing a layer a second time, as gradient checkpointing does.
+        """
         numbers = -(-math.prod(shape) // DRAWS)
         drawn = torch.empty(self.people, numbers, dtype=torch.int64, device=self.model.device)
-        for own, generator in zip(drawn, self.generators, strict=True):
+        for own, generator, seed in zip(drawn, self.generators, self.seeds, strict=True):
+            generator.manual_seed(hash((seed, *self.moment, layer)) % 2**63)
             own.random_(-(2**63), None, generator=generator)
         uniform = drawn.view(torch.int16)[:, : math.prod(shape)].reshape(self.people, *shape)
         return uniform >= round(self.dropout * 2**16) - 2**15
 
-    def clip(self) -> None:
-        """Scale each person's gradient to a norm of at most `CLIP`."""
+    def clip(self, largest: float) -> None:
+        """Scale each person's gradient to a norm of at most ``largest``; 0 leaves it, as in transformers."""
         gradients = [p.grad for p in self.parameters if p.grad is not None]
+        if not largest:
+            return
         norm = torch.stack([gradient.flatten(1).norm(dim=1) for gradient in gradients]).norm(dim=0)
-        scale = (CLIP / (norm + 1e-6)).clamp(max=1.0)
+        scale = (largest / (norm + 1e-6)).clamp(max=1.0)
         for gradient in gradients:
             gradient.mul_(scale[:, None, None])
+
+    def moved_share(self, person: int) -> float:
+        """Share of one person's numbers that are not what they were at first."""
+        moved = sum(int((a[person] != start[person]).sum()) for a, start in zip(self.a, self.initial, strict=True))
+        moved += sum(int(b[person].count_nonzero()) for b in self.b)
+        return moved / sum(each[person].numel() for each in self.parameters)
 
     def of(self, person: int) -> dict[str, Tensor]:
         """One person's matrices by PEFT's names, copied."""
@@ -150,30 +212,45 @@ class Adapters:
 
 
 def train_cohort(
-    model: PreTrainedModel, people: Sequence[Person], loss: Loss, recipe: Recipe, clock: TrainingClock
+    model: PreTrainedModel,
+    people: Sequence[Person],
+    loss: Loss,
+    recipe: Recipe,
+    clock: TrainingClock,
+    per_token: bool = False,
 ) -> list[Trained]:
-    """Train everyone's adapter at once. The caller wraps it in `leaving_no_trace`."""
-    adapters = Adapters(model, recipe.lora, [person.seed for person in people])
-    optimizer = torch.optim.AdamW(adapters.parameters, lr=recipe.learning_rate, weight_decay=recipe.weight_decay)
-    scheduler = get_scheduler(recipe.schedule, optimizer, recipe.warmup_steps, recipe.steps)
+    """Train everyone's adapter at once. The caller wraps it in `leaving_no_trace`.
+
+    ``per_token``: an example weighs as many times as its answer has tokens, and otherwise as much as every other.
+    """
+    adapters = Adapters(model, recipe, [person.seed for person in people])
+    optimizer = recipe.optimizer(adapters.parameters)
+    scheduler = recipe.schedule(optimizer)
     orders = [batches(len(person.examples), recipe.batch_size, person.seed) for person in people]
     logs: list[dict[str, list[float]]] = [{} for _ in people]
+    model.train()
+    if recipe.arguments.gradient_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
     clock.begin()
     with adapters.applied():
-        for _ in range(recipe.steps):
+        for step in range(recipe.steps):
             chosen = [next(order) for order in orders]
-            values = loss(*_forward(model, people, chosen, recipe))
-            values["loss"].sum().backward()
-            adapters.clip()
+            sums: dict[str, Tensor] = {}
+            for turn, start in enumerate(range(0, max(map(len, chosen)), recipe.examples_at_once)):
+                adapters.moment = step, turn
+                values = loss(*_forward(model, people, chosen, start, recipe, per_token))
+                values["loss"].sum().backward()
+                sums = {name: sums.get(name, 0.0) + value.detach() for name, value in values.items()}
+            adapters.clip(recipe.arguments.max_grad_norm)
             optimizer.step()
             scheduler.step()
             optimizer.zero_grad()
-            for name, column in values.items():
+            for name, column in sums.items():
                 for log, value in zip(logs, column.tolist(), strict=True):
                     log.setdefault(name, []).append(value)
             clock.step()
     clock.end()
-    return [Trained(adapters.of(index), log) for index, log in enumerate(logs)]
+    return [Trained(adapters.of(index), log, adapters.moved_share(index)) for index, log in enumerate(logs)]
 
 
 def batches(examples: int, size: int, seed: int) -> Iterator[list[int]]:
@@ -186,21 +263,32 @@ def batches(examples: int, size: int, seed: int) -> Iterator[list[int]]:
 
 
 def _forward(
-    model: PreTrainedModel, people: Sequence[Person], chosen: Sequence[list[int]], recipe: Recipe
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """What `Loss` takes. A batch at an epoch's end may be short: it is filled with examples that do not count."""
-    size, each = recipe.batch_size, len(people[0].examples[0])
-    filled = [numbers + [numbers[0]] * (size - len(numbers)) for numbers in chosen]
-    counts = torch.tensor([[float(i < len(numbers)) for i in range(size)] for numbers in chosen], device=model.device)
+    model: PreTrainedModel,
+    people: Sequence[Person],
+    chosen: Sequence[list[int]],
+    start: int,
+    recipe: Recipe,
+    per_token: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """What `Loss` takes, of one pass: the examples from ``start`` on of everyone's batch.
+
+    A batch at an epoch's end may be short: the pass is filled with examples of weight 0.
+    """
+    size, each = recipe.examples_at_once, len(people[0].examples[0])
+    filled, weights = [], []
+    for person, numbers in zip(people, chosen, strict=True):
+        own = numbers[start : start + size]
+        whole = sum(map(person.tokens, numbers)) if per_token else len(numbers)
+        filled.append(own + [numbers[0]] * (size - len(own)))
+        weights.append([1.0 / whole] * len(own) + [0.0] * (size - len(own)))
     examples = [person.examples[n] for person, own in zip(people, filled, strict=True) for n in own]
     passages = [passage for example in examples for passage in example]
-    log_probs, tokens = answer_log_probs(model, passages, recipe.length)
-    shape = (len(people), size, each)
-    return log_probs.view(shape), tokens.view(shape), torch.tensor(filled, device=model.device), counts
+    log_probs = answer_log_probs(model, passages, recipe.length).view(len(people), size, each)
+    return log_probs, torch.tensor(filled, device=model.device), torch.tensor(weights, device=model.device)
 
 
-def answer_log_probs(model: PreTrainedModel, passages: Sequence[Passage], length: int) -> tuple[Tensor, Tensor]:
-    """Float32 log-probability of each passage's answer, and how many tokens it has, both ``(passages,)``.
+def answer_log_probs(model: PreTrainedModel, passages: Sequence[Passage], length: int) -> Tensor:
+    """Float32 log-probability of each passage's answer, ``(passages,)``.
 
     Right-padded and causal, so no mask is needed; the vocabulary's logits are computed for the answers alone.
     """
@@ -220,4 +308,4 @@ def answer_log_probs(model: PreTrainedModel, passages: Sequence[Passage], length
     rows = torch.arange(len(passages), device=device)[:, None]
     logits = model.get_output_embeddings()(hidden[rows, before.to(device)]).float()
     chosen = logits.log_softmax(-1).gather(-1, targets.to(device)[..., None]).squeeze(-1)
-    return (chosen * real.to(device)).sum(-1), real.to(device).sum(-1)
+    return (chosen * real.to(device)).sum(-1)

@@ -7,7 +7,7 @@ policy's own backbone: one model in memory. `trl.experimental.ppo` was last ship
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -19,10 +19,10 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
-from baselines.training.aligner import TrainedAligner, lora_of, one_device, tiled
-from baselines.training.reward import RewardLog
+from baselines.training.aligner import one_device, tiled
+from baselines.training.on_policy import OnPolicyAligner
 from baselines.training.session import TrainingClock
-from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.parts.adapters import peft_config
 
 Rewards = Callable[[list[str], list[int]], list[float]]
 
@@ -88,58 +88,37 @@ def in_one_pass(policy: Any, value: ValueHead) -> Callable[..., tuple[Any, Tenso
     return forward
 
 
-class ProximalPolicyOptimization(TrainedAligner):
-    """PPO with LoRA and the rule-based reward. Raises ValueError for a keyword out of its range."""
+class ProximalPolicyOptimization(OnPolicyAligner):
+    """PPO with an adapter and the rule-based reward. Raises ValueError for a keyword out of its range."""
 
-    version = 1
+    version = 2
     curves: ClassVar[Mapping[str, str]] = {
         "objective/scores": "reward",
         "objective/kl": "kl",
         "loss/policy_avg": "loss",
     }
 
-    def __init__(
-        self,
-        lora: Mapping[str, Any],
-        max_new_tokens: int = 15,
-        epochs: int = 4,
-        kl_coefficient: float = 0.05,
-        temperature: float = 1.0,
-        **settings: Any,
-    ) -> None:
+    def __init__(self, *, epochs: int = 4, **settings: Any) -> None:
         super().__init__(**settings)
-        self.lora = lora_of(lora)
-        if max_new_tokens < 1 or epochs < 1 or kl_coefficient < 0 or temperature <= 0:
-            raise ValueError(
-                "method.max_new_tokens and method.epochs must be 1 or more, method.temperature above 0 and "
-                "method.kl_coefficient 0 or more"
-            )
-        self.max_new_tokens = int(max_new_tokens)
+        if epochs < 1:
+            raise ValueError(f"method.epochs={epochs}: choose 1 or more")
         self.epochs = int(epochs)
-        self.kl_coefficient = float(kl_coefficient)
-        self.temperature = float(temperature)
 
     @property
     def optimizer_steps(self) -> int:
-        return self.steps * self.epochs
+        return self.training.steps * self.epochs
 
-    def examples(self, known: Mapping[int, int]) -> list[dict[str, Any]]:
-        """Token ids of the prompt up to "Option", and the person's option."""
-        return [{"input_ids": self.texts.items[n].rollout, "person": value} for n, value in known.items()]
+    def told(self, rows: Sequence[Any]) -> dict[str, Any]:
+        return super().told(rows) | {"ppo_epochs": self.epochs}
 
-    def train(self, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Alignment:
-        log = RewardLog()
-        tokenizer = self.texts.tokenizer
-        people = {tuple(row["input_ids"]): int(row["person"]) for row in rows}
-        policy: Any = get_peft_model(self.local.model, self.lora.config())
-        reward: Any = RuleReward(tokenizer, clock.timed(log.rewards_of), people)
-        value: Any = ValueHead(policy)
-        arguments = PPOConfig(
+    def configuration(self, seed: int, folder: Path) -> PPOConfig:
+        """TRL's settings for PPO."""
+        return PPOConfig(
             **self.arguments(seed, folder),
-            total_episodes=self.batch_size * self.steps,
+            total_episodes=self.training.batch_size * self.training.steps,
             num_ppo_epochs=self.epochs,
             num_mini_batches=1,
-            local_rollout_forward_batch_size=self.batch_size,
+            local_rollout_forward_batch_size=self.training.examples_at_once,
             response_length=self.max_new_tokens,
             temperature=self.temperature,
             kl_coef=self.kl_coefficient,
@@ -147,14 +126,22 @@ class ProximalPolicyOptimization(TrainedAligner):
             missing_eos_penalty=None,  # the paper's reward looks at the named option alone
             num_sample_generations=0,
         )
+
+    def trainer(self, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Any:
+        """TRL's trainer on the prompts, with the rule as its reward model."""
+        tokenizer = self.texts.tokenizer
+        people = {tuple(row["input_ids"]): int(row["person"]) for row in rows}
+        policy: Any = get_peft_model(self.local.model, peft_config(self.peft or {}))
+        reward: Any = RuleReward(tokenizer, clock.timed(self.rewards.rewards_of), people)
+        value: Any = ValueHead(policy)
         trainer = PPOTrainer(
-            args=one_device(arguments),
+            args=one_device(self.configuration(seed, folder)),
             processing_class=tokenizer,
             model=policy,
             ref_model=None,
             reward_model=reward,
             train_dataset=Dataset.from_list(
-                [{"input_ids": row["input_ids"]} for row in tiled(rows, least=self.batch_size)]
+                [{"input_ids": row["input_ids"]} for row in tiled(rows, least=self.training.batch_size)]
             ),
             value_model=value,
             callbacks=[clock],
@@ -162,6 +149,12 @@ class ProximalPolicyOptimization(TrainedAligner):
         trainer.remove_callback(PrinterCallback)
         wrapper = trainer.accelerator.unwrap_model(trainer.model)
         wrapper.forward = in_one_pass(policy, value)
+        if self.training.gradient_checkpointing:  # TRL's PPO has the setting and never turns it on
+            policy.enable_input_require_grads()
+            wrapper.gradient_checkpointing_enable()
         trainer.dataloader.collate_fn = clock.timed(trainer.dataloader.collate_fn)
-        trainer.train()
-        return self.lora_alignment(policy, self.lora, {"ppo_epochs": self.epochs} | log.summary())
+        return trainer
+
+    def policy(self, trainer: Any) -> Any:
+        """The policy alone, without the value head beside it."""
+        return trainer.policy_model

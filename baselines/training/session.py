@@ -9,7 +9,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from palign_bench.backbone.parts.adapters import leaving_no_trace, quiet
-from palign_bench.costs.clock import charge
+from palign_bench.costs.clock import Cost, charge, measure
 
 _NOISY = ("accelerate", "bitsandbytes", "datasets", "peft", "transformers", "trl")
 MOST_POINTS = 20
@@ -36,16 +36,18 @@ class TrainingClock(TrainerCallback):
         self.started = time.perf_counter()
         self.logs: dict[str, list[float]] = {}
         self.steps = 0
-        self._loop_seconds = 0.0
+        self._loop = Cost()
+        self._open = ExitStack()
         self._other_seconds = 0.0
         self._running = False
         self._collecting = 0.0
+        self._counting = True
         # A bar within the bar over people; in a log file it would only be noise.
         self._bar = tqdm(total=steps, desc=title, unit="step", leave=False, file=sys.stderr, disable=not _is_terminal())
 
     def begin(self) -> None:
         """The loop over steps begins."""
-        self._loop_seconds -= time.perf_counter()
+        self._loop = self._open.enter_context(measure())
         self._running = True
 
     def step(self) -> None:
@@ -55,7 +57,7 @@ class TrainingClock(TrainerCallback):
 
     def end(self) -> None:
         """The loop is over."""
-        self._loop_seconds += time.perf_counter()
+        self._open.close()
         self._running = False
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
@@ -103,7 +105,8 @@ class TrainingClock(TrainerCallback):
         """Charge what the model's embedding is asked for: positions of forward passes, pads included."""
 
         def count(_: Any, inputs: tuple[Any, ...]) -> None:
-            charge(training_tokens=inputs[0].numel())
+            if self._counting:
+                charge(training_tokens=inputs[0].numel())
 
         handle = model.get_input_embeddings().register_forward_pre_hook(count)
         try:
@@ -111,16 +114,26 @@ class TrainingClock(TrainerCallback):
         finally:
             handle.remove()
 
+    @contextmanager
+    def uncounted(self) -> Iterator[None]:
+        """The block's positions are no part of the training."""
+        self._counting = False
+        try:
+            yield
+        finally:
+            self._counting = True
+
     def close(self) -> None:
+        self._open.close()  # after an exception
         self._bar.close()
 
     def summary(self) -> dict[str, float]:
         """The share of the whole time that is not the model's, and the seconds outside the loop."""
         total = time.perf_counter() - self.started
-        model = self._loop_seconds - self._other_seconds
+        model = self._loop.seconds - self._other_seconds
         return {
             "not_model_share": 1 - model / total,
-            "fixed_seconds": total - self._loop_seconds,
+            "fixed_seconds": total - self._loop.seconds,
         }
 
     def share(self, people: int) -> dict[str, float]:
@@ -129,8 +142,15 @@ class TrainingClock(TrainerCallback):
         return whole | {"fixed_seconds": whole["fixed_seconds"] / people}
 
     def charge_steps(self, optimizer_steps: int) -> None:
-        """Charge the steps of everyone who was trained, and the seconds of one step in the loop."""
-        charge(optimizer_steps=optimizer_steps, seconds_per_step=self._loop_seconds / max(self.steps, 1))
+        """Charge the steps of everyone who was trained, and what one step in the loop took."""
+        loop, steps = self._loop, max(self.steps, 1)
+        charge(
+            optimizer_steps=optimizer_steps,
+            seconds_per_step=loop.seconds / steps,
+            tokens_per_step=loop.amounts.get("training_tokens", 0) / steps,
+        )
+        if loop.joules is not None:
+            charge(joules_per_step=loop.joules / steps)
 
 
 @contextmanager

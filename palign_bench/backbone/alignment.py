@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
     from palign_bench.backbone.parts.readout import Readout
 
+_TENSORS = "alignment.safetensors"
+_PEFT_TENSORS, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # as PEFT calls them
+
 
 @dataclass(frozen=True)
 class Alignment:
@@ -26,8 +29,8 @@ class Alignment:
 
     ``system_prompt``: text before the question; ``None`` is the neutral prompt of the protocol.
     ``head_shifts``: ``(layers, heads × head_dim)`` float tensor added to the outputs of every layer's heads.
-    ``adapter``: trained tensors by name, applied as ``adapter_kind`` (lora, prompt, full) says; ``adapter_settings`` is
-    what besides the tensors that takes (JSON values; see ``backbone/adapters.py``).
+    ``adapter``: trained tensors by name, applied as ``adapter_kind`` (peft, full) says; ``adapter_settings`` is PEFT's
+    configuration as JSON values (see ``backbone/parts/adapters.py``).
     ``readout``: a prediction of the options, pooled with the model's own at the answer position (`readout/value.py`).
     ``answers``: a fixed answer per item, for floors, which need no backbone.
     ``summary``: what the ledger and the table tell about it (alpha, heads, losses, …): JSON values only.
@@ -61,15 +64,20 @@ class Alignment:
         return size + 8 * len(self.answers or {})
 
     def save(self, folder: Path) -> None:
-        """Write ``alignment.json`` and, where there are tensors, ``alignment.safetensors`` into ``folder``."""
-        from safetensors.torch import save_file
+        """Write ``alignment.json`` and, where there are tensors, ``alignment.safetensors`` into ``folder``.
 
+        An adapter of PEFT is written as PEFT does (``adapter_config.json``, ``adapter_model.safetensors``), so that
+        `peft.PeftModel.from_pretrained` reads the folder too.
+        """
         folder.mkdir(parents=True, exist_ok=True)
-        # Cloned: the format holds no two names for one memory.
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in self.tensors().items()}
-        (folder / "alignment.safetensors").unlink(missing_ok=True)  # of an earlier alignment
-        if tensors:
-            save_file(tensors, folder / "alignment.safetensors")
+        for name in (_TENSORS, _PEFT_TENSORS, _PEFT_CONFIG):
+            (folder / name).unlink(missing_ok=True)  # of an earlier alignment
+        if self.adapter_kind == "peft" and self.adapter is not None:
+            _save_tensors(self.adapter, folder / _PEFT_TENSORS)
+            (folder / _PEFT_CONFIG).write_text(json.dumps(self.adapter_settings, indent=2), encoding="utf-8")
+            _save_tensors(replace(self, adapter=None).tensors(), folder / _TENSORS)
+        else:
+            _save_tensors(self.tensors(), folder / _TENSORS)
         document = {
             "system_prompt": self.system_prompt,
             "adapter_kind": self.adapter_kind,
@@ -91,8 +99,9 @@ class Alignment:
         from palign_bench.backbone.parts.readout import load_readout
 
         document = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))
-        path = folder / "alignment.safetensors"
-        tensors = load_file(path) if path.exists() else {}
+        tensors, adapter_of_peft = (
+            load_file(folder / name) if (folder / name).exists() else {} for name in (_TENSORS, _PEFT_TENSORS)
+        )
         shape = document["head_shifts_shape"]
         shifts = None
         if shape is not None:
@@ -100,6 +109,7 @@ class Alignment:
                 tensors["head_shift_positions"].long(), tensors["head_shifts"], shape
             ).to_dense()
         adapter = {k.removeprefix("adapter."): v for k, v in tensors.items() if k.startswith("adapter.")}
+        adapter |= adapter_of_peft
         answers, readout = document["answers"], document["readout"]
         return cls(
             system_prompt=document["system_prompt"],
@@ -112,6 +122,13 @@ class Alignment:
             trained_parameters=document["trained_parameters"],
             summary=document["summary"],
         )
+
+
+def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    from safetensors.torch import save_file
+
+    if tensors:  # cloned: the format holds no two names for one memory
+        save_file({name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}, path)
 
 
 @dataclass(frozen=True)

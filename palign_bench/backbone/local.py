@@ -19,7 +19,7 @@ from palign_bench.backbone.engines.decoding import own_decoding
 from palign_bench.backbone.engines.hidden import hidden_states
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading.weights import LoadedModel
-from palign_bench.backbone.parts.adapters import VIRTUAL, applied_adapter
+from palign_bench.backbone.parts.adapters import VIRTUAL, applied_adapter, is_soft_prompt
 from palign_bench.backbone.parts.heads import recorded_heads, shifted_heads
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import SplitPrompts, encode
@@ -64,7 +64,7 @@ class LocalBackbone(Backbone):
     def applied(self, alignment: Alignment) -> Iterator[None]:
         """Apply head shifts and trained tensors; the bare model is back on leaving, also after an exception."""
         with ExitStack() as stack:
-            if alignment.adapter is not None and alignment.adapter_kind == "prompt":
+            if alignment.adapter is not None and is_soft_prompt(alignment.adapter_kind, alignment.adapter_settings):
                 stack.callback(setattr, self, "virtual", self.virtual)
                 self.virtual = alignment.adapter[VIRTUAL].to(self.model.device)
             elif alignment.adapter is not None:

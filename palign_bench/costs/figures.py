@@ -61,6 +61,8 @@ FIGURES: tuple[CostFigure, ...] = (
     CostFigure("align_seconds", "seconds", "align", "seconds", "align\nseconds", varies=True, followed=True),
     CostFigure("search_seconds", "seconds", "align", "search_seconds", "of it\nsearch", varies=True),
     CostFigure("seconds_per_step", "seconds", "align", "seconds_per_step", varies=True, absent=None),
+    CostFigure("tokens_per_step", "tokens", "align", "tokens_per_step", absent=None),
+    CostFigure("joules_per_step", "joules", "align", "joules_per_step", absent=None),
     CostFigure("answer_seconds", "seconds", "answer", "seconds", "answer\nseconds", varies=True, followed=True),
     CostFigure(  # above the bare model's; what the whole process takes is the efficiency page's ``total_memory_mib``
         "peak_memory_mib",

@@ -13,17 +13,17 @@ from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.parts.adapters import (
     VIRTUAL,
+    adapter_tensors,
     applied_adapter,
     full_tensors,
     leaving_no_trace,
-    lora_tensors,
     trainable_copies,
 )
 from palign_bench.questionnaire.inventory import Inventory
 from tests.protocols import CORRECTED
 
 IDS = torch.arange(5, 45).view(2, 20)
-SETTINGS = {"rank": 4, "alpha": 16, "target_modules": ["q_proj", "down_proj"]}
+SETTINGS = {"peft_type": "LORA", "r": 4, "lora_alpha": 16, "target_modules": ["q_proj", "down_proj"]}
 
 
 def logits(model: torch.nn.Module, **inputs: torch.Tensor) -> torch.Tensor:
@@ -40,13 +40,13 @@ def lora(tiny: LoadedModel) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         for name, parameter in model.named_parameters():
             if "lora_" in name:
                 parameter.data.normal_(0, 0.1, generator=torch.Generator().manual_seed(len(name)))
-        return lora_tensors(model), logits(model.eval())
+        return adapter_tensors(model), logits(model.eval())
 
 
 def test_applied_lora_is_peft_s_model_and_comes_off(tiny: LoadedModel, lora: tuple) -> None:
     tensors, expected = lora
     bare = logits(tiny.model)
-    with applied_adapter(tiny.model, tensors, "lora", SETTINGS):
+    with applied_adapter(tiny.model, tensors, "peft", SETTINGS):
         assert torch.equal(logits(tiny.model), expected)
     assert torch.equal(logits(tiny.model), bare)
     assert not torch.equal(bare, expected)
@@ -62,9 +62,9 @@ def test_applied_weights_are_swapped_not_copied(tiny: LoadedModel) -> None:
     assert torch.equal(logits(tiny.model), bare)
 
 
-@pytest.mark.parametrize("kind", ["lora", "full"])
+@pytest.mark.parametrize("kind", ["peft", "full"])
 def test_tensors_of_another_model_are_refused(tiny: LoadedModel, lora: tuple, kind: str) -> None:
-    tensors = {"lora": lora[0], "full": full_tensors(tiny.model)}[kind]
+    tensors = {"peft": lora[0], "full": full_tensors(tiny.model)}[kind]
     tensors = dict(list(tensors.items())[1:])
     bare = logits(tiny.model)
     with pytest.raises(ValueError, match="do not fit"), applied_adapter(tiny.model, tensors, kind, SETTINGS):
@@ -99,7 +99,9 @@ def test_soft_prompts_answer_alike_in_every_engine_batch_and_in_peft(tiny: Loade
         torch.manual_seed(0)
         peft = get_peft_model(tiny.model, PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=6)).eval()
         virtual = peft.get_prompt(batch_size=1)[0].detach().clone()
-    alignment = Alignment(adapter={VIRTUAL: virtual}, adapter_kind="prompt")
+    alignment = Alignment(
+        adapter={VIRTUAL: virtual}, adapter_kind="peft", adapter_settings={"peft_type": "PROMPT_TUNING"}
+    )
     items = inventory.select(inventory.held_out[:12])
     engines = [
         engine(tiny.model, tiny.tokenizer, positions=positions)
@@ -121,7 +123,9 @@ def test_soft_prompts_answer_alike_in_every_engine_batch_and_in_peft(tiny: Loade
 def test_a_soft_prompt_is_read_before_free_text_too(tiny: LoadedModel) -> None:
     backbone = LocalBackbone(tiny, CORRECTED)
     torch.manual_seed(0)
-    alignment = Alignment(adapter={VIRTUAL: torch.randn(6, 64)}, adapter_kind="prompt")
+    alignment = Alignment(
+        adapter={VIRTUAL: torch.randn(6, 64)}, adapter_kind="peft", adapter_settings={"peft_type": "PROMPT_TUNING"}
+    )
     bare = backbone.generate(Alignment(), "You are kind.", "Who are you?", 12, 0)
     assert backbone.generate(alignment, "You are kind.", "Who are you?", 12, 0) != bare
     assert backbone.generate(Alignment(), "You are kind.", "Who are you?", 12, 0) == bare

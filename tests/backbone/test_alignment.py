@@ -60,11 +60,11 @@ def test_an_adapter_comes_back(tmp_path: Path) -> None:
         "model.layers.0.q_proj.lora_B.weight": torch.randn(8, 2, dtype=torch.bfloat16).T,  # not contiguous
         "head_shifts": torch.ones(1),  # a name of our own must not clash
     }
-    again = round_trip(Alignment(adapter=adapter, adapter_kind="lora", trained_parameters=33), tmp_path)
+    again = round_trip(Alignment(adapter=adapter, adapter_kind="full", trained_parameters=33), tmp_path)
     assert again.adapter is not None and again.head_shifts is None
     assert set(again.adapter) == set(adapter)
     assert all(torch.equal(again.adapter[name], tensor) for name, tensor in adapter.items())
-    assert (again.adapter_kind, again.trained_parameters) == ("lora", 33)
+    assert (again.adapter_kind, again.trained_parameters) == ("full", 33)
 
 
 def test_tensors_that_share_memory_are_saved_apart(tmp_path: Path) -> None:
@@ -76,7 +76,7 @@ def test_tensors_that_share_memory_are_saved_apart(tmp_path: Path) -> None:
 
 
 def test_saving_again_leaves_nothing_of_the_earlier_alignment(tmp_path: Path) -> None:
-    Alignment(head_shifts=shifts(), adapter={"x": torch.ones(2)}, adapter_kind="lora").save(tmp_path)
+    Alignment(head_shifts=shifts(), adapter={"x": torch.ones(2)}, adapter_kind="full").save(tmp_path)
     assert round_trip(Alignment(system_prompt="only this"), tmp_path) == Alignment(system_prompt="only this")
 
 

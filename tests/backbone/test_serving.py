@@ -101,7 +101,7 @@ def test_logits_that_are_not_finite_are_an_error(tiny: LoadedModel, inventory: I
     ("alignment", "what"),
     [
         (Alignment(head_shifts=torch.zeros(2, 64)), "a head shift"),
-        (Alignment(adapter={}, adapter_kind="lora"), "an adapter"),
+        (Alignment(adapter={}, adapter_kind="peft"), "an adapter"),
         (Alignment(readout=object()), "a readout"),  # type: ignore[arg-type]
     ],
 )

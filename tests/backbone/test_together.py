@@ -118,7 +118,9 @@ def test_what_is_more_than_prompt_and_shift_is_answered_one_by_one(tiny: LoadedM
     bare, shifted, *_ = alphas(tiny)
     assert only_prompts_and_shifts(bare) and only_prompts_and_shifts(shifted)
     virtual = torch.randn(3, tiny.model.config.hidden_size, generator=torch.Generator().manual_seed(1))
-    trained = Alignment(PROMPT, adapter={VIRTUAL: virtual}, adapter_kind="prompt")
+    trained = Alignment(
+        PROMPT, adapter={VIRTUAL: virtual}, adapter_kind="peft", adapter_settings={"peft_type": "PROMPT_TUNING"}
+    )
     assert not only_prompts_and_shifts(trained) and not only_prompts_and_shifts(Alignment(answers={1: 3}))
     items = inventory.select(inventory.held_out[:3])
     mixed = LocalBackbone(tiny, CORRECTED, cohort=2).answer_many([bare, trained], items)

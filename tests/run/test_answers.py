@@ -34,7 +34,7 @@ def test_only_prompts_are_taken_over(memo: AnswerMemo, tiny_backbone: LocalBackb
     assert memo.get(tiny_backbone, memo.key(tiny_backbone, Alignment(system_prompt="x"))) is None
     for alignment in (
         Alignment(system_prompt="x", head_shifts=torch.zeros(2, 64)),
-        Alignment(system_prompt="x", adapter={}, adapter_kind="lora"),
+        Alignment(system_prompt="x", adapter={}, adapter_kind="peft"),
     ):
         assert memo.key(tiny_backbone, alignment) is None
 

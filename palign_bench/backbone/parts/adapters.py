@@ -1,26 +1,94 @@
 """Trained tensors on a backbone: put on, taken off, and no trace left.
 
-Three kinds. ``lora``: low-rank updates beside the linear layers, through PEFT, never merged, so that 4-bit weights take
-them too. ``prompt``: soft-prompt embeddings, which the answering engines place themselves. ``full``: new values of the
-model's own weights, swapped in and out by pointer, so that the bare weights exist once and come back bit for bit.
+Two kinds. ``peft``: an adapter of PEFT, described by PEFT's own configuration as a dictionary; it is never merged, so
+that 4-bit weights take it too. A soft prompt (PROMPT_TUNING) is one of these, but the answering engines place it.
+``full``: new values of the model's own weights, swapped in and out by pointer, so that the bare weights exist once and
+come back bit for bit.
 """
 
 from __future__ import annotations
 
 import copy
+import json
 import logging
+import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-KINDS = ("lora", "prompt", "full")
-VIRTUAL = "virtual"  # the one tensor of a soft prompt: (virtual tokens, width)
+if TYPE_CHECKING:
+    from peft import PeftConfig
+
+VIRTUAL = "prompt_embeddings"  # the one tensor of a soft prompt, by PEFT's name: (virtual tokens, width)
+_SOFT_PROMPT = "PROMPT_TUNING"
+_REFUSED = {  # techniques whose result would be another than their name says
+    "ADALORA": "its ranks move by a call that TRL's trainers do not make",
+    **dict.fromkeys(("XLORA", "POLY"), "it mixes several adapters"),
+    **dict.fromkeys(
+        ("PREFIX_TUNING", "P_TUNING", "MULTITASK_PROMPT_TUNING", "CPT", "CARTRIDGE", "ADAPTION_PROMPT"),
+        "the answering engines place soft prompts of PROMPT_TUNING alone",
+    ),
+    "OSF": "it changes the model's own weights",
+}
+
+
+def peft_config(settings: Mapping[str, Any]) -> PeftConfig:
+    """PEFT's configuration for a causal language model from its dictionary (``peft_type``, ``r``, …).
+
+    Raises ValueError for an unknown technique or key, a number out of its range, and for what would change the model's
+    own weights, since an adapter that is taken off must leave the bare model.
+    """
+    from peft import get_peft_config
+    from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
+
+    technique = str(settings.get("peft_type"))
+    if technique not in PEFT_TYPE_TO_CONFIG_MAPPING:
+        known = ", ".join(sorted(str(each.value) for each in PEFT_TYPE_TO_CONFIG_MAPPING))
+        raise ValueError(f"peft.peft_type={technique}: choose one of PEFT's techniques: {known}")
+    if technique in _REFUSED:
+        raise ValueError(f"peft.peft_type={technique}: {_REFUSED[technique]}")
+    if settings.get("bias", "none") != "none":
+        raise ValueError(f"peft.bias={settings['bias']}: biases are the model's own weights; choose none")
+    if settings.get("init_lora_weights", True) not in (True, "gaussian", "orthogonal"):
+        raise ValueError(
+            f"peft.init_lora_weights={settings['init_lora_weights']}: it changes the model's own weights; choose true, "
+            "gaussian or orthogonal"
+        )
+    for key, value in settings.items():
+        _check_range(key, value)
+    try:
+        return get_peft_config({"task_type": "CAUSAL_LM", **settings})
+    except TypeError as error:
+        raise ValueError(f"peft: {error}") from error
+
+
+def _check_range(key: str, value: Any) -> None:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if key in ("r", "num_virtual_tokens") and not (number and value >= 1 and value == int(value)):
+        raise ValueError(f"peft.{key}={value}: choose a whole number, 1 or more")
+    if key.endswith("alpha") and not (number and value > 0):
+        raise ValueError(f"peft.{key}={value}: choose a positive number")
+    if key.endswith("dropout") and not (number and 0 <= value < 1):
+        raise ValueError(f"peft.{key}={value}: choose a number from 0 up to, but not, 1")
+
+
+def peft_settings(config: PeftConfig) -> dict[str, Any]:
+    """The configuration as the JSON values that `peft_config` takes: what besides the tensors applies an adapter."""
+    document: dict[str, Any] = json.loads(json.dumps(config.to_dict(), default=sorted))  # the sets of module names
+    document.pop("runtime_config", None)
+    # Where the base model lies is this machine's business, and no part of an adapter.
+    return document | {"inference_mode": True, "base_model_name_or_path": None, "revision": None}
+
+
+def is_soft_prompt(kind: str | None, settings: Mapping[str, Any] | None) -> bool:
+    """Whether the answering engines place this adapter before the prompt."""
+    return kind == "peft" and settings is not None and settings["peft_type"] == _SOFT_PROMPT
 
 
 @dataclass
@@ -74,18 +142,21 @@ def leaving_no_trace(model: PreTrainedModel) -> Iterator[None]:
             vars(each).update(before)
 
 
-def trainable_copies(model: PreTrainedModel) -> None:
-    """Point every parameter at a copy of itself and let it train; inside `leaving_no_trace`."""
+def trainable_copies(model: PreTrainedModel) -> list[Tensor]:
+    """Point every parameter at a copy of itself and let it train, inside `leaving_no_trace`; return the originals."""
+    originals = [parameter.data for parameter in model.parameters()]
     for parameter in model.parameters():
         parameter.data = parameter.data.clone()
         parameter.requires_grad_(True)
+    return originals
 
 
-def lora_tensors(model: nn.Module) -> dict[str, Tensor]:
-    """The LoRA tensors of a PEFT model by PEFT's own names, copied."""
+def adapter_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The adapter's tensors of a PEFT model by PEFT's own names, copied."""
     from peft import get_peft_model_state_dict
 
-    return {name: tensor.detach().clone() for name, tensor in get_peft_model_state_dict(model).items()}
+    found = get_peft_model_state_dict(model, save_embedding_layers=False)
+    return {name: tensor.detach().clone() for name, tensor in found.items()}
 
 
 def full_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
@@ -97,37 +168,35 @@ def full_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
 def applied_adapter(
     model: PreTrainedModel, adapter: Mapping[str, Tensor], kind: str | None, settings: Mapping[str, Any] | None
 ) -> Iterator[None]:
-    """Put LoRA tensors or full weights on the model for the block. Raises ValueError for tensors that do not fit it.
+    """Put an adapter or full weights on the model for the block. Raises ValueError for tensors that do not fit it.
 
-    ``settings`` of ``lora``: ``rank``, ``alpha``, ``target_modules``. A soft prompt is not put on the model: the
-    engines place it.
+    ``settings``: those of `peft_settings`. A soft prompt is not put on the model: the engines place it.
     """
-    if kind == "lora":
-        with leaving_no_trace(model):
-            _put_lora_on(model, adapter, settings or {})
-            yield
-    elif kind == "full":
-        with leaving_no_trace(model):
+    if kind not in ("peft", "full") or is_soft_prompt(kind, settings):
+        raise ValueError(f"adapter_kind={kind}: choose peft or full (a soft prompt goes to the engines)")
+    with leaving_no_trace(model):
+        if kind == "full":
             _put_weights_on(model, adapter)
-            yield
-    else:
-        raise ValueError(f"adapter_kind={kind}: choose lora or full (prompt goes to the engines)")
+        else:
+            _put_adapter_on(model, adapter, settings or {})
+        yield
 
 
-def _put_lora_on(model: PreTrainedModel, adapter: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
-    from peft import LoraConfig, get_peft_model, get_peft_model_state_dict, set_peft_model_state_dict
+def _put_adapter_on(model: PreTrainedModel, adapter: Mapping[str, Tensor], settings: Mapping[str, Any]) -> None:
+    from peft import get_peft_model, set_peft_model_state_dict
 
-    config = LoraConfig(
-        r=int(settings["rank"]),
-        lora_alpha=settings["alpha"],
-        target_modules=_targets(settings["target_modules"]),
-        task_type="CAUSAL_LM",
-    )
     with torch.random.fork_rng(devices=[]), quiet("peft", "transformers"):  # initial values are drawn and overwritten
-        wrapped = get_peft_model(model, config)
-        wrong = set(get_peft_model_state_dict(wrapped)) ^ set(adapter)
+        wrapped = get_peft_model(model, peft_config({**settings, "inference_mode": False}))
+        shapes = {name: tensor.shape for name, tensor in adapter_tensors(wrapped).items()}
+        wrong = {name for name in shapes.keys() | adapter.keys() if name not in adapter or name not in shapes} or {
+            name for name in shapes if shapes[name] != adapter[name].shape
+        }
         if wrong:
-            raise ValueError(f"the LoRA tensors do not fit this model: {min(wrong)}")
+            raise ValueError(f"the adapter's tensors do not fit this model: {min(wrong)}")
+        types = {tensor.dtype for tensor in adapter.values() if tensor.is_floating_point()}
+        for parameter in wrapped.parameters():
+            if parameter.requires_grad and len(types) == 1:
+                parameter.data = parameter.data.to(*types)  # as trained, else loading would round
         set_peft_model_state_dict(wrapped, dict(adapter))
     wrapped.eval()
     wrapped.requires_grad_(False)
@@ -141,10 +210,6 @@ def _put_weights_on(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> No
         if weights[name].shape != parameter.shape:
             raise ValueError(f"the weights do not fit this model: {name} has shape {tuple(weights[name].shape)}")
         parameter.data = weights[name].to(device=parameter.device, dtype=parameter.dtype)
-
-
-def _targets(targets: Any) -> Any:
-    return targets if isinstance(targets, str) else list(targets)
 
 
 @contextmanager

@@ -23,15 +23,16 @@ from palign_bench.respondents import RespondentSource
 from palign_bench.settings import read_option
 from tests.protocols import CORRECTED
 
-LORA = {"rank": 8, "alpha": 16, "dropout": 0.0, "target_modules": "all-linear"}
+LORA = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": "all-linear"}
+PROMPT = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 8, "prompt_tuning_init": "SAMPLE_VOCAB"}
 COMMON: dict[str, Any] = {"learning_rate": 3e-3, "batch_size": 8, "steps": 3, "schedule": "constant"}
 METHODS: dict[str, Callable[..., TrainedAligner]] = {
-    "lora": lambda **s: SupervisedFineTuning(**{"technique": "lora", "lora": LORA, **COMMON, **s}),
-    "full": lambda **s: SupervisedFineTuning(**{"technique": "full", **COMMON, **s}),
-    "prompt": lambda **s: SupervisedFineTuning(**{"technique": "prompt", "virtual_tokens": 8, **COMMON, **s}),
-    "dpo": lambda **s: DirectPreferenceOptimization(**{"lora": LORA, **COMMON, **s}),
-    "ppo": lambda **s: ProximalPolicyOptimization(**{"lora": LORA, "epochs": 2, **COMMON, **s}),
-    "rloo": lambda **s: ReinforceLeaveOneOut(**{"lora": LORA, "generations": 4, **COMMON, **s}),
+    "lora": lambda **s: SupervisedFineTuning(**{"peft": LORA, **COMMON, **s}),
+    "full": lambda **s: SupervisedFineTuning(**{"peft": None, **COMMON, **s}),
+    "prompt": lambda **s: SupervisedFineTuning(**{"peft": PROMPT, **COMMON, **s}),
+    "dpo": lambda **s: DirectPreferenceOptimization(**{"peft": LORA, **COMMON, **s}),
+    "ppo": lambda **s: ProximalPolicyOptimization(**{"peft": LORA, "epochs": 2, **COMMON, **s}),
+    "rloo": lambda **s: ReinforceLeaveOneOut(**{"peft": LORA, "generations": 4, **COMMON, **s}),
 }
 
 

@@ -57,17 +57,17 @@ def test_every_trained_method_has_every_budget_and_quick_is_shorter(name: str) -
         assert settings["budget"] == training
         assert "budgets" not in settings and "auto" not in settings.values()
         aligner = make_aligners(settings)[name]
-        assert aligner.budget == settings["budget"]
-        assert aligner.warmup_steps == round(settings["warmup"] * settings["steps"])
+        assert aligner.training.budget == settings["budget"]
+        assert aligner.training.warmup_steps == round(settings["warmup"] * settings["steps"])
 
 
 def test_the_paper_s_settings_are_the_defaults() -> None:
     dpo = make_aligners(resolve_budget(read_option("method", "dpo"), PAPER))["dpo"]
-    assert (dpo.learning_rate, dpo.warmup_steps, dpo.weight_decay) == (5e-4, 100, 0.05)
-    assert (dpo.batch_size, dpo.lora.alpha, dpo.steps) == (16, 100, 250)
+    assert (dpo.training.learning_rate, dpo.training.warmup_steps, dpo.training.weight_decay) == (5e-4, 100, 0.05)
+    assert (dpo.training.batch_size, dpo.peft["lora_alpha"], dpo.training.steps) == (16, 100, 250)
     ppo = make_aligners(resolve_budget(read_option("method", "ppo"), PAPER))["ppo"]
-    assert (ppo.learning_rate, ppo.batch_size, ppo.lora.alpha) == (1.41e-5, 16, 100)
-    assert (ppo.steps, ppo.max_new_tokens) == (250, 15)
+    assert (ppo.training.learning_rate, ppo.training.batch_size, ppo.peft["lora_alpha"]) == (1.41e-5, 16, 100)
+    assert (ppo.training.steps, ppo.max_new_tokens) == (250, 15)
     assert {read_option("method", name)["quantization"] for name in ("qlora", "dpo", "ppo")} == {"nf4"}
     assert {read_option("method", n)["batch_size"] for n in ("lora", "qlora", "full_finetuning", "prompt_tuning")} == {
         8
@@ -82,8 +82,8 @@ def test_an_overridden_budget_is_called_custom() -> None:
 
 def test_every_departure_from_the_method_s_file_is_in_the_budget_s_name() -> None:
     method = read_option("method", "dpo")
-    changed = method | {"beta": 0.3, "lora": method["lora"] | {"rank": 4}}
-    assert resolve_budget(changed, QUICK)["budget"] == "custom: beta=0.3, lora.rank=4"
+    changed = method | {"beta": 0.3, "peft": method["peft"] | {"r": 4}}
+    assert resolve_budget(changed, QUICK)["budget"] == "custom: beta=0.3, peft.r=4"
     own = {"name": "of_a_user", "steps": "auto", "learning_rate": 1e-3, "budgets": {"quick": {"steps": 3}}}
     assert resolve_budget(own, QUICK)["budget"] == "quick"
     assert resolve_budget(own | {"steps": 4}, QUICK)["budget"] == "custom: steps=4"

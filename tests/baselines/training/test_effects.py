@@ -11,7 +11,7 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents import RespondentSource
 from palign_bench.settings import read_option
-from tests.baselines.training.conftest import Bench
+from tests.baselines.training.conftest import PROMPT, Bench
 from tests.protocols import CORRECTED
 
 
@@ -116,7 +116,7 @@ def test_a_soft_prompt_learns_a_person_on_the_real_model(
     """Who agrees with everything: twenty vectors before a frozen model this small tell no statement from another."""
     bench = Bench(LocalBackbone(real_model, CORRECTED), inventory, source)
     known = dict.fromkeys(sorted(inventory.known)[::5], 5)
-    aligner = bench.aligner("prompt", learning_rate=3e-2, steps=25, virtual_tokens=20)
+    aligner = bench.aligner("prompt", learning_rate=3e-2, steps=25, peft=PROMPT | {"num_virtual_tokens": 20})
     before = bench.error(aligner.align(bench.case(known={})), known)
     alignment = aligner.align(bench.case(known=known))
     assert alignment.summary["last_loss"] < 0.05 * alignment.summary["first_loss"]

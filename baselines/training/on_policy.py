@@ -1,0 +1,69 @@
+"""What PPO and RLOO share: they sample answers to the known items and are rewarded by a rule (paper, C.2)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from transformers import GenerationConfig
+
+from baselines.training.aligner import ReversibilityCheck, TrainedAligner
+from baselines.training.reward import RewardLog
+from baselines.training.session import TrainingClock
+from palign_bench.backbone.alignment import Alignment
+
+
+class OnPolicyAligner(TrainedAligner):
+    """A policy gradient method on answers of at most ``max_new_tokens`` tokens, sampled at ``temperature``.
+
+    The reward is minus the distance between the option that an answer names and the person's; ``kl_coefficient`` holds
+    the policy to the model with its adapter off. Raises ValueError for a keyword out of its range.
+    """
+
+    def __init__(
+        self,
+        *,
+        peft: Mapping[str, Any],
+        max_new_tokens: int = 15,
+        kl_coefficient: float = 0.05,
+        temperature: float = 1.0,
+        **settings: Any,
+    ) -> None:
+        super().__init__(peft=peft, **settings)
+        if max_new_tokens < 1 or kl_coefficient < 0 or temperature <= 0:
+            raise ValueError(
+                "method.max_new_tokens must be 1 or more, method.temperature above 0, method.kl_coefficient 0 or more"
+            )
+        self.max_new_tokens = int(max_new_tokens)
+        self.kl_coefficient = float(kl_coefficient)
+        self.temperature = float(temperature)
+        self.rewards = RewardLog()
+
+    def examples(self, known: Mapping[int, int]) -> list[dict[str, Any]]:
+        """The prompt up to "Option" as text and as token ids, and the person's option."""
+        texts = self.texts.items
+        return [
+            {"prompt": texts[n].rollout_text, "input_ids": texts[n].rollout, "person": value}
+            for n, value in known.items()
+        ]
+
+    def train(
+        self,
+        rows: list[dict[str, Any]],
+        seed: int,
+        clock: TrainingClock,
+        folder: Path,
+        check: ReversibilityCheck | None = None,
+    ) -> Alignment:
+        """Train on sampled answers; the summary also tells what they named."""
+        self.rewards = RewardLog()
+        # Whatever the trainers leave open in sampling they take from the model's own settings: a min_p or a repetition
+        # penalty there would make the first KL differ from 0.
+        tokenizer = self.texts.tokenizer
+        self.local.model.generation_config = GenerationConfig(
+            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+        )
+        alignment = super().train(rows, seed, clock, folder, check)
+        return replace(alignment, summary={**alignment.summary, **self.rewards.summary()})

@@ -1,0 +1,100 @@
+"""The settings that every trained method has: rate, steps, batches and schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """How one person's weights are trained.
+
+    ``steps`` optimizer steps (rollouts for on-policy methods) of ``batch_size`` examples. ``micro_batch``: examples in
+    one pass, whose gradients are added up to the batch's; None: the whole batch. ``warmup``: the share of the steps in
+    which the learning rate rises, so that it scales with the budget. ``budget`` names where the numbers come from.
+    Raises ValueError for a number out of its range.
+    """
+
+    learning_rate: float
+    batch_size: int
+    steps: int
+    micro_batch: int | None = None
+    warmup: float = 0.0
+    weight_decay: float = 0.0
+    schedule: str = "linear"
+    gradient_checkpointing: bool = False
+    budget: str = "custom"
+
+    def __post_init__(self) -> None:
+        positive("learning_rate", self.learning_rate)
+        whole("batch_size", self.batch_size)
+        whole("steps", self.steps)
+        if self.micro_batch is not None:
+            whole("micro_batch", self.micro_batch)
+            if self.batch_size % self.micro_batch:
+                raise ValueError(
+                    f"method.micro_batch={self.micro_batch}: choose a divisor of method.batch_size={self.batch_size}"
+                )
+        if not (_is_number(self.warmup) and 0 <= self.warmup <= 1):
+            raise ValueError(f"method.warmup={self.warmup}: choose a share of the steps between 0 and 1")
+        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
+            raise ValueError(f"method.weight_decay={self.weight_decay}: choose 0 or a positive number")
+        if self.schedule not in SCHEDULES:
+            raise ValueError(f"method.schedule={self.schedule}: choose one of {', '.join(SCHEDULES)}")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> TrainingSettings:
+        """The settings of a method's file that are neither its adapter's nor its own. Raises ValueError."""
+        names = [field.name for field in fields(cls)]
+        unknown = sorted(settings.keys() - set(names))
+        if unknown:
+            raise ValueError(
+                f"method.{unknown[0]} is no setting of this method; those of training are {', '.join(names)}"
+            )
+        return cls(**settings)
+
+    @property
+    def warmup_steps(self) -> int:
+        """Steps in which the rate rises from 0; fewer than ``steps``, since the first of them trains nothing."""
+        return min(round(self.warmup * self.steps), self.steps - 1)
+
+    @property
+    def scheduler(self) -> str:
+        """transformers' name of the schedule."""
+        return "constant_with_warmup" if self.schedule == "constant" and self.warmup else self.schedule
+
+    @property
+    def examples_at_once(self) -> int:
+        """Examples in one pass."""
+        return self.micro_batch or self.batch_size
+
+    @property
+    def accumulation(self) -> int:
+        """Passes whose gradients make one optimizer step."""
+        return self.batch_size // self.examples_at_once
+
+    def in_smaller_passes(self) -> TrainingSettings | None:
+        """The same optimizer steps with the next smaller micro-batch; None where it is one example already."""
+        smaller = [size for size in range(1, self.examples_at_once // 2 + 1) if self.batch_size % size == 0]
+        return replace(self, micro_batch=smaller[-1]) if smaller else None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def positive(key: str, value: object) -> None:
+    """Raise ValueError unless the setting is a number above 0."""
+    if not _is_number(value) or value <= 0:  # type: ignore[operator]
+        raise ValueError(f"method.{key}={value}: choose a positive number")
+
+
+def whole(key: str, value: object) -> None:
+    """Raise ValueError unless the setting is a whole number, 1 or more."""
+    if not _is_number(value) or value != int(value) or value < 1:  # type: ignore[call-overload,operator]
+        raise ValueError(f"method.{key}={value}: choose a whole number, 1 or more")

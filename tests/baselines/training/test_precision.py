@@ -1,0 +1,95 @@
+"""Small updates are kept where weights are bfloat16, and the summary tells which share of the weights moved."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from baselines.training import aligner as aligner_module
+from baselines.training.precision import Float32MasterAdamW, moved_share
+from baselines.training.supervised import SupervisedFineTuning
+from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.backbone.loading.weights import load
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.protocol import Corrected
+from palign_bench.respondents import RespondentSource
+from palign_bench.run.assembly import resolve_budget
+from palign_bench.settings import read_option
+from tests.baselines.training.conftest import METHODS, Bench
+
+
+def test_float32_copies_are_moved_as_float32_weights_would_be() -> None:
+    """Against torch's own AdamW in float32 with the same gradients: what bfloat16 alone loses is kept."""
+    generator = torch.Generator().manual_seed(0)
+    start = torch.ones(400).bfloat16()
+    half, whole, plain = (
+        torch.nn.Parameter(start.clone().to(t)) for t in (torch.bfloat16, torch.float32, torch.bfloat16)
+    )
+    settings = {"lr": 1e-4, "weight_decay": 0.1}
+    optimizers = [
+        Float32MasterAdamW([{"params": [half]}], **settings),
+        torch.optim.AdamW([whole], **settings),
+        torch.optim.AdamW([plain], **settings),
+    ]
+    for _ in range(60):
+        gradient = torch.randn(400, generator=generator).bfloat16() + 1
+        for weight, optimizer in zip((half, whole, plain), optimizers, strict=True):
+            weight.grad = gradient.to(weight.dtype)
+            optimizer.step()
+            optimizer.zero_grad()
+    assert torch.equal(optimizers[0].masters[0], whole)  # type: ignore[attr-defined]
+    assert torch.equal(half, whole.bfloat16()) and not torch.equal(half, start)
+    assert torch.equal(plain, start), "an update of 1e-4 of a weight of 1 is rounded away"
+
+
+def test_the_moved_share_counts_numbers() -> None:
+    before = [torch.zeros(4), torch.ones(2, 2).bfloat16()]
+    after = [torch.tensor([0.0, 1, 0, 0]), torch.tensor([[1, 1.001], [1, 1]])]
+    assert moved_share(before, after) == 2 / 8
+    assert moved_share(before, before) == 0
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_every_trained_row_tells_the_moved_share(bench: Bench, name: str) -> None:
+    share = bench.aligner(name, steps=2).align(bench.case()).summary["moved_share"]
+    if name == "rloo":  # a random model never names an option: its answers are rewarded alike, and nothing is learned
+        assert share == 0
+    else:
+        assert 0.3 < share <= 1
+
+
+@pytest.fixture(scope="module")
+def organisms() -> dict[str, Any]:
+    return {
+        dtype: load(resolve_model(read_option("model", "organism")) | {"dtype": dtype})
+        for dtype in ("bfloat16", "float32")
+    }
+
+
+@pytest.mark.slow
+def test_full_fine_tuning_of_the_organism_moves_what_float32_moves(
+    organisms: dict[str, Any], inventory: Inventory, simulated: RespondentSource, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The whole budget of the testbed: pure bfloat16 moves a third of the weights, and no layer norm."""
+    settings = resolve_budget(read_option("method", "full_finetuning"), read_option("training", "testbed"))
+    settings = {k: v for k, v in settings.items() if k not in ("_target_", "name", "quantization")}
+    found: dict[str, tuple[float, float, float]] = {}
+    for which, dtype in (("copies", "bfloat16"), ("float32", "float32"), ("plain", "bfloat16")):
+        if which == "plain":
+            monkeypatch.setattr(aligner_module, "keep_small_updates", lambda t: list(t.model.parameters()))
+        bench = Bench(LocalBackbone(organisms[dtype], Corrected()), inventory, simulated)
+        aligner = SupervisedFineTuning(**settings)
+        aligner.prepare(bench.backbone, inventory)
+        alignment = aligner.align(bench.case())
+        norms = [n for n in alignment.adapter if "norm" in n]
+        bare = dict(bench.backbone.model.named_parameters())
+        norm_share = moved_share([bare[n] for n in norms], [alignment.adapter[n] for n in norms])
+        found[which] = alignment.summary["moved_share"], norm_share, alignment.summary["last_loss"]
+    print(found)
+    assert found["copies"][0] == pytest.approx(found["float32"][0], abs=0.02)
+    assert found["copies"][0] > 0.8 and found["plain"][0] < 0.5
+    assert found["plain"][1] == 0 and found["copies"][1] > 0.5
+    assert found["copies"][2] < found["plain"][2]
