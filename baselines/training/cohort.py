@@ -90,7 +90,7 @@ class Recipe:
 
     def schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
         """The trainers' own."""
-        arguments = self.arguments
+        arguments: Any = self.arguments
         found: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
             arguments.lr_scheduler_type,
             optimizer,

@@ -196,7 +196,7 @@ def _put_adapter_on(model: PreTrainedModel, adapter: Mapping[str, Tensor], setti
         types = {tensor.dtype for tensor in adapter.values() if tensor.is_floating_point()}
         for parameter in wrapped.parameters():
             if parameter.requires_grad and len(types) == 1:
-                parameter.data = parameter.data.to(*types)  # as trained, else loading would round
+                parameter.data = parameter.data.to(next(iter(types)))  # as trained, else loading would round
         set_peft_model_state_dict(wrapped, dict(adapter))
     wrapped.eval()
     wrapped.requires_grad_(False)
