@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 from transformers import PreTrainedModel, TrainingArguments
 
@@ -366,6 +367,10 @@ class ReversibilityCheck:
 
     @torch.no_grad()
     def _logits(self) -> torch.Tensor:
+        with sdpa_kernel(SDPBackend.MATH):  # during training another kernel computes attention, and rounds otherwise
+            return self._last_logits()
+
+    def _last_logits(self) -> torch.Tensor:
         return self.model(input_ids=self.probe, use_cache=False).logits[0, -1].float().clone()
 
 

@@ -14,11 +14,11 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import RespondentSource
 from palign_bench.run.assembly import resolve_budget
 from palign_bench.settings import read_option
 from tests.baselines.training.conftest import METHODS, Bench
+from tests.protocols import CORRECTED
 
 
 def test_float32_copies_are_moved_as_float32_weights_would_be() -> None:
@@ -80,9 +80,9 @@ def test_full_fine_tuning_of_the_organism_moves_what_float32_moves(
     for which, dtype in (("copies", "bfloat16"), ("float32", "float32"), ("plain", "bfloat16")):
         if which == "plain":
             monkeypatch.setattr(aligner_module, "keep_small_updates", lambda t: list(t.model.parameters()))
-        bench = Bench(LocalBackbone(organisms[dtype], Corrected()), inventory, simulated)
+        bench = Bench(LocalBackbone(organisms[dtype], CORRECTED), inventory, simulated)
         aligner = SupervisedFineTuning(**settings)
-        aligner.prepare(bench.backbone, inventory)
+        aligner.prepare(bench.backbone, CORRECTED)
         alignment = aligner.align(bench.case())
         norms = [n for n in alignment.adapter if "norm" in n]
         bare = dict(bench.backbone.model.named_parameters())
