@@ -36,8 +36,7 @@ def resolve_training(training: Mapping[str, Any], on_cuda: bool) -> Settings:
             steps = None if on_cuda else MEASURED_STEPS
         elif isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
             raise UserError(f"training.steps={steps}: choose a whole number, 1 or more, or auto.")
-        # 4 bits save a GPU's memory; on a CPU they only cost time
-        settings |= {"steps": steps, "instead_of_nf4": None if on_cuda else "none"}
+        settings["steps"] = steps
     cohort = settings.get("cohort", 1)
     if not isinstance(cohort, int) or isinstance(cohort, bool) or cohort < 1:
         raise UserError(f"training.cohort={cohort}: choose a whole number, 1 or more.")
@@ -69,8 +68,6 @@ def resolve_budget(method: Mapping[str, Any], training: Mapping[str, Any]) -> Se
         raise UserError(f"training={training['name']}: method={method['name']} has the budgets {choices}.")
     if measured:
         budget = budget | ({"steps": training["steps"]} if training["steps"] else {})
-        if settings.get("quantization") == "nf4" and training["instead_of_nf4"]:
-            settings["quantization"] = training["instead_of_nf4"]
     settings |= {key: value for key, value in budget.items() if settings.get(key) == "auto"}
     name = "paper" if measured and not training["steps"] else training["name"]
     departures = _departures(settings, _shipped(method) | dict(budget))
