@@ -7,12 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from transformers import GenerationConfig
-
 from baselines.training.aligner import ReversibilityCheck, TrainedAligner
 from baselines.training.reward import RewardLog
 from baselines.training.session import TrainingClock
 from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.engines.decoding import own_decoding
 
 
 class OnPolicyAligner(TrainedAligner):
@@ -59,11 +58,7 @@ class OnPolicyAligner(TrainedAligner):
     ) -> Alignment:
         """Train on sampled answers; the summary also tells what they named."""
         self.rewards = RewardLog()
-        # Whatever the trainers leave open in sampling they take from the model's own settings: a min_p or a repetition
-        # penalty there would make the first KL differ from 0.
-        tokenizer = self.texts.tokenizer
-        self.local.model.generation_config = GenerationConfig(
-            eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
-        )
-        alignment = super().train(rows, seed, clock, folder, check)
+        # A min_p or a repetition penalty of the model's own would make the first KL differ from 0.
+        with own_decoding(self.local.model, {self.texts.tokenizer.eos_token_id}):
+            alignment = super().train(rows, seed, clock, folder, check)
         return replace(alignment, summary={**alignment.summary, **self.rewards.summary()})
