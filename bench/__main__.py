@@ -38,6 +38,7 @@ from palign_bench.costs.machine import processor
 from palign_bench.files import write_atomically
 from palign_bench.questionnaire.inventory import Inventory, Item, Respondent, ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, parse_released
+from palign_bench.report.document import Document, Table, markdown, terminal
 from palign_bench.respondents import load_respondents
 from palign_bench.run.assembly import resolve_budget
 from palign_bench.settings import UserError, read_option
@@ -267,13 +268,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
             note = f"{growth.seconds[0]:.3g} s at {growth.amounts[0]:g}; exponent {growth.exponent:.2f} (1: linear)"
             name = f"few_shot_answers_{growth.amounts[-1]:g}_{growth.what}"
             rows.append(Measurement(name, growth.seconds[-1], None, note))
-    table = pd.DataFrame([row.__dict__ for row in rows])
-    print(table.to_string(index=False, float_format=lambda v: f"{v:.3g}", na_rep="", justify="left"))
-    write_atomically(folder / "bench.csv", table.to_csv(index=False))
-    filled = table.astype(object).where(table.notna(), None)
-    text = filled.to_markdown(index=False, floatfmt=".3g", missingval="")
-    write_atomically(folder / "bench.md", f"# bench: {machine}; {os.getloadavg()[0]:.1f} at the end\n\n{text}\n")
-    print(f"\nWritten to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    frame = pd.DataFrame([row.__dict__ for row in rows])
+    write_atomically(folder / "bench.csv", frame.to_csv(index=False))
+    cells = [[f"{v:.3g}" if isinstance(v, float) else str(v or "") for v in row.__dict__.values()] for row in rows]
+    title = f"bench: {machine}; {os.getloadavg()[0]:.1f} at the end"
+    document = Document(title, [Table(list(frame.columns), cells)])
+    write_atomically(folder / "bench.md", markdown(document))
+    print(terminal(document, wide=True))
+    print(f"Written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

@@ -33,7 +33,7 @@ from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, ipi
 from palign_bench.questionnaire.prompts import statement_as_worded
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.questionnaire.scoring import cross_composites
-from palign_bench.report.statistics import bootstrap_interval, pearson
+from palign_bench.report.statistics import mean_interval, pearson
 from palign_bench.respondents import load_papi
 from palign_bench.settings import read_option
 
@@ -67,7 +67,7 @@ class Ablation:
         own = crossed.diagonal()
         people = len(own)
         specificity = (np.nansum(crossed) - own.sum()) / (people * (people - 1)) - own.mean()
-        low, high = bootstrap_interval(own) or (float("nan"), float("nan"))
+        low, high = mean_interval(own) or (float("nan"), float("nan"))
         chosen = "" if known is None else f"{self.left_out_composite(known).mean():.3f}"
         print(
             f"| {name} | {chosen} | {own.mean():.3f} [{low:.3f}, {high:.3f}] | {specificity:.2f} "
@@ -184,7 +184,7 @@ class Ablation:
 
 def difference(name: str, one: np.ndarray, two: np.ndarray) -> None:
     """Print a paired difference with its interval."""
-    low, high = bootstrap_interval(one - two) or (float("nan"), float("nan"))
+    low, high = mean_interval(one - two) or (float("nan"), float("nan"))
     print(f"{name}: {(one - two).mean():+.3f} [{low:+.3f}, {high:+.3f}]", flush=True)
 
 

@@ -13,15 +13,17 @@ from palign_bench.ledger.plan import Plan
 
 
 def report(arguments: Sequence[str]) -> None:
-    """`palign-bench report [NAME] [--runs FOLDER]`: rebuild and print tables without a model."""
+    """`palign-bench report [NAME] [--runs FOLDER] [--legend] [--wide]`: rebuild and print tables without a model."""
     parser = argparse.ArgumentParser("palign-bench report", description="Rebuild and print tables from the ledger.")
     parser.add_argument("name", nargs="?", default="table1", help="the experiment's name (default: table1)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder (default: runs)")
+    parser.add_argument("--legend", action="store_true", help="with what the columns mean, and the paper's figures")
+    parser.add_argument("--wide", action="store_true", help="all columns, also those that the terminal has no room for")
     chosen = parser.parse_args(arguments)
     from palign_bench.report import make_report
 
     for plan in Plan.all(chosen.runs, chosen.name):
-        print(make_report(plan).text)
+        print(make_report(plan, chosen.legend, chosen.wide).text)
 
 
 def forecast(arguments: Sequence[str]) -> None:

@@ -19,22 +19,28 @@ class MadeReport(NamedTuple):
     text: str
 
 
-def make_report(plan: Plan) -> MadeReport:
-    """Write a plan's table (CSV, JSON, Markdown, LaTeX) and picture into its folder, and say so in the text.
+def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeReport:
+    """Write a plan's table (CSV, JSON, Markdown, LaTeX, HTML) and pictures into its folder, and say so in the text.
 
-    Raises LedgerError when nothing is planned there.
+    A folder that cannot be written to is told in the text. ``legend``, ``wide``: see `document.terminal`. Raises
+    LedgerError when nothing is planned there.
     """
+    from palign_bench.report.document import Written, terminal
     from palign_bench.report.pictures.learning_curve import draw_learning_curve
     from palign_bench.report.pictures.table import draw_figure  # pandas and matplotlib take seconds to import
-    from palign_bench.report.table import write_table
+    from palign_bench.report.table import as_json, build_report
+    from palign_bench.report.words import describe
 
-    report = write_table(plan)
-    experiment = report.about["experiment"]
-    pictures = draw_figure(report, plan.folder / experiment)
+    report = build_report(plan)
+    base, written = plan.folder / report.about["experiment"], Written()
+    written.add(base.with_name(f"{base.name}.csv"), report.frame.to_csv(index=False))
+    written.add(base.with_name(f"{base.name}.json"), as_json(report))
+    pictures = written.drawn(lambda: draw_figure(report, base))
     if len(set(report.frame["known_answers"].dropna())) > 1:
-        pictures += draw_learning_curve(report, plan.folder / f"{experiment}_curve")
-    files = ", ".join([*(f"{experiment}.{kind}" for kind in ("csv", "json", "md", "tex")), *(p.name for p in pictures)])
-    text = f"{report.text}\nWritten to {plan.folder}: {files}\n"
+        pictures += written.drawn(lambda: draw_learning_curve(report, base.with_name(f"{base.name}_curve")))
+    document = describe(report, [path.name for path in pictures if path.suffix == ".png"])
+    document.write(base, written)
+    text = f"{terminal(document, legend=legend, wide=wide)}\n{written.told(plan.folder)}\n"
     if report.about.get("cost_repeats"):
         from palign_bench.report.efficiency import write_efficiency
 

@@ -8,15 +8,14 @@ from statistics import median
 import pandas as pd
 
 from palign_bench.costs.figures import FIGURES
-from palign_bench.files import write_atomically
 from palign_bench.ledger.plan import Plan
 from palign_bench.ledger.record import Record
 from palign_bench.report import measures
+from palign_bench.report.document import Document, Picture, Table, Text, Written, terminal
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
 from palign_bench.report.pictures.efficiency import draw_figures
 from palign_bench.report.rows import RowNumbers, budget_of, read_rows
 from palign_bench.report.statistics import mean
-from palign_bench.report.words import escape_latex, pipe_table
 from palign_bench.settings import options, read_option
 
 UNIT = "pas"
@@ -31,7 +30,7 @@ RANDOM_WEIGHTS = (
 
 
 def write_efficiency(plan: Plan) -> str:
-    """Write ``costs.csv``, ``.md``, ``.tex`` and the pictures into the plan's folder; return the text for the terminal.
+    """Write ``costs.csv``, ``.md``, ``.tex``, ``.html`` and pictures into the plan's folder; return the terminal's text.
 
     Raises LedgerError for an empty plan.
     """
@@ -43,17 +42,14 @@ def write_efficiency(plan: Plan) -> str:
     title = (
         f"efficiency: {about['model_title']}, protocol {about['protocol']}, source: {about['respondents_description']}"
     )
-    pictures = draw_figures(costs, title, base, scores=not random)
-    notes = [*reading_notes(costs, random), *machine_notes(rows)]
-    shown = display(costs)
-    write_atomically(base.with_suffix(".csv"), frame.to_csv(index=False))
-    images = [f"![{path.stem}]({path.name})" for path in pictures if path.suffix == ".png"]
-    blocks = [f"# {title}", pipe_table(shown), *images, "\n".join(f"- {note}" for note in notes)]
-    write_atomically(base.with_suffix(".md"), "\n\n".join(blocks) + "\n")
-    write_atomically(base.with_suffix(".tex"), _latex(shown, [title, *notes]))
-    files = ", ".join(["costs.csv", "costs.md", "costs.tex", *(path.name for path in pictures)])
-    lines = "\n".join(f"Note: {note}" for note in notes)
-    return f"{title}\n\n{shown.to_string(index=False)}\n\n{lines}\n\nWritten to {plan.folder}: {files}\n"
+    written = Written()
+    written.add(base.with_suffix(".csv"), frame.to_csv(index=False))
+    pictures = written.drawn(lambda: draw_figures(costs, title, base, scores=not random))
+    images = [Picture(path.name) for path in pictures if path.suffix == ".png"]
+    notes = Text([*reading_notes(costs, random), *machine_notes(rows)], listed=True)
+    document = Document(title, [display(costs), *images, notes], f"All columns are in {base.with_suffix('.md')}.")
+    document.write(base, written)
+    return f"{terminal(document)}\n{written.told(plan.folder)}\n"
 
 
 def full_steps(row: RowNumbers) -> int | None:
@@ -168,36 +164,29 @@ def machine_notes(rows: Sequence[RowNumbers]) -> list[str]:
     ]
 
 
-def display(costs: Sequence[Record]) -> pd.DataFrame:
+def display(costs: Sequence[Record]) -> Table:
     """The columns that are worth reading, as text."""
-    return pd.DataFrame(
-        [
-            {
-                "method": cost["label"] + (" *" if cost["extrapolated"] else ""),
-                "prepare s": _text(cost["prepare_seconds"]),
-                "align s": _text(cost["full_align_seconds"]),
-                "of it search s": _text(cost["search_seconds"]),
-                "answer s": _text(cost["answer_seconds"]),
-                "answer quartiles": _between(cost["answer_seconds_low"], cost["answer_seconds_high"]),
-                "1 person s": _text(cost["seconds_for_one"]),
-                f"{PAPER_PEOPLE} people s": _text(cost[f"seconds_for_{PAPER_PEOPLE}"]),
-                "× PAS, align": _text(cost["relative_align"]),
-                "× PAS, 1": _text(cost["relative_one"]),
-                f"× PAS, {PAPER_PEOPLE}": _text(cost[f"relative_{PAPER_PEOPLE}"]),
-                "paper": _text(cost["paper_relative_time"]),
-                "process MiB": _text(cost["total_memory_mib"]),
-                "× PAS, memory": _text(cost["relative_memory"]),
-            }
-            for cost in costs
-        ]
-    )
-
-
-def _latex(frame: pd.DataFrame, comments: Sequence[str]) -> str:
-    escaped = frame.map(escape_latex).rename(columns=lambda name: escape_latex(name).replace("×", r"$\times$"))
-    layout = "l" + "r" * (len(frame.columns) - 1)
-    text = escaped.to_latex(index=False, escape=False, column_format=layout)
-    return "\n".join([*(f"% {line}" for line in comments), text])
+    cells = [
+        {
+            "method": cost["label"] + (" *" if cost["extrapolated"] else ""),
+            "prepare\nseconds": _text(cost["prepare_seconds"]),
+            "align\nseconds": _text(cost["full_align_seconds"]),
+            "of it\nsearch": _text(cost["search_seconds"]),
+            "answer\nseconds": _text(cost["answer_seconds"]),
+            "answer\nquartiles": _between(cost["answer_seconds_low"], cost["answer_seconds_high"]),
+            "1 person\nseconds": _text(cost["seconds_for_one"]),
+            f"{PAPER_PEOPLE} people\nseconds": _text(cost[f"seconds_for_{PAPER_PEOPLE}"]),
+            "× PAS,\nalign": _text(cost["relative_align"]),
+            "× PAS,\n1": _text(cost["relative_one"]),
+            f"× PAS,\n{PAPER_PEOPLE}": _text(cost[f"relative_{PAPER_PEOPLE}"]),
+            "paper": _text(cost["paper_relative_time"]),
+            "process\nMiB": _text(cost["total_memory_mib"]),
+            "× PAS,\nmemory": _text(cost["relative_memory"]),
+        }
+        for cost in costs
+    ]
+    gives_way = ("answer\nquartiles", "of it\nsearch", "prepare\nseconds", "× PAS,\n1", "× PAS,\nalign", "process\nMiB")
+    return Table(list(cells[0]), [list(each.values()) for each in cells], left_out_first=gives_way)
 
 
 def _median_of(values: Sequence[float | None]) -> float | None:

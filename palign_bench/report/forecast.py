@@ -13,12 +13,13 @@ from typing import Any
 import pandas as pd
 
 from palign_bench.backbone.loading.settings import resolve_model
-from palign_bench.files import LedgerError, write_atomically
+from palign_bench.files import LedgerError
 from palign_bench.ledger.plan import Plan
 from palign_bench.report import measures
+from palign_bench.report.document import Document, Table, Text, Written, markdown, terminal
 from palign_bench.report.names import PEOPLE_FLOORS, PEOPLE_METHODS
 from palign_bench.report.rows import RowNumbers, budget_of, read_rows, row_labels
-from palign_bench.report.words import pipe_table, significant
+from palign_bench.report.words import significant
 from palign_bench.settings import read_option
 
 PEOPLE = (300, 300_000)
@@ -122,15 +123,15 @@ def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], sha
     frame = forecast(measured, people, factors, shards)
     title = f"forecast of {about['experiment']} from costs measured with {about['model_title']}"
     notes = _notes(rows, about["model"], parameters, factors, shards)
-    blocks = [f"# {title}"]
+    blocks: list[Table | Text] = []
     for count in people:
         shown = _display(frame[frame["people"] == count], about["model"], shards)
-        blocks += [f"## {count:,} people", pipe_table(shown)]
-    blocks.append("\n".join(f"- {note}" for note in notes))
-    text = "\n\n".join(blocks) + "\n"
-    write_atomically(plan.folder / "forecast.csv", frame.to_csv(index=False))
-    write_atomically(plan.folder / "forecast.md", text)
-    return f"{text}\nWritten to {plan.folder}: forecast.csv, forecast.md\n"
+        heading = f"{count:,} {'person' if count == 1 else 'people'}"
+        blocks.append(Table(list(shown.columns), shown.values.tolist(), heading))
+    document, written = Document(title, [*blocks, Text(notes, listed=True)]), Written()
+    written.add(plan.folder / "forecast.csv", frame.to_csv(index=False))
+    written.add(plan.folder / "forecast.md", markdown(document))
+    return f"{terminal(document)}\n{written.told(plan.folder)}\n"
 
 
 def _parameters(rows: Sequence[RowNumbers], measured: str, models: Sequence[str]) -> dict[str, int]:
@@ -157,17 +158,17 @@ def _display(frame: pd.DataFrame, measured: str, shards: int) -> pd.DataFrame:
             "cells": [f"{value:,}" for value in shown["cells"]],
             "files": [f"{value:,}" for value in shown["files"]],
             "GiB": [significant(value) for value in shown["gib"]],
-            "W&B runs": [f"{value:,}" for value in shown["wandb_runs"]],
-            "W&B rows": [f"{value:,}" for value in shown["wandb_rows"]],
+            "W&B\nruns": [f"{value:,}" for value in shown["wandb_runs"]],
+            "W&B\nrows": [f"{value:,}" for value in shown["wandb_rows"]],
         },
         index=shown.index,
     )
     for model in models:
         times = frame[frame["model"] == model].set_index("method")
         star = "" if model == measured else " *"
-        table[f"{model}{star} hours"] = [significant(value) for value in times["hours"]]
+        table[f"{model}{star}\nhours"] = [significant(value) for value in times["hours"]]
         if shards > 1:
-            table[f"{model}{star} days on {shards} shards"] = [significant(value) for value in times["days"]]
+            table[f"{model}{star} days\n{shards} shards"] = [significant(value) for value in times["days"]]
     return table.reset_index()
 
 

@@ -1,4 +1,4 @@
-"""Bootstrap intervals, paired differences and correlations over respondents."""
+"""Intervals, paired differences and correlations over respondents."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from scipy.stats import t as student_t
 
-FEWEST_FOR_AN_INTERVAL = 10
+FEWEST_FOR_A_BOOTSTRAP = 10
 FEWEST_FOR_A_CORRELATION = 3
 MOST_TO_DRAW = 1_000  # people; beyond, 10,000 draws of each of them would take seconds for every interval
 _CHUNK = 2_000_000  # resampled values held in memory at a time
@@ -16,21 +17,24 @@ _GRID = 2**18  # points on which the distribution of a mean stands
 _GRID_WIDTH = 16.0  # in standard deviations of the mean
 
 
-def bootstrap_interval(
+def mean_interval(
     values: ArrayLike, level: float = 0.95, draws: int = 10_000, seed: int = 0
 ) -> tuple[float, float] | None:
-    """Percentile bootstrap interval of the mean of ``values`` (one per respondent), resampling respondents.
+    """Confidence interval of the mean of ``values`` (one per respondent): a percentile bootstrap over respondents.
 
-    Seeded, so that the same values always give the same interval. None below 10 respondents, where a percentile
-    interval is too narrow to be told. Beyond `MOST_TO_DRAW` respondents nothing is drawn: see `_undrawn_interval`.
+    Seeded, so that the same values always give the same interval. Below 10 respondents, where a percentile interval is
+    too narrow, Student's t; None below 2. Beyond `MOST_TO_DRAW` respondents nothing is drawn: see `_undrawn_interval`.
     Raises ValueError on values that are not finite.
     """
     sample = np.asarray(values, dtype=float)
     if sample.ndim != 1 or not np.isfinite(sample).all():
-        raise ValueError("a bootstrap needs one finite value per respondent")
+        raise ValueError("an interval needs one finite value per respondent")
     people = len(sample)
-    if people < FEWEST_FOR_AN_INTERVAL:
+    if people < 2:
         return None
+    if people < FEWEST_FOR_A_BOOTSTRAP:
+        half = float(student_t.ppf((1 + level) / 2, people - 1) * sample.std(ddof=1) / np.sqrt(people))
+        return float(sample.mean()) - half, float(sample.mean()) + half
     if people > MOST_TO_DRAW:
         return _undrawn_interval(sample, level)
     generator = np.random.default_rng(seed)
@@ -44,7 +48,7 @@ def bootstrap_interval(
 
 
 def _undrawn_interval(sample: NDArray[np.float64], level: float) -> tuple[float, float]:
-    """What `bootstrap_interval` tends to with the number of draws, to a ten-thousandth of the interval's width.
+    """What `mean_interval` tends to with the number of draws, to a ten-thousandth of the interval's width.
 
     A resampled sum is one of n independent draws from the sample, so its distribution is the sample's convolved n times
     with itself: the n-th power of its Fourier transform. Values stand on a grid around their mean, each shared between

@@ -1,8 +1,9 @@
-"""The table of one plan: computed from the ledger alone, written as CSV, JSON, Markdown and LaTeX."""
+"""The table of one plan, computed from the ledger alone."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +11,14 @@ from typing import Any
 import pandas as pd
 
 from palign_bench.costs.figures import BY_NAME, FIGURES
-from palign_bench.files import write_atomically, write_json
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import DOMAINS, Inventory, ipip_neo_300
 from palign_bench.report import measures
-from palign_bench.report import words as render
 from palign_bench.report.names import OWN_FLOORS, PEOPLE_FLOORS
 from palign_bench.report.paper import PaperSetting, matching_setting
 from palign_bench.report.rows import RowNumbers, budget_of, known_answers, ledger_notes, read_rows, row_labels
 from palign_bench.report.specificity import Truths, specificity
-from palign_bench.report.statistics import bootstrap_interval, mean
+from palign_bench.report.statistics import mean, mean_interval
 
 COLUMNS: tuple[str, ...] = (
     "method",
@@ -94,13 +93,23 @@ class Report:
         return frame.astype(dict.fromkeys(_WHOLE_COLUMNS, "Int64")).astype({"beats_best_constant": "boolean"})
 
     @property
-    def title(self) -> str:
-        return render.title(self)
+    def headline(self) -> str:
+        """Experiment and model."""
+        return f"{self.about['experiment']}: {self.about.get('model_title') or self.about['model']}"
 
     @property
-    def text(self) -> str:
-        """The table for a terminal, at most `render.TERMINAL_WIDTH` columns wide."""
-        return render.terminal(self)
+    def setting(self) -> str:
+        """Protocol, number of people, their source, and training budgets."""
+        source = self.about.get("respondents_description") or self.about["respondents"]
+        people = "1 person" if self.people == 1 else f"{self.people} people"
+        budgets = sorted({re.split("[:,]", row["budget"])[0] for row in self.rows if row["budget"]})
+        trained = f", budget: {' and '.join(budgets)}" if budgets else ""
+        return f"protocol {self.about['protocol']}, {people} in this table (source: {source}){trained}"
+
+    @property
+    def title(self) -> str:
+        """`headline` and `setting` in one line."""
+        return f"{self.headline}, {self.setting}"
 
 
 def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
@@ -136,19 +145,8 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
     return Report({**about, "people": people}, ordered, tuple(row.composites for row in rows), notes, paper)
 
 
-def write_table(plan: Plan, inventory: Inventory | None = None) -> Report:
-    """Write ``<experiment>.csv``, ``.json``, ``.md`` and ``.tex`` into the plan's folder, each atomically."""
-    report = build_report(plan, inventory)
-    base = plan.folder / report.about["experiment"]
-    write_atomically(base.with_suffix(".csv"), report.frame.to_csv(index=False))
-    write_json(base.with_suffix(".json"), as_document(report))
-    write_atomically(base.with_suffix(".md"), render.markdown(report))
-    write_atomically(base.with_suffix(".tex"), render.latex(report))
-    return report
-
-
-def as_document(report: Report) -> dict[str, Any]:
-    """The report as JSON values: title, what it is about, rows with null where undefined, notes."""
+def as_json(report: Report) -> str:
+    """The report as JSON: title, what it is about, rows with null where undefined, notes."""
     document = {
         "title": report.title,
         "about": dict(report.about),
@@ -156,12 +154,12 @@ def as_document(report: Report) -> dict[str, Any]:
         "rows": [dict(row) for row in report.rows],
         "notes": list(report.notes),
     }
-    return dict(json.loads(json.dumps(document, allow_nan=False)))
+    return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _score_columns(row: RowNumbers) -> dict[str, Any]:
     composites = list(row.composites.values())
-    low, high = bootstrap_interval(composites) or (None, None)
+    low, high = mean_interval(composites) or (None, None)
     unparsed, agreement = measures.reading_rates(row)
     return {
         "respondents": len(row.respondents),
@@ -183,7 +181,7 @@ def _comparison_columns(row: RowNumbers, rows: list[RowNumbers]) -> dict[str, An
     for name, block in (("own_floor", OWN_FLOORS), ("people_floor", PEOPLE_FLOORS)):
         best = measures.best_floor(row, [other for other in rows if other.block == block])
         differences = measures.differences(row, best)
-        low, high = bootstrap_interval(differences) or (None, None)
+        low, high = mean_interval(differences) or (None, None)
         columns[f"best_{name}"] = best.key if best else None
         columns[f"difference_to_best_{name}"] = mean(differences)
         columns[f"difference_to_best_{name}_low"] = low

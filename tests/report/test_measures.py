@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from scipy import stats
 
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import DOMAINS, Inventory, ipip_neo_300
@@ -52,7 +53,8 @@ def test_counts(three_people: Report) -> None:
 def test_composite_is_the_mean_over_scored_people(three_people: Report) -> None:
     assert row_of(three_people, "few_shot")["composite"] == 2.5
     assert row_of(three_people, "few_shot")["agreeableness"] == 0.5
-    assert row_of(three_people, "few_shot")["composite_low"] is None
+    expected = stats.ttest_1samp([0.0, 5.0], 0).confidence_interval(0.95)
+    assert row_of(three_people, "few_shot")["composite_low"] == pytest.approx(expected.low)
 
 
 def test_differences_are_paired(three_people: Report) -> None:

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from palign_bench.report.statistics import bootstrap_interval, mean, paired_differences, pearson
+from palign_bench.report.statistics import mean, mean_interval, paired_differences, pearson
 
 
 def test_interval_of_a_large_sample_is_the_normal_one() -> None:
     values = np.random.default_rng(5).gamma(2.0, 1.0, 2000)
-    low, high = bootstrap_interval(values) or (0, 0)
+    low, high = mean_interval(values) or (0, 0)
     half = 1.96 * values.std() / np.sqrt(len(values))
     assert low == pytest.approx(values.mean() - half, abs=0.05 * half)
     assert high == pytest.approx(values.mean() + half, abs=0.05 * half)
@@ -17,7 +17,7 @@ def test_interval_of_a_large_sample_is_the_normal_one() -> None:
 
 def test_interval_of_zeros_and_ones_is_the_binomial_one() -> None:
     """The bootstrap mean of k ones among n values is Binomial(n, k/n)/n exactly."""
-    interval = bootstrap_interval([1] * 30 + [0] * 70, draws=40_000)
+    interval = mean_interval([1] * 30 + [0] * 70, draws=40_000)
     assert interval is not None
     expected = stats.binom(100, 0.3).ppf([0.025, 0.975]) / 100
     assert interval == pytest.approx(tuple(expected), abs=0.0101)  # one step of 1/n
@@ -29,25 +29,31 @@ def test_interval_agrees_with_scipy() -> None:
         (values,), np.mean, n_resamples=40_000, method="percentile", rng=np.random.default_rng(7)
     ).confidence_interval
     width = theirs.high - theirs.low
-    ours = bootstrap_interval(values, draws=40_000)
+    ours = mean_interval(values, draws=40_000)
     assert ours == pytest.approx((theirs.low, theirs.high), abs=0.03 * width)
 
 
 def test_interval_is_seeded_and_also_when_drawn_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(2).normal(size=25)
-    assert bootstrap_interval(values) == bootstrap_interval(values)
-    assert bootstrap_interval(values, seed=1) != bootstrap_interval(values)
-    whole = bootstrap_interval(values)
+    assert mean_interval(values) == mean_interval(values)
+    assert mean_interval(values, seed=1) != mean_interval(values)
+    whole = mean_interval(values)
     monkeypatch.setattr("palign_bench.report.statistics._CHUNK", 1000)
-    assert bootstrap_interval(values) == whole
+    assert mean_interval(values) == whole
 
 
-def test_interval_is_blank_below_ten_people_and_refuses_nan() -> None:
-    assert bootstrap_interval([1.0] * 9) is None
-    assert bootstrap_interval([]) is None
-    assert bootstrap_interval([2.0] * 10) == (2.0, 2.0)
+def test_interval_of_a_few_people_is_students() -> None:
+    values = [2.0, 3.0, 7.0, 4.0]
+    expected = stats.ttest_1samp(values, 0).confidence_interval(0.95)
+    assert mean_interval(values) == pytest.approx((expected.low, expected.high))
+
+
+def test_interval_of_nobody_or_one_is_none_and_nan_is_refused() -> None:
+    assert mean_interval([1.0]) is None
+    assert mean_interval([]) is None
+    assert mean_interval([2.0] * 10) == (2.0, 2.0)
     with pytest.raises(ValueError, match="finite"):
-        bootstrap_interval([1.0] * 10 + [float("nan")])
+        mean_interval([1.0] * 10 + [float("nan")])
 
 
 @pytest.mark.parametrize("shape", ["skewed", "whole", "few", "one outlier", "equal"])
@@ -69,25 +75,25 @@ def test_the_interval_of_many_people_is_what_drawing_tends_to(shape: str, people
         means = np.concatenate(
             [sample[generator.integers(0, people, (100, people))].mean(axis=1) for _ in range(2_000_000 // people)]
         )
-    interval = bootstrap_interval(sample)
+    interval = mean_interval(sample)
     assert interval is not None
     error = 0.08 * means.std() + 1e-12  # of a quantile of so many draws, five times over
     for end, share in zip(interval, (0.025, 0.975), strict=True):
         # Of a lumpy mean the quantile may be any value of the step that holds it.
         assert np.mean(means <= end + error) >= share - 0.01 and np.mean(means >= end - error) >= 1 - share - 0.01
-    assert interval == bootstrap_interval(sample, draws=10, seed=3)
+    assert interval == mean_interval(sample, draws=10, seed=3)
 
 
 def test_drawing_and_not_drawing_agree_where_one_gives_way_to_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = np.random.default_rng(6).gamma(2.0, 1.0, 1_000)
-    drawn = bootstrap_interval(sample, draws=100_000)
+    drawn = mean_interval(sample, draws=100_000)
     monkeypatch.setattr("palign_bench.report.statistics.MOST_TO_DRAW", 999)
-    assert bootstrap_interval(sample) == pytest.approx(drawn, abs=0.02 * sample.std() / np.sqrt(1_000))
+    assert mean_interval(sample) == pytest.approx(drawn, abs=0.02 * sample.std() / np.sqrt(1_000))
 
 
 def test_wider_level_gives_a_wider_interval() -> None:
     values = np.random.default_rng(3).normal(size=50)
-    narrow, wide = bootstrap_interval(values, level=0.5), bootstrap_interval(values, level=0.99)
+    narrow, wide = mean_interval(values, level=0.5), mean_interval(values, level=0.99)
     assert narrow is not None and wide is not None
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
 

@@ -12,7 +12,6 @@ from matplotlib.figure import Figure
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.report.pictures.style import save_figure
 from palign_bench.report.table import Report
-from palign_bench.report.words import setting_line
 
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")  # Okabe and Ito
 _MARKERS = "osD^vPX"
@@ -40,7 +39,7 @@ def draw_learning_curve(report: Report, base: Path) -> list[Path]:
     axes.minorticks_off()
     axes.set_xlabel("known answers that the method was told")
     axes.set_ylabel("composite aligned score (lower is better)")
-    axes.set_title(setting_line(report), fontsize=9, loc="left", wrap=True)
+    axes.set_title(report.setting, fontsize=9, loc="left", wrap=True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#EEEEEE")
     axes.legend(frameon=False, fontsize=8.5)

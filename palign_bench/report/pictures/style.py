@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import io
-import os
-import tempfile
 from pathlib import Path
 
 from matplotlib.figure import Figure
+
+from palign_bench.files import write_atomically
 
 
 def save_figure(figure: Figure, base: Path) -> list[Path]:
@@ -17,18 +17,6 @@ def save_figure(figure: Figure, base: Path) -> list[Path]:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
         path = base.with_name(f"{base.name}.{kind}")
-        _write_bytes(path, buffer.getvalue())
+        write_atomically(path, buffer.getvalue())
         paths.append(path)
     return paths
-
-
-def _write_bytes(path: Path, content: bytes) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=".tmp")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

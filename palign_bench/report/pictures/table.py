@@ -23,7 +23,6 @@ from palign_bench.report.names import (
 )
 from palign_bench.report.pictures.style import save_figure
 from palign_bench.report.table import Report
-from palign_bench.report.words import headline, setting_line
 
 # Okabe and Ito's colours, told apart also without colour vision; the marker says the same once more.
 _STYLES: dict[str, tuple[str, str]] = {
@@ -62,8 +61,8 @@ def compose_figure(report: Report) -> Figure:
     ]
     scored.sort(key=lambda pair: pair[0]["composite"], reverse=True)  # the best on top
     references = _references(report.rows)
-    heading = textwrap.fill(headline(report), 90)
-    setting = textwrap.fill(setting_line(report), 110)
+    heading = textwrap.fill(report.headline, 90)
+    setting = textwrap.fill(report.setting, 110)
     blocks = [block for block in BLOCKS if any(row["block"] == block for row, _ in scored)]
     # Heights in inches, so that nothing overlaps whatever the number of rows.
     heading_height, setting_height = (0.18 * (text.count("\n") + 1) for text in (heading, setting))
@@ -111,7 +110,7 @@ def _draw_row(axes: Axes, position: int, row: Mapping[str, Any], people: Sequenc
     )
     if row["composite_low"] is not None:
         ends = [row["composite_low"], row["composite_high"]]
-        axes.plot(ends, [position] * 2, "-|", color=colour, linewidth=1.8, markersize=10, clip_on=False, zorder=3)
+        axes.plot(ends, [position] * 2, "-|", color=colour, linewidth=1.8, markersize=10, zorder=3)
     axes.plot(
         row["composite"],
         position,
@@ -200,7 +199,7 @@ def _draw_legend(figure: Figure, axes: Axes, blocks: Sequence[str], height: floa
             handletextpad=0.2,
             columnspacing=1.2,
         )
-    text = "Bar: 95 % bootstrap interval over people (blank below 10). Small dots: one person each."
+    text = "Bar: 95 % bootstrap interval over people (Student's t below 10). Small dots: one person each."
     if fewer:
         text += " In brackets: of so few people only."
     if left_out:

@@ -1,0 +1,299 @@
+"""One document: a title, tables, texts, notes and pictures, laid out for a terminal, Markdown, LaTeX and HTML."""
+
+from __future__ import annotations
+
+import html as html_entities
+import re
+import shutil
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from palign_bench.files import WriteError, write_atomically
+
+PLAIN_WIDTH = 80  # where there is no terminal and COLUMNS is not set
+_NARROWEST_LABEL = 22
+
+Row = Sequence[str] | str
+
+
+@dataclass(frozen=True)
+class Table:
+    """Cells as texts: the first column is a label and stands left, the others right.
+
+    ``columns``: headings, with a line break where one may wrap. ``rows``: one cell per column, or a text that heads the
+    rows below it. ``left_out_first``: headings of the columns that give way on a narrow terminal, the first one first.
+    ``marks``: endings of a label that stay when it is shortened. ``detail``: shown on a terminal only with the legend.
+    """
+
+    columns: Sequence[str]
+    rows: Sequence[Row]
+    heading: str = ""
+    left_out_first: Sequence[str] = ()
+    marks: Sequence[str] = ()
+    detail: bool = False
+
+
+@dataclass(frozen=True)
+class Text:
+    """Paragraphs, or ``listed`` notes. ``detail``: shown on a terminal only with the legend."""
+
+    paragraphs: Sequence[str]
+    heading: str = ""
+    listed: bool = False
+    detail: bool = False
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture beside the document, by its file's name; no terminal shows it."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class Document:
+    """What one report says, in order. ``hint``: the last line on a terminal, where something was left out."""
+
+    title: str
+    blocks: Sequence[Table | Text | Picture]
+    hint: str = ""
+
+    def write(self, base: Path, written: Written) -> None:
+        """Write ``<base>.md``, ``.tex`` and ``.html``."""
+        for ending, text in (("md", markdown(self)), ("tex", latex(self)), ("html", html(self))):
+            written.add(base.with_name(f"{base.name}.{ending}"), text)
+
+
+class Written:
+    """The files of one report, each written whole or, in a folder that can only be read, told to be missing."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.refused: WriteError | None = None
+
+    def add(self, path: Path, content: str | bytes) -> None:
+        """Write one file, unless the folder has refused one before."""
+        if self.refused is None:
+            try:
+                write_atomically(path, content)
+                self.names.append(path.name)
+            except WriteError as error:
+                self.refused = error
+
+    def drawn(self, draw: Callable[[], list[Path]]) -> list[Path]:
+        """The pictures that ``draw`` saves; none in a folder that has refused a file."""
+        if self.refused is None:
+            try:
+                pictures = draw()
+                self.names += [path.name for path in pictures]
+                return pictures
+            except WriteError as error:
+                self.refused = error
+        return []
+
+    def told(self, folder: Path) -> str:
+        """One line: what was written where, or why nothing could be."""
+        said = f"Written to {folder}: {', '.join(self.names)}" if self.names else ""
+        return said if self.refused is None else f"{said}\nNot written: {self.refused}".strip()
+
+
+def terminal_width() -> int:
+    """Columns of the terminal; COLUMNS where it is set, `PLAIN_WIDTH` where the output is no terminal."""
+    return shutil.get_terminal_size((PLAIN_WIDTH, 24)).columns
+
+
+def terminal(document: Document, width: int | None = None, legend: bool = False, wide: bool = False) -> str:
+    """The document as plain text. ``width``: None for the terminal's; ``wide``: every column, however long the lines.
+
+    ``legend``: with what is shown on request only.
+    """
+    width = max(width or terminal_width(), 40)
+    parts = [_wrapped(document.title, width)]
+    left_out = False
+    for block in document.blocks:
+        if isinstance(block, Picture) or (block.detail and not legend):
+            left_out |= not isinstance(block, Picture)
+            continue
+        if block.heading:
+            parts.append(_wrapped(block.heading, width))
+        if isinstance(block, Text):
+            before = "Note: " if block.listed else ""
+            parts.append("\n".join(_wrapped(before + each, width) for each in block.paragraphs))
+        else:
+            shown = block if wide else _narrowed(block, width)
+            left_out |= len(shown.columns) < len(block.columns)
+            parts.append(_plain(shown, None if wide else width))
+    if left_out and document.hint:
+        parts.append(_wrapped(document.hint, width))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def markdown(document: Document) -> str:
+    """The document as Markdown (GitHub's tables)."""
+    parts = [f"# {escape_markdown(document.title)}"]
+    for block in document.blocks:
+        if isinstance(block, Picture):
+            parts.append(f"![{Path(block.name).stem}]({block.name})")
+            continue
+        if block.heading:
+            parts.append(f"## {escape_markdown(block.heading)}")
+        if isinstance(block, Table):
+            parts.append(_pipes(block))
+        else:
+            texts = [escape_markdown(each) for each in block.paragraphs]
+            parts.append("\n".join(f"- {each}" for each in texts) if block.listed else "\n\n".join(texts))
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def latex(document: Document) -> str:
+    """The tables as booktabs ``tabular`` (needs ``\\usepackage{booktabs}``); titles and texts as comments."""
+    parts = [f"% {document.title}"]
+    for block in document.blocks:
+        if isinstance(block, Text):
+            parts += [f"% {_one_line(each)}" for each in (block.heading, *block.paragraphs) if each]
+        elif isinstance(block, Table):
+            parts += [f"% {block.heading}"] if block.heading else []
+            parts.append(_tabular(block))
+    return "\n".join(parts) + "\n"
+
+
+def html(document: Document) -> str:
+    """The document as a page of its own."""
+    escape = html_entities.escape
+    parts = [f"<h1>{escape(document.title)}</h1>"]
+    for block in document.blocks:
+        if isinstance(block, Picture):
+            parts.append(f'<img src="{escape(block.name)}" alt="{escape(Path(block.name).stem)}">')
+            continue
+        if block.heading:
+            parts.append(f"<h2>{escape(block.heading)}</h2>")
+        if isinstance(block, Table):
+            heads = "".join(f"<th>{escape(_one_line(name))}</th>" for name in block.columns)
+            rows = "\n".join(_html_row(row, len(block.columns)) for row in block.rows)
+            parts.append(f"<table>\n<tr>{heads}</tr>\n{rows}\n</table>")
+        else:
+            texts = [escape(each) for each in block.paragraphs]
+            items = "".join(f"<li>{each}</li>" for each in texts)
+            parts.append(f"<ul>{items}</ul>" if block.listed else "\n".join(f"<p>{each}</p>" for each in texts))
+    style = "td, th {padding: 0 0.5em; text-align: right} td:first-child, th:first-child {text-align: left}"
+    head = f'<meta charset="utf-8"><title>{escape(document.title)}</title><style>{style}</style>'
+    return "\n".join(["<!doctype html>", f"<html><head>{head}</head><body>", *parts, "</body></html>"]) + "\n"
+
+
+def escape_markdown(text: str) -> str:
+    """Plain text for Markdown; code in backticks stays code."""
+    text = re.sub(r"([\\*<>|~\[\]])", r"\\\1", " ".join(text.splitlines()))
+    return re.sub(r"(?<![A-Za-z0-9])_|_(?![A-Za-z0-9])", r"\\_", text)
+
+
+def escape_latex(text: str) -> str:
+    """Plain text for LaTeX: its special characters escaped, our few non-ASCII ones as commands."""
+    replacements = {
+        "\\": r"\textbackslash{}",
+        **{character: f"\\{character}" for character in "&%$#_{}"},
+        "~": r"\textasciitilde{}",
+        "^": r"\textasciicircum{}",
+        "²": "$^2$",
+        "Δ": r"$\Delta$",
+        "†": r"$^\dagger$",
+        "×": r"$\times$",
+        "–": "--",
+        "−": "$-$",
+        "…": r"\ldots{}",
+    }
+    if re.fullmatch(r"-[0-9.,]+", text):
+        text = text.replace("-", "−")
+    return "".join(replacements.get(character, character) for character in text)
+
+
+def _narrowed(table: Table, width: int) -> Table:
+    """The table without the columns that a terminal of this width has no room for, its labels not counted in full."""
+    left_out: set[str] = set()
+    for name in ("", *table.left_out_first):
+        left_out.add(name)
+        kept = [index for index, column in enumerate(table.columns) if column not in left_out]
+        widths = _widths(table)
+        if min(widths[0], _NARROWEST_LABEL) + sum(widths[index] + 2 for index in kept[1:]) <= width:
+            break
+    rows = [row if isinstance(row, str) else [row[index] for index in kept] for row in table.rows]
+    return Table([table.columns[index] for index in kept], rows, marks=table.marks)
+
+
+def _widths(table: Table) -> list[int]:
+    cells = [row for row in table.rows if not isinstance(row, str)]
+    return [
+        max(len(line) for line in (*name.split("\n"), *(row[index] for row in cells)))
+        for index, name in enumerate(table.columns)
+    ]
+
+
+def _plain(table: Table, width: int | None) -> str:
+    """Columns two spaces apart; labels give way so that the lines fit the width."""
+    widths = _widths(table)
+    if width is not None:
+        widths[0] = max(8, min(widths[0], width - sum(widths[1:]) - 2 * len(widths[1:])))
+    height = max(name.count("\n") + 1 for name in table.columns)
+    heads = [[""] * (height - name.count("\n") - 1) + name.split("\n") for name in table.columns]
+    lines: list[Row] = [[head[level] for head in heads] for level in range(height)]
+    lines += [["-" * each for each in widths], *table.rows]
+    return "\n".join(line if isinstance(line, str) else _aligned(line, widths, table.marks) for line in lines)
+
+
+def _aligned(cells: Sequence[str], widths: Sequence[int], marks: Sequence[str]) -> str:
+    label = _shortened(cells[0], widths[0], marks).ljust(widths[0])
+    others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
+    return "  ".join([label, *others]).rstrip()
+
+
+def _shortened(label: str, width: int, marks: Sequence[str]) -> str:
+    if len(label) <= width:
+        return label
+    ending = next((f" {mark}" for mark in marks if label.endswith(f" {mark}")), "")
+    return label.removesuffix(ending)[: width - 1 - len(ending)] + "…" + ending
+
+
+def _pipes(table: Table) -> str:
+    heads = [escape_markdown(_one_line(name)) for name in table.columns]
+    rows = [
+        [f"**{escape_markdown(row)}**", *[""] * (len(heads) - 1)]
+        if isinstance(row, str)
+        else [escape_markdown(cell) for cell in row]
+        for row in table.rows
+    ]
+    widths = [max(3, *(len(row[index]) for row in (heads, *rows))) for index in range(len(heads))]
+    rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
+
+    def line(cells: Iterable[str]) -> str:
+        first, *others = zip(cells, widths, strict=True)
+        return "| " + " | ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]) + " |"
+
+    return "\n".join(line(cells) for cells in (heads, rule, *rows))
+
+
+def _tabular(table: Table) -> str:
+    width = len(table.columns)
+    lines = [rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\toprule"]
+    lines += [" & ".join(escape_latex(_one_line(name)) for name in table.columns) + r" \\", r"\midrule"]
+    for index, row in enumerate(table.rows):
+        if isinstance(row, str):
+            lines += [r"\midrule"] if index else []
+            lines.append(rf"\multicolumn{{{width}}}{{l}}{{\textit{{{escape_latex(row)}}}}} \\")
+        else:
+            lines.append(" & ".join(escape_latex(cell) for cell in row) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
+
+
+def _html_row(row: Row, width: int) -> str:
+    if isinstance(row, str):
+        return f'<tr><th colspan="{width}">{html_entities.escape(row)}</th></tr>'
+    return "<tr>" + "".join(f"<td>{html_entities.escape(cell)}</td>" for cell in row) + "</tr>"
+
+
+def _one_line(heading: str) -> str:
+    return heading.replace("-\n", "").replace("\n", " ")
+
+
+def _wrapped(text: str, width: int) -> str:
+    return textwrap.fill(text, width, subsequent_indent="  ", break_on_hyphens=False)
