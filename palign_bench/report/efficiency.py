@@ -30,7 +30,7 @@ RANDOM_WEIGHTS = (
 
 
 def write_efficiency(plan: Plan) -> str:
-    """Write ``costs.csv``, ``.md``, ``.tex``, ``.html`` and pictures into the plan's folder; return the terminal's text.
+    """Write ``costs.csv``, ``.md``, ``.tex``, ``.html`` and pictures into the plan's folder; return the printed text.
 
     Raises LedgerError for an empty plan.
     """

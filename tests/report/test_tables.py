@@ -130,7 +130,7 @@ def test_terminal_text(twelve_people: dict[str, Any], make_plan: MakePlan, monke
 
 def test_a_folder_that_takes_no_files_is_told(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
     plan = make_plan(twelve_people, PEOPLE)
-    (plan.folder / "table1.md").mkdir()
+    (plan.folder / "table1.md").mkdir(parents=True)
     _, pictures, text = make_report(plan)
     assert "Always C" in text and f"Not written: cannot write {plan.folder / 'table1.md'}" in text
     assert "table1.csv" in text and pictures and not (plan.folder / "table1.tex").exists()
