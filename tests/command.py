@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -63,12 +64,12 @@ def environment(home: Path) -> dict[str, str]:
     return {**kept, **folders, "NETRC": str(home / "no-netrc"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 
 
-def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
-    """`palign-bench` with these arguments, started in ``folder``."""
+def start(*arguments: str, folder: Path, variables: Mapping[str, str] | None = None) -> subprocess.Popen[str]:
+    """`palign-bench` with these arguments, started in ``folder``, under these variables of the environment too."""
     return subprocess.Popen(
         [str(PROGRAM), *arguments],
         cwd=folder,
-        env=environment(folder),
+        env=environment(folder) | dict(variables or {}),
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -77,9 +78,9 @@ def start(*arguments: str, folder: Path) -> subprocess.Popen[str]:
     )
 
 
-def run(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, folder: Path, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:
     """`palign-bench` with these arguments, run to its end in ``folder``."""
-    process = start(*arguments, folder=folder)
+    process = start(*arguments, folder=folder, variables=variables)
     output, errors = process.communicate(timeout=600)
     return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 

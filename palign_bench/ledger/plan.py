@@ -262,7 +262,7 @@ def _what_differs(setting: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]
     for key, value in setting.items():
         others = [rival for rival in rivals if rival.get(key) == value]
         if len(others) < len(rivals):
-            told.append(f"{key.removesuffix('.name').rpartition('.')[2]}={_plain(value)}")
+            told.append(f"{key.removesuffix('.name')}={_plain(value)}")
             rivals = others
     return told
 

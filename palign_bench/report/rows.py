@@ -20,6 +20,7 @@ from palign_bench.questionnaire.scoring import COMPOSITE
 
 MOST_FAILURE_NOTES = 5
 _LONGEST_MESSAGE = 90
+_TOLD_PACKAGES = ("palign-bench", "torch", "transformers", "trl", "peft")
 _LONGEST_DIFFERENCE = 30
 
 
@@ -203,4 +204,11 @@ def _provenance_notes(rows: list[RowNumbers]) -> list[str]:
         notes.append(f"Cells come from {len(commits)} git commits: {', '.join(commits)}.")
     if any(entry.get("git_dirty") for entry in entries):
         notes.append("Some cells were computed with uncommitted changes in the working tree.")
+    machines = sorted({f"{e['processor']}, {e.get('cores')} cores" for e in entries if e.get("processor")})
+    if len(machines) > 1:
+        notes.append(f"Cells come from {len(machines)} kinds of machine ({'; '.join(machines)}): compare no seconds.")
+    versions = {name: {str(e.get("packages", {}).get(name)) for e in entries} for name in _TOLD_PACKAGES}
+    mixed = [f"{name} {' and '.join(sorted(found))}" for name, found in versions.items() if len(found) > 1]
+    if mixed:
+        notes.append(f"Cells come from several versions: {', '.join(mixed)}.")
     return notes

@@ -135,7 +135,7 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
                 "paper_composite": paper.composite(row.key) if paper else None,
                 "specificity": specificity(inventory, row, truths),
                 **_score_columns(row),
-                **_comparison_columns(row, rows),
+                **_comparison_columns(row, [other for other in rows if known_answers(other) == known_answers(row)]),
                 **measures.costs(row),
             }
         )

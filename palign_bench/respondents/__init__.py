@@ -21,6 +21,7 @@ __all__ = [
     "RespondentSource",
     "RespondentsError",
     "data_hash_of",
+    "is_stand_in",
     "load_file",
     "load_papi",
     "load_respondents",
@@ -78,3 +79,8 @@ def load_respondents(settings: Mapping[str, Any], inventory: Inventory | None = 
     if asked.name != "ipip_neo_300":
         raise RespondentsError(f"respondents={name} answers inventory=ipip_neo_300, not {asked.name}; set either")
     return loader(**given)
+
+
+def is_stand_in(settings: Mapping[str, Any], source: RespondentSource) -> bool:
+    """Whether ``respondents=auto`` gave simulated people because the real ones cannot be had here."""
+    return settings.get("name") == "auto" and source.name == "simulated"

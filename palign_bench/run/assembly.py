@@ -16,11 +16,13 @@ from palign_bench.backbone.served import ServedBackbone
 from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.protocol import PROTOCOLS, EvaluationProtocol
 from palign_bench.report.names import BLOCKS
+from palign_bench.respondents import RespondentSource, is_stand_in
 from palign_bench.run.claims import RETRIES
 from palign_bench.settings import Settings, UserError, options, read_option
 
 _OTHER_FOLDERS = frozenset({"cells", "hydra", "portraits", "wandb", "tensorboard", "organism"})
 
+MOST_STAND_INS = 20  # simulated people who may stand in for real ones without being asked for by name
 MEASURED_STEPS = 1  # optimizer steps of training=measured on a CPU
 
 # What cannot change a number stays out of a cell's identity: how a row reads, where files and the method's code lie.
@@ -226,6 +228,15 @@ def check_portraits(aligners: Mapping[str, Aligner], people: Sequence[Respondent
                 f"method={name} with released portraits: person {without[0]} of respondents={source} has none; "
                 "use method.writer=self or respondents=papi."
             )
+
+
+def check_stand_ins(respondents: Mapping[str, Any], source: RespondentSource, people: int) -> None:
+    """Raise UserError where many people are asked for, without saying whether simulated ones will do."""
+    if people > MOST_STAND_INS and is_stand_in(respondents, source):
+        raise UserError(
+            f"respondents=auto: {source.description}; for {people} of them say so with respondents=simulated, or name "
+            "the folder of the real ones with respondents=papi respondents.folder=FOLDER."
+        )
 
 
 def training_notes(method: Settings, model: Settings, asked_model: Settings, training: Settings) -> list[str]:

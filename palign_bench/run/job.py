@@ -20,6 +20,7 @@ from palign_bench.run.assembly import (
     check_needs,
     check_portraits,
     check_shapes,
+    check_stand_ins,
     comparable,
     experiment_name,
     make_aligners,
@@ -87,6 +88,7 @@ class Job:
         people = source.select(settings["respondents"].get("limit"), settings["respondents"].get("ids"))
         if "budget" in method:
             people = people[: training["people_limit"]]
+        check_stand_ins(settings["respondents"], source, len(people))
         check_portraits(aligners, people, source.name)
         reads_model = any(aligner.needs_backbone for aligner in aligners.values())
         identified = model_identity(model, session.identify(model)) if reads_model else None

@@ -17,7 +17,7 @@ from palign_bench.backbone.served import serve
 from palign_bench.files import canonical
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
-from palign_bench.respondents import RespondentSource, load_respondents
+from palign_bench.respondents import RespondentSource, is_stand_in, load_respondents
 from palign_bench.run.answers import AnswerMemo
 from palign_bench.settings import Settings, UserError
 from palign_bench.tracking.choose import make_tracker
@@ -87,7 +87,8 @@ class Session:
         key = canonical(asked | {"inventory": inventory.name})
         if key not in self._sources:
             source = self._sources[key] = load_respondents(respondents, inventory)
-            for note in source.notes:
+            instead = [f"respondents=auto: {source.description}"] if is_stand_in(respondents, source) else []
+            for note in (*instead, *source.notes):
                 print(note, file=sys.stderr)
         return self._sources[key]
 

@@ -93,6 +93,54 @@ def test_two_commands_at_once_share_the_work_and_the_table(whole: Path, model: P
     pd.testing.assert_frame_equal(table(runs, "table6")[SCORE_COLUMNS], table(whole, "table6")[SCORE_COLUMNS])
 
 
+FLOOR = ["method=floors", "method.rows=[constant_c,facet_mean]", "respondents=simulated", "tracking=none"]
+
+
+def test_resume_computes_every_shard(tmp_path: Path) -> None:
+    first = run(*FLOOR, "name=parts", "respondents.limit=4", "shard=2/2", folder=tmp_path)
+    assert first.returncode == 0 and "Shards not started yet: 1 of 2" in first.stdout
+    assert "4 cells missing" in run("status", "parts", folder=tmp_path).stdout
+    resumed = run("resume", "parts", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert "not started" not in resumed.stdout and set(table(tmp_path / "runs", "parts")["respondents"]) == {4}
+
+
+def test_people_of_two_sources_who_share_an_id_are_never_compared(tmp_path: Path) -> None:
+    ran = run("-m", *FLOOR, "respondents.seed=0,1", "respondents.limit=3", "name=sources", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    folders = sorted(path.name for path in (tmp_path / "runs" / "sources").glob("smollm2*"))
+    assert folders == [f"smollm2_135m-corrected-respondents.seed={seed}" for seed in (0, 1)]
+    for seed, folder in enumerate(folders):
+        swept = pd.read_csv(tmp_path / "runs" / "sources" / folder / "sources.csv")
+        alone = run(*FLOOR, f"respondents.seed={seed}", "respondents.limit=3", f"name=alone{seed}", folder=tmp_path)
+        assert alone.returncode == 0 and "finished before, nothing to do" in alone.stderr
+        pd.testing.assert_frame_equal(
+            swept[SCORE_COLUMNS], table(tmp_path / "runs", f"alone{seed}")[SCORE_COLUMNS], check_exact=True
+        )
+
+
+def test_methods_are_compared_with_floors_that_were_told_as_much(tmp_path: Path) -> None:
+    arguments = ["method=floors", "method.rows=[domain_mean,facet_mean]", *FLOOR[2:], "respondents.limit=5"]
+    ran = run("-m", *arguments, "known_answers=5,120", "name=curve", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    frame = table(tmp_path / "runs", "curve")
+    assert list(frame["known_answers"]) == [5, 5, 120, 120]
+    for count in (5, 120):
+        of = frame[frame["known_answers"] == count]
+        best = of["composite"].min()
+        assert list(of["difference_to_best_own_floor"]) == pytest.approx(list(of["composite"] - best))
+
+
+def test_simulated_people_stand_in_for_few_and_are_asked_for_by_name(tmp_path: Path) -> None:
+    offline = [*FLOOR[:2], "respondents=auto", "respondents.download=false", "tracking=none"]
+    missing = {"PALIGN_PAPI_DIR": "", "PALIGN_CACHE_DIR": str(tmp_path / "cache")}
+    few = run(*offline, "respondents.limit=2", folder=tmp_path, variables=missing)
+    assert few.returncode == 0, few.stderr
+    assert few.stderr.startswith("respondents=auto: 300 simulated people") and few.stderr.index("Always C") > 0
+    many = run(*offline, folder=tmp_path, variables=missing)
+    assert many.returncode == 1 and "say so with respondents=simulated" in many.stderr
+
+
 def test_more_shards_than_people_is_no_mistake(tmp_path: Path) -> None:
     arguments = ["method=floors", "method.rows=[constant_a]", "respondents=simulated", "respondents.limit=2"]
     ran = run(*arguments, "shard=1/5", "tracking=none", folder=tmp_path)

@@ -73,16 +73,16 @@ def test_a_plan_that_was_not_finished_is_no_command(tmp_path: Path, rows: dict[s
         ),
         (
             [{"respondents.name": "file", "respondents.path": f"/people/{name}"} for name in ("a (1).csv", "b.csv")],
-            ["tiny-corrected-path=a_1_.csv", "tiny-corrected-path=b.csv"],
+            ["tiny-corrected-respondents.path=a_1_.csv", "tiny-corrected-respondents.path=b.csv"],
         ),
         (
             [{"seed": seed, "model.dtype": dtype} for seed in (0, 1) for dtype in ("auto", "float32")],
-            [f"tiny-corrected-seed={seed}-dtype={dtype}" for seed in (0, 1) for dtype in ("auto", "float32")],
+            [f"tiny-corrected-seed={seed}-model.dtype={dtype}" for seed in (0, 1) for dtype in ("auto", "float32")],
         ),
         ([{"data_hash": "x"}, {"data_hash": "x"}], ["tiny-corrected"]),
         (
             [{"a.path": "x/people"}, {"a.path": "y/people"}],
-            ["tiny-corrected-path=people", "tiny-corrected-path=people~2"],
+            ["tiny-corrected-a.path=people", "tiny-corrected-a.path=people~2"],
         ),
     ],
 )

@@ -44,6 +44,27 @@ def test_kill_dash_nine_at_three_random_moments(model: Path, tmp_path: Path) -> 
     survives_kills(model, tmp_path, [generator.randrange(1, FLOOR_CELLS), *with_a_model], PEOPLE, generator)
 
 
+def test_killed_in_its_first_row_a_sweep_knows_what_is_left(model: Path, tmp_path: Path) -> None:
+    """The plan is whole before the first cell: status, resume and the table know every row."""
+    runs = tmp_path / "runs"
+    process = start(*arguments(model, runs), folder=tmp_path)
+    wait_for_cells(process, runs, 1)
+    process.send_signal(signal.SIGKILL)
+    process.communicate()
+    finished = len(cells(runs))
+    assert 0 < finished < FLOOR_CELLS
+    told = run("status", "table1", folder=tmp_path)
+    assert told.returncode == 0 and f"{CELLS - finished} cells missing" in told.stdout
+    for label in ("Always A", "Ridge on others", "Vanilla", "Few-Shot", "PAS, no prompt"):
+        (counts,) = [line.removeprefix(f"  {label}").split()[:5] for line in told.stdout.splitlines() if label in line]
+        assert counts[0] == str(PEOPLE)
+    assert "PAS, no prompt 3" in run("report", folder=tmp_path).stdout
+    resumed = run("resume", "table1", folder=tmp_path)
+    assert resumed.returncode == 0, resumed.stderr
+    assert len(cells(runs)) == CELLS and len(table(runs)) == CELLS / PEOPLE
+    assert "Everything is finished" in run("status", folder=tmp_path).stdout
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(SEED, SEED + 5))
 def test_kill_dash_nine_at_fifty_random_moments(model: Path, tmp_path: Path, seed: int) -> None:
