@@ -83,8 +83,11 @@ class Command:
 
     @property
     def started(self) -> str:
-        """When it was typed last: UTC, ISO 8601, so that texts sort as times."""
-        return str(self._document().get("started"))
+        """When it was typed last: UTC, ISO 8601, so that texts sort as times. Raises LedgerError for a damaged file."""
+        started = self._document().get("started")
+        if not isinstance(started, str):
+            raise self._damaged("command.json does not say when it was typed")
+        return started
 
     @property
     def arguments(self) -> list[str]:

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from palign_bench.files import read_json
-from palign_bench.run.isolated import cost_repeats
+from palign_bench.run.isolated import IsolationError, cost_repeats, in_own_process
 from palign_bench.settings import UserError
 from tests.command import cells, run, save_many_headed, settings, table
 
@@ -58,11 +64,64 @@ def test_the_conditions_are_recorded(runs: Path) -> None:
         assert provenance["packages"]["torch"] and provenance["processor"]
 
 
-def test_finished_cells_are_refused_and_left_alone(runs: Path, arguments: list[str], tmp_path: Path) -> None:
+def test_what_was_measured_is_not_measured_again(runs: Path, arguments: list[str], tmp_path: Path) -> None:
+    """A cell that was lost is, alone; cells whose costs were taken in passing are others."""
+    (lost, *_) = (runs / "cells").glob("vanilla-*/respondents/*.json")
+    lost.unlink()
     before = cells(runs)
     result = run(*arguments, folder=tmp_path)
-    assert result.returncode == 1 and "runs=FOLDER" in result.stderr and "Traceback" not in result.stderr
-    assert cells(runs) == before
+    assert result.returncode == 0 and "1 of 2 people finished before, 1 to do" in result.stderr, result.stderr
+    assert before.items() <= cells(runs).items() and len(cells(runs)) == len(before) + 1
+    in_passing = [each for each in arguments if not each.startswith("cost")]
+    result = run(*in_passing, "method=vanilla", folder=tmp_path)
+    assert result.returncode == 0, result.stderr
+    assert len(list((runs / "cells").glob("vanilla-*"))) == 2 and len(cells(runs)) == len(before) + 3
+
+
+def test_the_work_returns_raises_or_dies() -> None:
+    assert in_own_process(os.getpid, what="nothing") != os.getpid()
+    with pytest.raises(ValueError, match="invalid literal"):
+        in_own_process(int, "x", what="nothing")
+    with pytest.raises(IsolationError, match="measured nothing was killed, or ran out of memory"):
+        in_own_process(os._exit, 9, what="nothing")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
+def test_the_process_ends_with_the_one_that_made_it(number: signal.Signals, tmp_path: Path) -> None:
+    """Whoever kills the command kills what it measures: nobody waits for it."""
+    program = (
+        "import os, sys, time\n"
+        "from tests.run.test_isolated import sleep_and_tell\n"
+        "from palign_bench.run.isolated import in_own_process\n"
+        "if __name__ == '__main__':\n"
+        "    in_own_process(sleep_and_tell, sys.argv[1], what='nothing')\n"
+    )
+    (tmp_path / "program.py").write_text(program)
+    told = tmp_path / "pid"
+    path = os.pathsep.join([str(Path(__file__).parents[2]), os.environ.get("PYTHONPATH", "")])
+    process = subprocess.Popen(
+        [sys.executable, tmp_path / "program.py", told],
+        env=os.environ | {"PYTHONPATH": path},
+        stderr=subprocess.DEVNULL,
+    )
+    until(told.exists)
+    process.send_signal(number)
+    process.wait(timeout=60)
+    until(lambda: not Path(f"/proc/{told.read_text()}").exists())
+
+
+def sleep_and_tell(place: str) -> None:
+    Path(place).with_suffix(".part").write_text(str(os.getpid()))
+    Path(place).with_suffix(".part").rename(place)
+    time.sleep(600)
+
+
+def until(happened: Callable[[], bool]) -> None:
+    for _ in range(600):
+        if happened():
+            return
+        time.sleep(0.1)
+    raise AssertionError("it did not happen within a minute")
 
 
 @pytest.mark.parametrize("mistake", [{"cost": "guessed"}, {"cost_repeats": 0}, {"cost_repeats": 1.5}])
