@@ -92,5 +92,6 @@ class Claims:
 
     def _tell(self, pending: Sequence[str]) -> None:
         owner = self._locks.owner(self.folder.lock_name(pending[0]))
-        by = f" (the first by process {owner.pid} on {owner.host})" if owner else ""
-        self._say(f"waiting for {len(pending)} cells that other processes compute{by}")
+        by = f" (the first by process {owner[0]} on {owner[1]})" if owner else ""
+        cells = "1 cell" if len(pending) == 1 else f"{len(pending)} cells"
+        self._say(f"waiting for {cells} that other processes compute{by}")
