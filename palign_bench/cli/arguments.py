@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import argparse
 import hashlib
+import re
 import shlex
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import yaml
@@ -15,6 +16,51 @@ from palign_bench.ledger.plan import Command
 from palign_bench.settings import UserError, conf_folder
 
 _CHECKED_LATER = ("method.", "respondents.", "tracking.")
+# The last words of keys whose values are texts, most of them places: taken as typed, whatever characters they hold.
+_TEXTS = frozenset({"runs", "name", "path", "folder", "file", "name_or_path", "hub_name", "revision", "portraits"})
+_PLAIN = re.compile(r"[A-Za-z0-9_./@%+$-]*")  # what Hydra reads as itself, unless it is a number
+_WORDS = ("true", "false", "inf", "nan")
+_MEANT_FOR_HYDRA = re.compile(r"""'.*'|".*"|\[.*\]|\{.*\}|\$\{.*\}|[a-z_]+\(.*\)""", re.DOTALL)
+
+
+def as_typed(arguments: Sequence[str]) -> list[str]:
+    """The arguments with the values of texts quoted for Hydra's parser and ``~`` expanded, as in `runs=a (1)`.
+
+    A value that is quoted already, a list, or a function of a sweep as in ``choice(a,b)`` stays as it is. In a sweep a
+    comma separates values, unless there is a file of the whole name. Applied again, it changes nothing.
+    """
+    sweeps = bool({"-m", "--multirun"} & set(arguments)) or any(each.startswith("experiment=") for each in arguments)
+    return [_as_typed(each, sweeps) for each in arguments]
+
+
+def _as_typed(argument: str, sweeps: bool) -> str:
+    key, equals, value = argument.partition("=")
+    if not equals or argument.startswith("-") or key.rpartition(".")[2].lstrip("+") not in _TEXTS:
+        return argument
+    if _MEANT_FOR_HYDRA.fullmatch(value) and not Path(value).exists():
+        return argument
+    if "," not in value or Path(value).expanduser().exists():
+        return f"{key}={_quoted(value)}"
+    return f"{key}={','.join(map(_quoted, value.split(',')))}" if sweeps else argument
+
+
+def _quoted(text: str) -> str:
+    if text.startswith("~"):
+        with suppress(RuntimeError):  # nobody's home is known: the error names what was typed
+            text = str(Path(text).expanduser())
+    if _PLAIN.fullmatch(text) and not _is_number(text) and text.lower() not in _WORDS:
+        return text
+    escaped = re.sub(r"(\\*)'", r"\1\1\'", text)  # a quote, and the backslashes before it
+    return "'" + re.sub(r"(\\+)$", r"\1\1", escaped) + "'"
+
+
+def _is_number(text: str) -> bool:
+    """Whether Hydra would make a number of it: the folder ``007`` is none."""
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def check_changes(arguments: Sequence[str]) -> None:
@@ -60,34 +106,17 @@ def as_part_of_the_sweep(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def resumed(arguments: Sequence[str]) -> list[str]:
-    """`palign-bench resume [NAME] [--runs FOLDER] [KEY=VALUE …]` as the command that was typed last, so changed.
+def resumed(runs: Path, name: str, overrides: Sequence[str], number: int | None = None) -> list[str]:
+    """The arguments of the experiment's command of this number (the last without one), with these overrides.
 
-    With ``--list`` it prints the experiment's commands instead and exits. Everybody is computed, whatever shards the
-    command was run in; ``shard=2/4`` computes a part.
+    Everybody is computed, whatever shards the command was run in; ``shard=2/4`` computes a part.
     """
-    parser = argparse.ArgumentParser("palign-bench resume", description="Run an experiment's last command again.")
-    parser.add_argument("name", nargs="?", default="table1", help="the experiment's name (default: table1)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder (default: runs)")
-    parser.add_argument("--list", action="store_true", help="show the experiment's commands, numbered, and stop")
-    parser.add_argument("--command", type=int, metavar="N", help="repeat the N-th of the list (default: the last)")
-    parser.add_argument("overrides", nargs="*", help="settings to change, e.g. retry=failed or shard=2/4")
-    chosen = parser.parse_intermixed_args(arguments)
-    overrides = list(chosen.overrides)
-    if "=" in chosen.name:
-        chosen.name, overrides = "table1", [chosen.name, *overrides]
-    commands = Command.all(chosen.runs, chosen.name)
-    if chosen.list:
-        for number, each in enumerate(commands, 1):
-            print(f"{number}  {each.started[:16].replace('T', ' ')}  palign-bench {shlex.join(each.arguments)}")
-        raise SystemExit(0)
-    if chosen.command is not None and not 1 <= chosen.command <= len(commands):
-        raise UserError(
-            f"--command {chosen.command}: {chosen.name} has the commands 1 to {len(commands)} (see --list)."
-        )
-    overrides = [f"runs={chosen.runs}", *overrides]  # the ledger may have been moved since
+    commands = Command.all(runs, name)
+    if number is not None and not 1 <= number <= len(commands):
+        raise UserError(f"--command {number}: {name} has the commands 1 to {len(commands)} (see --list).")
+    overrides = [f"runs={runs}", *overrides]  # the ledger may have been moved since
     changed = {each.partition("=")[0] for each in overrides}
-    kept = commands[(chosen.command or 0) - 1].arguments
+    kept = commands[(number or 0) - 1].arguments
     command = [each for each in kept if each.partition("=")[0] not in changed] + overrides
     print(f"palign-bench {shlex.join(command)}", file=sys.stderr)
     return command

@@ -6,8 +6,6 @@ Short for `experiment=efficiency`, so it is resumed, counted and reported as any
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
-from pathlib import Path
 
 from palign_bench.settings import UserError, options
 
@@ -16,16 +14,17 @@ METHODS = ("few_shot", UNIT, "lora", "dpo", "ppo")
 REPEATS = 3
 
 
-def efficiency_arguments(arguments: Sequence[str]) -> list[str]:
-    """`palign-bench efficiency [options] [key=value …]` as an ordinary command. Raises UserError."""
-    parser = argparse.ArgumentParser("palign-bench efficiency", description=(__doc__ or "").splitlines()[0])
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options beside the ledger's folder; results go to its `efficiency/`."""
     parser.add_argument("--methods", default=",".join(METHODS), help=f"comma-separated (default: {','.join(METHODS)})")
     parser.add_argument("--limit", type=int, default=1, help="people measured per method (default: 1)")
     parser.add_argument("--repeats", type=int, default=REPEATS, help=f"of every cell (default: {REPEATS})")
     parser.add_argument("--steps", type=int, help="optimizer steps of trained methods (default: all on CUDA, else 1)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder (default: runs)")
     parser.add_argument("overrides", nargs="*", help="as for a run: model=llama3_8b model.weights=random …")
-    chosen = parser.parse_args(arguments)
+
+
+def efficiency_arguments(chosen: argparse.Namespace) -> list[str]:
+    """The subcommand as an ordinary command. Raises UserError."""
     methods = [name for name in chosen.methods.split(",") if name]
     unknown = [name for name in methods if name not in options("method")]
     if unknown:

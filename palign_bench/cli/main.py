@@ -1,8 +1,6 @@
 """The `palign-bench` command: Hydra composes a run or a sweep, the runner does it, the report shows it.
 
-`palign-bench report NAME` prints a table again from the ledger alone, `palign-bench status NAME` what is left to do;
-`palign-bench forecast NAME` what it would cost with many people; `palign-bench resume NAME` runs the experiment's last
-command again.
+The subcommands beside a run are in `palign_bench.cli.commands`.
 """
 
 from __future__ import annotations
@@ -18,9 +16,8 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from palign_bench.cli.arguments import as_part_of_the_sweep, check_changes, command_id, resumed, swept_by_experiment
-from palign_bench.cli.commands import SUBCOMMANDS
-from palign_bench.cli.efficiency import efficiency_arguments
+from palign_bench.cli.arguments import as_part_of_the_sweep, as_typed, check_changes, command_id, swept_by_experiment
+from palign_bench.cli.commands import dispatch
 from palign_bench.cli.errors import one_line
 from palign_bench.settings import Settings, UserError, conf_folder
 
@@ -60,13 +57,10 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _terminate)
     arguments = sys.argv[1:]
     try:
-        if arguments[:1] and arguments[0] in SUBCOMMANDS:
-            SUBCOMMANDS[arguments[0]](arguments[1:])
+        asked = dispatch(arguments)
+        if asked is None:
             return
-        if arguments[:1] == ["resume"]:
-            arguments = resumed(arguments[1:])
-        elif arguments[:1] == ["efficiency"]:
-            arguments = efficiency_arguments(arguments[1:])
+        arguments = as_typed(asked)
         if any(each in _QUERIES or each.startswith(("--cfg", "--info")) for each in arguments):
             _hydra(lambda config: None, arguments)
             return

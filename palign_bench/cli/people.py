@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -26,11 +26,8 @@ _SOURCE = "a file of people, or an option of respondents= (papi, simulated, …)
 _SETTINGS = "settings of respondents=, as in orientation=keyed or count=20000"
 
 
-def people(arguments: Sequence[str]) -> None:
+def people(chosen: argparse.Namespace) -> None:
     """`palign-bench people SOURCE [KEY=VALUE …]`: people, items, missing answers, orientation, floors."""
-    parser = argparse.ArgumentParser("palign-bench people", description="Print what is understood of people's answers.")
-    add_source(parser)
-    chosen = parser.parse_args(arguments)
     found, file = source_of(chosen)
     print(_understood(found, file))
     print()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 import yaml
@@ -12,20 +11,18 @@ import yaml
 from palign_bench.files import write_atomically
 
 
-def score(arguments: Sequence[str]) -> list[str]:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options beside the ledger's folder."""
+    parser.add_argument("answers", type=Path, help="CSV: respondent,item,answer, or id,i1,i2,… (literal, 5 … 1)")
+    parser.add_argument("--method-name", help="the row's name in the table (default: the file's name)")
+    parser.add_argument("overrides", nargs="*", help="as for a run: respondents=papi protocol=as_released name=…")
+
+
+def score(chosen: argparse.Namespace) -> list[str]:
     """`palign-bench score ANSWERS.csv [--method-name X] [KEY=VALUE …]` as the run that it stands for.
 
     The answers become a method of their own: a YAML in the ledger, which the run is pointed to.
     """
-    parser = argparse.ArgumentParser(
-        "palign-bench score",
-        description="Score answers to the held-out items that were made elsewhere beside the floors, without a model.",
-    )
-    parser.add_argument("answers", type=Path, help="CSV: respondent,item,answer, or id,i1,i2,… (literal, 5 … 1)")
-    parser.add_argument("--method-name", help="the row's name in the table (default: the file's name)")
-    parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder (default: runs)")
-    parser.add_argument("overrides", nargs="*", help="as for a run: respondents=papi protocol=as_released name=…")
-    chosen = parser.parse_intermixed_args(arguments)
     title = chosen.method_name or chosen.answers.stem
     name = re.sub(r"[^\w.-]+", "_", title).strip("._-").lower() or "given_answers"
     folder = chosen.runs.resolve() / "given_answers"

@@ -20,9 +20,8 @@ from palign_bench.respondents.selection import select as select_people
 from palign_bench.settings import UserError
 
 
-def select(arguments: Sequence[str]) -> None:
-    """`palign-bench select SOURCE [KEY=VALUE …]`: ids, people and a report in a folder."""
-    parser = argparse.ArgumentParser("palign-bench select", description="Pick people who stand for many.")
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options of `palign-bench select`."""
     add_source(parser)
     parser.add_argument("--clusters", type=int, default=300, help="K-means clusters, and people picked (default: 300)")
     parser.add_argument("--rule", choices=RULES, default="nearest", help=(
@@ -30,12 +29,15 @@ def select(arguments: Sequence[str]) -> None:
         "each cluster, or random people (default: nearest)"))  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the clusters and of chance (default: 0)")
     parser.add_argument("--out", type=Path, default=Path("selected"), help="the folder to write (default: selected)")
-    chosen = parser.parse_args(arguments)
+
+
+def select(chosen: argparse.Namespace) -> None:
+    """`palign-bench select SOURCE [KEY=VALUE …]`: ids, people and a report in a folder."""
     found, file = source_of(chosen)
     if file is not None and file.doubt and file.assumed:
         raise UserError(file.doubt)
     selection = select_people(found, chosen.clusters, chosen.rule, chosen.seed)
-    command = shlex.join(["palign-bench", "select", *arguments])
+    command = shlex.join(["palign-bench", *chosen.typed])
     report = _report(found, selection, command)
     out = chosen.out.expanduser()
     write_atomically(out / "ids.csv", _ids(found, selection))

@@ -13,6 +13,7 @@ import pytest
 import yaml
 
 from palign_bench.cli import main as cli
+from palign_bench.cli.commands import SUBCOMMANDS
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.run import session
 from palign_bench.settings import options
@@ -151,7 +152,7 @@ def test_a_mistake_in_a_launched_process_reaches_the_exit_code(tiny_folder: Path
 
 
 def test_help_lists_the_choices(tmp_path: Path) -> None:
-    told = run("--help", folder=tmp_path)
+    told = run("run", "--help", folder=tmp_path)
     assert told.returncode == 0
     for group in ("method", "model", "protocol", "respondents", "tracking"):
         (line,) = [line for line in told.stdout.splitlines() if line.startswith(f"{group}: ")]
@@ -245,7 +246,7 @@ def test_a_mistake_is_told_in_one_line_before_a_model_is_loaded(
     if typed.startswith("experiment=table1 method.k"):
         del defaults["method"]  # the experiment's own methods are the point
     arguments = typed.split()
-    if arguments[0] not in ("report", "forecast", "status", "resume", "dashboard"):
+    if arguments[0] not in SUBCOMMANDS:
         arguments += [f"{key}={value}" for key, value in defaults.items() if key not in typed_keys]
     told = in_process(arguments, tmp_path, monkeypatch, capsys)
     assert told.startswith("palign-bench: ") and MISTAKES[typed] in told

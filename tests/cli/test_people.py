@@ -6,14 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from palign_bench.cli.people import people
+from palign_bench.cli.commands import dispatch
 from palign_bench.settings import UserError
 
 EXAMPLE = Path(__file__).parents[1] / "respondents" / "example_people.csv"
 
 
 def test_a_file_is_described(capsys: pytest.CaptureFixture[str]) -> None:
-    people([str(EXAMPLE)])
+    dispatch(["people", str(EXAMPLE)])
     told = capsys.readouterr().out
     assert "table with commas, UTF-8" in told and "3 people; ipip_neo_300: " in told
     assert "too few people (3) to tell literal from keyed" in told and "always C" in told
@@ -26,9 +26,9 @@ def test_a_doubtful_orientation_ends_in_the_warning(tmp_path: Path, capsys: pyte
     path = tmp_path / "people.csv"
     path.write_text(path.read_text().replace("i95", _opposite_of(5)))
     with pytest.raises(UserError, match=r"set respondents.orientation=keyed"):
-        people([str(path)])
+        dispatch(["people", str(path)])
     assert "correlate +1.00 (1 pairs, 100% positive)" in capsys.readouterr().out
-    people([str(path), "orientation=keyed"])
+    dispatch(["people", str(path), "orientation=keyed"])
     assert "respondents.orientation=keyed" in capsys.readouterr().out
 
 
@@ -41,11 +41,11 @@ def _opposite_of(number: int) -> str:
 
 
 def test_people_of_a_source_and_mistyped_settings(capsys: pytest.CaptureFixture[str]) -> None:
-    people(["simulated", "count=30", "figures=published"])
+    dispatch(["people", "simulated", "count=30", "figures=published"])
     assert "30 people" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"respondents.cuont is no setting of respondents=simulated"):
-        people(["simulated", "cuont=30"])
+        dispatch(["people", "simulated", "cuont=30"])
     with pytest.raises(UserError, match="no setting of a file"):
-        people([str(EXAMPLE), "cuont=30"])
+        dispatch(["people", str(EXAMPLE), "cuont=30"])
     with pytest.raises(UserError, match="KEY=VALUE"):
-        people([str(EXAMPLE), "keyed"])
+        dispatch(["people", str(EXAMPLE), "keyed"])

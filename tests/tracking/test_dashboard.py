@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
-from palign_bench.cli.commands import dashboard
+from palign_bench.cli.commands import dispatch
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.run.assembly import make_aligners
 from palign_bench.settings import UserError
@@ -34,7 +34,7 @@ def test_panels_show_what_is_tracked(tmp_path: Path, no_account: None, capsys: p
     pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is optional")
     cells = [row_of(row, CellFolder(tmp_path / "cells" / row), ("1",)) for row in ("few_shot", "pas")]
     plan_of(tmp_path, cells, {})
-    dashboard(["table1", "--runs", str(tmp_path)])
+    dispatch(["dashboard", "table1", "--runs", str(tmp_path)])
     assert "Written to" in capsys.readouterr().out
     document = json.loads((tmp_path / "table1" / "dashboard.json").read_text())
     spec = document["spec"]["section"]
@@ -57,7 +57,7 @@ def test_without_the_package_it_is_told_in_one_line(
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
     plan_of(tmp_path, [], {})
     with pytest.raises(UserError, match="needs the package wandb-workspaces"):
-        dashboard(["table1", "--runs", str(tmp_path)])
+        dispatch(["dashboard", "table1", "--runs", str(tmp_path)])
 
 
 def test_every_trial_of_the_wandb_sweep_is_a_command_that_composes() -> None:

@@ -1,0 +1,73 @@
+"""Texts are taken as typed: what Hydra's own parser makes of a quoted argument is what the user typed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from palign_bench.cli.arguments import as_typed
+from tests.command import run
+
+TYPED = ["people (1).csv", "mü ller & co/x.csv", "a=b.csv", "it's.csv", "back\\slash", "ends\\", "q\\'uote", "1e5",
+         "007",          "{x}.csv", "[1] x.csv", "#x;y!", "x:y", "true", " led by a space", "tab\tin it", "“quoted”",
+         '"half', "a,b"]  # fmt: skip
+
+
+def read_by_hydra(argument: str) -> Any:
+    return OverridesParser.create().parse_override(argument).value()
+
+
+@pytest.mark.parametrize("key", ["runs", "respondents.path", "model.name_or_path", "name", "inventory.path"])
+@pytest.mark.parametrize("text", TYPED[:-1])
+def test_what_is_typed_is_what_arrives(key: str, text: str) -> None:
+    (argument,) = as_typed([f"{key}={text}"])
+    assert read_by_hydra(argument) == text
+    assert as_typed([argument]) == [argument]  # a command that is kept and resumed
+
+
+@given(st.text(st.characters(exclude_categories=["Cc", "Cs"]), min_size=1, max_size=20))
+@example("\\\\'")
+@example("'a'b")
+def test_any_text_is_taken_as_typed(text: str) -> None:
+    argument = f"runs=x{text}"  # so that it is neither quoted as a whole nor a list
+    if "," not in text and "(" not in text:
+        assert read_by_hydra(*as_typed([argument])) == f"x{text}"
+
+
+def test_a_home_is_expanded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/mü ller")
+    assert read_by_hydra(*as_typed(["runs=~/my runs"])) == "/home/mü ller/my runs"
+
+
+def test_what_is_meant_for_hydra_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = ["method.alphas=[0, 1]", "respondents.ids=[a b,c]", "runs='x y'", 'runs="x y"', "runs=null", "~seed",
+            "-m", "+method.foo=a b", "model.name_or_path=choice(a,b)", "runs=${oc.env:HOME}",
+            "hydra.launcher.n_jobs=2"]  # fmt: skip
+    assert as_typed(kept) == kept
+    assert as_typed(["-m", "model.name_or_path=a b,c"]) == ["-m", "model.name_or_path='a b',c"]
+    assert as_typed(["model.name_or_path=a,b"]) == ["model.name_or_path=a,b"]  # Hydra tells how to sweep
+    monkeypatch.chdir(tmp_path)
+    for name in ("a,b.csv", "f(1)", "'x'"):
+        (tmp_path / name).touch()
+        assert read_by_hydra(*as_typed(["-m", f"respondents.path={name}"])[1:]) == name
+
+
+def test_a_run_and_its_resumption_with_awkward_paths(tmp_path: Path) -> None:
+    """Spaces, brackets, umlauts and an equals sign, from the command line to the ledger and back."""
+    people = tmp_path / "mü ller & co" / "people (1)=a.csv"
+    people.parent.mkdir()
+    numbers = ",".join(f"i{n}" for n in range(1, 301))
+    rows = [f"p{p}," + ",".join(str((n * p) % 5 + 1) for n in range(300)) for p in (1, 2, 3)]
+    people.write_text("\n".join([f"id,{numbers}", *rows]))
+    floor = ["method=floors", "method.rows=[constant_a]", "tracking=none", "name=mine"]
+    source = ["respondents=file", f"respondents.path={people}"]
+    ran = run("run", *floor, *source, "--runs", "läufe (1)", folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert len(list((tmp_path / "läufe (1)").glob("cells/*/respondents/p?.json"))) == 3
+    again = run("resume", "mine", "runs=läufe (1)", folder=tmp_path)
+    assert again.returncode == 0 and "all 3 people finished before" in again.stderr, again.stderr

@@ -1,0 +1,108 @@
+"""The one front door: help, version, mistyped words, and the ledger's folder in both spellings."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import pytest
+
+from palign_bench.cli.commands import SUBCOMMANDS, dispatch
+from palign_bench.ledger.cells import CellFolder
+from palign_bench.settings import UserError
+from tests.command import environment, run
+from tests.ledgers import plan_of, row_of
+
+
+def told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    assert dispatch(arguments) is None
+    return capsys.readouterr().out
+
+
+def test_alone_it_prints_help_with_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = told([], capsys)
+    assert shown == told(["--help"], capsys) == told(["-h"], capsys)
+    for name, subcommand in SUBCOMMANDS.items():
+        (line,) = [line for line in shown.splitlines() if line.split()[:1] == [name]]
+        assert line.split(maxsplit=1)[1] == subcommand.summary
+    assert max(map(len, shown.splitlines())) <= 80
+
+
+@pytest.mark.parametrize("arguments", [["--version"], ["run", "--version"], ["report", "--version"]])
+def test_the_version_is_ours(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert told(arguments, capsys) == f"palign-bench {version('palign-bench')}\n"
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("method=pas seed=1", ["method=pas", "seed=1"]),
+        ("run method=pas", ["method=pas"]),
+        ("run", []),
+        ("-m method=pas,lora", ["-m", "method=pas,lora"]),
+        ("--cfg job", ["--cfg", "job"]),
+        ("run --help", ["--help"]),
+        ("+method.k=3", ["+method.k=3"]),
+        ("method=pas --runs elsewhere", ["method=pas", "runs=elsewhere"]),
+        ("run --runs=elsewhere method=pas", ["runs=elsewhere", "method=pas"]),
+    ],
+)
+def test_settings_are_a_run(typed: str, expected: list[str]) -> None:
+    assert dispatch(typed.split()) == expected
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("reprot", "reprot is no command (did you mean report?); the commands are run, resume, report"),
+        ("pas", "pas is no command; the commands are "),
+        ("statsu table1", "(did you mean status?)"),
+        ("report --rnus x", "unrecognized arguments: --rnus (see palign-bench report --help)"),
+        ("report a b", "unrecognized arguments: b"),
+        ("forecast --people=many", "argument --people: many is no whole number above 0 (see palign-bench forecast"),
+        ("run --runs", "--runs: give the ledger's folder"),
+    ],
+)
+def test_a_mistyped_command_is_told_in_one_line(typed: str, message: str) -> None:
+    with pytest.raises(UserError) as caught:
+        dispatch(typed.split())
+    assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [name for name in SUBCOMMANDS if name != "run"])
+def test_every_subcommand_has_help_and_the_ledgers_folder(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        dispatch([name, "--help"])
+    shown = capsys.readouterr().out
+    assert not ended.value.code and shown.startswith(f"usage: palign-bench {name}") and "--runs" in shown
+
+
+@pytest.mark.parametrize("folder", [["--runs", "läufe (1)"], ["--runs=läufe (1)"], ["runs=läufe (1)"]])
+def test_the_ledger_is_named_in_either_way(
+    folder: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = Path("läufe (1)")
+    plan_of(runs, [row_of("few_shot", CellFolder(runs / "cells" / "few_shot"), ("1",))], {})
+    assert "Few-Shot" in told(["status", *folder], capsys)
+    assert "Few-Shot" in told(["status", "table1", *folder], capsys)
+    assert "Few-Shot" in told(["status", *folder, "table1"], capsys)
+
+
+def test_the_module_does_what_the_program_does(tmp_path: Path) -> None:
+    """Table, exit code and the command that is resumed."""
+    arguments = ["method=floors", "method.rows=[constant_a]", "respondents=simulated", "respondents.limit=2"]
+    ran = subprocess.run(
+        [sys.executable, "-m", "palign_bench", *arguments, "tracking=none"],
+        cwd=tmp_path, env=environment(tmp_path), text=True, capture_output=True,
+    )  # fmt: skip
+    assert ran.returncode == 0, ran.stderr
+    again = run("resume", "run", folder=tmp_path)
+    assert "all 2 people finished before" in again.stderr
+    assert again.stdout == ran.stdout and "Always A" in ran.stdout
+    mistaken = subprocess.run(
+        [sys.executable, "-m", "palign_bench", "method=florrs"], cwd=tmp_path, text=True, capture_output=True
+    )
+    assert mistaken.returncode == 1 and mistaken.stderr.startswith("palign-bench: method=florrs does not exist")
