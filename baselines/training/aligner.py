@@ -24,6 +24,7 @@ from baselines.training.texts import TrainingTexts
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
+from palign_bench.backbone.engines.decoding import own_decoding
 from palign_bench.backbone.engines.out_of_memory import free_memory, is_out_of_memory
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.parts.adapters import (
@@ -152,7 +153,10 @@ class TrainedAligner(Aligner):
     def _align(self, rows: list[dict[str, Any]], seed: int) -> Alignment:
         torch.manual_seed(seed)
         check = None if self._checked or self._places_itself else ReversibilityCheck(self.local.model, self._probe())
-        with training_session(self.local.model, self.training.steps, type(self).__name__) as (clock, folder):
+        with (
+            training_session(self.local.model, self.training.steps, type(self).__name__) as (clock, folder),
+            own_decoding(self.local.model, self.local.engine.end_tokens),  # TRL's rollouts follow it
+        ):
             trained = self.train(rows, seed, clock, folder, check)
         if check is not None:
             with self.local.applied(trained):

@@ -1,6 +1,6 @@
 """What a model is made of: decoder, layers, attention outputs, context length, and what happens after its last layer.
 
-Found once when a model is loaded, or before that on a skeleton without weights (`loading.skeleton_of`). What is not
+Found once when a model is loaded, or before that on a skeleton without weights (`loading.anatomy_of`). What is not
 known exactly has a reason in `Anatomy.lacking`, so that a method that needs it is refused before any work starts.
 """
 
@@ -28,6 +28,8 @@ OUTPUT_PROJECTIONS = (
     "attn.out_proj",  # GPT-J, CodeGen, MPT
     "attn.attention.out_proj",  # GPT-Neo
 )
+# What reaches the projection here are no longer single heads: they are subtracted in pairs, or normalised as a whole.
+_MIXED_HEADS = frozenset({"diffllama", "bitnet"})
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
 
@@ -106,6 +108,8 @@ class Anatomy:
     def _why_no_heads(self) -> str | None:
         if not self._projection_names:
             return f"not every layer of model_type {self.model_type} has one known output of attention heads"
+        if self.model_type in _MIXED_HEADS:
+            return f"the attention of model_type {self.model_type} mixes its heads' outputs before it projects them"
         heads = getattr(self.config, "num_attention_heads", None)
         if not isinstance(heads, int):
             return f"model_type {self.model_type} has no one number of attention heads"

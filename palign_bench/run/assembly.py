@@ -10,15 +10,21 @@ from hydra.utils import instantiate
 
 from palign_bench.aligner import Aligner
 from palign_bench.backbone import loading
+from palign_bench.backbone.anatomy import Anatomy
+from palign_bench.backbone.chat_format import ChatFormat
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import ServedBackbone
+from palign_bench.backbone.tokenizing import encode
 from palign_bench.questionnaire.inventory import Inventory, Respondent
-from palign_bench.questionnaire.protocol import PROTOCOLS, EvaluationProtocol
+from palign_bench.questionnaire.prompts import NEUTRAL_SYSTEM_PROMPT
+from palign_bench.questionnaire.protocol import FREE_GENERATION, PROTOCOLS, EvaluationProtocol
 from palign_bench.report.names import BLOCKS
 from palign_bench.respondents import RespondentSource, is_stand_in
 from palign_bench.run.claims import RETRIES
 from palign_bench.settings import Settings, UserError, options, read_option
+
+_FORMAT_CHARACTERS = 400  # at most, of a chat format's own words and of the answer
 
 _OTHER_FOLDERS = frozenset({"cells", "hydra", "portraits", "wandb", "tensorboard", "organism"})
 
@@ -209,14 +215,39 @@ def check_needs(aligners: Mapping[str, Aligner], model: Mapping[str, Any]) -> No
             raise UserError(f"method={name} needs {', '.join(sorted(lacking))}, which {by}.")
 
 
-def check_shapes(aligners: Mapping[str, Aligner], model: Settings) -> None:
-    """Raise UserError when a method asks for more than the model has (PAS: heads), before its weights are loaded."""
-    shape = loading.shape_of(model)
-    if shape is None:
+def check_anatomy(aligners: Mapping[str, Aligner], model: Settings, protocol: EvaluationProtocol) -> None:
+    """Raise UserError for what the model cannot do, before its weights are loaded.
+
+    A part that a method needs and that is not known exactly in this architecture, more heads than there are, or a
+    context that does not hold the protocol's bare question.
+    """
+    if model["engine"] == "vllm":
+        return  # nothing inside it is read, and vLLM checks lengths itself
+    anatomy = loading.anatomy_of(model)
+    for name, aligner in aligners.items():
+        if not aligner.needs_backbone:
+            continue
+        for need in sorted(aligner.needs & anatomy.lacking.keys()):
+            raise UserError(f"method={name} needs {need}: {anatomy.lacking[need]}. Choose another model or method.")
+        if "activations" not in anatomy.lacking:
+            aligner.check_shape(len(anatomy.layers), anatomy.heads)
+    _check_context(anatomy, model, protocol)
+
+
+def _check_context(anatomy: Anatomy, model: Settings, protocol: EvaluationProtocol) -> None:
+    questions = [protocol.question(item) for item in protocol.inventory.items]
+    longest = max(questions, key=len)
+    # A token is a character or more: where so many would fit, the tokenizer need not be asked.
+    if anatomy.context is None or len(NEUTRAL_SYSTEM_PROMPT) + len(longest) + _FORMAT_CHARACTERS < anatomy.context:
         return
-    for aligner in aligners.values():
-        if aligner.needs_backbone:
-            aligner.check_shape(*shape)
+    tokenizer = loading.tokenizer_of(model)
+    text = ChatFormat(tokenizer).render((NEUTRAL_SYSTEM_PROMPT, longest, FREE_GENERATION.opening))
+    positions = len(encode(tokenizer, text)) + FREE_GENERATION.max_new_tokens
+    if positions > anatomy.context:
+        raise UserError(
+            f"model={model['name']}: its context holds {anatomy.context:,} tokens, and a question with its answer "
+            f"takes {positions:,} before a word about the person. Choose another model."
+        )
 
 
 def check_portraits(aligners: Mapping[str, Aligner], people: Sequence[Respondent], source: str) -> None:

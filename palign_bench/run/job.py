@@ -16,10 +16,10 @@ from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents.source import RespondentSource
 from palign_bench.run.assembly import (
     batch_notes,
+    check_anatomy,
     check_known_answers,
     check_needs,
     check_portraits,
-    check_shapes,
     check_stand_ins,
     comparable,
     experiment_name,
@@ -93,7 +93,7 @@ class Job:
         reads_model = any(aligner.needs_backbone for aligner in aligners.values())
         identified = model_identity(model, session.identify(model)) if reads_model else None
         if reads_model:
-            check_shapes(aligners, model)
+            check_anatomy(aligners, model, protocol)
         runs = Path(str(settings["runs"])).expanduser()
         shared: Settings = {
             "model": identified,

@@ -231,7 +231,8 @@ def test_an_adapters_identity_is_that_of_its_files_and_of_its_base(adapter: Path
     tiny_model(tiny_tokenizer(), seed=1).save_pretrained(copied)
     seen.append(identify(of_folder(adapter))["weights_hash"])
     assert len(set(seen)) == 4
-    assert loading.shape_of(of_folder(adapter)) == (2, 4)
+    anatomy = loading.anatomy_of(of_folder(adapter))
+    assert (len(anatomy.layers), anatomy.heads) == (2, 4) and anatomy.model.device.type == "meta"
 
 
 def test_a_cells_identity_holds_no_path(tiny_folder: Path) -> None:

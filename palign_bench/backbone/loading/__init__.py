@@ -15,7 +15,7 @@ from palign_bench.backbone.loading.settings import (
     why_no_nf4,
 )
 from palign_bench.backbone.loading.sources import converted_package, read_embedded, source_of, tokenizer_of
-from palign_bench.backbone.loading.weights import LoadedModel, load, parameters_of, shape_of
+from palign_bench.backbone.loading.weights import LoadedModel, anatomy_of, load, parameters_of
 
 __all__ = [
     "DTYPES",
@@ -25,6 +25,7 @@ __all__ = [
     "WEIGHTS",
     "LoadedModel",
     "ModelError",
+    "anatomy_of",
     "check_settings",
     "choose_device",
     "choose_dtype",
@@ -34,7 +35,6 @@ __all__ = [
     "package_path",
     "parameters_of",
     "read_embedded",
-    "shape_of",
     "source_of",
     "tokenizer_of",
     "why_no_nf4",

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
+from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.loading.identity import identify
 from palign_bench.backbone.loading.random_weights import make_random
 from palign_bench.backbone.loading.settings import ModelError, check_settings, choose_device, choose_dtype
@@ -38,11 +39,11 @@ class LoadedModel:
         return self.model.device
 
 
-def shape_of(settings: Mapping[str, Any]) -> tuple[int, int] | None:
-    """(layers, query heads) from the model's configuration alone; None where it does not tell them."""
-    text = config_of(settings).get_text_config()
-    layers, heads = getattr(text, "num_hidden_layers", None), getattr(text, "num_attention_heads", None)
-    return (layers, heads) if isinstance(layers, int) and isinstance(heads, int) else None
+def anatomy_of(settings: Mapping[str, Any]) -> Anatomy:
+    """The model's parts, found on its skeleton: modules without memory or values."""
+    config = config_of(settings)
+    with named_errors(settings), torch.device("meta"):
+        return Anatomy(AutoModelForCausalLM.from_config(config))
 
 
 def parameters_of(settings: Mapping[str, Any]) -> int:
