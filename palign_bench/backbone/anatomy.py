@@ -30,6 +30,8 @@ OUTPUT_PROJECTIONS = (
 )
 # What reaches the projection here are no longer single heads: they are subtracted in pairs, or normalised as a whole.
 _MIXED_HEADS = frozenset({"diffllama", "bitnet"})
+# PEFT puts no adapter on their state-space layers.
+_WITHOUT_ADAPTERS = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
 
 
@@ -102,8 +104,10 @@ class Anatomy:
         if not self.layers:
             reason = f"the layers of model_type {self.model_type} are not known"
             return dict.fromkeys(("activations", "hidden states"), reason)
-        no_heads = self._why_no_heads()
-        return {} if no_heads is None else {"activations": no_heads}
+        reasons = {"activations": self._why_no_heads()}
+        if self.model_type in _WITHOUT_ADAPTERS:
+            reasons["gradients"] = f"PEFT puts no adapter on the state-space layers of model_type {self.model_type}"
+        return {need: reason for need, reason in reasons.items() if reason is not None}
 
     def _why_no_heads(self) -> str | None:
         if not self._projection_names:

@@ -28,12 +28,12 @@ PROMPTS = SplitPrompts([5, 9, 11, 20, 33], [[40, 41], [50, 51, 52], [60]])
 
 def test_option_logits_are_not_rounded_in_bfloat16(tiny: LoadedModel) -> None:
     """Hidden states as the model computes them, and the options' rows of its head in float64."""
-    model = tiny.model.to(torch.bfloat16)
+    model, options = tiny.model.to(torch.bfloat16), [7, 100, 201, 302, 370]
     hidden = torch.randn(200, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
-    exact = (hidden.double() @ model.lm_head.weight[OPTIONS].double().T).log_softmax(-1)
-    found = Anatomy(model).option_log_probs(hidden, OPTIONS)
+    exact = (hidden.double() @ model.lm_head.weight[options].double().T).log_softmax(-1)
+    found = Anatomy(model).option_log_probs(hidden, options)
     assert found.dtype == torch.float32 and (found - exact).abs().max() < 1e-4
-    rounded = model.lm_head(hidden)[:, OPTIONS].float()
+    rounded = model.lm_head(hidden)[:, options].float()
     tied = dict(enumerate(rounded.tolist()))
     assert ties(tied) > 0 == ties(dict(enumerate(found.tolist())))
 
@@ -110,7 +110,7 @@ def test_a_prompt_beyond_the_context_is_refused_with_the_numbers(
 
 def test_the_context_is_the_configurations() -> None:
     def context(**settings: object) -> int | None:
-        config = LlamaConfig(num_hidden_layers=0, vocab_size=8, hidden_size=8, intermediate_size=8, **settings)
+        config = LlamaConfig(num_hidden_layers=0, vocab_size=8, hidden_size=32, intermediate_size=8, **settings)
         return Anatomy(LlamaForCausalLM(config)).context
 
     rotary = {"rope_theta": 10000.0, "factor": 4.0}
@@ -121,7 +121,7 @@ def test_the_context_is_the_configurations() -> None:
     assert Anatomy(GPT2LMHeadModel(GPT2Config(n_layer=0, n_positions=77, vocab_size=8, n_embd=12))).context == 77
 
 
-@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "falcon", "opt", "phi", "bloom", "mpt", "mamba", "gemma2"])
+@pytest.mark.parametrize("name", ["gpt2", "gpt_neox", "falcon", "opt", "phi", "bloom", "mpt", "gemma2"])
 def test_an_adapter_answers_as_in_a_plain_forward_pass(name: str) -> None:
     from peft import LoraConfig, get_peft_model
 
@@ -145,6 +145,10 @@ def test_an_adapter_answers_as_in_a_plain_forward_pass(name: str) -> None:
     torch.testing.assert_close(found, expected, atol=2e-5, rtol=1e-5)
     assert (found - bare).abs().max() > 1e-3
     torch.testing.assert_close(engine.option_log_probs(Request(PROMPTS), OPTIONS), bare, atol=0, rtol=0)
+
+
+def test_state_space_layers_take_no_adapter() -> None:
+    assert "gradients" in Anatomy(tiny_of("mamba")).lacking and "hidden states" not in Anatomy(tiny_of("mamba")).lacking
 
 
 def test_a_model_inside_another_is_not_looked_into_nor_trained() -> None:
