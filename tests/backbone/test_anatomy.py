@@ -29,7 +29,7 @@ PROMPTS = SplitPrompts([5, 9, 11, 20, 33], [[40, 41], [50, 51, 52], [60]])
 def test_option_logits_are_not_rounded_in_bfloat16(tiny: LoadedModel) -> None:
     """Hidden states as the model computes them, and the options' rows of its head in float64."""
     model, options = tiny.model.to(torch.bfloat16), [7, 100, 201, 302, 370]
-    hidden = torch.randn(200, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
+    hidden = torch.randn(5000, 64, generator=torch.Generator().manual_seed(0)).to(torch.bfloat16)
     exact = (hidden.double() @ model.lm_head.weight[options].double().T).log_softmax(-1)
     found = Anatomy(model).option_log_probs(hidden, options)
     assert found.dtype == torch.float32 and (found - exact).abs().max() < 1e-4
