@@ -14,7 +14,7 @@ from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.parts.adapters import applied_adapter, lora_tensors
+from palign_bench.backbone.parts.adapters import adapter_tensors, applied_adapter, peft_settings
 from palign_bench.backbone.tokenizing import SplitPrompts
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.settings import UserError
@@ -126,7 +126,6 @@ def test_an_adapter_answers_as_in_a_plain_forward_pass(name: str) -> None:
     from peft import LoraConfig, get_peft_model
 
     model = tiny_of(name)
-    settings = {"rank": 2, "alpha": 4, "target_modules": "all-linear"}
     torch.manual_seed(1)
     trained = get_peft_model(
         tiny_of(name), LoraConfig(r=2, lora_alpha=4, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -134,9 +133,10 @@ def test_an_adapter_answers_as_in_a_plain_forward_pass(name: str) -> None:
     for tensor_name, parameter in trained.named_parameters():
         if "lora_B" in tensor_name:
             torch.nn.init.normal_(parameter)
+    settings = peft_settings(trained.peft_config["default"])
     engine = FullPromptEngine(model, tiny_tokenizer())
     bare = engine.option_log_probs(Request(PROMPTS), OPTIONS)
-    with applied_adapter(model, lora_tensors(trained), "lora", settings):
+    with applied_adapter(model, adapter_tensors(trained), "peft", settings):
         found = engine.option_log_probs(Request(PROMPTS), OPTIONS)
     with torch.no_grad():
         expected = torch.stack(
