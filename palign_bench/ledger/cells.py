@@ -199,7 +199,13 @@ class CellFolder:
 
     def shared(self) -> Record:
         path = self.path / "shared.json"
-        return dict(read_json(path)) if path.exists() else {}
+        try:
+            return dict(read_json(path)) if path.exists() else {}
+        except (LedgerError, ValueError, TypeError) as error:
+            raise LedgerError(
+                f"{path} is damaged: delete it. The table then lacks the seconds of loading and preparing until a cell "
+                "beside it is computed anew."
+            ) from error
 
 
 def _respondent_id(name: str) -> str:

@@ -109,6 +109,21 @@ class Command:
             "finished cells lie elsewhere and stay."
         )
 
+    def replaced(self) -> str | None:
+        """A line on the plan that this command is about to take the place of; None where there is none."""
+        try:
+            last = Command.last(self.runs, self.experiment)
+        except LedgerError as error:
+            return str(error) if _old_plans(self.runs, self.experiment) else None
+        if last.id == self.id:
+            return None
+        rows = [row for job in last.jobs() for row in job.rows]
+        return (
+            f"{self.experiment}: this takes the place of the command of {last.started[:16].replace('T', ' ')} "
+            f"({len(rows)} rows, {sum(len(row.ids) for row in rows)} cells), which `palign-bench resume "
+            f"{self.experiment} --list` shows; name=OTHER keeps both tables."
+        )
+
     def write(
         self, arguments: Sequence[str], jobs: Sequence[PlannedJob], parts: Iterable[tuple[int, int]] = ((1, 1),)
     ) -> None:
@@ -190,10 +205,10 @@ class Command:
         plans: list[Plan] = []
         for number, group in enumerate(groups.values()):
             rivals = [settings[i] for i, base in enumerate(bases) if base == bases[number] and i != number]
-            suffix = "".join(f"-{each}" for each in _what_differs(settings[number], rivals))
-            name = bases[number] + suffix
+            apart = tuple(_what_differs(settings[number], rivals))
+            name = "-".join((bases[number], *apart))
             twins = sum(name == plan.name.partition("~")[0] for plan in plans)
-            plans.append(Plan(self, f"{name}~{twins + 1}" if twins else name, tuple(group)))
+            plans.append(Plan(self, f"{name}~{twins + 1}" if twins else name, tuple(group), apart))
         return plans
 
     def absent_shards(self) -> list[str]:
@@ -213,11 +228,15 @@ class Command:
 
 @dataclass(frozen=True)
 class Plan:
-    """One table of a command: the rows that are compared in it."""
+    """One table of a command: the rows that are compared in it.
+
+    ``apart``: the settings that tell it from the command's other tables of its model and protocol.
+    """
 
     command: Command
     name: str
     jobs: tuple[PlannedJob, ...]
+    apart: tuple[str, ...] = ()
 
     @property
     def runs(self) -> Path:
@@ -254,7 +273,8 @@ class Plan:
         for row in (row for job in self.jobs for row in job.rows):
             before = rows.get((row.name, row.folder))
             rows[row.name, row.folder] = row.of(dict.fromkeys((*before.ids, *row.ids))) if before else row
-        notes = [note for job in self.jobs for note in job.about.get("notes", ())] + self.command.absent_shards()
+        notes = [f"This table: {', '.join(self.apart)}; the command has others beside it."] if self.apart else []
+        notes += [note for job in self.jobs for note in job.about.get("notes", ())] + self.command.absent_shards()
         about = dict(self.jobs[-1].about) if self.jobs else {}
         return list(rows.values()), about | ({"notes": list(dict.fromkeys(notes))} if notes else {})
 
@@ -276,10 +296,15 @@ def _plain(value: Any) -> str:
     return re.sub(r"[^\w.=+@-]+", "_", text)[:60].strip(".") or "_"
 
 
+def _old_plans(runs: Path, experiment: str | None) -> list[Path]:
+    """Plans of layout 1."""
+    return sorted(runs.glob(f"{experiment or '*'}/*/plan/last.json"))
+
+
 def _nothing(runs: Path, experiment: str | None) -> str:
     where = runs / experiment if experiment else runs
     again = f"palign-bench experiment={experiment or 'table1'}"
-    old = sorted(runs.glob(f"{experiment or '*'}/*/plan/last.json"))
+    old = _old_plans(runs, experiment)
     if old:
         return (
             f"{where} was written by an earlier version: its plans ({old[0].parent}) and cells are of another layout, "

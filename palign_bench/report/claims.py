@@ -210,11 +210,11 @@ def _stored(_: Evidence) -> Finding:
 
 
 def _efficiency(evidence: Evidence) -> Finding:
-    path = evidence.runs / "efficiency" / "efficiency.csv"
-    if not path.is_file():
+    path = max((evidence.runs / "efficiency").glob("*/costs.csv"), key=lambda each: each.stat().st_mtime, default=None)
+    if path is None:
         return Finding("run `palign-bench efficiency` first (on a GPU for the paper's setting)", UNDECIDED)
     frame = pd.read_csv(path)
-    ratios = frame.set_index("method")["relative_align_seconds"] if "relative_align_seconds" in frame else None
+    ratios = frame.set_index("method")["relative_align"].dropna() if "relative_align" in frame else None
     if ratios is None or "dpo" not in ratios:
         return Finding(f"{path} has no DPO row", UNDECIDED)
     listed = ", ".join(f"{row} {ratios[row]:.1f}" for row in ("dpo", "ppo") if row in ratios)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -20,12 +21,15 @@ transformers_logging.disable_progress_bar()  # ours are per person; a bar per we
 
 def resolve(settings: Iterable[Settings], session: Session) -> list[Job]:
     """Every job of a command. Mistakes are noted in the session, each once; with any of them there is no job."""
-    jobs = []
+    jobs: list[Job] = []
     for each in settings:
         try:
             jobs.append(Job.of(each, session))
         except UserError as error:
             session.note(error)
+    sound = dict.fromkeys(job.settings["method"]["name"] for job in jobs)
+    if session.mistakes and sound:
+        print(f"Nothing was computed. Without a mistake are method={','.join(sound)}.", file=sys.stderr)
     return [] if session.mistakes else jobs
 
 
@@ -36,8 +40,11 @@ def plan(jobs: Sequence[Job], session: Session) -> None:
         job.open()
         places.setdefault((job.runs, job.experiment), []).append((order, job))
     for (runs, experiment), found in places.items():
-        planned = [job.planned(order) for order, job in found]
-        Command(runs, experiment, session.command).write(session.arguments, planned, {job.part for _, job in found})
+        planned, command = [job.planned(order) for order, job in found], Command(runs, experiment, session.command)
+        replaced = command.replaced()
+        if replaced:
+            print(replaced, file=sys.stderr)
+        command.write(session.arguments, planned, {job.part for _, job in found})
 
 
 def run(settings: Settings, session: Session, order: int) -> int:

@@ -48,8 +48,13 @@ def test_a_job_that_came_later_is_added(tmp_path: Path, rows: dict[str, Row]) ->
 
 def test_a_later_command_is_shown_and_the_earlier_kept(tmp_path: Path, rows: dict[str, Row]) -> None:
     fewer = rows["few_shot"].of(["2"])
+    assert Command(tmp_path, "table1", "first").replaced() is None
     for id_, planned in (("first", rows["pas"]), ("second", fewer)):
         Command(tmp_path, "table1", id_).write([id_], [job(0, planned)])
+    assert Command(tmp_path, "table1", "second").replaced() is None
+    assert "(1 rows, 1 cells), which `palign-bench resume table1 --list`" in str(
+        Command(tmp_path, "table1", "x").replaced()
+    )
     assert [each.id for each in Command.all(tmp_path, "table1")] == ["first", "second"]
     assert Plan.all(tmp_path, "table1")[0].read()[0] == [fewer]
     assert Command(tmp_path, "table1", "first").tables()[0].read()[0] == [rows["pas"]]
@@ -91,7 +96,11 @@ def test_what_must_not_be_compared_stands_in_tables_of_its_own(
 ) -> None:
     command = Command(tmp_path, "table1", "first")
     command.write([], [job(n, rows["pas"], **setting) for n, setting in enumerate(settings)])
-    assert [plan.name for plan in command.tables()] == names
+    tables = command.tables()
+    assert [plan.name for plan in tables] == names
+    for plan in tables:
+        notes = plan.read()[1].get("notes", [])
+        assert all(each in notes[0] for each in plan.apart) if plan.apart else not notes
 
 
 def test_models_and_protocols_have_folders_of_their_own(tmp_path: Path, rows: dict[str, Row]) -> None:
@@ -127,6 +136,7 @@ def test_a_ledger_of_another_layout_is_told_and_left_alone(tmp_path: Path) -> No
     old = tmp_path / "table1" / "tiny-corrected" / "plan" / "last.json"
     old.parent.mkdir(parents=True)
     old.write_text("{}")
+    assert "another layout" in str(Command(tmp_path, "table1", "new").replaced())
     for name in ("table1", None):
         with pytest.raises(LedgerError, match=r"earlier version: .*another layout.* `palign-bench experiment=table1`"):
             Plan.all(tmp_path, name)
