@@ -183,6 +183,20 @@ class Score(Subcommand):
         return score(chosen)
 
 
+class Claims(Subcommand):
+    """Check the paper's claims against what can be computed here."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        from palign_bench.cli.claims import add_arguments
+
+        add_arguments(parser)
+
+    def do(self, chosen: argparse.Namespace) -> None:
+        from palign_bench.cli.claims import claims
+
+        claims(chosen)
+
+
 class Dashboard(Subcommand):
     """Make the W&B workspace of an experiment."""
 
@@ -210,6 +224,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "people": People(),
     "select": Select(),
     "score": Score(),
+    "claims": Claims(),
     "dashboard": Dashboard(),
 }
 

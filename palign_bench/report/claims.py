@@ -6,6 +6,7 @@ figures that the paper prints, or the ledger's efficiency page. A line whose dat
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -16,12 +17,15 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from palign_bench.questionnaire.inventory import HIGHEST, LOWEST
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased
 from palign_bench.questionnaire.scoring import aligned_scores
 from palign_bench.report.paper import LLAMA3_8B
+from palign_bench.respondents import load_papi
+from palign_bench.respondents.dark_triad import dark_triad_layout, load_dark_triad, load_population
 from palign_bench.respondents.matrix import MISSING, AnswerMatrix
 from palign_bench.respondents.population import Population, scale_columns
+from palign_bench.respondents.released import ReleaseUnavailableError
 
 REPRODUCED, CONTRADICTED, UNDECIDED = "reproduced", "contradicted", "not decidable here"
 
@@ -249,14 +253,39 @@ CLAIMS: tuple[Claim, ...] = (
 )  # fmt: skip
 
 
+def evidence_at_hand(runs: Path) -> Evidence:
+    """What can be had here: the released people, the Dark Triad population, and the ledger ``runs``."""
+    return Evidence(
+        papi=_at_hand(lambda: AnswerMatrix.of(load_papi().people, ipip_neo_300())),
+        dark_triad=_at_hand(load_population),
+        dark_triad_released=_at_hand(lambda: AnswerMatrix.of(load_dark_triad().people, dark_triad_layout())),
+        runs=runs,
+    )
+
+
+def _at_hand(load: Callable[[], AnswerMatrix]) -> AnswerMatrix | None:
+    try:
+        return load()
+    except ReleaseUnavailableError as unavailable:
+        print(f"{unavailable}; claims about them are left undecided", file=sys.stderr)
+        return None
+
+
+def page(evidence: Evidence) -> str:
+    """The claims ledger as a Markdown page."""
+    return (
+        "# The paper's claims, checked\n\n"
+        "What *Personality Alignment of Large Language Models* (ICLR 2025) says, what was computed here, the verdict."
+        "\n`palign-bench claims` recomputes every line that needs no GPU; `--write FILE` writes this page.\n\n"
+        f"{claims_table(evidence)}\n"
+    )
+
+
 def claims_table(evidence: Evidence) -> str:
     """Every claim with its outcome, as a Markdown table."""
-    rows = [(claim.place, claim.says, *_cells(claim.finding(evidence))) for claim in CLAIMS]
+    found = [(claim, claim.finding(evidence)) for claim in CLAIMS]
+    rows = [(claim.place, claim.says, finding.found, finding.verdict) for claim, finding in found]
     return tabulate(rows, ("place", "the paper says", "what came out here", "verdict"), tablefmt="pipe")
-
-
-def _cells(finding: Finding) -> tuple[str, str]:
-    return finding.found, finding.verdict
 
 
 def _listed(values: Mapping[str, float]) -> str:

@@ -8,7 +8,16 @@ import pytest
 from scipy.stats import binomtest
 
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.report.claims import CLAIMS, UNDECIDED, Evidence, claims_table, is_a_share_of, sign_test
+from palign_bench.report.claims import (
+    CLAIMS,
+    UNDECIDED,
+    Evidence,
+    claims_table,
+    evidence_at_hand,
+    is_a_share_of,
+    page,
+    sign_test,
+)
 from palign_bench.respondents import RespondentSource
 from palign_bench.respondents.matrix import AnswerMatrix
 
@@ -48,3 +57,10 @@ def test_without_the_people_a_claim_is_undecided_and_says_so(tmp_path: Path) -> 
     nothing = Evidence(None, None, None, tmp_path)
     assert {claim.finding(nothing).verdict for claim in CLAIMS if claim.needs} == {UNDECIDED}
     assert "papi not at hand" in claims_table(nothing)
+
+
+def test_the_documented_page_is_what_the_command_writes(papi: RespondentSource, tmp_path: Path) -> None:
+    documented = Path(__file__).parents[2] / "docs" / "results" / "claims.md"
+    evidence = evidence_at_hand(tmp_path)
+    assert evidence.dark_triad is not None and len(papi.people) == 300
+    assert page(evidence) == documented.read_text(encoding="utf-8")
