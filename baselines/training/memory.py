@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
@@ -110,18 +111,40 @@ def refusal(
     )
 
 
+def refused_by_gpu(model: Any, adapter: Any | None, tokens: int, checkpointing: bool) -> str | None:
+    """`refusal` for a loaded model on a GPU and examples of at most so many ``tokens``; None on a CPU.
+
+    An architecture whose forward pass looks at its numbers cannot be measured without any: it is not refused.
+    """
+    if model.device.type != "cuda":
+        return None
+    free, _ = torch.cuda.mem_get_info(model.device)
+    held = sum(each.numel() * each.element_size() for each in model.parameters())
+
+    def shape(of: Any | None) -> TrainingShape:
+        return shape_of_training(model.config, model.dtype, held, of, tokens)
+
+    try:
+        whole = shape(adapter)
+    except (RuntimeError, NotImplementedError, TypeError):  # what ``meta`` and unknown keywords raise
+        return None
+    lora = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    lighter = {"method=lora": shape(lora)} if adapter is None else {}
+    return refusal(whole, free + torch.cuda.memory_reserved(model.device), checkpointing, lighter)
+
+
 def shape_of_training(
     config: PretrainedConfig, dtype: torch.dtype, model_bytes: float, adapter: Any | None, tokens: int
 ) -> TrainingShape:
     """The shape of training a model of this configuration whole or with a PEFT ``adapter``; nothing is computed."""
     config = copy.deepcopy(config)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config  # the shapes are those of the unquantized model
     with torch.device("meta"):
         model: Any = AutoModelForCausalLM.from_config(config, dtype=dtype)
     text = model.config.get_text_config()
     kept = bytes_kept_per_token(model)
     if adapter is not None:
-        from peft import get_peft_model
-
         model = get_peft_model(model, adapter)
     trained = sum(each.numel() for each in model.parameters() if each.requires_grad)
     size = torch.empty((), dtype=dtype).element_size()
