@@ -1,0 +1,20 @@
+"""No method mixes tensors of the model's device with tensors of the CPU; seen without a GPU."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+from tests.rehearsal import PARTS
+
+
+def test_every_kind_of_method_runs_on_a_device_of_its_own() -> None:
+    """In a process of its own: PyTorch cannot forget a device again."""
+    program = [sys.executable, "-m", "tests.rehearsal"]
+    ran = subprocess.run(
+        program, capture_output=True, text=True, check=False, cwd=Path(__file__).parent.parent, timeout=600
+    )
+    assert ran.returncode == 0, ran.stderr[-3000:]
+    told = [line.split(":")[0] for line in ran.stdout.splitlines() if line.endswith("are the same")]
+    assert told == list(PARTS)
