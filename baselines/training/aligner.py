@@ -17,6 +17,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, TrainingArguments
 
 from baselines.training.cohort import LORA_SETTINGS, Passage, Person, Recipe, Trained
+from baselines.training.memory import refused_by_gpu
 from baselines.training.precision import in_float32, keep_small_updates, moved_share
 from baselines.training.session import TrainingClock, thinned, training_session
 from baselines.training.settings import TrainingSettings, whole
@@ -82,7 +83,8 @@ class TrainedAligner(Aligner):
     def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
         """Tokenize the known items once for all people.
 
-        Raises UserError for a GPU that the trainers would not use, and for a model that a cohort would train otherwise.
+        Raises UserError for a GPU that the trainers would not use or that has no room for the training, and for a
+        model that a cohort would train otherwise.
         """
         super().prepare(backbone, protocol)
         assert isinstance(backbone, LocalBackbone), "training needs a model in this process"
@@ -96,6 +98,14 @@ class TrainedAligner(Aligner):
         self._checked = False
         if self.cohort > 1:
             self._check_model(backbone.model)
+        self._check_memory(backbone.model)
+
+    def _check_memory(self, model: PreTrainedModel) -> None:
+        longest = max(len(each.turn) + max(map(len, each.answers.values())) for each in self.texts.items.values())
+        adapter = None if self.peft is None else peft_config(self.peft)
+        reason = refused_by_gpu(model, adapter, longest, self.training.gradient_checkpointing)
+        if reason is not None:
+            raise UserError(f"{type(self).__name__}: {reason}")
 
     def _check_model(self, model: PreTrainedModel) -> None:
         for name in ("logits_scaling", "logit_scale", "final_logit_softcapping"):

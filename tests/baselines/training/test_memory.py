@@ -6,11 +6,21 @@ import pytest
 import torch
 from peft import LoraConfig
 
-from baselines.training.memory import GIB, TrainingShape, bytes_kept_per_token, forecast, refusal, shape_of_training
+from baselines.training.memory import (
+    GIB,
+    TrainingShape,
+    bytes_kept_per_token,
+    forecast,
+    refusal,
+    refused_by_gpu,
+    shape_of_training,
+)
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.sources import config_of
 from palign_bench.backbone.loading.weights import parameters_of
-from palign_bench.settings import read_option
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.run.assembly import make_aligners, resolve_budget
+from palign_bench.settings import UserError, read_option
 from tests.tiny import tiny_model, tiny_tokenizer
 
 EIGHT = resolve_model(read_option("model", "llama3_8b") | {"weights": "random"})
@@ -65,3 +75,25 @@ def test_activations_are_measured_and_not_guessed() -> None:
     assert not real.training
     per_token = eight_billion(None).bytes_per_token
     assert 4 * 2**20 < per_token < 16 * 2**20  # 32 layers of about sixty numbers of 4096 each, two bytes a number
+
+
+def test_a_gpu_without_room_refuses_before_training(
+    monkeypatch: pytest.MonkeyPatch, tiny_backbone: LocalBackbone
+) -> None:
+    """The model says that it is on a GPU with 100 KiB to spare: full fine-tuning is refused."""
+    real = tiny_backbone.model
+
+    class OnGPU:
+        device, dtype, config, parameters = torch.device("cuda", 0), real.dtype, real.config, real.parameters
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (100 * 2**10, 0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 0)
+    told = refused_by_gpu(OnGPU(), None, 90, False)
+    assert told is not None and "training one example at a time takes about 0.0 GiB" in told
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (80 * GIB, 0))
+    assert refused_by_gpu(OnGPU(), None, 90, False) is None
+    assert refused_by_gpu(real, None, 90, False) is None  # a CPU asks the computer for memory
+    (aligner,) = make_aligners(resolve_budget(read_option("method", "full_finetuning"), {"name": "quick"})).values()
+    monkeypatch.setattr("baselines.training.aligner.refused_by_gpu", lambda *_: "no room")
+    with pytest.raises(UserError, match="SupervisedFineTuning: no room"):
+        aligner.prepare(tiny_backbone, tiny_backbone.protocol)
