@@ -11,7 +11,7 @@ import pytest
 
 from palign_bench.report.efficiency import relative
 from palign_bench.report.pictures.efficiency import pareto_front
-from tests.command import run, save_many_headed
+from tests.command import cells, run, save_many_headed
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def test_pas_is_the_unit(costs: pd.DataFrame) -> None:
 
 def test_the_full_budget_is_extrapolated_from_measured_steps_and_marked(folder: Path, costs: pd.DataFrame) -> None:
     dpo = costs.loc["dpo"]
-    assert (dpo["steps"], dpo["full_steps"], dpo["batch_size"], dpo["quantization"]) == (1, 250, 16, "none")
+    assert (dpo["steps"], dpo["full_steps"], dpo["batch_size"], dpo["quantization"]) == (1, 250, 16, "nf4")
     assert dpo["full_align_seconds"] == pytest.approx(dpo["align_seconds"] + 249 * dpo["seconds_per_step"])
     assert dpo["seconds_for_one"] == pytest.approx(
         dpo["load_seconds"] + dpo["prepare_seconds"] + dpo["full_align_seconds"] + dpo["answer_seconds"]
@@ -73,6 +73,24 @@ def test_phases_and_conditions_are_told(folder: Path, costs: pd.DataFrame) -> No
     assert set(costs["cost_repeats"]) == {2} and (costs["total_memory_mib"] > costs["bare_memory_mib"]).all()
     text = (folder / "costs.md").read_text()
     assert "load average" in text and "threads" in text and "random" not in text.lower()
+
+
+def test_it_is_an_experiment_like_the_others(folder: Path) -> None:
+    """Its page is rebuilt from what was measured; what is missing is measured, and nothing else."""
+    runs = folder.parent.parent
+    page = (folder / "costs.csv").read_bytes()
+    (folder / "costs.csv").unlink()
+    assert run("report", "efficiency", "--runs", str(runs), folder=runs.parent).returncode == 0
+    assert (folder / "costs.csv").read_bytes() == page
+    (lost,) = (runs / "cells").glob("few_shot-*/respondents/*.json")
+    lost.unlink()
+    before = cells(runs)
+    told = run("status", "efficiency", "--runs", str(runs), folder=runs.parent)
+    assert "1 cells missing" in told.stdout and "DPO" in told.stdout
+    resumed = run("resume", "efficiency", "--runs", str(runs), folder=runs.parent)
+    assert resumed.returncode == 0, resumed.stderr
+    assert before.items() <= cells(runs).items() and len(cells(runs)) == len(before) + 1
+    assert (folder / "costs.md").is_file() and resumed.stderr.count("Loading") == 1
 
 
 def test_random_weights_say_what_they_cannot_tell_and_show_no_score(tmp_path: Path, model: Path) -> None:
