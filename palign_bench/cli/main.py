@@ -22,6 +22,7 @@ from palign_bench.cli.errors import one_line
 from palign_bench.settings import Settings, UserError, conf_folder
 
 if TYPE_CHECKING:
+    from palign_bench.run.job import Job
     from palign_bench.run.session import Session
 
 _QUERIES = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc")
@@ -32,16 +33,20 @@ class Task:
 
     def __init__(self, session: Session):
         self.session = session
+        self.jobs: list[Job] = []  # of this process
 
     def run(self, config: DictConfig) -> int:
         """Compute the job. Returns how many cells failed."""
         from hydra.core.hydra_config import HydraConfig
 
-        from palign_bench.run.command import run
+        from palign_bench.run import command
+        from palign_bench.run.job import Job
 
         number = OmegaConf.select(OmegaConf.create({"job": HydraConfig.get().job}), "job.num", default=0)
         try:
-            return run(_settings(config), self.session, int(number))
+            job = Job.of(_settings(config), self.session)
+            self.jobs.append(job)
+            return command.run(job, self.session, int(number))
         except UserError as error:
             if self.session.is_worker:
                 raise  # only what is raised reaches the command's own process
@@ -92,7 +97,6 @@ def run(arguments: Sequence[str]) -> int | None:
 
     from palign_bench.cli.tables import show_tables  # torch and transformers take seconds
     from palign_bench.run import command
-    from palign_bench.run.isolated import IsolationError
     from palign_bench.run.session import Session
 
     session = Session(command_id(arguments), arguments)
@@ -101,17 +105,11 @@ def run(arguments: Sequence[str]) -> int | None:
         return None
     command.plan(jobs, session)
     if not composed or _is_given(arguments, "hydra/launcher"):
-        _hydra(Task(session).run, arguments)
+        task = Task(session)
+        _hydra(task.run, arguments)
+        jobs = jobs or task.jobs
     else:
-        for job in jobs:
-            try:
-                command.compute(job, session)
-            except UserError as error:  # what only a loaded model tells
-                session.note(error)
-            except (
-                IsolationError
-            ) as error:  # out of memory, for one: the other methods are worth measuring all the same
-                print(f"palign-bench: {error}", file=sys.stderr, flush=True)
+        command.compute_all(jobs, session)
     missing = show_tables(session, jobs)
     return None if session.mistakes else missing
 

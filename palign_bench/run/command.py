@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from transformers.utils import logging as transformers_logging
 
 from palign_bench.costs.machine import provenance
 from palign_bench.ledger.plan import Command
-from palign_bench.run.isolated import in_own_process
+from palign_bench.run.isolated import IsolationError, in_own_process
 from palign_bench.run.job import Job
 from palign_bench.run.row import run_row
 from palign_bench.run.session import Session
@@ -47,12 +48,23 @@ def plan(jobs: Sequence[Job], session: Session) -> None:
         command.write(session.arguments, planned, {job.part for _, job in found})
 
 
-def run(settings: Settings, session: Session, order: int) -> int:
-    """Compute one job of a launcher or a sweeper, which may not be planned yet. Returns how many cells failed.
+def compute_all(jobs: list[Job], session: Session) -> None:
+    """Compute the jobs in order; what one cannot do is told, and the others go on.
 
-    Raises UserError before any work starts.
+    Each is left without its aligners: a prepared method would keep its model in memory while the next is loaded.
     """
-    job = Job.of(settings, session)
+    for number, job in enumerate(jobs):
+        try:
+            compute(job, session)
+        except UserError as error:  # what only a loaded model tells
+            session.note(error)
+        except IsolationError as error:  # out of memory, for one: the others are worth measuring all the same
+            print(f"palign-bench: {error}", file=sys.stderr, flush=True)
+        jobs[number] = replace(job, aligners={})
+
+
+def run(job: Job, session: Session, order: int) -> int:
+    """Compute one job of a launcher or a sweeper, which may not be planned yet. Returns how many cells failed."""
     command = Command(job.runs, job.experiment, session.command)
     if not any(row in planned.rows for planned in command.jobs() for row in job.rows):
         job.open()
