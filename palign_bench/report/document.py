@@ -23,14 +23,14 @@ class Table:
     """Cells as texts: the first column is a label and stands left, the others right.
 
     ``columns``: headings, with a line break where one may wrap. ``rows``: one cell per column, or a text that heads the
-    rows below it. ``left_out_first``: headings of the columns that give way on a narrow terminal, the first one first.
+    rows below it. ``left_out_first``: columns that give way on a narrow terminal, in order; groups together.
     ``marks``: endings of a label that stay when it is shortened. ``detail``: shown on a terminal only with the legend.
     """
 
     columns: Sequence[str]
     rows: Sequence[Row]
     heading: str = ""
-    left_out_first: Sequence[str] = ()
+    left_out_first: Sequence[str | Sequence[str]] = ()
     marks: Sequence[str] = ()
     detail: bool = False
 
@@ -211,8 +211,8 @@ def escape_latex(text: str) -> str:
 def _narrowed(table: Table, width: int) -> Table:
     """The table without the columns that a terminal of this width has no room for, its labels not counted in full."""
     left_out: set[str] = set()
-    for name in ("", *table.left_out_first):
-        left_out.add(name)
+    for names in ((), *table.left_out_first):
+        left_out.update([names] if isinstance(names, str) else names)
         kept = [index for index, column in enumerate(table.columns) if column not in left_out]
         widths = _widths(table)
         if min(widths[0], _NARROWEST_LABEL) + sum(widths[index] + 2 for index in kept[1:]) <= width:

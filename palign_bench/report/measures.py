@@ -14,7 +14,7 @@ from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.report.names import is_constant
 from palign_bench.report.paper import PAPER_PEOPLE
 from palign_bench.report.rows import RowNumbers
-from palign_bench.report.statistics import mean, paired_differences, pearson
+from palign_bench.report.statistics import mean, paired_differences
 
 
 def domain_means(row: RowNumbers) -> dict[str, float | None]:
@@ -52,22 +52,6 @@ def beats_best_constant(row: RowNumbers, rows: Sequence[RowNumbers]) -> bool | N
     constant = best_floor(row, [other for other in rows if is_constant(other.key)])
     difference = mean(differences(row, constant))
     return None if difference is None else difference < 0
-
-
-def trait_correlation(row: RowNumbers) -> float | None:
-    """Pearson's r across people between the answers' and the person's trait scores, mean over the five domains.
-
-    A domain without variance among the answers earns 0; where no domain has any (a constant option), or below three
-    people, there is no correlation: None.
-    """
-    correlations = []
-    for name in DOMAINS.values():
-        answered, own = row.digest.figure(f"trait/{name}"), row.digest.figure(f"person_trait/{name}")
-        both = ~np.isnan(answered) & ~np.isnan(own)
-        correlations.append(pearson(answered[both], own[both]))
-    if all(r is None for r in correlations):
-        return None
-    return mean([0.0 if r is None else r for r in correlations])
 
 
 def most_frequent_option_share(row: RowNumbers) -> float | None:

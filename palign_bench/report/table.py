@@ -19,6 +19,7 @@ from palign_bench.report.paper import PaperSetting, matching_setting
 from palign_bench.report.rows import RowNumbers, budget_of, known_answers, ledger_notes, read_rows, row_labels
 from palign_bench.report.specificity import Truths, specificity
 from palign_bench.report.statistics import mean, mean_interval
+from palign_bench.report.validity import PANEL, validity
 
 COLUMNS: tuple[str, ...] = (
     "method",
@@ -35,6 +36,7 @@ COLUMNS: tuple[str, ...] = (
     "trait_correlation",
     "most_frequent_option_share",
     "unparsed_rate",
+    *(column.name for column in PANEL if column.name != "trait_correlation"),
     "missing_cells",
     "shared_seconds",
     "seconds_for_one",
@@ -134,6 +136,7 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
                 "cells": row.folder.path.name,
                 "paper_composite": paper.composite(row.key) if paper else None,
                 "specificity": specificity(inventory, row, truths),
+                **validity(inventory, row, truths),
                 **_score_columns(row),
                 **_comparison_columns(row, [other for other in rows if known_answers(other) == known_answers(row)]),
                 **measures.costs(row),
@@ -169,7 +172,6 @@ def _score_columns(row: RowNumbers) -> dict[str, Any]:
         "composite": mean(composites),
         "composite_low": low,
         "composite_high": high,
-        "trait_correlation": measures.trait_correlation(row),
         "most_frequent_option_share": measures.most_frequent_option_share(row),
         "unparsed_rate": unparsed,
         "audit_agreement": agreement,

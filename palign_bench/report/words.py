@@ -14,10 +14,12 @@ from palign_bench.report.names import BLOCKS, KNOWN_TRUTH, METHODS, PEOPLE_METHO
 from palign_bench.report.paper import PAPER_PEOPLE, TITLES, is_the_papers_model, nearest_setting
 from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP
 from palign_bench.report.table import Report
+from palign_bench.report.validity import PANEL, PanelColumn
 
 MARK = "†"
 MARK_LEGEND = f"{MARK} does not beat the best constant option (one option for every item) on the same people."
 LEFT_OUT_FIRST = ("un-\nparsed", "top\noption", "trait\nr", "n")
+PANEL_HEADING = "Validity of the answers as measurements of persons"
 COSTS_HEADING = "Costs (per person: median)"
 GPU_HEADING = "On the GPU, above the bare model's memory (energy per person: median, the whole board's)"
 
@@ -33,6 +35,8 @@ def describe(report: Report, pictures: Sequence[str] = ()) -> Document:
         *([Text([MARK_LEGEND])] if marked else []),
         Text(legends(report), detail=True),
         *(Picture(name) for name in pictures),
+        validity_table(report),
+        Text([f"{_heading(each)}: {each.meaning}." for each in PANEL], detail=True),
         cost_table(report),
         *([gpu] if gpu.rows else []),
         *noted,
@@ -50,7 +54,23 @@ def score_table(report: Report) -> Table:
     for block, heading in BLOCKS.items():
         members = [list(c.values()) for c, row in zip(cells, report.rows, strict=True) if row["block"] == block]
         rows += [heading, *members] if members else []
-    return Table(list(cells[0]), rows, left_out_first=[*LEFT_OUT_FIRST, *reversed(DOMAINS)], marks=[MARK])
+    return Table(list(cells[0]), rows, left_out_first=[*LEFT_OUT_FIRST, tuple(DOMAINS), "paper"], marks=[MARK])
+
+
+def validity_table(report: Report) -> Table:
+    """The validity panel, block after block as the scores."""
+    rows: list[Row] = []
+    for block, heading in BLOCKS.items():
+        members = [row for row in report.rows if row["block"] == block]
+        rows += [heading] if members else []
+        for row in members:
+            rows.append([_label(row), *((_percent if c.share else _signed)(row[c.name]) for c in PANEL)])
+    columns = ["method", *(column.heading for column in PANEL)]
+    return Table(columns, rows, PANEL_HEADING, left_out_first=list(reversed(columns[4:])), marks=[MARK])
+
+
+def _heading(column: PanelColumn) -> str:
+    return column.heading.replace("-\n", "").replace("\n", " ")
 
 
 def cost_table(report: Report) -> Table:
@@ -127,11 +147,13 @@ def reading_guide(report: Report) -> str:
     generates = PROTOCOLS[report.about["protocol"]].reading.generates
     asked = "all items" if generates else "a free-generation audit of 20 items"
     return (
-        "A method has learned something about a person only if it beats the floors, which read no "
-        "sentence with a language model. The composite alone rewards hedging toward the middle option, so look beside "
-        "it: specificity is how much worse a person's answers fit the table's other people than that person (0: the "
-        "method ignored whom it was aligned to); trait r is the correlation across people of the five trait scores (a "
-        "constant option earns none); top option is the share of the most frequent option; unparsed comes from "
+        "A method has learned something about a person only if it beats the floors, which read no sentence with a "
+        "language model. The composite alone rewards hedging toward the middle option, so look beside it: distinctive "
+        "r is the correlation of a person's answers with the true ones after the other people's means are taken away "
+        "(hedging and knowing people in general earn 0); specificity is how much worse a person's answers fit the "
+        "table's other people than that person (0: the method ignored whom it was aligned to); trait r is the "
+        "correlation across people of the five trait scores (a constant option earns none); top option is the share of "
+        "the most frequent option; unparsed comes from "
         f"{asked}. The interval is a 95 % bootstrap over people, below {FEWEST_FOR_A_BOOTSTRAP} of them Student's t. "
         "Shared seconds are paid once (load, prepare), align (with its search for hyperparameters) and answer per "
         "person: so many people cost shared + people × (align + answer). Memory is what comes on top of the bare model."
@@ -160,6 +182,7 @@ def _score_cells(report: Report, row: Mapping[str, Any]) -> Cells:
         cells["paper"] = _fixed(row["paper_composite"])
     return {
         **cells,
+        "distinc-\ntive r": _signed(row["distinctive_profile_correlation"]),
         "Δ own\nfloor": _signed(row["difference_to_best_own_floor"]),
         "Δ people\nfloor": _signed(row["difference_to_best_people_floor"]),
         "speci-\nficity": _signed(row["specificity"]),

@@ -72,7 +72,8 @@ def compose_figure(report: Report) -> Figure:
     height = above + middle + below
     figure = Figure(figsize=(_WIDTH_INCHES, height))
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.27, below / height, 0.62, middle / height))
+    axes = figure.add_axes((0.27, below / height, 0.44, middle / height))
+    _draw_distinctive(figure.add_axes((0.80, below / height, 0.17, middle / height)), [row for row, _ in scored])
     most = max((len(composites) for _, composites in scored), default=0)
     for position, (row, composites) in enumerate(scored):
         _draw_row(axes, position, row, list(composites.values()), most)
@@ -80,7 +81,7 @@ def compose_figure(report: Report) -> Figure:
     axes.set_xlim(0, 1.04 * highest if highest > 0 else 1.0)
     axes.set_ylim(-0.7, max(len(scored), 2) - 0.3)
     axes.set_yticks(range(len(scored)), [_tick(row) for row, _ in scored], fontsize=9)
-    axes.set_xlabel("composite aligned score (sum of five mean absolute differences; lower is better)", fontsize=9)
+    axes.set_xlabel("composite: sum of the mean absolute differences (lower is better)", fontsize=9)
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0, pad=8)
     axes.tick_params(axis="x", labelsize=9)
@@ -132,6 +133,26 @@ def _draw_row(axes: Axes, position: int, row: Mapping[str, Any], people: Sequenc
         fontsize=9,
         color=colour,
     )
+
+
+def _draw_distinctive(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Distinctive profile correlation of the same rows, which hedging does not raise."""
+    for position, row in enumerate(rows):
+        value = row["distinctive_profile_correlation"]
+        if value is not None:
+            colour, marker = _STYLES[row["block"]]
+            axes.plot([0, value], [position] * 2, color=colour, linewidth=1.2, zorder=2)
+            axes.plot(value, position, marker, color=colour, markersize=5, markeredgecolor="white", zorder=3)
+    axes.axvline(0, color="#777777", linewidth=0.8, zorder=1)
+    axes.set_xlim(-0.25, 1.05)
+    axes.set_ylim(-0.7, max(len(rows), 2) - 0.3)
+    axes.set_yticks([])
+    axes.set_xticks([0, 0.5, 1])
+    axes.tick_params(axis="x", labelsize=9)
+    axes.set_xlabel("distinctive r (higher is better)", fontsize=9)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.grid(axis="x", color="#EEEEEE", zorder=0)
+    axes.set_axisbelow(True)
 
 
 def _references(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, str, str]]:

@@ -1,0 +1,216 @@
+"""The validity panel: what a row's answers are worth as measurements of persons, from stored answers alone.
+
+The composite rewards hedging toward the middle and knowing people in general; the panel holds columns in which neither
+earns anything. Answers are literal here; T is a person's trait score on the held-out items, T̂ that of the answers.
+Sources: Furr (2008) for profiles, Campbell and Fiske (1959) for convergent and discriminant correlations, Soto and John
+for acquiescence, Henry et al. (2022) for the retest reliability of items, Park et al. (2024) for normalising by it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import NormalDist
+
+import numpy as np
+
+from palign_bench.ledger.columns import Array, Whole
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory
+from palign_bench.questionnaire.protocol import PROTOCOLS
+from palign_bench.report.rows import RowNumbers
+from palign_bench.report.specificity import Truths
+from palign_bench.report.statistics import mean, pearson
+
+FEWEST_PEOPLE = 10  # for distinctive r: item means of fewer people share too much noise with the profiles they centre
+ITEM_RELIABILITY = 0.65  # of an item over two weeks (Henry et al. 2022)
+_MIDPOINT = (LOWEST + HIGHEST) / 2
+
+
+@dataclass(frozen=True)
+class PanelColumn:
+    """One column: its name in files, its heading, whether it is a share (else signed), and what it means."""
+
+    name: str
+    heading: str
+    meaning: str
+    share: bool = False
+
+
+PANEL: tuple[PanelColumn, ...] = (
+    PanelColumn(
+        "distinctive_profile_correlation",
+        "distinc-\ntive r",
+        "correlation over the items of a person's answers with the true ones, each less the mean of the table's other "
+        f"people (blank below {FEWEST_PEOPLE} people); knowing people in general earns 0",
+    ),
+    PanelColumn("overall_profile_correlation", "overall\nr", "the same without taking the others' mean away"),
+    PanelColumn(
+        "trait_correlation", "conver-\ngent r", "correlation across people of answered with own trait scores, mean"
+    ),
+    PanelColumn(
+        "discriminant_gap", "discr.\ngap", "convergent r less the mean absolute correlation with the other traits"
+    ),
+    PanelColumn(
+        "dispersion_ratio", "disper-\nsion", "spread of the answers' trait scores across people, own spread: 1"
+    ),
+    PanelColumn("exact_agreement", "exact", "share of answers that are the person's own option", share=True),
+    PanelColumn(
+        "retest_normalised_accuracy",
+        "retest\nacc.",
+        f"0: the middle option; 1: a simulated retest of the person (item reliability {ITEM_RELIABILITY})",
+    ),
+    PanelColumn(
+        "acquiescence", "acqui-\nescence", "mean of the answers to + and - items in equal parts, less the middle option"
+    ),
+    PanelColumn(
+        "reverse_key_consistency", "reverse\nkeys", "correlation across people of a facet's + items with its reversed -"
+    ),
+    PanelColumn("extreme_share", "ex-\ntreme", "share of the two outermost options", share=True),
+)
+
+
+def validity(inventory: Inventory, row: RowNumbers, pool: Truths) -> dict[str, float | None]:
+    """The columns of `PANEL` by name; None where one is not defined."""
+    answers, truth, others = _matrices(inventory, row, pool)
+    composites = list(row.composites.values())
+    scored = [index for index, respondent in enumerate(row.respondents) if respondent in row.composites]
+    convergent, elsewhere, dispersion = _traits(inventory, row)
+    return {
+        "distinctive_profile_correlation": None if others is None else _profiles(answers - others, truth - others),
+        "overall_profile_correlation": _profiles(answers, truth),
+        "trait_correlation": convergent,
+        "discriminant_gap": None if convergent is None or elsewhere is None else convergent - elsewhere,
+        "dispersion_ratio": dispersion,
+        "exact_agreement": _share((_options(answers) == truth)[~np.isnan(answers + truth)]),
+        "retest_normalised_accuracy": retest_accuracy(inventory, pool.items, truth[scored], mean(composites)),
+        **response_style(inventory, pool.items, answers),
+    }
+
+
+def response_style(inventory: Inventory, numbers: Whole, answers: Array) -> dict[str, float | None]:
+    """Acquiescence, reverse-key consistency and extreme share of literal answers ``(people, items)``."""
+    items = inventory.select(numbers.tolist())
+    sign = np.array([item.sign for item in items])
+    scales = np.array([item.scale for item in items])
+    subscales = np.array([item.subscale or item.scale for item in items])
+    balanced = []
+    for scale in dict.fromkeys(scales.tolist()):
+        plus, minus = (_means(answers, (scales == scale) & (sign == side)) for side in (1, -1))
+        if not np.isnan(plus + minus).all():  # else the scale is keyed one way only
+            balanced.append((plus + minus) / 2)
+    per_person = np.mean(balanced, axis=0) if balanced else np.array([])
+    pairs = []
+    for subscale in dict.fromkeys(subscales.tolist()):
+        plus, minus = (_means(answers, (subscales == subscale) & (sign == side)) for side in (1, -1))
+        present = ~np.isnan(plus + minus)
+        if present.any():
+            pairs.append(pearson(plus[present], LOWEST + HIGHEST - minus[present]))
+    given = _options(answers[~np.isnan(answers)])
+    return {
+        "acquiescence": mean(per_person[~np.isnan(per_person)] - _MIDPOINT),
+        "reverse_key_consistency": _mean_correlation(pairs),
+        "extreme_share": _share((given == LOWEST) | (given == HIGHEST)),
+    }
+
+
+def retest_accuracy(inventory: Inventory, numbers: Whole, truth: Array, composite: float | None) -> float | None:
+    """How far a composite gets from that of the middle option (0) to that of a simulated retest (1).
+
+    The retest scatters around each answer as far as a normal regression on it leaves open at `ITEM_RELIABILITY`, with
+    the items' pooled standard deviation, rounded and kept on the scale; its expectation is taken, nothing is drawn.
+    """
+    if composite is None or len(truth) < 2:
+        return None
+    spread = math.sqrt(float(np.nanmean(np.nanvar(truth, axis=0)))) * math.sqrt(1 - ITEM_RELIABILITY**2)
+    if not spread:
+        return None
+    scales = np.array([item.scale for item in inventory.select(numbers.tolist())])
+    distance = np.full(truth.shape, np.nan)
+    for option in range(LOWEST, HIGHEST + 1):
+        distance[truth == option] = _expected_distance(option, spread)
+
+    def total(distances: Array) -> float:
+        return float(sum(np.nanmean(_means(distances, scales == scale)) for scale in inventory.scales))
+
+    middle, retest = total(np.abs(truth - _MIDPOINT)), total(distance)
+    return (middle - composite) / (middle - retest) if middle > retest else None
+
+
+def _expected_distance(option: int, spread: float) -> float:
+    """Mean distance from ``option`` of the nearest option to a normal draw around it."""
+    below = [NormalDist(option, spread).cdf(edge + 0.5) for edge in range(LOWEST, HIGHEST)]
+    shares = np.diff([0.0, *below, 1.0])
+    return float(shares @ np.abs(np.arange(LOWEST, HIGHEST + 1) - option))
+
+
+def _matrices(inventory: Inventory, row: RowNumbers, pool: Truths) -> tuple[Array, Array, Array | None]:
+    """Literal answers, truth, and the mean of the other people's truth, each ``(people, items)``, NaN where absent."""
+    protocol = PROTOCOLS[row.protocol](inventory)
+    reversed_ = np.array([protocol.reverses(item) for item in inventory.select(pool.items.tolist())], dtype=bool)
+
+    def literal(matrix: Array) -> Array:
+        return np.where(reversed_, LOWEST + HIGHEST - matrix, matrix)
+
+    everyone = literal(np.where(pool.truths == 0, np.nan, pool.truths))  # `as_released` scores a missing answer as 0
+    truth = everyone[[pool.position[respondent] for respondent in row.respondents]]
+    answers = literal(row.digest.answers_to(pool.items))
+    if len(everyone) < FEWEST_PEOPLE:
+        return answers, truth, None
+    count = (~np.isnan(everyone)).sum(axis=0) - ~np.isnan(truth)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        others = (np.nansum(everyone, axis=0) - np.nan_to_num(truth)) / count
+    return answers, truth, np.where(count > 0, others, np.nan)
+
+
+def _profiles(first: Array, second: Array) -> float | None:
+    """Mean over people of the correlation over items; people whose answers do not vary have none and are left out."""
+    correlations = []
+    for one, other in zip(first, second, strict=True):
+        both = ~np.isnan(one) & ~np.isnan(other)
+        correlations.append(pearson(one[both], other[both]))
+    return mean([r for r in correlations if r is not None])
+
+
+def _traits(inventory: Inventory, row: RowNumbers) -> tuple[float | None, float | None, float | None]:
+    """Mean correlation with the same trait, mean absolute correlation with the others, and ratio of the spreads."""
+    names = list(inventory.scales.values())
+    answered = [row.digest.figure(f"trait/{name}") for name in names]
+    own = [row.digest.figure(f"person_trait/{name}") for name in names]
+
+    def correlation(first: Array, second: Array) -> float | None:
+        both = ~np.isnan(first) & ~np.isnan(second)
+        return pearson(first[both], second[both])
+
+    same = [correlation(first, second) for first, second in zip(answered, own, strict=True)]
+    other = [correlation(a, o) for i, a in enumerate(answered) for j, o in enumerate(own) if i != j]
+    ratios = []
+    for first, second in zip(answered, own, strict=True):
+        both = ~np.isnan(first) & ~np.isnan(second)
+        if both.any() and second[both].std() > 0:
+            ratios.append(float(first[both].std() / second[both].std()))
+    absolute = [None if r is None else abs(r) for r in other]
+    return _mean_correlation(same), _mean_correlation(absolute), mean(ratios)
+
+
+def _mean_correlation(correlations: Sequence[float | None]) -> float | None:
+    """Their mean, where one without variance counts 0; None where none has any."""
+    if all(r is None for r in correlations):
+        return None
+    return mean([0.0 if r is None else r for r in correlations])
+
+
+def _means(matrix: Array, columns: Array) -> Array:
+    """Row by row over these columns; NaN where there is none."""
+    part = matrix[:, columns]
+    counts = (~np.isnan(part)).sum(axis=1)
+    return np.divide(np.nansum(part, axis=1), counts, out=np.full(len(part), np.nan), where=counts > 0)
+
+
+def _options(answers: Array) -> Array:
+    """Real numbers as the nearest option, halves up."""
+    return np.clip(np.floor(answers + 0.5), LOWEST, HIGHEST)
+
+
+def _share(true: Array) -> float | None:
+    return float(np.mean(true)) if true.size else None
