@@ -101,9 +101,8 @@ class TrainedAligner(Aligner):
         self._check_memory(backbone.model)
 
     def _check_memory(self, model: PreTrainedModel) -> None:
-        longest = max(len(each.turn) + max(map(len, each.answers.values())) for each in self.texts.items.values())
         adapter = None if self.peft is None else peft_config(self.peft)
-        reason = refused_by_gpu(model, adapter, longest, self.training.gradient_checkpointing)
+        reason = refused_by_gpu(model, adapter, self._longest(), self.training.gradient_checkpointing)
         if reason is not None:
             raise UserError(f"{type(self).__name__}: {reason}")
 
@@ -249,11 +248,14 @@ class TrainedAligner(Aligner):
         ]
 
     def _recipe(self) -> Recipe:
-        texts = self.texts.items.values()
-        longest = max(len(each.turn) + len(answer) for each in texts for answer in each.answers.values())
         lora: Any = peft_config(self.peft or {})
         with quiet("transformers"):
-            return Recipe.of(self.configuration(0, Path()), lora, longest)
+            return Recipe.of(self.configuration(0, Path()), lora, self._longest())
+
+    def _longest(self) -> int:
+        """Tokens of the longest known item with its answer."""
+        texts = self.texts.items.values()
+        return max(len(each.turn) + len(answer) for each in texts for answer in each.answers.values())
 
     def _resolved_settings(self) -> dict[str, Any]:
         """PEFT's configuration with the names that ``all-linear`` stands for in this model."""

@@ -10,7 +10,7 @@ import argparse
 from palign_bench.settings import UserError, options
 
 UNIT = "pas"  # what all ratios are to
-METHODS = ("few_shot", UNIT, "lora", "dpo", "ppo")
+METHODS = ("few_shot", UNIT, "prompt_tuning", "lora", "qlora", "full_finetuning", "dpo", "ppo")
 REPEATS = 3
 
 

@@ -26,6 +26,12 @@ def joules_by_device(cuda: Any, devices: list[int]) -> dict[int, float]:
     return found
 
 
+def driver_version() -> str | None:
+    """The GPU driver's version; None where NVML is not to be had."""
+    nvml = _nvml()
+    return None if nvml is None else str(nvml.nvmlSystemGetDriverVersion())
+
+
 def _nvml() -> ModuleType | None:
     """NVML, started; None where the package or the driver's library is missing."""
     try:

@@ -11,11 +11,13 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+from palign_bench.costs.energy import driver_version
+
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "hydra-core", "wandb")
 
 
 def provenance() -> dict[str, Any]:
-    """Git commit and dirty flag (None outside a checkout), package versions, Python, platform, processor, cores."""
+    """Git commit and dirty flag (None outside a checkout), package versions, Python, platform, processor, GPUs, cores."""
     commit, dirty = git_state()
     return {
         "git_commit": commit,
@@ -24,6 +26,7 @@ def provenance() -> dict[str, Any]:
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "processor": processor(),
+        "gpus": gpus(),
         "cores": os.cpu_count(),
     }
 
@@ -79,6 +82,16 @@ def processor() -> str:
             if line.startswith("model name"):
                 return line.split(":", 1)[1].strip()
     return platform.processor() or platform.machine()
+
+
+def gpus() -> dict[str, Any] | None:
+    """Names of the visible GPUs, their driver's version (None where NVML does not tell) and torch's CUDA; None without."""
+    import torch
+
+    if not torch.cuda.is_available():
+        return None
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return {"names": names, "driver": driver_version(), "cuda": torch.version.cuda}
 
 
 def _version(name: str) -> str | None:

@@ -14,7 +14,7 @@ from palign_bench.report import measures
 from palign_bench.report.document import Document, Picture, Table, Text, Written, terminal
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
 from palign_bench.report.pictures.efficiency import draw_figures
-from palign_bench.report.rows import RowNumbers, budget_of, read_rows
+from palign_bench.report.rows import RowNumbers, budget_of, read_rows, row_labels
 from palign_bench.report.statistics import mean
 from palign_bench.settings import options, read_option
 
@@ -35,7 +35,8 @@ def write_efficiency(plan: Plan) -> str:
     Raises LedgerError for an empty plan.
     """
     rows, about = read_rows(plan)
-    costs = relative([measured_costs(row, full_steps(row)) for row in rows])
+    labels = row_labels(rows)
+    costs = relative([measured_costs(row, label, full_steps(row)) for row, label in zip(rows, labels, strict=True)])
     random = any(cost["weights"] == "random" for cost in costs)
     frame = pd.DataFrame(costs)
     base = plan.folder / "costs"
@@ -59,7 +60,7 @@ def full_steps(row: RowNumbers) -> int | None:
     return int(read_option("method", row.key)["budgets"]["paper"]["steps"])
 
 
-def measured_costs(row: RowNumbers, full_steps: int | None) -> Record:
+def measured_costs(row: RowNumbers, label: str, full_steps: int | None) -> Record:
     """One method's costs. ``full_…`` are those of the full training budget, extrapolated where it was not run."""
     identity, shared = row.folder.identity(), row.folder.shared()
     costs = measures.costs(row)
@@ -68,7 +69,7 @@ def measured_costs(row: RowNumbers, full_steps: int | None) -> Record:
     steps = method.get("steps")
     found: Record = {
         "method": row.key,
-        "label": row.title,
+        "label": label,
         "model": model.get("name"),
         "weights": model.get("weights"),
         "quantization": model.get("quantization"),
@@ -86,11 +87,13 @@ def measured_costs(row: RowNumbers, full_steps: int | None) -> Record:
         for end, suffix in enumerate(("low", "high")):
             ends = [cost.get("quartiles", {}).get(name, [None] * 2)[end] for cost in cells]
             found[f"{name}_{suffix}"] = _median_of(ends)
-    found["full_align_seconds"] = _full(found)
+    found |= {name: costs[name] for name in KEPT}
+    found["full_align_seconds"] = _full(found, "align_seconds", "seconds_per_step")
+    found["full_training_tokens"] = _full(found, "training_tokens", "tokens_per_step")
+    found["full_joules"] = _full(found, "joules", "joules_per_step")
     phases = (costs["shared_seconds"], found["full_align_seconds"], found["answer_seconds"])
     found["seconds_for_one"] = measures.seconds_for(1, *phases)
     found[f"seconds_for_{PAPER_PEOPLE}"] = measures.seconds_for(PAPER_PEOPLE, *phases)
-    found |= {name: costs[name] for name in KEPT}
     bare, peak = shared.get("bare_memory_mib"), costs["peak_memory_mib"]
     prepared = shared.get("prepare_peak_memory_mib") or 0.0
     found["bare_memory_mib"] = bare
@@ -98,13 +101,13 @@ def measured_costs(row: RowNumbers, full_steps: int | None) -> Record:
     return found | {"composite": mean(list(row.composites.values()))}
 
 
-def _full(found: Record) -> float | None:
-    """Align seconds with the full training budget: what was measured, plus the steps not taken."""
+def _full(found: Record, measured: str, per_step: str) -> float | None:
+    """A figure with the full training budget: what was measured, plus the steps not taken."""
     if not found["extrapolated"]:
-        return found["align_seconds"]
-    if found["align_seconds"] is None or found["seconds_per_step"] is None:
+        return None if found[measured] is None else float(found[measured])
+    if found[measured] is None or found[per_step] is None:
         return None
-    return float(found["align_seconds"] + (found["full_steps"] - found["steps"]) * found["seconds_per_step"])
+    return float(found[measured] + (found["full_steps"] - found["steps"]) * found[per_step])
 
 
 def relative(costs: Sequence[Record]) -> list[Record]:
@@ -139,9 +142,12 @@ def reading_notes(costs: Sequence[Record], random: bool) -> list[str]:
     ]
     if guessed:
         notes.append(
-            f"EXTRAPOLATED to the full budget from the measured seconds per step (marked *): {', '.join(guessed)}. "
-            "Scores and optimizer steps are those of the steps that were taken."
+            f"EXTRAPOLATED to the full budget from what a step took (marked *): {', '.join(guessed)}. Seconds, joules "
+            "and trained tokens are; scores and optimizer steps are those of the steps that were taken."
         )
+    without = [cost["label"] for cost in costs if "no NF4" in cost["label"]]
+    if without:
+        notes.append(f"Measured without the NF4 (4-bit) weights of their definition: {', '.join(without)}.")
     missing = [cost["label"] for cost in costs if cost["missing_cells"]]
     if missing:
         notes.append(f"Not measured, since it failed: {', '.join(missing)}.")
@@ -155,10 +161,14 @@ def machine_notes(rows: Sequence[RowNumbers]) -> list[str]:
         return []
     origin, state = rows[0].folder.provenance()[-1], measured[0]["before"]
     loads = [about[when]["load_averages"][0] for about in measured for when in ("before", "after")]
-    packages = ", ".join(f"{name} {origin['packages'][name]}" for name in ("torch", "transformers", "trl", "peft"))
+    told = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+    packages = ", ".join(f"{name} {origin['packages'][name]}" for name in told)
+    gpus = origin.get("gpus") or {}
+    driver = f", driver {gpus['driver'] or 'unknown'}, CUDA {gpus['cuda']}" if gpus else ""
+    names = f" ({', '.join(gpus['names'])}{driver})" if gpus else ""
     clock = f" at {state['processor_mhz']:.0f} MHz" if state["processor_mhz"] else ""
     return [
-        f"Machine: {origin['processor']}{clock}, {origin['cores']} cores, {state['torch_threads']} threads, "
+        f"Machine: {origin['processor']}{names}{clock}, {origin['cores']} cores, {state['torch_threads']} threads, "
         f"{state['memory_total_mib'] / 1024:.0f} GiB; Python {origin['python']}, {packages}; {state['time']}; load "
         f"average {min(loads):.1f} to {max(loads):.1f} over the measurements."
     ]
@@ -180,12 +190,14 @@ def display(costs: Sequence[Record]) -> Table:
             "× PAS,\n1": _text(cost["relative_one"]),
             f"× PAS,\n{PAPER_PEOPLE}": _text(cost[f"relative_{PAPER_PEOPLE}"]),
             "paper": _text(cost["paper_relative_time"]),
+            "trained\ntokens": _text(cost["full_training_tokens"]),
+            **({"joules": _text(cost["full_joules"])} if any(each["full_joules"] for each in costs) else {}),
             "process\nMiB": _text(cost["total_memory_mib"]),
             "× PAS,\nmemory": _text(cost["relative_memory"]),
         }
         for cost in costs
     ]
-    gives_way = ("answer\nquartiles", "of it\nsearch", "prepare\nseconds", "× PAS,\n1", "× PAS,\nalign", "process\nMiB")
+    gives_way = ("answer\nquartiles", "of it\nsearch", "prepare\nseconds", "× PAS,\n1", "× PAS,\nalign", "process\nMiB", "trained\ntokens")
     return Table(list(cells[0]), [list(each.values()) for each in cells], left_out_first=gives_way)
 
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from baselines.training import cohort
+from baselines.training.session import training_session
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
@@ -147,3 +148,69 @@ def test_what_a_cohort_cannot_do_is_refused(bench: Bench) -> None:
     bench.backbone.model.config.final_logit_softcapping = 30.0
     with pytest.raises(UserError, match="final_logit_softcapping"):
         bench.aligner("lora", cohort=2)
+
+
+def shipped(name: str, **changed: Any) -> dict[str, Any]:
+    """A method's settings as they are shipped, with the testbed's budget."""
+    settings = resolve_budget(read_option("method", name), read_option("training", "testbed"))
+    return {k: v for k, v in settings.items() if k not in ("_target_", "name", "title", "quantization")} | changed
+
+
+def test_dpo_as_shipped_is_trained_as_trl_trains_it(bench: Bench) -> None:
+    """Its file has a dropout that TRL turns off, a cosine schedule, warm-up and decay: exact up to rounding."""
+    assert shipped("dpo")["peft"]["lora_dropout"] > 0
+    settings = shipped("dpo", steps=15, learning_rate=1e-3)
+    ours = bench.aligner("dpo", **settings, cohort=2).align_many(cases(bench, 2))
+    for alignment, case in zip(ours, cases(bench, 2), strict=True):
+        theirs = bench.aligner("dpo", **settings).align(case)
+        assert largest_difference(alignment, theirs) < 1e-4
+        for key in ("last_margin", "last_chosen_log_prob", "last_rejected_log_prob", "chosen_change", "moved_share"):
+            assert alignment.summary[key] == pytest.approx(theirs.summary[key], abs=2e-3), key
+
+
+def test_lora_as_shipped_is_trained_as_trl_trains_it_under_the_same_dropout(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The draws of dropout differ, so both are given the same mask: one feature in twenty, of every position."""
+
+    def mask(width: int) -> torch.Tensor:
+        return torch.arange(width) % 20 != 7
+
+    assert shipped("lora")["peft"]["lora_dropout"] == 0.05
+    monkeypatch.setattr(
+        torch.nn.Dropout, "forward", lambda self, x: x * mask(x.shape[-1]) / (1 - self.p) if self.training else x
+    )
+    monkeypatch.setattr(cohort.Adapters, "_kept", lambda self, layer, shape: mask(shape[-1]))
+    settings = shipped("lora", steps=15)
+    ours = bench.aligner("lora", **settings, cohort=2).align_many(cases(bench, 2))
+    for alignment, case in zip(ours, cases(bench, 2), strict=True):
+        theirs = bench.aligner("lora", **settings).align(case)
+        assert largest_difference(alignment, theirs) < 1e-4
+        assert alignment.summary["last_loss"] == pytest.approx(theirs.summary["last_loss"], abs=1e-4)
+    monkeypatch.setattr(cohort.Adapters, "_kept", lambda self, layer, shape: torch.ones(shape[-1], dtype=torch.bool))
+    without = bench.aligner("lora", **settings, cohort=1).align(cases(bench, 1)[0])
+    assert without.summary["examples"] == 120
+
+
+@pytest.mark.parametrize("name", ["lora", "dpo"])
+def test_a_cohort_s_recipe_is_the_trainer_s_own(bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Optimizer, rates, betas and clipping against those of TRL's trainer, made from the same file."""
+    aligner = bench.aligner(name, **shipped(name, steps=10))
+    recipe = aligner._recipe()
+    with training_session(bench.backbone.model, 1, "test") as (clock, folder):
+        trainer = aligner.trainer(aligner.examples(dict(bench.case().known)), 0, clock, folder)
+        trainer.create_optimizer_and_scheduler(10)
+        theirs, scheduler = trainer.optimizer, trainer.lr_scheduler
+        ours = recipe.optimizer([torch.nn.Parameter(torch.zeros(2, 2))])
+        own = recipe.schedule(ours)
+        decayed = [group for group in theirs.param_groups if group["params"]]
+        assert len(decayed) == 1 and type(ours) is type(theirs)
+        for key in ("betas", "eps", "weight_decay", "lr", "initial_lr"):
+            assert ours.param_groups[0][key] == decayed[0][key], key
+        for _ in range(10):
+            assert own.get_last_lr()[0] == pytest.approx(scheduler.get_last_lr()[0])
+            for each in (ours, own, theirs, scheduler):
+                each.step()
+        assert recipe.arguments.max_grad_norm == trainer.args.max_grad_norm == 1.0
+        dropouts = {m.p for m in trainer.model.modules() if isinstance(m, torch.nn.Dropout)}
+        assert dropouts <= {recipe.dropout, 0.0} and recipe.dropout == (0.05 if name == "lora" else 0.0)
