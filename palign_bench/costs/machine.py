@@ -17,7 +17,7 @@ PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", 
 
 
 def provenance() -> dict[str, Any]:
-    """Git commit and dirty flag (None outside a checkout), package versions, Python, platform, processor, GPUs, cores."""
+    """Git commit and dirty flag (None outside a checkout), packages, Python, platform, processor, GPUs, cores."""
     commit, dirty = git_state()
     return {
         "git_commit": commit,
@@ -85,7 +85,7 @@ def processor() -> str:
 
 
 def gpus() -> dict[str, Any] | None:
-    """Names of the visible GPUs, their driver's version (None where NVML does not tell) and torch's CUDA; None without."""
+    """Names of the visible GPUs, their driver (None if NVML does not tell) and torch's CUDA; None without a GPU."""
     import torch
 
     if not torch.cuda.is_available():

@@ -197,7 +197,15 @@ def display(costs: Sequence[Record]) -> Table:
         }
         for cost in costs
     ]
-    gives_way = ("answer\nquartiles", "of it\nsearch", "prepare\nseconds", "× PAS,\n1", "× PAS,\nalign", "process\nMiB", "trained\ntokens")
+    gives_way = (
+        "answer\nquartiles",
+        "of it\nsearch",
+        "prepare\nseconds",
+        "× PAS,\n1",
+        "× PAS,\nalign",
+        "process\nMiB",
+        "trained\ntokens",
+    )
     return Table(list(cells[0]), [list(each.values()) for each in cells], left_out_first=gives_way)
 
 

@@ -19,6 +19,7 @@ from palign_bench.report.paper import PaperSetting, matching_setting
 from palign_bench.report.rows import RowNumbers, budget_of, known_answers, ledger_notes, read_rows, row_labels
 from palign_bench.report.specificity import Truths, specificity
 from palign_bench.report.statistics import mean, mean_interval
+from palign_bench.report.training import training_notes
 from palign_bench.report.validity import PANEL, validity
 
 COLUMNS: tuple[str, ...] = (
@@ -144,7 +145,7 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
         )
     ordered = tuple({name: row[name] for name in COLUMNS} for row in columns)
     people = len({respondent for row in rows for respondent in row.planned})
-    notes = (*about.get("notes", ()), *ledger_notes(rows))
+    notes = (*about.get("notes", ()), *training_notes(rows), *ledger_notes(rows))
     return Report({**about, "people": people}, ordered, tuple(row.composites for row in rows), notes, paper)
 
 

@@ -58,12 +58,15 @@ def test_the_full_budget_is_extrapolated_from_measured_steps_and_marked(folder: 
     dpo = costs.loc["dpo"]
     assert (dpo["steps"], dpo["full_steps"], dpo["batch_size"], dpo["quantization"]) == (1, 250, 16, "nf4")
     assert dpo["full_align_seconds"] == pytest.approx(dpo["align_seconds"] + 249 * dpo["seconds_per_step"])
+    assert dpo["full_training_tokens"] == pytest.approx(dpo["training_tokens"] + 249 * dpo["tokens_per_step"], rel=1e-3)
+    assert 0 < dpo["tokens_per_step"] < dpo["training_tokens"], "the reference is read once, before the steps"
     assert dpo["seconds_for_one"] == pytest.approx(
         dpo["load_seconds"] + dpo["prepare_seconds"] + dpo["full_align_seconds"] + dpo["answer_seconds"]
     )
     assert list(costs["extrapolated"]) == [False, False, True]
     text = (folder / "costs.md").read_text()
-    assert re.search(r"^\| DPO \\\*", text, re.MULTILINE) and "DPO 1 of 250 steps of 16" in text
+    assert re.search(r"^\| DPO \(measured\) \\\*", text, re.MULTILINE)
+    assert "DPO (measured) 1 of 250 steps of 16" in text and "bitsandbytes" in text
 
 
 def test_phases_and_conditions_are_told(folder: Path, costs: pd.DataFrame) -> None:

@@ -83,14 +83,16 @@ def test_memory_that_runs_out_in_training_makes_smaller_passes_of_the_same_steps
     bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     usual = bench.aligner("lora", **COMMON).align(bench.case())
-    forward, room = type(bench.backbone.model).forward, 2
+    decoder, room = type(bench.backbone.model.model), 2
+    forward = decoder.forward
 
     def limited(self: Any, *inputs: Any, **options: Any) -> Any:
-        if torch.is_grad_enabled() and len(options["input_ids"]) > room:
+        ids = inputs[0] if inputs else options["input_ids"]
+        if torch.is_grad_enabled() and len(ids) > room:
             torch.empty(2**60, dtype=torch.uint8)
         return forward(self, *inputs, **options)
 
-    monkeypatch.setattr(type(bench.backbone.model), "forward", limited)
+    monkeypatch.setattr(decoder, "forward", limited)
     aligner = bench.aligner("lora", **COMMON)
     alignment = aligner.align(bench.case())
     assert alignment.summary["micro_batch"] == 2 and aligner.training.micro_batch is None
