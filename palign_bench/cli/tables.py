@@ -14,8 +14,8 @@ from palign_bench.run.session import Session
 def show_tables(session: Session, jobs: Sequence[Job]) -> int:
     """Build, print and track every table of the command. Returns how many cells are missing, of a shard its own."""
     missing = sum(len(row.missing()) for job in jobs for row in job.own_rows)
-    places = {(job.runs, job.experiment): job.tracker for job in jobs}
-    for (runs, experiment), tracker in places.items():
+    places = {(job.runs, job.experiment): job for job in jobs}
+    for (runs, experiment), job in places.items():
         if Command.last(runs, experiment).id != session.command:
             print(
                 f"No table: another command has planned {experiment} since. `palign-bench report {experiment}` shows "
@@ -26,5 +26,5 @@ def show_tables(session: Session, jobs: Sequence[Job]) -> int:
         for plan in Command(runs, experiment, session.command).tables():
             report, pictures, text = make_report(plan)
             print(text, flush=True)
-            tracker.log_table(report.frame, pictures, report.title)
+            job.tracker.log_table(report.frame, pictures, experiment, plan.folder.name, job.scale_of)
     return missing

@@ -37,6 +37,9 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     missing = row.missing()
     todo = _to_try(row, missing, job)
     if not todo:
+        if job.tracker.follows_finished_rows and len(missing) < len(row.ids):
+            _track(job, row, set(row.ids) - set(missing))
+            job.tracker.finish_row({"missing_cells": len(missing)})
         return 0
     aligner = job.aligners[row.name]
     backbone, load_seconds = None, 0.0
@@ -56,8 +59,7 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     shared = {"load_seconds": load_seconds, "bare_memory_mib": bare.mib, "bare_reserved_mib": bare.reserved_mib}
     row.folder.write_shared(shared | shared_cost(preparations))
     row.folder.write_provenance(provenance)
-    job.tracker.start_row(job.settings, job.tracked_name(row), group=job.experiment, tags=job.tags(row))
-    _tell_finished(job, row, set(row.ids) - set(missing))
+    _track(job, row, set(row.ids) - set(missing))
     worker = RowWorker(job, row, backbone, bare, session.answers)
     if job.repeats:
         worker.warm_up(job.people[0])
@@ -68,6 +70,14 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     _tell_finished(job, row, elsewhere)
     job.tracker.finish_row({"missing_cells": len(row.missing()), "failed_cells": outcome.failed})
     return outcome.failed
+
+
+def _track(job: Job, row: Row, finished: Collection[str]) -> None:
+    """Open the row at the tracker and tell it of the people who were finished before."""
+    name, key = job.tracked_name(row), f"{row.folder.path.name}/{job.shard or ''}"
+    identity = row.folder.identity() if job.tracker.follows_people else {}
+    job.tracker.start_row(identity, name, job.experiment, job.tags(row), key=key, scale_of=job.scale_of)
+    _tell_finished(job, row, finished)
 
 
 @dataclass

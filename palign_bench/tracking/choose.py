@@ -4,13 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from palign_bench.settings import UserError
-from palign_bench.tracking.tracker import NoTracker, Tracker
-
-if TYPE_CHECKING:
-    pass
+from palign_bench.tracking.tracker import Tracker
 from palign_bench.tracking.wandb import WandbTracker
 
 
@@ -21,9 +18,9 @@ def make_tracker(settings: Mapping[str, Any], runs: Path = Path("runs")) -> Trac
     """
     name = settings.get("name")
     if name == "none":
-        return NoTracker()
+        return Tracker()
     if name == "tensorboard":
-        from palign_bench.tracking.tensorboard import make_tensorboard_tracker  # imports this module
+        from palign_bench.tracking.tensorboard import make_tensorboard_tracker
 
         return make_tensorboard_tracker(settings, runs)
     if name != "wandb":
@@ -36,6 +33,6 @@ def make_tracker(settings: Mapping[str, Any], runs: Path = Path("runs")) -> Trac
         project=settings.get("project") or "palign-bench",
         entity=settings.get("entity"),
         mode=settings.get("mode") or "auto",
-        folder=Path(settings.get("folder") or runs),
+        folder=Path(settings.get("folder") or runs).expanduser(),
         salt_file=runs / ".salt",
     )

@@ -1,99 +1,67 @@
 """TensorBoard: a mirror of the ledger for those without Weights & Biases, in files of this machine.
 
-A row is one run of TensorBoard, a person is one step. Like W&B it gets scores, trait scores and costs, and no answers,
-texts or ids; people are numbered as they come.
+A row is one run of TensorBoard, a person is one step. It gets what `palign_bench.tracking.tracker` lists.
 """
 
 from __future__ import annotations
 
-import logging
 import re
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palign_bench.settings import UserError
-from palign_bench.tracking.public import public_config
-from palign_bench.tracking.tracker import Tracker, figures_of, means_of
+from palign_bench.tracking.tracker import Mirror
 
 if TYPE_CHECKING:
     import pandas as pd
 
-log = logging.getLogger(__name__)
 
-
-class TensorBoardTracker(Tracker):
+class TensorBoardTracker(Mirror):
     """Writes event files under ``folder/<experiment>/<row>/``, a new one for each command."""
 
-    def __init__(self, folder: Path):
+    service = "TensorBoard"
+
+    def __init__(self, folder: Path, salt_file: Path):
+        super().__init__(salt_file)
         self.folder = folder
         self._writer: Any = None
-        self._group = ""
-        self._people: list[dict[str, Any]] = []
-        self._stopped = False
+        self._finished = 0
 
-    def start_row(self, config: Mapping[str, Any], name: str, group: str, tags: Sequence[str] = ()) -> None:
-        def work() -> None:
-            self._group, self._people = group, []
-            self._writer = self._open(name)
-            self._writer.add_text("settings", _as_table(public_config(config)))
-            self._writer.add_text("tags", ", ".join(tags))
-
-        self._safely(work)
-
-    def log_person(self, record: Mapping[str, Any]) -> None:
-        def work() -> None:
-            figures = figures_of(record)
-            self._people.append(figures)
-            for name, value in figures.items():
-                if value is not None:
-                    self._writer.add_scalar(f"person/{name}", value, len(self._people))
-
-        self._safely(work)
-
-    def finish_row(self, summary: Mapping[str, Any]) -> None:
-        def work() -> None:
-            for name, value in {**means_of(self._people), **summary}.items():
-                self._writer.add_scalar(f"mean/{name}", value, len(self._people))
-            self._close()
-
-        self._safely(work)
-
-    def log_table(self, table: pd.DataFrame, figures: Sequence[Path], title: str) -> None:
-        def work() -> None:
-            import numpy as np
-            from PIL import Image
-
-            self._writer = self._open("table")
-            self._writer.add_text(title, table.to_markdown(index=False))
-            for path in figures:
-                if path.suffix.lower() == ".png":
-                    with Image.open(path) as picture:
-                        self._writer.add_image(path.stem, np.asarray(picture.convert("RGB")), dataformats="HWC")
-            self._close()
-
-        self._safely(work)
-
-    def _open(self, name: str) -> Any:
+    def _open(self, id_: str, name: str, group: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> None:
         from torch.utils.tensorboard import SummaryWriter
 
-        parts = [re.sub(r"[^\w.-]", "_", part) for part in (self._group or "tables", name)]
-        return SummaryWriter(str(self.folder.joinpath(*parts, time.strftime("%Y-%m-%d_%H-%M-%S"))))
+        parts = [re.sub(r"[^\w.-]", "_", part) for part in (group or "tables", name)]
+        self._writer = SummaryWriter(str(self.folder.joinpath(*parts, time.strftime("%Y-%m-%d_%H-%M-%S"))))
+        if kind == "row":
+            self._writer.add_text("settings", _as_table(config))
+            self._writer.add_text("tags", ", ".join(tags))
 
-    def _close(self) -> None:
+    def _keep_progress(self, finished: int) -> None:
+        self._finished = finished
+
+    def _keep_people(self, people: Sequence[Mapping[str, Any]]) -> None:
+        for number, person in enumerate(people, 1):
+            for name, value in person.items():
+                if value is not None and name != "respondent":
+                    self._writer.add_scalar(f"person/{name}", value, number)
+
+    def _keep_table(self, table: pd.DataFrame, pictures: Sequence[Path], title: str) -> None:
+        import numpy as np
+        from PIL import Image
+
+        self._writer.add_text("table", table.to_markdown(index=False))
+        for path in pictures:
+            if path.suffix.lower() == ".png":
+                with Image.open(path) as picture:
+                    self._writer.add_image(path.stem, np.asarray(picture.convert("RGB")), dataformats="HWC")
+
+    def _close(self, summary: Mapping[str, Any]) -> None:
+        for name, value in summary.items():
+            if value is not None:
+                self._writer.add_scalar(f"mean/{name}", value, self._finished)
         self._writer.close()
-        self._writer = None
-
-    def _safely(self, work: Callable[[], None]) -> None:
-        """Do ``work`` unless tracking has failed before. A mirror must never cost the sweep it mirrors."""
-        if self._stopped:
-            return
-        try:
-            work()
-        except Exception as error:
-            self._stopped = True
-            log.warning("TensorBoard tracking stops (%s): the sweep goes on, its results are in the ledger", error)
 
 
 def make_tensorboard_tracker(settings: Mapping[str, Any], runs: Path) -> TensorBoardTracker:
@@ -107,7 +75,8 @@ def make_tensorboard_tracker(settings: Mapping[str, Any], runs: Path) -> TensorB
         raise UserError(
             "tracking=tensorboard needs the package tensorboard: pip install tensorboard, or choose wandb or none"
         ) from error
-    return TensorBoardTracker(Path(settings.get("folder") or runs / "tensorboard"))
+    folder = Path(settings.get("folder") or runs / "tensorboard").expanduser()
+    return TensorBoardTracker(folder, runs / ".salt")
 
 
 def _as_table(settings: Mapping[str, Any]) -> str:

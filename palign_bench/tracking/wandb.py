@@ -1,25 +1,22 @@
-"""Weights & Biases: a mirror of the ledger, one run per row of a table and one for the table itself.
+"""Weights & Biases: a mirror of the ledger, one run per row of a table and one for each table.
 
-What leaves the machine: scores, trait scores and costs of each person under a salted hash, the row's summary, the table
-and its picture, and the public part of the configuration. What never does: answers, generated texts, ids, demographics,
-folders, the command line (it may name ids), and the host. Tracking never asks, never blocks for long and never stops a
-run: without an account it logs offline, and when it fails it says so once and steps aside.
+What leaves the machine is listed in `palign_bench.tracking.tracker`; what never does: answers, generated texts, ids,
+demographics, folders, file names, the command line (it may name ids), and the host. Tracking never asks, never blocks
+for long and never stops a run: without an account it logs offline, and what it cannot keep it says once.
 """
 
 from __future__ import annotations
 
 import logging
 import math
-import netrc
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import urlsplit
 
 from palign_bench.settings import UserError
-from palign_bench.tracking.public import _plain, hashed_id, public_config, read_salt
-from palign_bench.tracking.tracker import Tracker, _one_line, figures_of, means_of
+from palign_bench.tracking.public import plain
+from palign_bench.tracking.tracker import Mirror, one_line
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,11 +29,15 @@ TABLE_PANELS = ("composite", "specificity")  # columns that W&B also gets as pla
 _INIT_SECONDS, _FINISH_SECONDS = 30, 60  # the longest that W&B may hold a row up at its start and at its end
 
 
-class WandbTracker(Tracker):
+class WandbTracker(Mirror):
     """Logs to Weights & Biases.
 
-    ``mode``: see `choose_mode`. ``folder``: where W&B makes its folder ``wandb``. ``salt_file``: see `read_salt`.
+    ``mode``: see `choose_mode`. ``folder``: where W&B makes its folder ``wandb``. ``salt_file``: see `read_salt`. A row
+    that is restarted replaces its run: the ledger tells all of its people again. Under ``wandb agent`` everything goes
+    into the one run that the agent has made, the sweep's metric in its summary.
     """
+
+    service = "W&B"
 
     def __init__(
         self,
@@ -46,71 +47,61 @@ class WandbTracker(Tracker):
         folder: Path = Path("runs"),
         salt_file: Path = Path("runs/.salt"),
     ):
+        super().__init__(salt_file)
         self.project = project
         self.entity = entity
         self.mode: Any = choose_mode(mode)
         self._may_fall_back = mode == "auto"
         self.folder = folder
-        self.salt_file = salt_file
         self._run: Any = None
-        self._group: str | None = None
-        self._people: list[dict[str, Any]] = []
-        self._stopped = False
+        self._agents_run = os.environ.get("WANDB_RUN_ID")
+        self.follows_finished_rows = self._agents_run is not None
 
-    def start_row(self, config: Mapping[str, Any], name: str, group: str, tags: Sequence[str] = ()) -> None:
-        def work() -> None:
-            if self._run is not None:  # a row that broke off before its summary
-                self._run.finish(exit_code=1)
-            self._group, self._people = group, []
-            self._run = self._open(
-                name=name, group=group, tags=list(tags), config=public_config(config), job_type="row"
-            )
+    def _open(self, id_: str, name: str, group: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> None:
+        if self._agents_run and self._run is not None:
+            return  # the table of a trial goes into the trial's run
+        identity: dict[str, Any] = {"id": self._agents_run or id_, "group": group, "job_type": kind}
+        if not self._agents_run:
+            identity["name"] = name
+        self._run = self._init(tags=list(tags), config=dict(config), **identity)
+        if kind == "row":
             # Without this the summary would hold the last person's values under the names of the row's.
             self._run.define_metric("person", summary="none")
             self._run.define_metric("*", step_metric="person", summary="none")
 
-        self._safely(work)
+    def _keep_progress(self, finished: int) -> None:
+        self._run.summary["people_finished"] = finished
 
-    def log_person(self, record: Mapping[str, Any]) -> None:
-        def work() -> None:
-            figures = figures_of(record)
-            respondent = hashed_id(read_salt(self.salt_file), str(record["respondent"]))
-            self._people.append({"respondent": respondent, **figures})
-            known = {name: value for name, value in figures.items() if value is not None}
-            self._run.log({"person": len(self._people), **known})
+    def _keep_people(self, people: Sequence[Mapping[str, Any]]) -> None:
+        import wandb
 
-        self._safely(work)
+        for number, person in enumerate(people, 1):
+            known = {name: value for name, value in person.items() if value is not None and name != "respondent"}
+            self._run.log({"person": number, **known})
+        names = list(dict.fromkeys(name for person in people for name in person))
+        rows: list[Any] = [[person.get(name) for name in names] for person in people]
+        self._run.log({"people": wandb.Table(columns=[*names], data=rows, allow_mixed_types=True)})
 
-    def finish_row(self, summary: Mapping[str, Any]) -> None:
-        def work() -> None:
-            import wandb
+    def _keep_table(self, table: pd.DataFrame, pictures: Sequence[Path], title: str) -> None:
+        import wandb
 
-            if self._people:
-                names = list(dict.fromkeys(name for person in self._people for name in person))
-                rows: list[Any] = [[person.get(name) for name in names] for person in self._people]
-                self._run.log({"people": wandb.Table(columns=[*names], data=rows, allow_mixed_types=True)})
-            self._close({**means_of(self._people), **public_config(summary)})
+        blank = table.astype(object).where(table.notna(), None)
+        rows: list[Any] = [[plain(value) for value in row] for row in blank.itertuples(index=False)]
+        names = [str(name) for name in table.columns]
+        document: dict[str, Any] = {"table": wandb.Table(columns=[*names], data=rows, allow_mixed_types=True)}
+        for path in pictures:
+            if path.suffix.lower() in _PICTURES:
+                document[path.stem] = wandb.Image(str(path), caption=title)
+        self._run.log(document)
+        self._run.summary.update(_panels(table))
 
-        self._safely(work)
+    def _close(self, summary: Mapping[str, Any]) -> None:
+        self._run.summary.update(dict(summary))
+        if not self._agents_run:  # W&B itself ends the agent's run with the process
+            run, self._run = self._run, None
+            run.finish()
 
-    def log_table(self, table: pd.DataFrame, figures: Sequence[Path], title: str) -> None:
-        def work() -> None:
-            import wandb
-
-            self._run = self._open(name="table", group=self._group, job_type="table", notes=title)
-            blank = table.astype(object).where(table.notna(), None)
-            rows: list[Any] = [[_plain(value) for value in row] for row in blank.itertuples(index=False)]
-            names = [str(name) for name in table.columns]
-            document: dict[str, Any] = {"table": wandb.Table(columns=[*names], data=rows, allow_mixed_types=True)}
-            for path in figures:
-                if path.suffix.lower() in _PICTURES:
-                    document[path.stem] = wandb.Image(str(path), caption=title)
-            self._run.log(document)
-            self._close({"rows": len(rows), **_panels(table)})
-
-        self._safely(work)
-
-    def _open(self, **identity: Any) -> Any:
+    def _init(self, **identity: Any) -> Any:
         import wandb
 
         self.folder.mkdir(parents=True, exist_ok=True)  # W&B would silently use a temporary folder
@@ -144,35 +135,11 @@ class WandbTracker(Tracker):
         except Exception as error:
             if self.mode != "online" or not self._may_fall_back:
                 raise
-            log.warning("W&B cannot be reached (%s): logging offline, `wandb sync` uploads later", _one_line(error))
+            log.warning("W&B cannot be reached (%s): logging offline, `wandb sync` uploads later", one_line(error))
             self.mode = "offline"
+            if wandb.run is None:  # the service would not give the id again; a run of the user's own would end with it
+                wandb.teardown()
             return wandb.init(mode=self.mode, **arguments)
-
-    def _close(self, summary: Mapping[str, Any]) -> None:
-        self._run.summary.update(dict(summary))
-        self._run.finish()
-        self._run = None
-
-    def _safely(self, work: Callable[[], None]) -> None:
-        """Do ``work`` unless tracking has failed before. A mirror must never cost the sweep it mirrors."""
-        if self._stopped:
-            return
-        try:
-            work()
-        except Exception as error:
-            self._stopped = True
-            log.warning("W&B tracking stops (%s): the sweep goes on, its results are in the ledger", _one_line(error))
-            log.debug("W&B tracking stopped by", exc_info=True)
-            self._abandon()
-
-    def _abandon(self) -> None:
-        run, self._run = self._run, None
-        if run is None:
-            return
-        try:
-            run.finish(exit_code=1)
-        except Exception:
-            log.debug("W&B run could not be closed either", exc_info=True)
 
 
 def choose_mode(mode: str, environment: Mapping[str, str] | None = None) -> str:
@@ -198,17 +165,10 @@ def has_api_key(environment: Mapping[str, str]) -> bool:
     """Whether W&B finds credentials in the environment or in the netrc file, without asking and without a network."""
     if environment.get("WANDB_API_KEY") or environment.get("WANDB_IDENTITY_TOKEN_FILE"):
         return True
-    host = urlsplit(environment.get("WANDB_BASE_URL") or "https://api.wandb.ai").netloc
-    home = Path(environment.get("HOME") or Path.home())
-    named = environment.get("NETRC")
-    for path in [Path(named).expanduser()] if named else [home / ".netrc", home / "_netrc"]:
-        try:
-            credentials = netrc.netrc(path).authenticators(host)
-        except (OSError, netrc.NetrcParseError):  # no such file, or one that W&B cannot read either
-            continue
-        if credentials and credentials[2]:
-            return True
-    return False
+    from requests.utils import get_netrc_auth  # as W&B reads it
+
+    credentials = get_netrc_auth(environment.get("WANDB_BASE_URL") or "https://api.wandb.ai")
+    return bool(credentials and credentials[1])
 
 
 def _panels(table: pd.DataFrame) -> dict[str, float]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import string
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,6 @@ from palign_bench.respondents.file import load_file
 from palign_bench.respondents.source import RespondentsError
 from palign_bench.run.assembly import make_aligners, resolve_training
 from palign_bench.settings import UserError
-from palign_bench.tracking.public import public_config
 from tests.ledgers import row_of
 
 QUICK = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -192,19 +190,6 @@ def test_any_people_limit_is_taken_or_told(limit: Any) -> None:
         assert "training.people_limit=" in str(error)
     else:
         assert resolved["people_limit"] is None or resolved["people_limit"] >= 1
-
-
-secret_names = st.text(string.ascii_lowercase + "_", max_size=8).flatmap(
-    lambda start: st.sampled_from(["api_key", "token", "password", "secret"]).map(lambda end: f"{start}_{end}")
-)
-
-
-@given(st.dictionaries(secret_names, st.just("hunter2"), min_size=1), st.integers(0, 3))
-def test_no_secret_is_public(secrets_: dict[str, str], depth: int) -> None:
-    document: Any = {"seed": 1, **secrets_}
-    for _ in range(depth):
-        document = {"seed": 1, "inner": document}
-    assert "hunter2" not in json.dumps(public_config(document))
 
 
 def test_a_large_file_is_read_whole(tmp_path: Path) -> None:

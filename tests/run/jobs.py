@@ -15,7 +15,7 @@ from palign_bench.respondents import RespondentSource
 from palign_bench.run.job import Job
 from palign_bench.run.row import run_row
 from palign_bench.run.session import Session
-from palign_bench.tracking.tracker import NoTracker
+from palign_bench.tracking.tracker import Tracker
 from tests.protocols import CORRECTED
 
 
@@ -35,7 +35,7 @@ def a_job(runs: Path, source: RespondentSource, people: Sequence[Respondent], **
         repeats=None,
         retry="all",
         shard=None,
-        tracker=NoTracker(),
+        tracker=Tracker(),
         aligners={},
         identities={},
         rows=(),

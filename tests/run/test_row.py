@@ -24,7 +24,7 @@ from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.run.session import Session
-from palign_bench.tracking.tracker import NoTracker, Tracker
+from palign_bench.tracking.tracker import Tracker
 from tests.protocols import AS_RELEASED, CORRECTED
 from tests.run.jobs import a_job, run_alone
 
@@ -35,7 +35,9 @@ class Watched(Tracker):
     def __init__(self) -> None:
         self.told: list[tuple[str, Any]] = []
 
-    def start_row(self, config: Any, name: str, group: str, tags: Sequence[str] = ()) -> None:
+    follows_people = True
+
+    def start_row(self, identity: Any, name: str, group: str, tags: Sequence[str] = (), **_: Any) -> None:
         self.told.append(("start", name))
 
     def log_person(self, record: Any) -> None:
@@ -43,8 +45,6 @@ class Watched(Tracker):
 
     def finish_row(self, summary: Any) -> None:
         self.told.append(("finish", dict(summary)))
-
-    def log_table(self, table: Any, pictures: Any, title: str) -> None: ...
 
 
 class Fragile(FewShot):
@@ -320,12 +320,22 @@ def test_the_tracker_hears_of_everyone_who_is_finished(setting: Setting) -> None
     assert setting.tracker.told[0] == ("start", "few_shot-tiny-corrected-0")
 
 
+def test_under_an_agent_a_finished_row_is_told_too(setting: Setting) -> None:
+    """One trial of a sweep repeats another's cells: its run holds the metric all the same."""
+    setting.run(FewShot())
+    setting.tracker.told.clear()
+    setting.tracker.follows_finished_rows = True
+    setting.run(FewShot())
+    kinds = [kind for kind, _ in setting.tracker.told]
+    assert kinds == ["start", *["person"] * len(setting.job.people), "finish"]
+
+
 def test_no_tracker_is_needed(setting: Setting) -> None:
-    assert setting.change(tracker=NoTracker()).run(Vanilla(), "vanilla")[0] == 0
+    assert setting.change(tracker=Tracker()).run(Vanilla(), "vanilla")[0] == 0
 
 
 def test_without_a_tracker_no_finished_record_is_read(setting: Setting, monkeypatch: pytest.MonkeyPatch) -> None:
-    setting.change(tracker=NoTracker())
+    setting.change(tracker=Tracker())
     _, folder = setting.run(Fragile(fails_for=[setting.job.people[1].id]))
     assert len(folder.finished()) == 2
 
