@@ -37,7 +37,7 @@ from palign_bench.run.assembly import (
 from palign_bench.run.isolated import check_cohort, cost_repeats
 from palign_bench.run.session import Session
 from palign_bench.run.shard import Shard
-from palign_bench.settings import Settings
+from palign_bench.settings import Settings, options, read_option
 from palign_bench.tracking.tracker import Tracker
 
 
@@ -104,6 +104,9 @@ class Job:
         }
         if settings["known_answers"] is not None:
             shared["known_answers"] = check_known_answers(settings["known_answers"], inventory)
+        if method.get("writer") in options("model"):  # another model, whose portraits are the prompts
+            writer = resolve_model(read_option("model", method["writer"]))
+            shared["writer"] = model_identity(writer, session.identify(writer))
         if repeats:  # what a cell cost is measured in its own way, so it is another cell
             shared["cost_repeats"] = repeats
         identities = {name: method_identity(method, name, aligner) | shared for name, aligner in aligners.items()}

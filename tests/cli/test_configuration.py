@@ -17,6 +17,8 @@ from palign_bench.ledger.cells import fingerprint
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.run.assembly import check_needs, make_aligners, method_identity, resolve_budget
+from palign_bench.run.job import Job
+from palign_bench.run.session import Session
 from palign_bench.settings import UserError, conf_folder, options, read_option
 
 METHODS = options("method")
@@ -103,6 +105,17 @@ def test_places_are_no_part_of_an_identity() -> None:
     there = composed("method=personality_prompt", "runs=/there")["method"]
     assert here != there and identity(here) == identity(there)
     assert identity(here) != identity(here | {"temperature": 0.7})
+
+
+def test_the_model_that_writes_portraits_is_part_of_the_identity(tmp_path: Path) -> None:
+    """Another model's portraits change with its files, whatever its name; the aligned model's own are covered by it."""
+    arguments = ["method=personality_prompt", "model=organism", "respondents=simulated", "respondents.limit=1"]
+    arguments += ["tracking=none", f"runs={tmp_path}"]
+    session = Session()
+    own = Job.of(composed(*arguments), session).identities["personality_prompt"]
+    other = Job.of(composed(*arguments, "method.writer=organism"), session).identities["personality_prompt"]
+    organism = session.identify(resolve_model(read_option("model", "organism")))
+    assert "writer" not in own and organism.items() <= other["writer"].items() and len(organism["weights_hash"]) == 64
 
 
 def test_a_number_is_one_setting_however_it_is_written() -> None:
