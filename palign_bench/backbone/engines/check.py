@@ -9,7 +9,7 @@ from palign_bench.backbone.engines.base import Request, TorchEngine
 from palign_bench.backbone.tokenizing import SplitPrompts
 
 SHORT, LONG = 2, 7  # own tokens of two prompts
-NEW_TOKENS = 2
+NEW_TOKENS = 3
 COMPARED = 64  # tokens of the vocabulary
 # Root mean square of the differences between log-probabilities, as a share of these log-probabilities' own spread.
 # Measured: float32 2e-5; bfloat16 up to 0.15 on 30 layers. Logits that have nothing to do with each other: 1.4.
