@@ -9,7 +9,7 @@ import numpy as np
 
 from palign_bench.costs.figures import FIGURES
 from palign_bench.ledger.columns import Array
-from palign_bench.questionnaire.inventory import DOMAINS, HIGHEST, LOWEST
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.report.names import is_constant
 from palign_bench.report.paper import PAPER_PEOPLE
@@ -17,9 +17,9 @@ from palign_bench.report.rows import RowNumbers
 from palign_bench.report.statistics import mean, paired_differences
 
 
-def domain_means(row: RowNumbers) -> dict[str, float | None]:
-    """Mean aligned score per domain over people (the outer mean of Eq. 2); people without one are left out."""
-    return {name: mean(row.recorded(f"score/{name}")) for name in DOMAINS.values()}
+def scale_means(inventory: Inventory, row: RowNumbers) -> dict[str, float | None]:
+    """Mean aligned score per scale over people (the outer mean of Eq. 2); people without one are left out."""
+    return {name: mean(row.recorded(f"score/{name}")) for name in inventory.scales.values()}
 
 
 def best_floor(row: RowNumbers, floors: Sequence[RowNumbers]) -> RowNumbers | None:

@@ -12,7 +12,7 @@ import pandas as pd
 
 from palign_bench.costs.figures import BY_NAME, FIGURES
 from palign_bench.ledger.plan import Plan
-from palign_bench.questionnaire.inventory import DOMAINS, Inventory, ipip_neo_300
+from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.report import measures
 from palign_bench.report.names import OWN_FLOORS, PEOPLE_FLOORS
 from palign_bench.report.paper import PaperSetting, matching_setting
@@ -22,12 +22,8 @@ from palign_bench.report.statistics import mean, mean_interval
 from palign_bench.report.training import training_notes
 from palign_bench.report.validity import PANEL, validity
 
-COLUMNS: tuple[str, ...] = (
-    "method",
-    "protocol",
-    "model",
-    "respondents",
-    *DOMAINS.values(),
+_FIRST_COLUMNS: tuple[str, ...] = ("method", "protocol", "model", "respondents")
+_LATER_COLUMNS: tuple[str, ...] = (
     "composite",
     "composite_low",
     "composite_high",
@@ -69,11 +65,16 @@ _WHOLE_COLUMNS: tuple[str, ...] = (
 )
 
 
+def columns_of(inventory: Inventory) -> tuple[str, ...]:
+    """The names of a table's columns, in order."""
+    return (*_FIRST_COLUMNS, *inventory.scales.values(), *_LATER_COLUMNS)
+
+
 @dataclass(frozen=True)
 class Report:
     """One table with what is said about it.
 
-    ``rows``: one dict per planned row, `COLUMNS`, None where a measure is not defined.
+    ``rows``: one dict per planned row, ``columns``, None where a measure is not defined.
     ``composites``: per row, composite by respondent id (for pictures; ids stay on this machine).
     ``paper``: the paper's setting when the table is in it.
     """
@@ -83,6 +84,12 @@ class Report:
     composites: tuple[Mapping[str, float], ...]
     notes: tuple[str, ...]
     paper: PaperSetting | None
+    inventory: Inventory
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The names of the columns: a column per scale of the inventory between what a row is and its composite."""
+        return columns_of(self.inventory)
 
     @property
     def people(self) -> int:
@@ -92,7 +99,7 @@ class Report:
     @property
     def frame(self) -> pd.DataFrame:
         """The rows as a data frame; missing values are NaN, whole numbers stay whole."""
-        frame = pd.DataFrame(list(self.rows), columns=list(COLUMNS))
+        frame = pd.DataFrame(list(self.rows), columns=list(self.columns))
         return frame.astype(dict.fromkeys(_WHOLE_COLUMNS, "Int64")).astype({"beats_best_constant": "boolean"})
 
     @property
@@ -138,15 +145,15 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
                 "paper_composite": paper.composite(row.key) if paper else None,
                 "specificity": specificity(inventory, row, truths),
                 **validity(inventory, row, truths),
-                **_score_columns(row),
+                **_score_columns(inventory, row),
                 **_comparison_columns(row, [other for other in rows if known_answers(other) == known_answers(row)]),
                 **measures.costs(row),
             }
         )
-    ordered = tuple({name: row[name] for name in COLUMNS} for row in columns)
+    ordered = tuple({name: row[name] for name in columns_of(inventory)} for row in columns)
     people = len({respondent for row in rows for respondent in row.planned})
     notes = (*about.get("notes", ()), *training_notes(rows), *ledger_notes(rows))
-    return Report({**about, "people": people}, ordered, tuple(row.composites for row in rows), notes, paper)
+    return Report({**about, "people": people}, ordered, tuple(row.composites for row in rows), notes, paper, inventory)
 
 
 def as_json(report: Report) -> str:
@@ -154,14 +161,14 @@ def as_json(report: Report) -> str:
     document = {
         "title": report.title,
         "about": dict(report.about),
-        "columns": list(COLUMNS),
+        "columns": list(report.columns),
         "rows": [dict(row) for row in report.rows],
         "notes": list(report.notes),
     }
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _score_columns(row: RowNumbers) -> dict[str, Any]:
+def _score_columns(inventory: Inventory, row: RowNumbers) -> dict[str, Any]:
     composites = list(row.composites.values())
     low, high = mean_interval(composites) or (None, None)
     unparsed, agreement = measures.reading_rates(row)
@@ -169,7 +176,7 @@ def _score_columns(row: RowNumbers) -> dict[str, Any]:
         "respondents": len(row.respondents),
         "missing_cells": row.missing,
         "unscored": len(row.respondents) - len(composites),
-        **measures.domain_means(row),
+        **measures.scale_means(inventory, row),
         "composite": mean(composites),
         "composite_low": low,
         "composite_high": high,

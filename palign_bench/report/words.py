@@ -54,7 +54,9 @@ def score_table(report: Report) -> Table:
     for block, heading in BLOCKS.items():
         members = [list(c.values()) for c, row in zip(cells, report.rows, strict=True) if row["block"] == block]
         rows += [heading, *members] if members else []
-    return Table(list(cells[0]), rows, left_out_first=[*LEFT_OUT_FIRST, tuple(DOMAINS), "paper"], marks=[MARK])
+    return Table(
+        list(cells[0]), rows, left_out_first=[*LEFT_OUT_FIRST, tuple(report.inventory.scales), "paper"], marks=[MARK]
+    )
 
 
 def validity_table(report: Report) -> Table:
@@ -118,7 +120,7 @@ def paper_table(report: Report) -> Table:
 
 def legends(report: Report) -> list[str]:
     """What the marks and short headers of the score table mean."""
-    letters = ", ".join(f"{letter} {name}" for letter, name in DOMAINS.items())
+    letters = ", ".join(f"{letter} {name}" for letter, name in report.inventory.scales.items())
     lines = [f"{letters}: mean absolute difference on the held-out items, composite: their sum; lower is better."]
     titles = {row["method"]: row["title"] for row in report.rows}
     best = {titles[row["best_own_floor"]] for row in report.rows if row["best_own_floor"]}
@@ -174,7 +176,7 @@ def _score_cells(report: Report, row: Mapping[str, Any]) -> Cells:
     cells = {
         "method": _label(row),
         "n": str(planned) if not row["missing_cells"] else f"{row['respondents']}/{planned}",
-        **{letter: _fixed(row[name]) for letter, name in DOMAINS.items()},
+        **{letter: _fixed(row[name]) for letter, name in report.inventory.scales.items()},
         "compo-\nsite": _fixed(row["composite"]),
         "95 %\ninterval": _interval(row["composite_low"], row["composite_high"]),
     }

@@ -18,7 +18,7 @@ from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from palign_bench.report import make_report
 from palign_bench.report.document import markdown, terminal
 from palign_bench.report.names import BLOCKS, KNOWN_TRUTH
-from palign_bench.report.table import COLUMNS, Report, build_report
+from palign_bench.report.table import Report, build_report, columns_of
 from palign_bench.report.words import describe
 from palign_bench.respondents.source import RespondentSource
 from tests.ledgers import kept_folder, plan_of, row_of
@@ -59,11 +59,18 @@ def text_of(report: Report) -> str:
 def test_columns_are_written_in_order(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
     plan = make_plan(twelve_people, PEOPLE)
     frame = make_report(plan).report.frame
-    assert list(frame.columns) == list(COLUMNS)
+    assert list(frame.columns) == list(columns_of(ipip_neo_300()))
     assert list(frame["method"]) == ["pas", "my_own_method", *CONSTANTS]
     written = (plan.folder / "table1.csv").read_text(encoding="utf-8").splitlines()
-    assert written[0].split(",") == list(COLUMNS)
+    assert written[0].split(",") == list(columns_of(ipip_neo_300()))
     assert len(written) == 1 + len(frame)
+
+
+def test_a_column_per_scale_of_the_inventory() -> None:
+    three = Inventory("three", (), (), {"M": "machiavellianism", "N": "narcissism", "P": "psychopathy"})
+    columns = columns_of(three)
+    assert columns[3:8] == ("respondents", "machiavellianism", "narcissism", "psychopathy", "composite")
+    assert "agreeableness" not in columns
 
 
 def test_csv_and_json_round_trip(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
@@ -75,7 +82,7 @@ def test_csv_and_json_round_trip(twelve_people: dict[str, Any], make_plan: MakeP
     assert document["columns"] == list(read.columns)
     assert [row["method"] for row in document["rows"]] == list(read["method"])
     assert document["rows"] == [dict(row) for row in report.rows]
-    for name in COLUMNS[3:]:
+    for name in report.columns[3:]:
         for from_csv, row in zip(read[name], document["rows"], strict=True):
             assert (pd.isna(from_csv) and row[name] is None) or from_csv == row[name], name
     assert document["rows"][1]["missing_cells"] == 1
@@ -115,7 +122,7 @@ def test_terminal_text(twelve_people: dict[str, Any], make_plan: MakePlan, monke
     assert " ".join(lines[:2]) == (
         "table1: A model (4-bit), protocol corrected, 12 people in this table (source:   300 people of PAPI)"
     )
-    (bad,) = [line for line in lines if line.startswith("a_method_with") and "†" in line]
+    bad, _ = [line for line in lines if line.startswith("a_method_with") and "†" in line]  # in both blocks
     assert any(float(each) > 5 for each in re.findall(r" ([0-9]+\.[0-9]+) ", bad))
     assert not any("†" in line for line in lines if line.startswith(("PAS", "Always")))
     assert any(line.startswith("† does not beat the best constant option") for line in lines)
@@ -296,7 +303,7 @@ def test_nothing_planned_or_nothing_finished(tmp_path: Path, make_plan: MakePlan
     with pytest.raises(LedgerError, match="no rows"):
         build_report(make_plan({}, ()))
     plan = make_plan({"pas": {}, "ridge": {}}, PEOPLE)
-    text = make_report(plan).text
+    text = make_report(plan, wide=True).text
     assert "0/12" in text and "Missing cells: PAS 12, Ridge on others 12" in text
     assert (plan.folder / "table1.png").stat().st_size > 5_000
 

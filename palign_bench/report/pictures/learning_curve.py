@@ -9,7 +9,6 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.report.pictures.style import save_figure
 from palign_bench.report.table import Report
 
@@ -48,7 +47,7 @@ def draw_learning_curve(report: Report, base: Path) -> list[Path]:
 
 def learning_curves(report: Report) -> dict[str, dict[int, Mapping[str, Any]]]:
     """By method, the table's rows by how many known answers they were told; methods of a single count left out."""
-    everything = len(ipip_neo_300().known)
+    everything = len(report.inventory.known)
     curves: dict[str, dict[int, Mapping[str, Any]]] = {}
     for row in report.rows:
         if row["composite"] is not None:
