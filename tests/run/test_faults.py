@@ -196,7 +196,7 @@ def test_a_failed_row_leaves_the_others_and_their_table(tmp_path: Path) -> None:
     frame = table(tmp_path / "runs", "run").set_index("method")
     assert frame["missing_cells"].to_dict() == {"few_shot": 0, "vanilla": 2}
     code, shown, errors = told(str(PROGRAM))
-    assert code == 0 and "few_shot: all 2 people finished before" in errors and "Few-Shot" in shown
+    assert code == 0 and "Few-Shot: all 2 people finished before" in errors and "Few-Shot" in shown
     assert table(tmp_path / "runs", "run")["missing_cells"].tolist() == [0, 0]
 
 
