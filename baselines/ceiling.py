@@ -16,10 +16,12 @@ import numpy as np
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents.norms import FIGURES
 from palign_bench.respondents.posterior import FactorPosterior, expected_error, median_option
 from palign_bench.respondents.simulated import factor_model
+from palign_bench.settings import UserError
 
 
 class Ceiling(Aligner):
@@ -40,6 +42,14 @@ class Ceiling(Aligner):
                 raise ValueError(f"method.{key}={value}: give a whole number of at least {lowest}")
         self.model = factor_model(figures)
         self.sweeps, self.burn_in = sweeps, burn_in
+
+    def check_inventory(self, inventory: Inventory) -> None:
+        """Raise UserError for an inventory that the factor model is not of."""
+        if inventory.items != self.model.inventory.items:
+            raise UserError(
+                f"method=ceiling: the factor model is of {self.model.inventory.name}, not of {inventory.name}; "
+                "leave it out"
+            )
 
     def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
         """Raises ValueError for an inventory that the model is not of."""

@@ -8,7 +8,6 @@ half up there, and only then turned into the protocol's orientation.
 
 from __future__ import annotations
 
-import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -19,19 +18,13 @@ from numpy.typing import NDArray
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
-from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, OPTIONS
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.questionnaire.scoring import as_matrix
 
 Array = NDArray[np.float64]
 
-MIDPOINT = (LOWEST + HIGHEST) / 2  # for an item of which nothing at all is known
 PENALTIES = tuple(300.0 * 2.0 ** (step / 2) for step in range(-10, 11))  # 9.4 … 9600, ridge's candidates
-
-
-def round_half_up(value: float) -> int:
-    """The nearest whole answer, halves upwards, within 1…5."""
-    return min(max(math.floor(value + 0.5), LOWEST), HIGHEST)
 
 
 class Floor(Aligner):
@@ -42,25 +35,29 @@ class Floor(Aligner):
 
     def answers(self, keyed: Mapping[int, float]) -> dict[int, float]:
         """Keyed predictions, rounded half up, as the protocol takes an answer."""
-        return {n: self.protocol.keyed(n, round_half_up(value)) for n, value in keyed.items()}
+        return {n: self.protocol.keyed(n, self.inventory.round_half_up(value)) for n, value in keyed.items()}
 
 
 class Constant(Floor):
-    """The same option for every item."""
+    """The option with this letter for every item."""
 
-    def __init__(self, value: int):
-        self.value = value
+    def __init__(self, letter: str):
+        self.letter = letter
+
+    def exists_for(self, inventory: Inventory) -> bool:
+        return self.letter in inventory.letters
 
     def align(self, case: Case) -> Alignment:
-        return Alignment(answers=dict.fromkeys(self.inventory.held_out, self.value))
+        value = self.inventory.highest - self.inventory.letters.index(self.letter)
+        return Alignment(answers=dict.fromkeys(self.inventory.held_out, value))
 
 
 class UniformlyRandom(Floor):
-    """Each of the five options with equal probability, drawn from the case's seed."""
+    """Each of the options with equal probability, drawn from the case's seed."""
 
     def align(self, case: Case) -> Alignment:
         generator = random.Random(f"uniformly-random-{case.seed}")
-        return Alignment(answers={n: generator.randint(LOWEST, HIGHEST) for n in self.inventory.held_out})
+        return Alignment(answers={n: generator.randint(1, self.inventory.highest) for n in self.inventory.held_out})
 
 
 class OwnMean(Floor):
@@ -72,6 +69,9 @@ class OwnMean(Floor):
     def __init__(self, by_subscale: bool):
         self.by_subscale = by_subscale
 
+    def exists_for(self, inventory: Inventory) -> bool:
+        return bool(inventory.subscales) or not self.by_subscale
+
     def align(self, case: Case) -> Alignment:
         groups: dict[object, list[float]] = {}
         for number, literal in case.known.items():
@@ -79,7 +79,7 @@ class OwnMean(Floor):
                 groups.setdefault(group, []).append(self.inventory.keyed(number, literal))
         means = {group: sum(values) / len(values) for group, values in groups.items()}
         predicted = {
-            number: next((means[group] for group in self._groups(number) if group in means), MIDPOINT)
+            number: next((means[group] for group in self._groups(number) if group in means), self.inventory.midpoint)
             for number in self.inventory.held_out
         }
         return Alignment(answers=self.answers(predicted))
@@ -117,7 +117,7 @@ class ItemMedian(OtherPeopleFloor):
     def align(self, case: Case) -> Alignment:
         others = self.others(case)[:, self.held_out_columns]
         answered = ~np.isnan(others).all(axis=0)
-        medians = np.full(others.shape[1], MIDPOINT)
+        medians = np.full(others.shape[1], self.inventory.midpoint)
         medians[answered] = np.nanmedian(others[:, answered], axis=0)
         return Alignment(answers=self.answers(dict(zip(self.inventory.held_out, medians.tolist(), strict=True))))
 
@@ -132,7 +132,7 @@ class Ridge(OtherPeopleFloor):
 
     def align(self, case: Case) -> Alignment:
         table = self.others(case)
-        means = item_means(table)
+        means = item_means(table, self.inventory.midpoint)
         table = np.where(np.isnan(table), means, table) - means
         literal = as_matrix([item.number for item in self.inventory.items], [case.known])
         own = (self.inventory.keyed_matrix(literal)[0] - means)[self.known_columns]
@@ -145,10 +145,10 @@ class Ridge(OtherPeopleFloor):
         )
 
 
-def item_means(table: Array) -> Array:
-    """Column means that ignore NaN; the scale's midpoint for a column without any answer."""
+def item_means(table: Array, midpoint: float) -> Array:
+    """Column means that ignore NaN; ``midpoint`` for a column without any answer."""
     counts = (~np.isnan(table)).sum(axis=0)
-    return np.where(counts > 0, np.nansum(table, axis=0) / np.maximum(counts, 1), MIDPOINT)
+    return np.where(counts > 0, np.nansum(table, axis=0) / np.maximum(counts, 1), midpoint)
 
 
 def ridge(inputs: Array, outputs: Array, new: Array) -> tuple[Array, float]:
@@ -186,7 +186,7 @@ class Truth(Floor):
 
 
 ROWS: dict[str, Callable[[], Floor]] = {
-    **{f"constant_{option.letter.lower()}": partial(Constant, value=option.value) for option in OPTIONS},
+    **{f"constant_{letter.lower()}": partial(Constant, letter=letter) for letter in "ABCDEFG"},
     "random": UniformlyRandom,
     "domain_mean": partial(OwnMean, by_subscale=False),
     "facet_mean": partial(OwnMean, by_subscale=True),

@@ -58,6 +58,14 @@ class Aligner(ABC):
     protocol: EvaluationProtocol
     inventory: Inventory
 
+    def exists_for(self, inventory: Inventory) -> bool:
+        """Whether the row makes sense for this inventory; where not, it is left out of the table."""
+        return True
+
+    def check_inventory(self, inventory: Inventory) -> None:
+        """Raise UserError for an inventory that the method cannot serve; called before anything is loaded."""
+        return
+
     def check_shape(self, layers: int, heads: int) -> None:
         """Raise UserError for a setting that no model of this shape can serve; called before weights are loaded."""
         return

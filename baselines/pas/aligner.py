@@ -104,8 +104,9 @@ class PersonalityActivationSearch(Aligner):
     def fit(self, people: Sequence[Answers], seeds: Sequence[int]) -> list[HeadDirections | Unfit]:
         """Heads and directions of each person, from these of their literal answers alone."""
         protocol, numbers = self.protocol, self._activations.numbers
+        split = {"by_item": protocol.probes_split_by_item, "neutral": self.inventory.midpoint}
         samples = [
-            label_samples(numbers, protocol.orient(answers), seed=seed, by_item=protocol.probes_split_by_item)
+            label_samples(numbers, protocol.orient(answers), seed=seed, **split)  # type: ignore[arg-type]
             for answers, seed in zip(people, seeds, strict=True)
         ]
         return fit_directions(

@@ -17,12 +17,11 @@ from palign_bench.questionnaire.inventory import Answers, Inventory
 from palign_bench.settings import UserError
 
 PROBE_PROMPTS: dict[str, tuple[str, str]] = {
-    "options": ("A", "E"),  # the released code: the five-way question, answered with its two extremes
+    "options": ("A", "E"),  # the released code: the question answered with its two extremes, the first and last option
     "agree": ("Answer: Yes", "Answer: No"),  # the paper's section 4.2
 }
 DIRECTIONS = ("mass_mean", "probe")
 TRAINING_SHARE = 0.6  # of the samples (paper 4.2); the rest validates
-_NEUTRAL = 3
 
 
 @dataclass(frozen=True)
@@ -88,11 +87,13 @@ class HeadDirections:
 def probe_dialogues(inventory: Inventory, probe_prompt: str) -> tuple[tuple[int, ...], list[Dialogue]]:
     """The known items' numbers, scale by scale (A, C, E, N, O) in prompt order, and two dialogues for each."""
     in_order = tuple(n for scale in inventory.scales for n in inventory.known if inventory[n].scale == scale)
-    ask = prompts.probe_question if probe_prompt == "options" else prompts.agree_question
+    options = probe_prompt == "options"
+    ask = prompts.probe_question if options else prompts.agree_question
+    openings = (inventory.letters[0], inventory.letters[-1]) if options else PROBE_PROMPTS[probe_prompt]
     dialogues: list[Dialogue] = [
-        (prompts.NEUTRAL_SYSTEM_PROMPT, ask(item), opening)
+        (prompts.NEUTRAL_SYSTEM_PROMPT, ask(inventory, item), opening)
         for item in inventory.select(in_order)
-        for opening in PROBE_PROMPTS[probe_prompt]
+        for opening in openings
     ]
     return in_order, dialogues
 
@@ -108,7 +109,9 @@ def collect_activations(backbone: Backbone, inventory: Inventory, probe_prompt: 
     return ProbeActivations(numbers, features, layers, heads)
 
 
-def label_samples(numbers: Sequence[int], answers: Answers, *, seed: int, by_item: bool) -> ProbeSamples:
+def label_samples(
+    numbers: Sequence[int], answers: Answers, *, seed: int, by_item: bool, neutral: float = 3
+) -> ProbeSamples:
     """One person's samples: agreement is labelled 1 on items that they agree with, 0 on those that they disagree with.
 
     ``answers`` are in the protocol's orientation. Neutral and missing ones are left out. 60 % of the samples train.
@@ -117,9 +120,9 @@ def label_samples(numbers: Sequence[int], answers: Answers, *, seed: int, by_ite
     """
     rows, labels = [], []
     for index, number in enumerate(numbers):
-        answer = answers.get(number, _NEUTRAL)
-        if answer != _NEUTRAL:
-            agrees = int(answer > _NEUTRAL)
+        answer = answers.get(number, neutral)
+        if answer != neutral:
+            agrees = int(answer > neutral)
             rows += [2 * index, 2 * index + 1]
             labels += [agrees, 1 - agrees]
     units = rows[::2] if by_item else rows

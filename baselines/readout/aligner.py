@@ -17,7 +17,7 @@ from palign_bench.backbone.parts.ordinal import option_log_scores
 from palign_bench.backbone.parts.readout import as_options
 from palign_bench.backbone.parts.statements import FeatureRecipe, ItemKernel, item_kernel
 from palign_bench.costs.clock import part
-from palign_bench.questionnaire.inventory import HIGHEST, Answers
+from palign_bench.questionnaire.inventory import Answers
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores
 
@@ -137,7 +137,7 @@ class ClosedFormReadout(Aligner):
         best, best_score = self.weights[0], float("inf")
         for weight in self.weights:
             chosen = OptionScores(scores, weight).combine(bare.double()).argmax(-1)
-            answers = {number: HIGHEST - int(option) for number, option in zip(numbers, chosen, strict=True)}
+            answers = {n: self.inventory.options[int(option)].value for n, option in zip(numbers, chosen, strict=True)}
             score = aligned_scores(self.inventory, answers, truth)[COMPOSITE]
             tried[f"{weight:.6g}"] = score
             if score is not None and score < best_score - 1e-9:

@@ -110,7 +110,7 @@ def predict_alone(
     table = as_table(known, people)
     if ((~table.isnan()).sum(1) < 2).any():
         raise ValueError("a readout needs two known answers or more, and a person has fewer")
-    shares = option_shares(table)
+    shares = option_shares(table, len(inventory.options))
     thresholds = thresholds_of(shares)
     targets = normal_scores(table, shares)
     fitted = fit(kernel.between(known, known), targets, torch.tensor(noises, dtype=torch.float64))
@@ -144,7 +144,7 @@ def predict_with_others(inventory: Inventory, kernel: ItemKernel, answers: Answe
     numbers = [number for number in inventory.known if number in answers]
     if not numbers:
         raise ValueError("a readout needs known answers, and a person has none")
-    shares = option_shares(others.T)
+    shares = option_shares(others.T, len(inventory.options))
     thresholds = thresholds_of(shares)
     scores = normal_scores(others.T, shares).nan_to_num(0.0)
     covariance = scores @ scores.T / scores.shape[1] + SHARE_OF_FEATURES * kernel.values

@@ -22,7 +22,6 @@ from baselines.training.aligner import TrainedAligner, one_device
 from baselines.training.cohort import Passage, Person, Recipe, Trained, answer_log_probs, train_cohort
 from baselines.training.session import TrainingClock
 from palign_bench.backbone.parts.adapters import peft_config
-from palign_bench.questionnaire.inventory import HIGHEST, LOWEST
 
 
 class DPOTrainerOfTokens(DPOTrainer):
@@ -88,7 +87,7 @@ class DirectPreferenceOptimization(TrainedAligner):
         """Token ids of the dialogue, of the preferred answer and of the rejected one."""
         rows = []
         for number, value in known.items():
-            opposite = LOWEST + HIGHEST - value
+            opposite = int(self.inventory.reverse(value))
             if opposite != value:
                 texts = self.texts.items[number]
                 chosen, rejected = texts.answers[value], texts.answers[opposite]

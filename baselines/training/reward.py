@@ -5,31 +5,45 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 
-from palign_bench.questionnaire.inventory import OPTIONS
+from palign_bench.questionnaire.inventory import OPTIONS, Option
 from palign_bench.questionnaire.protocol import parse_released
 
 NO_LABEL = -6.0
 UNKNOWN = 0  # the listing's sixth label
 
-# In the listing's order, whatever a text names first. Word borders keep a label from being read inside another word; a
-# truncated label is no label, as in the listing, which looks for the whole description.
-_LABELS = [(option.value, option.label) for option in sorted(OPTIONS, key=lambda o: -o.value)] + [(UNKNOWN, "Unknown")]
-_PATTERNS = [
-    (value, re.compile(r"(?<![a-z])" + r"[\s_]+".join(map(re.escape, label.lower().split())) + r"(?![a-z])"))
-    for value, label in _LABELS
-]
+
+@lru_cache(maxsize=8)
+def _patterns(options: tuple[Option, ...]) -> list[tuple[int, re.Pattern[str]]]:
+    """Values and patterns of the labels, longest first, since one label may stand inside another ("Disagree").
+
+    Word borders keep a label from being read inside another word; a truncated label is no label, as in the listing,
+    which looks for the whole description.
+    """
+    labels = [(option.value, option.label) for option in options] + [(UNKNOWN, "Unknown")]
+    return [
+        (value, re.compile(r"(?<![a-z])" + r"[\s_]+".join(map(re.escape, label.lower().split())) + r"(?![a-z])"))
+        for value, label in sorted(labels, key=lambda pair: -len(pair[1]))
+    ]
 
 
-def named_option(text: str) -> int | None:
-    """Value 5…1 of the label that the text names, 0 for "Unknown", None for none; any case, spaces or underscores."""
-    lowered = text.lower()
-    return next((value for value, pattern in _PATTERNS if pattern.search(lowered)), None)
+def named_option(text: str, options: tuple[Option, ...] = OPTIONS) -> int | None:
+    """Value of the label that the text names, 0 for "Unknown", None for none; any case, spaces or underscores.
+
+    Of several the highest, which is the listing's order, whatever the text names first.
+    """
+    rest, named = text.lower(), set()
+    for value, pattern in _patterns(options):
+        rest, count = pattern.subn("|", rest)
+        if count:
+            named.add(value)
+    return max(named, default=None)
 
 
-def label_reward(text: str, person: int) -> float:
+def label_reward(text: str, person: int, options: tuple[Option, ...] = OPTIONS) -> float:
     """Minus the distance between the option named in ``text`` and the person's (5…1); −6 where none is named."""
-    named = named_option(text)
+    named = named_option(text, options)
     return NO_LABEL if named is None else -float(abs(named - person))
 
 
@@ -37,6 +51,7 @@ def label_reward(text: str, person: int) -> float:
 class RewardLog:
     """Rewards given so far, and how often the label (which is rewarded) and the letter (which is scored) disagree."""
 
+    options: tuple[Option, ...] = OPTIONS
     rewards: int = 0
     both_named: int = 0
     disagreements: int = 0
@@ -45,13 +60,13 @@ class RewardLog:
     def rewards_of(self, texts: Sequence[str], people: Sequence[int]) -> list[float]:
         """Reward texts that continue the opening "Option" and count what they name."""
         for text in texts:
-            label, letter = named_option(text), parse_released(text)
+            label, letter = named_option(text, self.options), parse_released(text, len(self.options))
             self.rewards += 1
             self.unnamed += label is None
             if label is not None and letter is not None:
                 self.both_named += 1
                 self.disagreements += label != letter
-        return [label_reward(text, person) for text, person in zip(texts, people, strict=True)]
+        return [label_reward(text, person, self.options) for text, person in zip(texts, people, strict=True)]
 
     def summary(self) -> dict[str, float | int | None]:
         """For an alignment's summary: texts rewarded, share without a label, label/letter disagreement rate."""

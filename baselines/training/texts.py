@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from transformers import PreTrainedTokenizerBase
@@ -11,21 +11,20 @@ from transformers import PreTrainedTokenizerBase
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import encode, shared_length
-from palign_bench.questionnaire.inventory import OPTIONS, Item
+from palign_bench.questionnaire.inventory import OPTIONS, Item, Option
 from palign_bench.questionnaire.protocol import FREE_GENERATION
 from palign_bench.settings import UserError
 
-OPTION_VALUES = frozenset(option.value for option in OPTIONS)
 _PADS_TO_PREFER = ("<|endoftext|>", "<|finetune_right_pad_id|>", "<pad>", "[PAD]")
 
 
-def answer_text(value: int) -> str:
+def answer_text(value: int, options: Sequence[Option] = OPTIONS) -> str:
     """The assistant's turn: opened as both protocols open it, then the option as the question lists it.
 
     "Option (B). Moderately Accurate" has the letter where `corrected` reads it (after "Option (") and where the parse
     of `as_released` finds it, and the label that the reward of PPO looks for.
     """
-    option = next(option for option in OPTIONS if option.value == value)
+    option = next(option for option in options if option.value == value)
     return f"{FREE_GENERATION.opening} ({option.letter}). {option.label}"
 
 
@@ -60,7 +59,8 @@ class TrainingTexts:
             def written(opening: str, item: Item = item) -> str:
                 return backbone.chat.render(backbone.dialogue(Alignment(), item, opening))
 
-            whole = {v: encode(tokenizer, written(answer_text(v)) + str(tokenizer.eos_token)) for v in OPTION_VALUES}
+            told = {option.value: answer_text(option.value, inventory.options) for option in inventory.options}
+            whole = {v: encode(tokenizer, written(text) + str(tokenizer.eos_token)) for v, text in told.items()}
             # Some tokenizers merge across the boundary: the turn ends where all answers still agree with it.
             turn = encode(tokenizer, written(""))
             turn = turn[: min(shared_length([turn, ids]) for ids in whole.values())]

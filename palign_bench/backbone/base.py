@@ -17,13 +17,11 @@ from palign_bench.backbone.engines.base import Engine, Request
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import SplitPrompts, split_prompts
 from palign_bench.questionnaire import prompts
-from palign_bench.questionnaire.inventory import LETTERS, OPTIONS, Item
+from palign_bench.questionnaire.inventory import Item
 from palign_bench.questionnaire.protocol import (
     FREE_GENERATION,
     EvaluationProtocol,
     Reading,
-    parse_is_decided,
-    parse_released,
 )
 
 
@@ -85,7 +83,7 @@ class Backbone(ABC):
         with self.applied(alignment):
             if self.protocol.reading.generates:
                 texts = self._generated(alignment, items, self.protocol.reading, scores)
-                parsed = {item.number: parse_released(texts[item.number]) for item in items}
+                parsed = {item.number: self.protocol.parse(texts[item.number]) for item in items}
                 answers = {number: option for number, option in parsed.items() if option is not None}
                 log_probs = None
             else:
@@ -120,7 +118,7 @@ class Backbone(ABC):
         return self.system_prompt(alignment), self.protocol.question(item), opening
 
     def bare_option_log_probs(self, system_prompt: str | None, items: Sequence[Item]) -> Tensor:
-        """The bare model's log-probabilities of A…E after ``Option (``, whatever the protocol: ``(items, 5)``."""
+        """The bare model's log-probabilities ``(items, options)`` after ``Option (``, whatever the protocol."""
         rows = self._option_log_probs(Alignment(system_prompt=system_prompt), items, None, "Option (")
         return torch.tensor([rows[item.number] for item in items])
 
@@ -141,7 +139,9 @@ class Backbone(ABC):
     def _option_log_probs(
         self, alignment: Alignment, items: Sequence[Item], scores: OptionScores | None, opening: str | None = None
     ) -> dict[int, list[float]]:
-        opening, options = self.chat.option_tokens(opening or self.protocol.reading.opening, LETTERS)
+        opening, options = self.chat.option_tokens(
+            opening or self.protocol.reading.opening, self.protocol.inventory.letters
+        )
         split = self.split(alignment, items, opening)
         table = self.engine.option_log_probs(Request(split, self.virtual), options)
         if scores is not None:
@@ -152,7 +152,9 @@ class Backbone(ABC):
         self, alignment: Alignment, items: Sequence[Item], reading: Reading, scores: OptionScores | None
     ) -> dict[int, str]:
         split = self.split(alignment, items, reading.opening)
-        texts = self.engine.greedy(Request(split, self.virtual, scores, reading.max_new_tokens, parse_is_decided))
+        texts = self.engine.greedy(
+            Request(split, self.virtual, scores, reading.max_new_tokens, self.protocol.is_decided)
+        )
         return {item.number: text for item, text in zip(items, texts, strict=True)}
 
     def split(self, alignment: Alignment, items: Sequence[Item], opening: str) -> SplitPrompts:
@@ -164,7 +166,7 @@ class Backbone(ABC):
 
 def likeliest(log_probs: Mapping[int, Sequence[float]]) -> dict[int, int]:
     """The value of each item's likeliest option; ties go to the first option, as max returns the first of equals."""
-    return {number: OPTIONS[max(range(len(row)), key=row.__getitem__)].value for number, row in log_probs.items()}
+    return {number: len(row) - max(range(len(row)), key=row.__getitem__) for number, row in log_probs.items()}
 
 
 def ties(log_probs: Mapping[int, Sequence[float]] | None) -> int:

@@ -24,8 +24,8 @@ from palign_bench.backbone.parts.heads import recorded_heads, shifted_heads
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import SplitPrompts, encode
 from palign_bench.costs.clock import charge
-from palign_bench.questionnaire.inventory import LETTERS, Item
-from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProtocol, parse_is_decided
+from palign_bench.questionnaire.inventory import Item
+from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProtocol
 
 
 class LocalBackbone(Backbone):
@@ -98,7 +98,7 @@ class LocalBackbone(Backbone):
         self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item]
     ) -> list[AnswerSheet]:
         assert isinstance(self.engine, SharedPrefixEngine)
-        opening, options = self.chat.option_tokens(self.protocol.reading.opening, LETTERS)
+        opening, options = self.chat.option_tokens(self.protocol.reading.opening, self.protocol.inventory.letters)
         splits, shifts = self._splits(alignments, items, opening), stacked_shifts(alignments)
         with nullcontext() if shifts is None else shifted_heads(self.anatomy, shifts):
             tables = self.engine.option_log_probs_of([Request(split) for split in splits], options)
@@ -109,7 +109,7 @@ class LocalBackbone(Backbone):
             return sheets
         splits = self._splits(alignments, audit, FREE_GENERATION.opening)
         requests = [
-            Request(split, max_new_tokens=FREE_GENERATION.max_new_tokens, is_decided=parse_is_decided)
+            Request(split, max_new_tokens=FREE_GENERATION.max_new_tokens, is_decided=self.protocol.is_decided)
             for split in splits
         ]
         with nullcontext() if shifts is None else shifted_heads(self.anatomy, shifts):

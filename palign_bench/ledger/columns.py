@@ -14,23 +14,19 @@ from numpy.typing import NDArray
 
 from palign_bench.costs.figures import BY_NAME
 from palign_bench.ledger.record import Record
-from palign_bench.questionnaire.inventory import DOMAINS, HIGHEST, LOWEST, Answers
+from palign_bench.questionnaire.inventory import Answers
 from palign_bench.questionnaire.protocol import parse_released
-from palign_bench.questionnaire.scoring import SCORES, as_matrix
+from palign_bench.questionnaire.scoring import COMPOSITE, as_matrix
 
 Array = NDArray[np.floating[Any]]
 Whole = NDArray[np.int64]
 
-VERSION = 2  # raise it when the same record gives another digest
+VERSION = 3  # raise it when the same record gives another digest
 # Items asked; 1 where every answer was generated; items of the audit, those of them with an option, those of these with
 # a recorded answer, and those of these that agree.
 _READING = ("asked", "generated", "audited", "parsed", "compared", "agreed")
-FIGURES: tuple[str, ...] = (
-    *(f"score/{name}" for name in SCORES),
-    *(f"{of}/{name}" for of in ("trait", "person_trait") for name in DOMAINS.values()),
-    *(f"cost/{name}" for name in BY_NAME),
-    *_READING,
-)
+_FIXED: tuple[str, ...] = (f"score/{COMPOSITE}", *(f"cost/{name}" for name in BY_NAME), *_READING)
+_OF_SCALES = {"score": "scores", "trait": "traits", "person_trait": "person_traits"}  # by what a record calls them
 _ABSENT = -1  # among whole answers
 
 
@@ -39,36 +35,45 @@ class Digest:
     """Cells in rows.
 
     ``items``: item numbers, ascending; ``packed_answers`` and ``packed_truth``: (cells, items), see `_packed`;
-    ``figures``: (cells, `FIGURES`), NaN where a record has none.
+    ``figures``: (cells, ``columns``), NaN where a record has none. The columns are `_FIXED` and, for each scale that a
+    record names, ``score/…``, ``trait/…`` and ``person_trait/…``.
     """
 
     items: Whole
     packed_answers: NDArray[Any]
     packed_truth: NDArray[Any]
     figures: Array
+    columns: tuple[str, ...] = _FIXED
 
     @classmethod
     def of(cls, records: Sequence[Record]) -> Digest:
         """The digest of these records, in order. Raises KeyError, TypeError or ValueError for one of another shape."""
         people = [(_numbered(record["answers"]), _numbered(record["truth"])) for record in records]
         items = sorted({number for pair in people for answers in pair for number in answers})
-        figures = [_figures_of(record, answers) for record, (answers, _) in zip(records, people, strict=True)]
+        scales = [
+            name for name in dict.fromkeys(s for record in records for s in record["scores"]) if name != COMPOSITE
+        ]
+        figures = [_figures_of(record, answers, scales) for record, (answers, _) in zip(records, people, strict=True)]
+        columns = (*_FIXED, *(f"{kind}/{scale}" for kind in _OF_SCALES for scale in scales))
         return cls(
             np.array(items, dtype=np.int64),
             _packed(as_matrix(items, [answers for answers, _ in people])),
             _packed(as_matrix(items, [truth for _, truth in people])),
-            np.array(figures, dtype=float).reshape(len(records), len(FIGURES)),
+            np.array(figures, dtype=float).reshape(len(records), len(columns)),
+            columns,
         )
 
     @classmethod
     def joined(cls, parts: Sequence[Digest]) -> Digest:
         """The cells of all parts, one after the other."""
+        columns = tuple(dict.fromkeys((*_FIXED, *(name for part in parts for name in part.columns))))
         items = np.unique(np.concatenate([part.items for part in parts])) if parts else np.array([], dtype=np.int64)
         return cls(
             items,
             _packed(np.concatenate([np.empty((0, len(items))), *(part.answers_to(items) for part in parts)])),
             _packed(np.concatenate([np.empty((0, len(items))), *(part.truth_to(items) for part in parts)])),
-            np.concatenate([np.empty((0, len(FIGURES))), *(part.figures for part in parts)]),
+            np.concatenate([np.empty((0, len(columns))), *(part.figures_to(columns) for part in parts)]),
+            columns,
         )
 
     def __len__(self) -> int:
@@ -77,11 +82,23 @@ class Digest:
     def take(self, rows: Sequence[int]) -> Digest:
         """These rows, in this order."""
         index = np.array(rows, dtype=np.int64)
-        return Digest(self.items, self.packed_answers[index], self.packed_truth[index], self.figures[index])
+        return Digest(
+            self.items, self.packed_answers[index], self.packed_truth[index], self.figures[index], self.columns
+        )
 
     def figure(self, name: str) -> Array:
-        """One of `FIGURES`, by cell."""
-        return np.ascontiguousarray(self.figures[:, FIGURES.index(name)])
+        """A figure by cell; NaN for one that no record has."""
+        return self.figures_to((name,))[:, 0]
+
+    def figures_to(self, columns: Sequence[str]) -> Array:
+        """The figures with these columns, NaN where there is none."""
+        if tuple(columns) == self.columns:
+            return self.figures
+        found = np.full((len(self), len(columns)), np.nan)
+        for at, name in enumerate(columns):
+            if name in self.columns:
+                found[:, at] = self.figures[:, self.columns.index(name)]
+        return found
 
     @property
     def answers(self) -> Array:
@@ -105,9 +122,9 @@ class Digest:
         return found
 
 
-def as_option(value: float) -> int:
-    """A floor's real number as the nearest option value, 1…5; halves go up."""
-    return min(HIGHEST, max(LOWEST, int(value + 0.5)))
+def as_option(value: float, options: int = 5) -> int:
+    """A floor's real number as the nearest option's value, 1 … the number of options; halves go up."""
+    return min(options, max(1, int(value + 0.5)))
 
 
 def _packed(matrix: Array) -> NDArray[Any]:
@@ -126,18 +143,19 @@ def _numbered(items: Mapping[str, Any] | None) -> dict[int, Any]:
     return {int(number): value for number, value in (items or {}).items()}
 
 
-def _figures_of(record: Record, answers: Answers) -> list[float | None]:
-    audit = {number: parse_released(text) for number, text in _numbered(record["audit"]).items()}
+def _figures_of(record: Record, answers: Answers, scales: Sequence[str]) -> list[float | None]:
+    options = len(next(iter((record["log_probs"] or {}).values()), range(5)))
+    audit = {number: parse_released(text, options) for number, text in _numbered(record["audit"]).items()}
     parsed = {number: option for number, option in audit.items() if option is not None}
     compared = [number for number in parsed if number in answers]
     return [
-        *(record["scores"][name] for name in SCORES),
-        *(record[of].get(name) for of in ("traits", "person_traits") for name in DOMAINS.values()),
+        record["scores"][COMPOSITE],
         *(record["cost"].get(name) for name in BY_NAME),
         len(record["asked"]),
         record["texts"] is not None,
         len(audit),
         len(parsed),
         len(compared),
-        sum(parsed[number] == as_option(answers[number]) for number in compared),
+        sum(parsed[number] == as_option(answers[number], options) for number in compared),
+        *(record[part].get(scale) for part in _OF_SCALES.values() for scale in scales),
     ]

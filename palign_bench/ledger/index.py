@@ -11,13 +11,13 @@ import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from palign_bench.files import WriteError, write_atomically
-from palign_bench.ledger.columns import FIGURES, VERSION, Digest
+from palign_bench.ledger.columns import VERSION, Digest
 from palign_bench.ledger.record import Record, intact_record
 
 # Of a cell's file, what changes when it is edited: size, times (no program can set the second), and inode.
@@ -44,12 +44,17 @@ class KeptDigest:
             with np.load(path, allow_pickle=False) as kept:
                 names = kept["names"].tobytes().decode("utf-8", "surrogateescape").split("\n")
                 marks = [tuple(each) for each in kept["marks"].tolist()]
-                digest = Digest(*(kept[part] for part in ("items", "answers", "truth", "figures")))
-                fits = kept["version"].tolist() == [VERSION] and kept["columns"].tolist() == list(FIGURES)
+                arrays = (kept[part] for part in ("items", "answers", "truth", "figures"))
+                digest = replace(Digest(*arrays), columns=tuple(kept["columns"].tolist()))
+                fits = kept["version"].tolist() == [VERSION]
         except Exception:  # NumPy raises all sorts of things over a damaged file, and no digest is worth a report
             return cls([], [], Digest.of([]))
         cells = (len(names), len(digest.items))
-        fits = fits and len(set(names)) == len(names) == len(marks) and digest.figures.shape == (cells[0], len(FIGURES))
+        fits = (
+            fits
+            and len(set(names)) == len(names) == len(marks)
+            and digest.figures.shape == (cells[0], len(digest.columns))
+        )
         fits = fits and digest.packed_answers.shape == digest.packed_truth.shape == cells
         return cls(names, marks, digest) if fits else cls([], [], Digest.of([]))
 
@@ -59,7 +64,7 @@ class KeptDigest:
         np.savez(
             buffer,
             version=np.array([VERSION]),
-            columns=np.array(FIGURES),
+            columns=np.array(self.digest.columns),
             names=np.frombuffer("\n".join(self.names).encode("utf-8", "surrogateescape"), dtype=np.uint8),
             marks=np.array(self.marks, dtype=np.uint64).reshape(len(self.names), 4),
             items=self.digest.items,

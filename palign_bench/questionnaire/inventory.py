@@ -8,7 +8,9 @@ IPIP-NEO-300 (Goldberg 1999; Johnson 2014) is in the public domain (https://ipip
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Mapping
+import math
+import random
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
@@ -23,19 +25,33 @@ Answers = Mapping[int, float]
 
 
 class Option(NamedTuple):
-    """One of the five answer options of the MPI template (Jiang et al. 2024; paper, appendix C)."""
+    """One answer option; values run from 1 (the last letter) to the number of options (A: the fullest agreement)."""
 
     letter: str
     value: int
     label: str
 
 
-OPTIONS: tuple[Option, ...] = (
-    Option("A", 5, "Very Accurate"),
-    Option("B", 4, "Moderately Accurate"),
-    Option("C", 3, "Neither Accurate Nor Inaccurate"),
-    Option("D", 2, "Moderately Inaccurate"),
-    Option("E", 1, "Very Inaccurate"),
+MOST_OPTIONS = 7
+
+
+def options_of(labels: Sequence[str]) -> tuple[Option, ...]:
+    """Options with these labels, from the fullest agreement to the fullest disagreement."""
+    return tuple(
+        Option(letter, value, label)
+        for letter, value, label in zip("ABCDEFG", range(len(labels), 0, -1), labels, strict=False)
+    )
+
+
+# Those of the MPI template (Jiang et al. 2024; paper, appendix C).
+OPTIONS: tuple[Option, ...] = options_of(
+    (
+        "Very Accurate",
+        "Moderately Accurate",
+        "Neither Accurate Nor Inaccurate",
+        "Moderately Inaccurate",
+        "Very Inaccurate",
+    )
 )
 LABELS: dict[int, str] = {option.value: option.label for option in OPTIONS}
 LETTERS: str = "".join(option.letter for option in OPTIONS)
@@ -70,11 +86,14 @@ class Item:
 
 @dataclass(frozen=True)
 class Inventory:
-    """A questionnaire and its split into known and held-out items.
+    """A questionnaire and its split into known and held-out items. The composite is the sum over its scales.
 
     ``known``: item numbers, in the order in which prompts list them. ``scales``: full name by the short one that `Item`
     and table headers use, in the order of a table's columns. ``stores_keyed``: whether published files of answers hold
-    those to negatively keyed items reversed; `Respondent.answers` are literal whatever it says.
+    those to negatively keyed items reversed; `Respondent.answers` are literal whatever it says. ``options``: 2 to 7,
+    as `options_of` makes them. ``wording``: "phrase" for items that complete "You …", "sentence" for whole sentences.
+    ``asks``: what is asked about a statement, with ``{statement}`` in it; None for the frame of the wording.
+    ``title``: how it reads; its name where empty.
     """
 
     name: str
@@ -82,6 +101,10 @@ class Inventory:
     known: tuple[int, ...]
     scales: Mapping[str, str]
     stores_keyed: bool = False
+    options: tuple[Option, ...] = OPTIONS
+    wording: str = "phrase"
+    asks: str | None = None
+    title: str = ""
 
     @cached_property
     def by_number(self) -> dict[int, Item]:
@@ -106,18 +129,80 @@ class Inventory:
     def __getitem__(self, number: int) -> Item:
         return self.by_number[number]
 
+    def selection(self, seed: int) -> list[int]:
+        """Known items to choose hyperparameters on, drawn from the seed alone: the same for all methods and people.
+
+        One of each subscale (IPIP-NEO-300: 30 of 120); of an inventory without subscales one in five of each scale's
+        known items, at least one.
+        """
+        generator = random.Random(f"selection-{seed}")
+        chosen: list[int] = []
+        for group in self.subscales or tuple(self.scales):
+            named = [(n, self[n].subscale if self.subscales else self[n].scale) for n in sorted(self.known)]
+            known = [number for number, name in named if name == group]
+            if known:
+                chosen += generator.sample(known, 1 if self.subscales else max(1, len(known) // 5))
+        return sorted(chosen)
+
+    def outline(self) -> dict[str, Any]:
+        """What scores and tables need of it, without a word of the items: JSON values."""
+        return {
+            "name": self.name,
+            "title": self.title or self.name,
+            "scales": dict(self.scales),
+            "options": [option.label for option in self.options],
+            "items": [[item.number, item.sign, item.scale, item.subscale] for item in self.items],
+            "known": list(self.known),
+        }
+
+    @classmethod
+    def of_outline(cls, outline: Mapping[str, Any]) -> Inventory:
+        """An inventory whose items have no text, from `outline`: answers to it can be scored, but nothing be asked."""
+        items = tuple(Item(number, "", sign, scale, subscale) for number, sign, scale, subscale in outline["items"])
+        options = options_of(outline["options"])
+        known, scales = tuple(outline["known"]), dict(outline["scales"])
+        return cls(outline["name"], items, known, scales, options=options, title=outline["title"])
+
     def select(self, numbers: Iterable[int]) -> list[Item]:
         """The items with these numbers, in the order given."""
         return [self.by_number[number] for number in numbers]
 
+    @cached_property
+    def letters(self) -> str:
+        """The letters of the options, A first."""
+        return "".join(option.letter for option in self.options)
+
+    @cached_property
+    def labels(self) -> dict[int, str]:
+        """The options' labels by value."""
+        return {option.value: option.label for option in self.options}
+
+    @property
+    def highest(self) -> int:
+        """The value of option A; the lowest is 1."""
+        return len(self.options)
+
+    @property
+    def midpoint(self) -> float:
+        """The middle of the scale: an answer that says nothing; no option where these are of an even number."""
+        return (1 + self.highest) / 2
+
+    def round_half_up(self, value: float) -> int:
+        """The nearest option's value, halves upwards."""
+        return min(max(math.floor(value + 0.5), 1), self.highest)
+
+    def reverse(self, value: float) -> float:
+        """Mirror an answer: what the answer to a negatively keyed item says about its scale."""
+        return 1 + self.highest - value
+
     def keyed(self, number: int, value: float) -> float:
         """Turn a literal answer into a keyed one, or back (the same operation)."""
-        return value if self.by_number[number].sign > 0 else reverse(value)
+        return value if self.by_number[number].sign > 0 else self.reverse(value)
 
     def keyed_matrix(self, literal: NDArray[Any]) -> NDArray[Any]:
         """The same for a matrix of answers ``(people, items)``; NaN stays NaN."""
         negative = np.array([item.sign < 0 for item in self.items])
-        return np.where(negative, LOWEST + HIGHEST - literal, literal)
+        return np.where(negative, 1 + self.highest - literal, literal)
 
 
 @dataclass(frozen=True)
@@ -132,6 +217,31 @@ class Respondent:
 @lru_cache(maxsize=1)
 def ipip_neo_300() -> Inventory:
     """IPIP-NEO-300 with the IPIP-NEO-120 (Johnson 2014) as the known part, in the short form's order."""
+    items, short_form = _ipip_neo()
+    return Inventory("ipip_neo_300", items, short_form, DOMAINS, stores_keyed=True, title="IPIP-NEO-300")
+
+
+@lru_cache(maxsize=1)
+def ipip_neo_120() -> Inventory:
+    """IPIP-NEO-120, its items under their numbers in the long form; the first two of each facet are known, two not."""
+    items, short_form = _ipip_neo()
+    by_number = {item.number: item for item in items}
+    of_facet: dict[str | None, list[int]] = {}
+    for number in short_form:
+        of_facet.setdefault(by_number[number].subscale, []).append(number)
+    first = {number for numbers in of_facet.values() for number in numbers[:2]}
+    return Inventory(
+        "ipip_neo_120",
+        tuple(item for item in items if item.number in set(short_form)),
+        tuple(number for number in short_form if number in first),
+        DOMAINS,
+        stores_keyed=True,
+        title="IPIP-NEO-120",
+    )
+
+
+def _ipip_neo() -> tuple[tuple[Item, ...], tuple[int, ...]]:
+    """All 300 items, and the numbers of the short form's in its order."""
     text = files("palign_bench.questionnaire").joinpath("data/ipip_neo_300.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
     items = tuple(
@@ -139,4 +249,4 @@ def ipip_neo_300() -> Inventory:
         for row in rows
     )
     short_form = sorted((int(row["short_form_number"]), int(row["number"])) for row in rows if row["short_form_number"])
-    return Inventory("ipip_neo_300", items, tuple(number for _, number in short_form), DOMAINS, stores_keyed=True)
+    return items, tuple(number for _, number in short_form)

@@ -7,15 +7,23 @@ the letter, so nothing here is polished.
 
 from __future__ import annotations
 
-from palign_bench.questionnaire.inventory import LABELS, OPTIONS, Answers, Inventory, Item
+from collections.abc import Sequence
+
+from palign_bench.questionnaire.inventory import OPTIONS, Answers, Inventory, Item, Option
 
 NEUTRAL_SYSTEM_PROMPT = "You are a helpful, honest and concise assistant."
 
-_QUESTION = (
-    'Given a statement of you: "You {statement}."\n'
-    "Please choose from the following options to identify how accurately this statement describes you.\n"
-    "Options:\n" + "".join(f"({option.letter}). {option.label}\n" for option in OPTIONS)
-)
+# What is asked about a statement that completes "You …" (the MPI template), and about a whole sentence.
+ASKS: dict[str, str] = {
+    "phrase": (
+        'Given a statement of you: "You {statement}."\n'
+        "Please choose from the following options to identify how accurately this statement describes you."
+    ),
+    "sentence": (
+        'Given a statement of yours: "{statement}"\n'
+        "Please choose from the following options to identify how far you agree with it."
+    ),
+}
 
 FEW_SHOT_OPENING = "Here are some of your behaviors and your level of recognition towards them"
 
@@ -40,13 +48,25 @@ PORTRAIT_ENDINGS: dict[int, str] = {
 
 def question_parts() -> tuple[str, str]:
     """What stands before and after the statement in `question`."""
-    before, after = _QUESTION.split("{statement}.")
+    before, after = question("{statement}").split("{statement}.")
     return before, after
 
 
-def question(statement: str) -> str:
-    """The five-way question about one statement, which fills ``"You {statement}."``."""
-    return _QUESTION.format(statement=statement)
+def question(statement: str, asks: str = ASKS["phrase"], options: Sequence[Option] = OPTIONS) -> str:
+    """The question about one statement, which fills ``{statement}`` of ``asks``, with its options."""
+    listed = "".join(f"({option.letter}). {option.label}\n" for option in options)
+    return f"{asks.replace('{statement}', statement)}\nOptions:\n{listed}"
+
+
+def statement(inventory: Inventory, item: Item) -> str:
+    """The statement as it stands in a question, a portrait or a contrast of this inventory's wording."""
+    return statement_as_worded(item) if inventory.wording == "phrase" else whole_sentence(item)
+
+
+def whole_sentence(item: Item) -> str:
+    """The item as worded, with a full stop where it ends without a mark."""
+    text = item.text.strip()
+    return text if text.endswith((".", "!", "?", '"')) else f"{text}."
 
 
 def statement_as_worded(item: Item) -> str:
@@ -65,7 +85,7 @@ def statement_as_released(item: Item) -> str:
 def answered_pairs(inventory: Inventory, known: Answers) -> str:
     """The known answers as ``statement:label`` joined by ``;``, in the inventory's order; 0 reads ``Unknown``."""
     return ";".join(
-        f"{inventory[number].text}:{LABELS.get(int(known[number]), 'Unknown')}"
+        f"{inventory[number].text}:{inventory.labels.get(int(known[number]), 'Unknown')}"
         for number in inventory.known
         if number in known
     )
@@ -83,21 +103,31 @@ def portrait_request(inventory: Inventory, known: Answers) -> str:
 
 def template_portrait(inventory: Inventory, known: Answers) -> str:
     """The known answers as plain sentences in the second person, in the inventory's order; missing ones left out."""
+    endings = PORTRAIT_ENDINGS if inventory.options == OPTIONS else _endings(inventory.options)
+    said = PORTRAIT_OPENING + "{}" if inventory.wording == "phrase" else f'{PORTRAIT_OPENING}say "{{}}"'
     return " ".join(
-        f"{PORTRAIT_OPENING}{statement_as_worded(inventory[number])}{PORTRAIT_ENDINGS[int(known[number])]}"
+        said.format(statement(inventory, inventory[number])) + endings[int(known[number])]
         for number in inventory.known
         if number in known
     )
 
 
-def agree_question(item: Item) -> str:
+def _endings(options: Sequence[Option]) -> dict[int, str]:
+    """What follows a statement in a portrait: the label of the option picked, in brackets."""
+    return {option.value: f" ({option.label[0].lower()}{option.label[1:]})." for option in options}
+
+
+def agree_question(inventory: Inventory, item: Item) -> str:
     """The probe question of the paper's section 4.2, answered Yes and No."""
-    return f'Question: Given a statement of you: "You {statement_as_worded(item)}.", Do you agree?'
+    given = '"You {}."' if inventory.wording == "phrase" else '"{}"'
+    of = "of you" if inventory.wording == "phrase" else "of yours"
+    return f"Question: Given a statement {of}: {given.format(statement(inventory, item))}, Do you agree?"
 
 
-def probe_question(item: Item) -> str:
-    """The probe question of the released code: the five-way question about the statement as stored, stop kept."""
-    return question(item.text)
+def probe_question(inventory: Inventory, item: Item) -> str:
+    """The probe question of the released code: the question about the statement as stored, its full stop kept."""
+    stored = item.text if inventory.wording == "phrase" else whole_sentence(item)
+    return question(stored, inventory.asks or ASKS[inventory.wording], inventory.options)
 
 
 # Beginnings of a text about one statement, affirmed and denied; what differs between the two is what the statement
@@ -113,10 +143,21 @@ CONTRASTS: dict[str, tuple[str, str]] = {
     ),
     "people": ("People who {statement} tend to be", "People who never {statement} tend to be"),
 }
+_CONTRASTS_OF_SENTENCES: dict[str, tuple[str, str]] = {
+    "word": (
+        'I would always say: "{statement}" In one word, I am',
+        'I would never say: "{statement}" In one word, I am',
+    ),
+    "kind": (
+        'I would always say: "{statement}" I am the kind of person who is',
+        'I would never say: "{statement}" I am the kind of person who is',
+    ),
+    "people": ('People who say "{statement}" tend to be', 'People who never say "{statement}" tend to be'),
+}
 
 
-def contrast(name: str, item: Item) -> tuple[str, str]:
+def contrast(name: str, inventory: Inventory, item: Item) -> tuple[str, str]:
     """Two texts about one statement, the one affirming and the other denying it."""
-    affirmed, denied = CONTRASTS[name]
-    statement = statement_as_worded(item)
-    return affirmed.format(statement=statement), denied.format(statement=statement)
+    affirmed, denied = (CONTRASTS if inventory.wording == "phrase" else _CONTRASTS_OF_SENTENCES)[name]
+    said = statement(inventory, item)
+    return affirmed.format(statement=said), denied.format(statement=said)

@@ -7,7 +7,6 @@ its numbers can be reproduced and the difference be seen. Every number carries i
 from __future__ import annotations
 
 import hashlib
-import random
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Collection
@@ -15,9 +14,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from palign_bench.questionnaire import prompts
-from palign_bench.questionnaire.inventory import VALUE_OF_LETTER, Answers, Inventory, Item, Respondent, reverse
+from palign_bench.questionnaire.inventory import OPTIONS, Answers, Inventory, Item, Respondent
 
-_RELEASED_ANSWER = re.compile(r"[abcdeABCDE][^a-zA-Z]")
 _RELEASED_PREFIX = "\n\nOption"
 _RELEASED_WINDOW = 12  # characters of prefix + generation that the released code looks at
 AUDIT_ITEMS = 20
@@ -32,18 +30,22 @@ class Reading:
     max_new_tokens: int = 0
 
 
-def parse_released(generated: str) -> int | None:
-    """The released code's parse: first match of a letter A-E (any case) before a non-letter in a 12-character window.
+def parse_released(generated: str, options: int = len(OPTIONS)) -> int | None:
+    """The released code's parse: first match of an option's letter (any case) before a non-letter in 12 characters.
 
-    ``generated`` is the text after the opening ``Option``, special tokens included. Returns 5…1, or None: unparsed.
+    ``generated`` is the text after the opening ``Option``, special tokens included; ``options``: how many there are
+    (the released code has five). Returns the option's value, ``options`` for A … 1, or None: unparsed.
     """
-    match = _RELEASED_ANSWER.search((_RELEASED_PREFIX + generated)[:_RELEASED_WINDOW])
-    return VALUE_OF_LETTER[match.group()[0].upper()] if match else None
+    letters = "ABCDEFG"[:options]
+    window = (_RELEASED_PREFIX + generated)[:_RELEASED_WINDOW]
+    match = re.search(f"[{letters}{letters.lower()}][^a-zA-Z]", window)
+    return options - letters.index(match.group()[0].upper()) if match else None
 
 
-def parse_is_decided(generated: str) -> bool:
+def parse_is_decided(generated: str, options: int = len(OPTIONS)) -> bool:
     """Whether more text cannot change `parse_released`: it matched, or its window is full."""
-    return parse_released(generated) is not None or len(generated) >= _RELEASED_WINDOW - len(_RELEASED_PREFIX)
+    full = len(generated) >= _RELEASED_WINDOW - len(_RELEASED_PREFIX)
+    return full or parse_released(generated, options) is not None
 
 
 FREE_GENERATION = Reading(opening="Option", generates=True, max_new_tokens=15)
@@ -63,6 +65,7 @@ class EvaluationProtocol(ABC):
     probes_split_by_item: ClassVar[bool]  # PAS: both samples of an item train or both validate; else drawn one by one
     heads_ranked_on_training: ClassVar[bool]  # PAS: by the mean of training and validation accuracy; else by validation
     is_the_papers: ClassVar[bool]  # whether the paper's printed figures were taken this way
+    of_inventories: ClassVar[frozenset[str] | None] = None  # the only ones that it is defined for; None: any
 
     def __init__(self, inventory: Inventory):
         self.inventory = inventory
@@ -94,7 +97,16 @@ class EvaluationProtocol(ABC):
 
     def question(self, item: Item) -> str:
         """The user's turn for one item."""
-        return prompts.question(self.statement(item))
+        asks = self.inventory.asks or prompts.ASKS[self.inventory.wording]
+        return prompts.question(self.statement(item), asks, self.inventory.options)
+
+    def parse(self, generated: str) -> int | None:
+        """The value of the option that a generated text names; None: unparsed."""
+        return parse_released(generated, len(self.inventory.options))
+
+    def is_decided(self, generated: str) -> bool:
+        """Whether more text cannot change `parse`."""
+        return parse_is_decided(generated, len(self.inventory.options))
 
     def few_shot_prompt(self, known: Answers, missing: Collection[int] = (), separator: str | None = None) -> str:
         """The system prompt that lists literal answers as the protocol labels them.
@@ -122,12 +134,13 @@ class EvaluationProtocol(ABC):
 
     def orient(self, literal: Answers) -> dict[int, float]:
         """Literal answers in this protocol's orientation, or back."""
+        reverse = self.inventory.reverse
         return {n: reverse(value) if self.reverses(self.inventory[n]) else value for n, value in literal.items()}
 
     def keyed(self, number: int, value: float) -> float:
         """An answer in this protocol's orientation turned into a keyed one, or back."""
         item = self.inventory[number]
-        return value if self.reverses(item) == (item.sign < 0) else reverse(value)
+        return value if self.reverses(item) == (item.sign < 0) else self.inventory.reverse(value)
 
 
 class Corrected(EvaluationProtocol):
@@ -142,18 +155,14 @@ class Corrected(EvaluationProtocol):
     is_the_papers = False
 
     def selection(self, respondent: Respondent, seed: int) -> Answers:
-        """One known item per facet (30), drawn from the seed alone: the same items for all methods and people."""
-        inventory, generator = self.inventory, random.Random(f"selection-{seed}")
-        chosen = []
-        for facet in inventory.subscales:
-            chosen.append(generator.choice([n for n in sorted(inventory.known) if inventory[n].subscale == facet]))
-        return {n: respondent.answers[n] for n in sorted(chosen) if n in respondent.answers}
+        """A part of the known answers; see `Inventory.selection`."""
+        return {n: respondent.answers[n] for n in self.inventory.selection(seed) if n in respondent.answers}
 
     def reverses(self, item: Item) -> bool:
         return False
 
     def statement(self, item: Item) -> str:
-        return prompts.statement_as_worded(item)
+        return prompts.statement(self.inventory, item)
 
 
 class AsReleased(EvaluationProtocol):
@@ -166,6 +175,7 @@ class AsReleased(EvaluationProtocol):
     probes_split_by_item = False
     heads_ranked_on_training = True
     is_the_papers = True
+    of_inventories = frozenset({"ipip_neo_300"})
 
     def selection(self, respondent: Respondent, seed: int) -> Answers:
         """The held-out answers themselves: a leak of the released code, kept only to reproduce it."""

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
-from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
+from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
 from palign_bench.respondents.dark_triad import load_dark_triad
 from palign_bench.respondents.file import load_file
 from palign_bench.respondents.papi import load_papi
@@ -76,6 +76,8 @@ def load_respondents(settings: Mapping[str, Any], inventory: Inventory | None = 
     asked = inventory or ipip_neo_300()
     if name in _OF_ANY_INVENTORY:
         return loader(**given, inventory=asked)
+    if asked.name != "ipip_neo_300" and set(asked.items) < set(ipip_neo_300().items):  # a short form of it
+        return _restricted(loader(**given), asked)
     if asked.name != "ipip_neo_300":
         raise RespondentsError(f"respondents={name} answers inventory=ipip_neo_300, not {asked.name}; set either")
     return loader(**given)
@@ -84,3 +86,12 @@ def load_respondents(settings: Mapping[str, Any], inventory: Inventory | None = 
 def is_stand_in(settings: Mapping[str, Any], source: RespondentSource) -> bool:
     """Whether ``respondents=auto`` gave simulated people because the real ones cannot be had here."""
     return settings.get("name") == "auto" and source.name == "simulated"
+
+
+def _restricted(source: RespondentSource, inventory: Inventory) -> RespondentSource:
+    """The same people with their answers to the items of the inventory alone; a portrait was written from more."""
+    people = tuple(
+        Respondent(person.id, {n: person.answers[n] for n in inventory.by_number if n in person.answers})
+        for person in source.people
+    )
+    return replace(source, people=people, data_hash=data_hash_of(people))

@@ -124,7 +124,7 @@ def canonical_numbers(value: Any) -> Any:
 # another table.
 _WITHIN_A_TABLE = frozenset({"method", "training", "known_answers"})
 _WITHOUT_MEANING = frozenset({"tracking", "runs", "name", "shard", "retry", "respondents.limit", "respondents.ids"})
-_FIRST_TOLD = ("respondents.name", "seed", "cost")
+_FIRST_TOLD = ("inventory.name", "respondents.name", "seed", "cost")
 
 
 def comparable(settings: Mapping[str, Any]) -> Settings:
@@ -200,6 +200,34 @@ def title_and_block(method: Mapping[str, Any], row: str, aligner: Aligner) -> tu
     if block not in BLOCKS:
         raise UserError(f"method.block={block}: choose one of {', '.join(BLOCKS)}.")
     return str(titles.get(row, row) if isinstance(titles, Mapping) else titles), str(block)
+
+
+def for_inventory(aligners: Mapping[str, Aligner], inventory: Inventory, method: str) -> dict[str, Aligner]:
+    """The rows that make sense for the inventory ("always E" does not where there are four options).
+
+    Raises UserError where none does, and for a method that cannot serve the inventory.
+    """
+    kept = {name: aligner for name, aligner in aligners.items() if aligner.exists_for(inventory)}
+    if not kept:
+        raise UserError(f"method={method}: none of its rows exists for inventory={inventory.name}.")
+    for aligner in kept.values():
+        aligner.check_inventory(inventory)
+    return kept
+
+
+def check_words(model: Settings, protocol: EvaluationProtocol) -> None:
+    """Raise UserError for a model whose vocabulary lacks words of the questions (the organism knows IPIP-NEO alone)."""
+    inventory = protocol.inventory
+    if inventory.name == "ipip_neo_300":  # every model was made for it, or reads any text
+        return
+    tokenizer = loading.tokenizer_of(model)
+    questions = [protocol.question(item) for item in inventory.items]
+    unknown = tokenizer.unk_token_id
+    if unknown is not None and any(unknown in tokenizer(question)["input_ids"] for question in questions):
+        raise UserError(
+            f"model={model['name']} cannot read inventory={inventory.name}: its vocabulary lacks the words; "
+            "use a model that reads any text, as model=smollm2_135m."
+        )
 
 
 def check_needs(aligners: Mapping[str, Aligner], model: Mapping[str, Any]) -> None:
@@ -307,7 +335,12 @@ def protocol_of(settings: Mapping[str, Any], inventory: Inventory) -> Evaluation
     name = settings["name"]
     if name not in PROTOCOLS:
         raise UserError(f"protocol={name} does not exist; choose one of {', '.join(PROTOCOLS)}.")
-    return PROTOCOLS[name](inventory)
+    made = PROTOCOLS[name]
+    if made.of_inventories is not None and inventory.name not in made.of_inventories:
+        only = ", ".join(sorted(made.of_inventories))
+        raise UserError(f"protocol={name} is defined for inventory={only} alone, not for {inventory.name}; "
+                        "use protocol=corrected.")  # fmt: skip
+    return made(inventory)
 
 
 def retry_of(retry: Any) -> str:

@@ -11,7 +11,7 @@ from palign_bench.backbone import loading
 from palign_bench.backbone.loading.settings import model_identity, model_title, resolve_model
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import PlannedJob, Row
-from palign_bench.questionnaire.inventory import Respondent, ipip_neo_300
+from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents.source import RespondentSource
 from palign_bench.run.assembly import (
@@ -21,8 +21,10 @@ from palign_bench.run.assembly import (
     check_needs,
     check_portraits,
     check_stand_ins,
+    check_words,
     comparable,
     experiment_name,
+    for_inventory,
     make_aligners,
     method_identity,
     protocol_of,
@@ -74,14 +76,14 @@ class Job:
 
         Raises UserError.
         """
-        inventory = ipip_neo_300()
+        inventory = session.inventory(settings["inventory"])
         protocol = protocol_of(settings["protocol"], inventory)
         asked_model = resolve_model(settings["model"])
         training = resolve_training(settings["training"], loading.choose_device(asked_model["device"]).type == "cuda")
         method, model = quantized(resolve_budget(settings["method"], training), asked_model)
         resolved = settings | {"method": method, "training": training}
         repeats = cost_repeats(settings)
-        aligners = make_aligners(method)
+        aligners = for_inventory(make_aligners(method), inventory, method["name"])
         check_needs(aligners, model)
         check_cohort(aligners, repeats)
         source = session.source(settings["respondents"], inventory)
@@ -94,6 +96,7 @@ class Job:
         identified = model_identity(model, session.identify(model)) if reads_model else None
         if reads_model:
             check_anatomy(aligners, model, protocol)
+            check_words(model, protocol)
         runs = Path(str(settings["runs"])).expanduser()
         shared: Settings = {
             "model": identified,
@@ -158,6 +161,7 @@ class Job:
             "model": asked_model["name"],
             "model_title": model_title(asked_model),
             "protocol": self.protocol.name,
+            "inventory": self.protocol.inventory.outline(),
             "respondents": self.source.name,
             "respondents_description": self.source.description,
             "notes": list(self.notes),

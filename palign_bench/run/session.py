@@ -18,6 +18,7 @@ from palign_bench.files import canonical
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import RespondentSource, is_stand_in, load_respondents
+from palign_bench.respondents.inventories import load_inventory
 from palign_bench.run.answers import AnswerMemo
 from palign_bench.settings import Settings, UserError
 from palign_bench.tracking.choose import make_tracker
@@ -47,6 +48,7 @@ class Session:
         self._trackers: dict[str, Tracker] = {}
         self._identities: dict[str, dict[str, str]] = {}
         self._sources: dict[str, RespondentSource] = {}
+        self._inventories: dict[str, Inventory] = {}
 
     def __getstate__(self) -> dict[str, Any]:
         return {"command": self.command, "arguments": self.arguments, "is_worker": True}
@@ -79,6 +81,13 @@ class Session:
             backbone.protocol = protocol
             self._backbones[questions] = backbone, seconds
         return self._backbones[questions]
+
+    def inventory(self, settings: Mapping[str, Any]) -> Inventory:
+        """The inventory that the settings name, read once. Raises UserError."""
+        key = canonical(dict(settings))
+        if key not in self._inventories:
+            self._inventories[key] = load_inventory(settings)
+        return self._inventories[key]
 
     def source(self, respondents: Mapping[str, Any], inventory: Inventory) -> RespondentSource:
         """The people that the settings name, loaded once. Raises RespondentsError."""

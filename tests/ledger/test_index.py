@@ -16,7 +16,7 @@ from bench.ledger_scale import a_record, make_ledger
 from palign_bench.files import LedgerError, WriteError
 from palign_bench.ledger import index as verification
 from palign_bench.ledger.cells import CellFolder
-from palign_bench.ledger.columns import FIGURES, Digest
+from palign_bench.ledger.columns import Digest
 from palign_bench.ledger.record import intact_record
 from palign_bench.report import make_report
 from palign_bench.report.table import build_report
@@ -91,7 +91,7 @@ def check_digest(digest: Digest, records: list[dict[str, Any]]) -> None:
                 str(n): v for n, v in zip(digest.items.tolist(), matrix[row].tolist(), strict=True) if not np.isnan(v)
             }
             assert present == record[part]
-        for name in FIGURES:
+        for name in digest.columns:
             part, slash, key = name.partition("/")
             if slash:
                 of = {"score": "scores", "trait": "traits", "person_trait": "person_traits", "cost": "cost"}[part]

@@ -41,8 +41,8 @@ def test_portraits_and_probes_are_short_too(
     known = CORRECTED.known(source.people[0])
     assert len(encode(tokenizer, CORRECTED.template_portrait(known))) == 2 * len(known)
     for item in inventory.items:
-        assert len(encode(tokenizer, prompts.agree_question(item))) == 3
-        assert len(encode(tokenizer, prompts.probe_question(item))) == 4  # the stop that the question adds
+        assert len(encode(tokenizer, prompts.agree_question(inventory, item))) == 3
+        assert len(encode(tokenizer, prompts.probe_question(inventory, item))) == 4  # the stop that the question adds
 
 
 def test_options_differ_in_one_token_and_anything_else_falls_back_to_bytes(tokenizer: PreTrainedTokenizerFast) -> None:

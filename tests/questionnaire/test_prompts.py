@@ -91,8 +91,8 @@ def test_portrait_request_word_for_word(inventory: Inventory) -> None:
 
 def test_probe_questions(inventory: Inventory) -> None:
     stored = 'Given a statement of you: "You Worry about things.."\n'
-    assert prompts.probe_question(inventory[1]).startswith(stored)
-    assert prompts.probe_question(inventory[1]).endswith("\n(E). Very Inaccurate\n")
-    assert prompts.agree_question(inventory[1]) == (
+    assert prompts.probe_question(inventory, inventory[1]).startswith(stored)
+    assert prompts.probe_question(inventory, inventory[1]).endswith("\n(E). Very Inaccurate\n")
+    assert prompts.agree_question(inventory, inventory[1]) == (
         'Question: Given a statement of you: "You worry about things.", Do you agree?'
     )

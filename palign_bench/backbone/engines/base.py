@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any
 
 import torch
@@ -83,13 +82,15 @@ class TorchEngine(Engine):
     def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, positions: int | None = None):
         self.model: Any = model  # transformers types few of the attributes used here
         self.anatomy = Anatomy(model)
+        self._families: dict[int, list[list[int]]] = {}
         positions = positions or POSITIONS_PER_BATCH[model.device.type]
         super().__init__(tokenizer, end_tokens_of(tokenizer, model.generation_config), positions)
 
-    @cached_property
-    def families(self) -> list[list[int]]:
-        """The tokens of A…E, for each way of writing them."""
-        return option_families(self.tokenizer)
+    def families(self, options: int) -> list[list[int]]:
+        """The tokens of so many letters from A, for each way of writing them."""
+        if options not in self._families:
+            self._families[options] = option_families(self.tokenizer, "ABCDEFG"[:options])
+        return self._families[options]
 
     @abstractmethod
     def continuations(self, request: Request) -> list[list[int]]:

@@ -53,7 +53,7 @@ class FullPromptEngine(TorchEngine):
                 before = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0  # embeddings do not come back
                 processors: list[LogitsProcessor] = [_Finite()]
                 if request.scores is not None:
-                    processors.append(PooledLogits(request.scores, self.families, batch))
+                    processors.append(PooledLogits(request.scores, self.families(request.scores.options), batch))
                 self.anatomy.forget_lengths()
                 tokens = self.model.generate(
                     **inputs,

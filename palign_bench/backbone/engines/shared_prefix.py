@@ -127,7 +127,10 @@ class SharedPrefixEngine(TorchEngine):
             return logits
         parts = zip(requests, logits.chunk(len(requests)), strict=True)
         return torch.cat(
-            [r.scores.on_logits(part, self.families, prompts) if r.scores else part.float() for r, part in parts]
+            [
+                r.scores.on_logits(part, self.families(r.scores.options), prompts) if r.scores else part.float()
+                for r, part in parts
+            ]
         )
 
     def _forward(

@@ -10,7 +10,6 @@ from torch import Tensor
 from transformers import LogitsProcessor, PreTrainedTokenizerBase
 
 from palign_bench.backbone.tokenizing import encode
-from palign_bench.questionnaire.inventory import LETTERS
 
 # What may stand between "Option" and the letter; in each case the letter is one token in most tokenizers.
 _CONTEXTS = (("Option (", ""), ("Option", " "), ("Option", ""), ("Option", "("), ("Option", " ("))
@@ -26,6 +25,11 @@ class OptionScores:
 
     scores: Tensor
     weight: float
+
+    @property
+    def options(self) -> int:
+        """Number of options."""
+        return self.scores.shape[1]
 
     def combine(self, log_probs: Tensor) -> Tensor:
         """The pool with the model's own log-probabilities ``(prompts, 5)``, normalised."""
@@ -60,12 +64,12 @@ class PooledLogits(LogitsProcessor):
         return pooled
 
 
-def option_families(tokenizer: PreTrainedTokenizerBase) -> list[list[int]]:
+def option_families(tokenizer: PreTrainedTokenizerBase, letters: str) -> list[list[int]]:
     """The tokens of A…E for each way in which this tokenizer writes a letter after ``Option``."""
     families: list[list[int]] = []
     for context, before in _CONTEXTS:
         base = encode(tokenizer, context)
-        rows = [encode(tokenizer, context + before + letter) for letter in LETTERS]
+        rows = [encode(tokenizer, context + before + letter) for letter in letters]
         if all(row[:-1] == base for row in rows):
             family = [row[-1] for row in rows]
             if len(set(family)) == len(family) and family not in families:

@@ -11,15 +11,12 @@ import math
 import torch
 from torch import Tensor
 
-from palign_bench.questionnaire.inventory import HIGHEST, LOWEST
-
-LEVELS = HIGHEST - LOWEST + 1
 PSEUDO_COUNT = 1.0  # added to each option's count, so that one never picked keeps a place
 
 
-def option_shares(answers: Tensor) -> Tensor:
-    """How often each option 1…5 was picked along the last dimension, NaN left out: ``(…, n)`` to ``(…, 5)``."""
-    counts = torch.stack([(answers == value).sum(-1) for value in range(LOWEST, HIGHEST + 1)], dim=-1).double()
+def option_shares(answers: Tensor, options: int = 5) -> Tensor:
+    """How often each option 1… was picked along the last dimension, NaN left out: ``(…, n)`` to ``(…, options)``."""
+    counts = torch.stack([(answers == value).sum(-1) for value in range(1, options + 1)], dim=-1).double()
     counts = counts + PSEUDO_COUNT
     return counts / counts.sum(-1, keepdim=True)
 
@@ -34,19 +31,19 @@ def normal_scores(answers: Tensor, shares: Tensor) -> Tensor:
     density = torch.exp(-(thresholds_of(shares) ** 2) / 2) / math.sqrt(2 * math.pi)
     edge = torch.zeros_like(density[..., :1])
     means = (torch.cat([edge, density], -1) - torch.cat([density, edge], -1)) / shares
-    index = (torch.nan_to_num(answers, nan=float(LOWEST)) - LOWEST).long()
+    index = (torch.nan_to_num(answers, nan=1.0) - 1).long()
     return torch.where(answers.isnan(), torch.nan, means.gather(-1, index))
 
 
 def variance_within(shares: Tensor) -> Tensor:
     """Variance of the latent value that is left when the answer is known, averaged over the shares: ``(…, )``."""
-    values = torch.arange(LOWEST, HIGHEST + 1, dtype=torch.float64).expand_as(shares)
+    values = torch.arange(1, shares.shape[-1] + 1, dtype=torch.float64).expand_as(shares)
     return 1 - (shares * normal_scores(values, shares) ** 2).sum(-1)
 
 
 def medians(cuts: Tensor) -> Tensor:
     """The answer of least expected absolute error: ``(…, 4)`` to ``(…, )``."""
-    return LOWEST + (cuts < 0).sum(-1)
+    return 1 + (cuts < 0).sum(-1)
 
 
 def option_log_scores(cuts: Tensor, loss: Tensor) -> Tensor:
@@ -58,6 +55,6 @@ def option_log_scores(cuts: Tensor, loss: Tensor) -> Tensor:
     below = torch.special.ndtr(cuts)
     edge = torch.zeros_like(below[..., :1])
     shares = torch.cat([below, edge + 1], -1) - torch.cat([edge, below], -1)
-    values = torch.arange(LOWEST, HIGHEST + 1, dtype=cuts.dtype)
+    values = torch.arange(1, cuts.shape[-1] + 2, dtype=cuts.dtype)
     expected = shares @ (values[:, None] - values[None]).abs()
     return (-expected / loss[..., None]).log_softmax(-1).flip(-1)

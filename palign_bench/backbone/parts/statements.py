@@ -78,7 +78,7 @@ def contrast_features(backbone: Backbone, inventory: Inventory, recipe: FeatureR
     layers = [max(1, round(depth * backbone.layers)) for depth in recipe.depths]
     parts = []
     for name in recipe.contrasts:
-        pairs = [contrast(name, item) for item in inventory.items]
+        pairs = [contrast(name, inventory, item) for item in inventory.items]
         affirmed, denied = (backbone.hidden_states([pair[i] for pair in pairs], layers).double() for i in (0, 1))
         parts.append(unit_features(affirmed - denied))
     return torch.cat(parts, dim=1)

@@ -81,7 +81,7 @@ def test_taken_over_log_probabilities_give_the_same_sheet(tiny_backbone, invento
 
 
 def test_next_tokens_move_among_the_options_only(tiny):
-    families = option_families(tiny.tokenizer)
+    families = option_families(tiny.tokenizer, "ABCDE")
     assert families
     options = sorted({token for family in families for token in family})
     logits = torch.randn(3, len(tiny.tokenizer), generator=torch.Generator().manual_seed(0))

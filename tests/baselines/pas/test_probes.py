@@ -45,7 +45,7 @@ def test_dialogues_ask_every_known_item_twice_domain_by_domain(questionnaire: In
 def test_dialogues_of_the_paper_ask_for_agreement(questionnaire: Inventory) -> None:
     numbers, dialogues = probe_dialogues(questionnaire, "agree")
     assert [opening for _, _, opening in dialogues] == ["Answer: Yes", "Answer: No"] * 120
-    assert dialogues[-1][1] == prompts.agree_question(questionnaire[numbers[-1]])
+    assert dialogues[-1][1] == prompts.agree_question(questionnaire, questionnaire[numbers[-1]])
 
 
 @pytest.mark.parametrize("by_item", [True, False])

@@ -32,7 +32,7 @@ class PlantedBackbone:
         for item, loading in zip(inventory.items, self.loadings, strict=True):
             nuisance = 5 * torch.randn(WIDTH, generator=generator)
             for name in CONTRASTS:
-                affirmed, denied = contrast(name, item)
+                affirmed, denied = contrast(name, inventory, item)
                 self.states |= {affirmed: nuisance + loading, denied: nuisance - loading}
         self.bare = torch.full((5,), 0.05)
         self.bare["ABCDE".index(own_option)] = 0.8

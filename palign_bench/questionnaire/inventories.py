@@ -1,0 +1,192 @@
+"""Inventories that are read from files: the Short Dark Triad, and a user's own questionnaire.
+
+A user's own is a CSV file with a header and a line per item, UTF-8, columns separated by commas::
+
+    number,text,scale,subscale,sign,known
+    1,I plan my day.,order,,+,yes
+    2,I leave things lying about.,order,,-,no
+
+``subscale``, ``sign`` (+ or -; +) and ``known`` (yes or no) may be left out; without ``known``, the first half of each
+subscale's items (of each scale's, where there are no subscales) is known. A YAML file of the same name beside it may
+say::
+
+    title: Course questionnaire       # how it reads; the file's name
+    options: [Yes, Rather yes, Rather no, No]   # 2 to 7, from the fullest agreement on; the five of the MPI template
+    wording: sentence                 # sentence: whole sentences; phrase: what completes "You …" (the default)
+    question: 'You said: "{statement}"' # what is asked about a statement, before the options; by the wording
+    scales: {order: orderliness}      # full names, in the order of the table; as in the CSV file
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from palign_bench.questionnaire.inventory import MOST_OPTIONS, OPTIONS, Inventory, Item, options_of
+from palign_bench.settings import UserError
+
+WORDINGS = ("phrase", "sentence")
+_NEEDED, _OPTIONAL = ("number", "text", "scale"), ("subscale", "sign", "known")
+_ABOUT = ("title", "options", "wording", "question", "scales")
+_YES, _NO = ("yes", "true", "1", "x", "known"), ("no", "false", "0", "", "held out")
+
+DARK_TRIAD_KEY, DARK_TRIAD_SPLIT = "dark_triad-ItemKey.xls", "dark_triad_split.json"
+DARK_TRIAD_SCALES = {"M": "machiavellianism", "N": "narcissism", "P": "psychopathy"}
+AGREEMENT = ("Strongly agree", "Agree", "Neither agree nor disagree", "Disagree", "Strongly disagree")
+
+
+def read_dark_triad(place: Path) -> Inventory:
+    """The Short Dark Triad (SD3; Jones & Paulhus 2014) from the released item key and split in the folder ``place``.
+
+    Items are numbered 1…27 in the key's order (M1…M9, N1…N9, P1…P9); six of each scale are known. Answers are stored as
+    picked. The paper says nothing of the options' wording: agreement is ours. A broken apostrophe of the key is mended.
+    """
+    import xlrd
+
+    sheet = xlrd.open_workbook(str(place / DARK_TRIAD_KEY)).sheet_by_index(0)
+    header, *rows = ([str(cell) for cell in sheet.row_values(row)] for row in range(sheet.nrows))
+    key, text, sign = (header.index(name) for name in ("Key", "Item", "Sign"))
+    items = tuple(
+        Item(number, row[text].strip().replace("don抰", "don’t"), 1 if row[sign] == "+" else -1, row[key][0])
+        for number, row in enumerate(rows, start=1)
+    )
+    split = json.loads((place / DARK_TRIAD_SPLIT).read_bytes())
+    return Inventory(
+        "dark_triad",
+        items,
+        tuple(index + 1 for index in split["train_index"]),
+        DARK_TRIAD_SCALES,
+        options=options_of(AGREEMENT),
+        wording="sentence",
+        title="Short Dark Triad",
+    )
+
+
+def read_inventory(path: Path) -> Inventory:
+    """A user's own questionnaire; see the module. Its name is the file's with a hash of everything in it.
+
+    Raises UserError naming the file, the line or key, and the remedy.
+    """
+    rows = _rows(path)
+    about = _about(path)
+    items = tuple(_item(path, line, row) for line, row in rows)
+    numbers = [item.number for item in items]
+    if repeated := next((n for n in numbers if numbers.count(n) > 1), None):
+        raise UserError(f"{path}: item number {repeated} is there twice; number each item once")
+    found = tuple(dict.fromkeys(item.scale for item in items))
+    scales = about.get("scales") or {scale: scale for scale in found}
+    if set(scales) != set(found):
+        raise UserError(
+            f"{path.with_suffix('.yaml')}: scales name {', '.join(scales)}; the items have {', '.join(found)}"
+        )
+    subscales = [item for item in items if item.subscale is not None]
+    if subscales and len(subscales) < len(items):
+        without = next(item for item in items if item.subscale is None)
+        raise UserError(f"{path}: item {without.number} has no subscale and others have; give all items one, or none")
+    made = Inventory(
+        path.stem,
+        items,
+        _known(path, rows, items),
+        {str(short): str(full) for short, full in scales.items()},
+        options=options_of(about["options"]) if "options" in about else OPTIONS,
+        wording=str(about.get("wording", "phrase")),
+        asks=about.get("question"),
+        title=str(about.get("title", path.stem)),
+    )
+    for scale in made.scales:
+        for part, chosen in (("known", made.known), ("held-out", made.held_out)):
+            if not any(made[number].scale == scale for number in chosen):
+                raise UserError(f"{path}: scale {scale} has no {part} item; each scale needs known and held-out items")
+    content = json.dumps([*map(tuple, (vars(item).values() for item in items)), made.known, dict(made.scales),
+                          made.options, made.wording, made.asks])  # fmt: skip
+    return replace(made, name=f"{path.stem}-{hashlib.sha256(content.encode()).hexdigest()[:8]}")
+
+
+def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
+    """Lines of the CSV file with their numbers."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise UserError(f"{path}: no such file; check inventory.path") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); check inventory.path") from error
+    reader = csv.DictReader(text.splitlines(), strict=True)
+    header = [name.strip() for name in reader.fieldnames or ()]
+    for name in _NEEDED:
+        if name not in header:
+            raise UserError(f"{path}: column {name} is missing; the header is number,text,scale,subscale,sign,known")
+    if unknown := [name for name in header if name not in (*_NEEDED, *_OPTIONAL)]:
+        raise UserError(f"{path}: column {unknown[0]!r} is not known; remove it or call it as {', '.join(_OPTIONAL)}")
+    reader.fieldnames = header
+    rows = []
+    for row in reader:
+        if None in row or None in row.values():
+            raise UserError(f"{path}, line {reader.line_num}: give {len(header)} cells; quote a text that has commas")
+        rows.append((reader.line_num, {name: cell.strip() for name, cell in row.items()}))
+    if not rows:
+        raise UserError(f"{path}: no items in it; add a line for each")
+    return rows
+
+
+def _item(path: Path, line: int, row: Mapping[str, str]) -> Item:
+    where = f"{path}, line {line}"
+    if not row["number"].isascii() or not row["number"].isdigit() or int(row["number"]) < 1:
+        raise UserError(f"{where}: number {row['number']!r}; give a whole number, 1 or more")
+    for name in ("text", "scale"):
+        if not row[name]:
+            raise UserError(f"{where}: {name} is empty; fill it in")
+    sign = row.get("sign") or "+"
+    if sign not in ("+", "-", "−", "1", "-1", "+1"):
+        raise UserError(f"{where}: sign {sign!r}; give + or -")
+    negative = sign in ("-", "−", "-1")
+    return Item(int(row["number"]), row["text"], -1 if negative else 1, row["scale"], row.get("subscale") or None)
+
+
+def _known(path: Path, rows: Sequence[tuple[int, Mapping[str, str]]], items: Sequence[Item]) -> tuple[int, ...]:
+    if "known" in rows[0][1]:
+        for line, row in rows:
+            if row["known"].lower() not in (*_YES, *_NO):
+                raise UserError(f"{path}, line {line}: known {row['known']!r}; give yes or no")
+        return tuple(item.number for item, (_, row) in zip(items, rows, strict=True) if row["known"].lower() in _YES)
+    groups: dict[tuple[str, str | None], list[int]] = {}
+    for item in items:
+        groups.setdefault((item.scale, item.subscale), []).append(item.number)
+    first = {number for numbers in groups.values() for number in numbers[: len(numbers) // 2]}
+    return tuple(item.number for item in items if item.number in first)
+
+
+def _about(path: Path) -> dict[str, Any]:
+    """What the YAML file beside the items says; nothing where there is none."""
+    import yaml
+
+    place = path.with_suffix(".yaml")
+    if not place.exists():
+        return {}
+    try:
+        about = yaml.safe_load(place.read_text(encoding="utf-8")) or {}
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        raise UserError(f"{place}: cannot be read ({' '.join(str(error).split())})") from error
+    if not isinstance(about, dict) or (unknown := sorted(set(map(str, about)) - set(_ABOUT))):
+        what = "is no list of keys" if not isinstance(about, dict) else f"has {unknown[0]!r}, which is not known"
+        raise UserError(f"{place}: {what}; it may say {', '.join(_ABOUT)}")
+    options = about.get("options", ["", ""])
+    if not isinstance(options, list) or not 2 <= len(options) <= MOST_OPTIONS:
+        raise UserError(f"{place}: options: give a list of 2 to {MOST_OPTIONS} labels, the fullest agreement first")
+    if "options" in about:
+        about["options"] = [
+            {True: "Yes", False: "No"}.get(each, str(each)) for each in options
+        ]  # YAML's own yes and no
+        if len({label.lower() for label in about["options"]}) < len(options):
+            raise UserError(f"{place}: options: two labels are alike; give each its own")
+    if about.get("wording", "phrase") not in WORDINGS:
+        raise UserError(f"{place}: wording={about['wording']}: choose one of {', '.join(WORDINGS)}")
+    if "question" in about and "{statement}" not in str(about["question"]):
+        raise UserError(f"{place}: question: write {{statement}} where the statement stands")
+    if not isinstance(about.get("scales", {}), dict):
+        raise UserError(f"{place}: scales: give full names by the names in the CSV file, as in {{order: orderliness}}")
+    return about

@@ -1,0 +1,150 @@
+"""Inventories other than IPIP-NEO-300: the short form, the Dark Triad, and a user's own."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from palign_bench.questionnaire import prompts
+from palign_bench.questionnaire.inventories import AGREEMENT, read_inventory
+from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_120, ipip_neo_300
+from palign_bench.questionnaire.protocol import Corrected
+from palign_bench.respondents.inventories import load_inventory
+from palign_bench.settings import UserError, options, read_option
+
+ITEMS = """number,text,scale,subscale,sign,known
+1,Plan my day.,order,,+,yes
+2,Leave things about.,order,,-,yes
+3,Know where things are.,order,,+,no
+4,Talk to strangers.,contact,,+,yes
+5,Avoid parties.,contact,,-,no
+"""
+
+
+@pytest.fixture(scope="session")
+def dark_triad() -> Inventory:
+    if not (Path(os.environ.get("PALIGN_PAPI_DIR", "/nowhere")) / "dark_triad").is_dir():
+        pytest.skip("the released files of the Dark Triad are not at hand")
+    return load_inventory(read_option("inventory", "dark_triad"))
+
+
+def written(folder: Path, items: str = ITEMS, about: str | None = None) -> Path:
+    path = folder / "course.csv"
+    path.write_text(items, encoding="utf-8")
+    if about is not None:
+        path.with_suffix(".yaml").write_text(about, encoding="utf-8")
+    return path
+
+
+def test_every_option_of_the_group_is_an_inventory() -> None:
+    assert options("inventory") == ["dark_triad", "file", "ipip_neo_120", "ipip_neo_300"]
+    assert load_inventory(read_option("inventory", "ipip_neo_300")) == ipip_neo_300()
+    with pytest.raises(UserError, match="inventory=bfi: choose one of ipip_neo_300, ipip_neo_120, dark_triad, file"):
+        load_inventory({"name": "bfi"})
+    with pytest.raises(UserError, match=r"inventory\.path is no setting of inventory=ipip_neo_300; it has none"):
+        load_inventory({"name": "ipip_neo_300", "path": "x"})
+    with pytest.raises(UserError, match=r"inventory\.path is not set"):
+        load_inventory(read_option("inventory", "file"))
+
+
+def test_the_short_form_is_split_within_each_facet() -> None:
+    short, long = ipip_neo_120(), ipip_neo_300()
+    assert {item.number for item in short.items} == set(long.known)
+    for numbers in (short.known, short.held_out):
+        assert len(numbers) == 60
+        assert sorted(str(short[n].subscale) for n in numbers) == sorted(2 * list(long.subscales))
+    assert len(short.selection(0)) == 30 and set(short.selection(0)) <= set(short.known)
+
+
+def test_the_dark_triad_is_asked_in_whole_sentences_with_options_of_agreement(dark_triad: Inventory) -> None:
+    assert dark_triad.scales == {"M": "machiavellianism", "N": "narcissism", "P": "psychopathy"}
+    assert [n for scale in "MNP" for n in dark_triad.known if dark_triad[n].scale == scale] == [
+        *range(1, 7),
+        *range(10, 16),
+        *range(19, 25),
+    ]
+    assert {item.number for item in dark_triad.items if item.sign < 0} == {11, 15, 17, 20, 25}  # N2 N6 N8 P2 P7
+    question = Corrected(dark_triad).question(dark_triad[26])  # P8 lacks its full stop
+    assert question.startswith('Given a statement of yours: "I ') and '."\n' in question
+    assert question.endswith("(A). Strongly agree\n(B). Agree\n(C). Neither agree nor disagree\n"
+                             "(D). Disagree\n(E). Strongly disagree\n")  # fmt: skip
+    assert all("抰" not in item.text and item.text == item.text.strip() for item in dark_triad.items)
+    affirmed, denied = prompts.contrast("kind", dark_triad, dark_triad[9])
+    assert affirmed == denied.replace("never", "always") and '."' in affirmed
+    chosen = dark_triad.selection(0)
+    assert [dark_triad[n].scale for n in chosen] == ["M", "N", "P"] and set(chosen) <= set(dark_triad.known)
+
+
+def test_an_own_inventory_says_its_options_wording_question_and_scales(tmp_path: Path) -> None:
+    about = """
+title: Course
+options: [Yes, Rather yes, Rather no, No]
+scales: {contact: sociability, order: orderliness}
+question: 'Is it true of you? "You {statement}."'
+"""
+    made = read_inventory(written(tmp_path, about=about))
+    assert made.title == "Course" and made.name.startswith("course-")
+    assert made.scales == {"contact": "sociability", "order": "orderliness"}
+    assert list(made.scales) == ["contact", "order"]
+    assert [option[:] for option in made.options] == [
+        ("A", 4, "Yes"), ("B", 3, "Rather yes"), ("C", 2, "Rather no"), ("D", 1, "No")
+    ]  # fmt: skip
+    assert (made.known, made.held_out, made.subscales) == ((1, 2, 4), (3, 5), ())
+    assert made.keyed(2, 4) == 1 and made.midpoint == 2.5 and made.round_half_up(2.5) == 3
+    assert made.selection(0)[-1] == 4 and len(made.selection(0)) == 2  # one of each scale's
+    protocol = Corrected(made)
+    assert protocol.question(made[1]) == (
+        'Is it true of you? "You plan my day."\nOptions:\n(A). Yes\n(B). Rather yes\n(C). Rather no\n(D). No\n'
+    )
+    assert protocol.few_shot_prompt({1: 4, 2: 1}).endswith(";Plan my day.:Yes;Leave things about.:No")
+    assert protocol.template_portrait({1: 4}) == "You plan my day (yes)."
+    assert [protocol.parse(text) for text in (" (A)", " (d)", " (E)")] == [4, 1, None]
+    # Another wording is another inventory: its cells are others.
+    assert read_inventory(written(tmp_path, ITEMS.replace("my day", "the day"), about)).name != made.name
+
+
+def test_without_known_the_first_half_of_each_scale_is_known(tmp_path: Path) -> None:
+    lines = [line.split(",") for line in ITEMS.splitlines()]
+    made = read_inventory(written(tmp_path, "\n".join(",".join(line[:3]) for line in lines) + "\n"))
+    assert made.known == (1, 4) and {item.sign for item in made.items} == {1}
+    assert made.options == ipip_neo_300().options and made.scales == {"order": "order", "contact": "contact"}
+
+
+@pytest.mark.parametrize(
+    ("items", "about", "message"),
+    [
+        ("number,text\n1,Sing.\n", None, r"course.csv: column scale is missing"),
+        (ITEMS.replace("known", "told"), None, r"column 'told' is not known"),
+        (ITEMS.replace("5,Avoid", "x,Avoid"), None, r"line 6: number 'x'; give a whole number"),
+        (ITEMS.replace("5,Avoid", "4,Avoid"), None, r"item number 4 is there twice"),
+        (ITEMS.replace(",-,no", ",?,no"), None, r"line 6: sign '\?'; give \+ or -"),
+        (ITEMS.replace("-,no", "-,maybe"), None, r"line 6: known 'maybe'; give yes or no"),
+        (ITEMS.replace("Avoid parties.", "Avoid parties, always."), None, r"line 6: give 6 cells"),
+        (ITEMS.replace("+,no", "+,yes"), None, r"scale order has no held-out item"),
+        (ITEMS.replace("order,,", "order,tidy,"), None, r"item 4 has no subscale and others have"),
+        ("number,text,scale\n", None, r"no items in it"),
+        (ITEMS, "options: [Yes]", r"course.yaml: options: give a list of 2 to 7 labels"),
+        (ITEMS, "options: [Yes, yes]", r"two labels are alike"),
+        (ITEMS, "scales: {order: orderliness}", r"scales name order; the items have order, contact"),
+        (ITEMS, "question: How true?", r"write {statement} where the statement stands"),
+        (ITEMS, "wording: verse", r"wording=verse: choose one of phrase, sentence"),
+        (ITEMS, "labels: [a, b]", r"has 'labels', which is not known; it may say title, options"),
+    ],
+)
+def test_what_cannot_be_read_is_told_in_one_line(tmp_path: Path, items: str, about: str | None, message: str) -> None:
+    with pytest.raises(UserError, match=message) as raised:
+        read_inventory(written(tmp_path, items, about))
+    assert "\n" not in str(raised.value)
+
+
+def test_an_outline_scores_as_the_inventory_does_and_holds_no_text(dark_triad: Inventory) -> None:
+    outline = dark_triad.outline()
+    assert outline["options"] == list(AGREEMENT) and "vengeance" not in str(outline) and "revenge" not in str(outline)
+    again = Inventory.of_outline(outline)
+    assert (again.known, again.held_out, again.scales) == (dark_triad.known, dark_triad.held_out, dark_triad.scales)
+    person = Respondent("p", {item.number: 1 + item.number % 5 for item in dark_triad.items})
+    assert [again.keyed(n, v) for n, v in person.answers.items()] == [
+        dark_triad.keyed(n, v) for n, v in person.answers.items()
+    ]
