@@ -86,7 +86,7 @@ def make_ledger(runs: Path, cells: int, rows: int, processes: int = 1) -> Plan:
         folder = CellFolder.at(runs, method, identity)
         folder.keep({}, identity)
         (folder.path / "respondents").mkdir()
-        planned.append(Row(method, method, "Methods", folder, people))
+        planned.append(Row(method, method, "methods", folder, people))
     if processes > 1:
         with ProcessPoolExecutor(processes) as executor:
             list(executor.map(make_cells, planned, range(rows)))

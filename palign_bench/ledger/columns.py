@@ -54,7 +54,7 @@ class Digest:
             name for name in dict.fromkeys(s for record in records for s in record["scores"]) if name != COMPOSITE
         ]
         figures = [_figures_of(record, answers, scales) for record, (answers, _) in zip(records, people, strict=True)]
-        columns = (*_FIXED, *(f"{kind}/{scale}" for kind in _OF_SCALES for scale in scales))
+        columns = _columns(scales)
         return cls(
             np.array(items, dtype=np.int64),
             _packed(as_matrix(items, [answers for answers, _ in people])),
@@ -90,6 +90,12 @@ class Digest:
         """A figure by cell; NaN for one that no record has."""
         return self.figures_to((name,))[:, 0]
 
+    @property
+    def has_known_columns(self) -> bool:
+        """Whether the columns are those of some scales, in their order."""
+        named = [name.removeprefix("score/") for name in self.columns if name.startswith("score/")]
+        return self.columns == _columns([name for name in named if name != COMPOSITE])
+
     def figures_to(self, columns: Sequence[str]) -> Array:
         """The figures with these columns, NaN where there is none."""
         if tuple(columns) == self.columns:
@@ -120,6 +126,11 @@ class Digest:
         _, here, there = np.intersect1d(self.items, items, assume_unique=True, return_indices=True)
         found[:, there] = matrix[:, here]
         return found
+
+
+def _columns(scales: Sequence[str]) -> tuple[str, ...]:
+    """The columns of records with these scales."""
+    return (*_FIXED, *(f"{kind}/{scale}" for kind in _OF_SCALES for scale in scales))
 
 
 def as_option(value: float, options: int = 5) -> int:

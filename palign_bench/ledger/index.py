@@ -46,7 +46,7 @@ class KeptDigest:
                 marks = [tuple(each) for each in kept["marks"].tolist()]
                 arrays = (kept[part] for part in ("items", "answers", "truth", "figures"))
                 digest = replace(Digest(*arrays), columns=tuple(kept["columns"].tolist()))
-                fits = kept["version"].tolist() == [VERSION]
+                fits = kept["version"].tolist() == [VERSION] and digest.has_known_columns
         except Exception:  # NumPy raises all sorts of things over a damaged file, and no digest is worth a report
             return cls([], [], Digest.of([]))
         cells = (len(names), len(digest.items))

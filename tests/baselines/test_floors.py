@@ -216,8 +216,8 @@ def test_rows_are_checked_and_keep_their_order() -> None:
     assert list(floors(["ridge", "constant_c"])) == ["ridge", "constant_c"]
     assert not any(floor.needs_backbone for floor in floors(list(ROWS)).values())
     assert all(isinstance(floor, Floor) for floor in floors(list(ROWS)).values())
-    with pytest.raises(ValueError, match=r"unknown constant_f; choose among constant_a, .*, ridge, truth"):
-        floors(["constant_a", "constant_f"])
+    with pytest.raises(ValueError, match=r"unknown constant_h; choose among constant_a, .*, ridge, truth"):
+        floors(["constant_a", "constant_h"])
     with pytest.raises(ValueError, match=r"empty"):
         floors([])
     with pytest.raises(ValueError, match=r"give a list"):

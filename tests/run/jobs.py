@@ -46,7 +46,7 @@ def a_job(runs: Path, source: RespondentSource, people: Sequence[Respondent], **
 def run_alone(job: Job, name: str, aligner: Aligner, session: Session) -> tuple[int, CellFolder]:
     """Compute one row of the job: how many cells failed, and the folder of the cells."""
     identity = {"row": name, "protocol": job.protocol.name}
-    row = Row(name, name, "Methods", CellFolder.at(job.runs, name, identity), tuple(each.id for each in job.people))
+    row = Row(name, name, "methods", CellFolder.at(job.runs, name, identity), tuple(each.id for each in job.people))
     row.folder.keep({"name": name}, identity)
     with_row = replace(job, aligners={name: aligner}, identities={name: identity}, rows=(row,))
     return run_row(with_row, row, session, {"git_commit": None}), row.folder
