@@ -17,11 +17,12 @@ OVERRIDES = model=$(MODEL) respondents=$(RESPONDENTS) respondents.limit=$(LIMIT)
 	$(if $(METHODS),method=$(METHODS)) $(ARGS)
 
 EXPERIMENT ?= table1
+SWEEP ?= sweep_$(EXPERIMENT)
 MODELS ?= $(MODEL)
 SEEDS ?= 0
 SHARD ?=
 
-.PHONY: help setup table1 table6 testbed testbed-real testbed-simulated organism sweep resume status forecast report efficiency test test-slow bench lint clean
+.PHONY: help setup table1 table6 testbed testbed-real testbed-simulated organism sweep resume status efficiency test test-slow bench lint clean
 
 help:
 	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT=3 PROTOCOL= ARGS=]"
@@ -30,9 +31,7 @@ help:
 	@echo "make organism   trains the model organism anew (the one that is shipped lies in the package)"
 	@echo "make sweep      everyone, every method, resumable [EXPERIMENT=table1 MODELS=a,b SEEDS=0,1,2 SHARD=1/4 ARGS=]"
 	@echo "make resume     the last sweep again: only what is missing (ARGS=retry=failed: failed cells alone)"
-	@echo "make status     what is finished, failed and missing, and the time left"
-	@echo "make forecast   what 300 and 300,000 people would cost, from the last table's measured costs [ARGS=--people=5000]"
-	@echo "make report     the last table again, from the ledger alone"
+	@echo "make status     what is finished, failed and missing, and the time left (palign-bench report, forecast: the tables, the cost of more)"
 	@echo "make efficiency what each method costs relative to PAS, measured one by one [METHODS= MODEL= WEIGHTS=random LIMIT=1 REPEATS=3]"
 	@echo "make test       the tests [PROCESSES=2] (make test-slow: those that take minutes)"
 	@echo "make bench      how fast answering and PAS are, as ratios measured in one run"
@@ -82,21 +81,15 @@ organism: setup
 
 # Everyone (LIMIT=N: the first N), every method, in one ledger; run it with SHARD=1/4 … SHARD=4/4 on four machines.
 sweep: setup
-	$(BIN)/palign-bench experiment=$(EXPERIMENT) model=$(MODELS) seed=$(SEEDS) respondents=$(RESPONDENTS) \
+	$(BIN)/palign-bench experiment=$(EXPERIMENT) name=$(SWEEP) model=$(MODELS) seed=$(SEEDS) respondents=$(RESPONDENTS) \
 		$(if $(filter command environment,$(origin LIMIT)),respondents.limit=$(LIMIT)) protocol=$(PROTOCOL) \
 		$(if $(METHODS),method=$(METHODS)) $(if $(SHARD),shard=$(SHARD)) $(ARGS)
 
 resume: setup
-	$(BIN)/palign-bench resume $(EXPERIMENT) $(if $(SHARD),shard=$(SHARD)) $(ARGS)
+	$(BIN)/palign-bench resume $(SWEEP) $(if $(SHARD),shard=$(SHARD)) $(ARGS)
 
 status: setup
-	$(BIN)/palign-bench status $(EXPERIMENT) $(ARGS)
-
-forecast: setup
-	$(BIN)/palign-bench forecast $(EXPERIMENT) $(ARGS)
-
-report: setup
-	$(BIN)/palign-bench report table1
+	$(BIN)/palign-bench status $(ARGS)
 
 # LIMIT's default of 3 people is the table's; here one person, measured several times, is enough.
 efficiency: setup

@@ -197,6 +197,18 @@ class Claims(Subcommand):
         claims(chosen)
 
 
+class Doctor(Subcommand):
+    """Show what works on this machine, and the next command to type."""
+
+    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
+        pass
+
+    def do(self, chosen: argparse.Namespace) -> None:
+        from palign_bench.cli.doctor import doctor
+
+        print(doctor(chosen.runs))
+
+
 class Dashboard(Subcommand):
     """Make the W&B workspace of an experiment."""
 
@@ -226,6 +238,7 @@ SUBCOMMANDS: dict[str, Subcommand] = {
     "score": Score(),
     "claims": Claims(),
     "dashboard": Dashboard(),
+    "doctor": Doctor(),
 }
 
 

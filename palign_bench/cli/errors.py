@@ -7,7 +7,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
@@ -38,6 +38,12 @@ def one_line(error: BaseException, arguments: Sequence[str]) -> str | None:
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'runs'}: {error.strerror}. Check the place, or choose another with runs=PATH."
     for each in _chain(error):
+        if isinstance(each, OverrideParseException):
+            key, _, value = str(each.override).partition("=")
+            return (
+                f"{each.override}: quote a value that has spaces or any of ,=:()[]{{}}'\"~ in it: {key}='\"{value}\"'"
+            )
+    for each in _chain(error):
         if isinstance(each, (HydraException, OmegaConfBaseException)):
             return " ".join(str(each).split())
     return None
@@ -55,7 +61,9 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _missing_option(error: MissingConfigException) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if group and (conf_folder() / group).is_dir():
-        return f"{group}={name} does not exist; choose one of {', '.join(options(group))}."
+        close = difflib.get_close_matches(name, options(group), n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        return f"{group}={name} does not exist{hint}; choose one of {', '.join(options(group))}."
     groups = sorted(p.name for p in conf_folder().iterdir() if p.is_dir())
     return f"{error.missing_cfg_file} does not exist; the groups are {', '.join(groups)}."
 

