@@ -28,6 +28,7 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
     from palign_bench.report.document import Written, terminal
     from palign_bench.report.pictures.learning_curve import draw_learning_curve
     from palign_bench.report.pictures.table import draw_figure  # pandas and matplotlib take seconds to import
+    from palign_bench.report.rows import intervention, read_rows
     from palign_bench.report.table import as_json, build_report
     from palign_bench.report.words import describe
 
@@ -35,6 +36,10 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
     base, written = plan.folder / report.about["experiment"], Written()
     written.add(base.with_name(f"{base.name}.csv"), report.frame.to_csv(index=False))
     written.add(base.with_name(f"{base.name}.json"), as_json(report))
+    if any(intervention(row) for row in read_rows(plan)[0]):
+        from palign_bench.report.effects import write_effects
+
+        return MadeReport(report, [], write_effects(plan, report.inventory.scales, written))
     pictures = written.drawn(lambda: draw_figure(report, base))
     if len(set(report.frame["known_answers"].dropna())) > 1:
         pictures += written.drawn(lambda: draw_learning_curve(report, base.with_name(f"{base.name}_curve")))

@@ -116,6 +116,17 @@ def known_answers(row: RowNumbers) -> int | None:
     return int(count) if count is not None else None
 
 
+def intervention(row: RowNumbers) -> str | None:
+    """How the known answers were changed before the row's method was told; None: not at all."""
+    name = row.folder.identity().get("intervention")
+    return str(name) if name is not None else None
+
+
+def told(row: RowNumbers) -> tuple[int | None, str | None]:
+    """What the row's method was told of a person, of which floors that it is compared with are told the same."""
+    return known_answers(row), intervention(row)
+
+
 def budget_of(row: RowNumbers) -> str | None:
     """A trained row's budget and what departs from its method's file: "quick", "custom: steps=2", "paper, no NF4"."""
     budget = row.folder.identity()["method"].get("budget")
@@ -136,7 +147,10 @@ def _difference(row: RowNumbers, rows: Sequence[RowNumbers]) -> str:
 def _settings(row: RowNumbers) -> dict[str, Any]:
     """The method's settings, the seed, and how many answers it was told: what one command may sweep over."""
     identity = row.folder.identity()
-    return {**identity["method"], **{key: identity[key] for key in ("seed", "known_answers") if key in identity}}
+    return {
+        **identity["method"],
+        **{key: identity[key] for key in ("seed", "known_answers", "intervention") if key in identity},
+    }
 
 
 def ledger_notes(rows: list[RowNumbers]) -> list[str]:

@@ -16,7 +16,15 @@ from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.report import measures
 from palign_bench.report.names import OWN_FLOORS, PEOPLE_FLOORS
 from palign_bench.report.paper import PaperSetting, matching_setting
-from palign_bench.report.rows import RowNumbers, budget_of, known_answers, ledger_notes, read_rows, row_labels
+from palign_bench.report.rows import (
+    RowNumbers,
+    budget_of,
+    known_answers,
+    ledger_notes,
+    read_rows,
+    row_labels,
+    told,
+)
 from palign_bench.report.specificity import Truths, specificity
 from palign_bench.report.statistics import mean, mean_interval
 from palign_bench.report.training import training_notes
@@ -146,7 +154,7 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
                 "specificity": specificity(inventory, row, truths),
                 **validity(inventory, row, truths),
                 **_score_columns(inventory, row),
-                **_comparison_columns(row, [other for other in rows if known_answers(other) == known_answers(row)]),
+                **_comparison_columns(row, [other for other in rows if told(other) == told(row)]),
                 **measures.costs(row),
             }
         )

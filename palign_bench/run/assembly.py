@@ -16,6 +16,7 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import ServedBackbone
 from palign_bench.backbone.tokenizing import encode
+from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.prompts import NEUTRAL_SYSTEM_PROMPT
 from palign_bench.questionnaire.protocol import FREE_GENERATION, PROTOCOLS, EvaluationProtocol
@@ -122,7 +123,7 @@ def canonical_numbers(value: Any) -> Any:
 
 # Settings by which the rows of one table may differ, and those that change no number. Any other that differs makes
 # another table.
-_WITHIN_A_TABLE = frozenset({"method", "training", "known_answers"})
+_WITHIN_A_TABLE = frozenset({"method", "training", "known_answers", "intervention"})
 _WITHOUT_MEANING = frozenset({"tracking", "runs", "name", "shard", "retry", "respondents.limit", "respondents.ids"})
 _FIRST_TOLD = ("inventory.name", "respondents.name", "seed", "cost")
 
@@ -363,6 +364,26 @@ def check_known_answers(count: Any, inventory: Inventory) -> int:
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= known:
         raise UserError(f"known_answers={count}: choose a whole number from 1 to {known}, or null for all.")
     return count
+
+
+def intervention_of(asked: Any, inventory: Inventory) -> Intervention | None:
+    """How the known answers are changed before a method is told. Raises UserError."""
+    if asked is None or asked == "none":
+        return None
+    try:
+        return Intervention.parse(str(asked), inventory)
+    except ValueError as error:
+        raise UserError(f"intervention={asked}: {error}, or none.") from error
+
+
+def check_intervention(aligners: Mapping[str, Aligner], intervention: Intervention | None) -> None:
+    """Raise UserError where a method reads what no intervention changes, and would seem not to follow."""
+    reading = [name for name, aligner in aligners.items() if "portrait" in aligner.needs]
+    if intervention is not None and reading:
+        raise UserError(
+            f"intervention={intervention.name}: {reading[0]} reads the released portrait, which tells of the unchanged "
+            "answers; use method.writer=template, or a model as the writer."
+        )
 
 
 def experiment_name(name: Any) -> str:

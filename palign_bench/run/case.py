@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from palign_bench.aligner import Case
-from palign_bench.questionnaire.inventory import Inventory, Respondent
+from palign_bench.questionnaire.inventory import Answers, Inventory, Respondent
 from palign_bench.questionnaire.scoring import Matrix, as_matrix
 from palign_bench.run.job import Job
 
@@ -29,7 +29,8 @@ class Cases:
     def case(self, person: Respondent, needs: frozenset[str]) -> Case:
         """What an aligner with these needs is told about the person."""
         protocol, untold = self.job.protocol, self._untold
-        known, selection = protocol.known(person), protocol.selection(person, self.job.seed)
+        known, selection = self.told(person), protocol.selection(person, self.job.seed)
+        selection = {n: known.get(n, value) for n, value in selection.items()}  # of the known answers as they are told
         return Case(
             respondent_id=person.id,
             known={n: value for n, value in known.items() if n not in untold},
@@ -40,6 +41,11 @@ class Cases:
             held_out=protocol.held_out(person) if "held_out" in needs else None,
             portrait=person.portrait if "portrait" in needs else None,
         )
+
+    def told(self, person: Respondent) -> Answers:
+        """The person's known answers as a method is told them: with the job's intervention, where it has one."""
+        known, change = self.job.protocol.known(person), self.job.intervention
+        return known if change is None else change.apply(known, self.job.protocol.inventory)
 
     @cached_property
     def _everyone(self) -> Matrix:

@@ -111,6 +111,7 @@ class RowWorker:
             "scores": aligned_scores(inventory, sheet.answers, truth),
             "traits": trait_scores(inventory, sheet.answers, protocol.keyed),
             "person_traits": trait_scores(inventory, held_out),
+            **self._dose(person, case),
             "alignment": {"summary": dict(alignment.summary)},
             "cost": {
                 **cell_costs(
@@ -124,6 +125,14 @@ class RowWorker:
                 "batch_divisor": divisor,
             },
         }
+
+    def _dose(self, person: Respondent, case: Case) -> Record:
+        """By how much each scale's known answers were changed, where the job changes them."""
+        change, protocol = self.job.intervention, self.job.protocol
+        if change is None:
+            return {}
+        given = {n: value for n, value in protocol.known(person).items() if n in case.known}
+        return {"dose": change.dose(given, protocol.inventory)}
 
     def align(self, case: Case) -> Aligned:
         """One person's alignment with what it cost."""

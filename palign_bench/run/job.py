@@ -11,12 +11,14 @@ from palign_bench.backbone import loading
 from palign_bench.backbone.loading.settings import model_identity, model_title, resolve_model
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import PlannedJob, Row
+from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents.source import RespondentSource
 from palign_bench.run.assembly import (
     batch_notes,
     check_anatomy,
+    check_intervention,
     check_known_answers,
     check_needs,
     check_portraits,
@@ -25,6 +27,7 @@ from palign_bench.run.assembly import (
     comparable,
     experiment_name,
     for_inventory,
+    intervention_of,
     make_aligners,
     method_identity,
     protocol_of,
@@ -69,6 +72,7 @@ class Job:
     identities: Mapping[str, Settings]  # by row: everything that can change a number
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()  # what the table says about these rows
+    intervention: Intervention | None = None  # how known answers are changed before a method is told
 
     @classmethod
     def of(cls, settings: Settings, session: Session) -> Job:
@@ -110,6 +114,10 @@ class Job:
         if method.get("writer") in options("model"):  # another model, whose portraits are the prompts
             writer = resolve_model(read_option("model", method["writer"]))
             shared["writer"] = model_identity(writer, session.identify(writer))
+        intervention = intervention_of(settings["intervention"], inventory)
+        check_intervention(aligners, intervention)
+        if intervention is not None:
+            shared["intervention"] = intervention.name
         if repeats:  # what a cell cost is measured in its own way, so it is another cell
             shared["cost_repeats"] = repeats
         identities = {name: method_identity(method, name, aligner) | shared for name, aligner in aligners.items()}
@@ -126,6 +134,7 @@ class Job:
             model=model,
             seed=shared["seed"],
             known_answers=settings["known_answers"],
+            intervention=intervention,
             repeats=repeats,
             retry=retry_of(settings["retry"]),
             shard=Shard.parse(settings["shard"]),

@@ -80,6 +80,7 @@ class Bench:
             "protocol": CORRECTED,
             "source": source,
             "known_answers": None,
+            "intervention": None,
         }
         cases = Cases(SimpleNamespace(**told, seed=seed))
         return cases.case(replace(person, portrait="You are kind."), aligner.needs)

@@ -57,7 +57,9 @@ class Testbed:
         told_person = person if told is None else replace(person, answers=dict(told))
         everyone = tuple(told_person if p.id == person.id else p for p in self.people)
         source = replace(self.source, people=everyone)
-        experiment: Any = SimpleNamespace(protocol=self.protocol, source=source, seed=0, known_answers=known_answers)
+        experiment: Any = SimpleNamespace(
+            protocol=self.protocol, source=source, seed=0, known_answers=known_answers, intervention=None
+        )
         case = Cases(experiment).case(told_person, aligner.needs)
         seed_everything(case.seed)
         return aligner.align(case)

@@ -22,7 +22,7 @@ from tests.protocols import AS_RELEASED, CORRECTED
 def test_a_case_tells_what_was_asked_for_and_no_more(inventory: Inventory, protocol: EvaluationProtocol) -> None:
     people = [replace(person, portrait=f"portrait of {person.id}") for person in simulate(count=6, seed=3).people]
     source = make_source("file", "x", people)
-    experiment: Any = SimpleNamespace(protocol=protocol, source=source, seed=0, known_answers=None)
+    experiment: Any = SimpleNamespace(protocol=protocol, source=source, seed=0, known_answers=None, intervention=None)
     person = people[0]
     bare = Cases(experiment).case(person, frozenset({"prompt"}))
     assert (bare.others, bare.held_out, bare.portrait) == (None, None, None)
@@ -42,7 +42,7 @@ def test_missing_answers_are_absent_and_named(inventory: Inventory, protocol: Ev
     full, *others = simulate(count=3, seed=3).people
     gaps = replace(full, answers={n: v for n, v in full.answers.items() if n not in (first, inventory.held_out[0])})
     source = make_source("file", "x", [gaps, *others])
-    experiment: Any = SimpleNamespace(protocol=protocol, source=source, seed=0, known_answers=None)
+    experiment: Any = SimpleNamespace(protocol=protocol, source=source, seed=0, known_answers=None, intervention=None)
     case = Cases(experiment).case(gaps, frozenset({"people"}))
     assert first not in case.known and case.missing == (first,) and case.known[second] == full.answers[second]
     seen_by_others = Cases(experiment).case(others[0], frozenset({"people"})).others

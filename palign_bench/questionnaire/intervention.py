@@ -1,0 +1,58 @@
+"""Changing what a method is told of a person, to see whether its answers follow (the paper's appendix D, figure 14).
+
+A changed answer is clipped to the options, so that the *dose* (how far the known answers really moved) is smaller than
+what was asked for. Changes are made in the keyed direction: raising literal answers alike would hardly move a trait.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Answers, Inventory, reverse
+from palign_bench.questionnaire.scoring import trait_scores
+
+EVERY_SCALE = "all"
+INVERTED = "inverted"
+
+
+@dataclass(frozen=True)
+class Intervention:
+    """``A+1``: the keyed known answers of scale A raised by one; ``all-1``: of every scale lowered; ``inverted``: every
+    answer mirrored, which makes the person's opposite.
+
+    ``scales``: those whose answers change. ``step``: by how much; 0 for ``inverted``.
+    """
+
+    name: str
+    scales: tuple[str, ...]
+    step: int
+
+    @classmethod
+    def parse(cls, text: str, inventory: Inventory) -> Intervention:
+        """Raises ValueError naming what can be asked for."""
+        if text == INVERTED:
+            return cls(text, tuple(inventory.scales), 0)
+        match = re.fullmatch(r"(\w+)([+-][1-9])", text, re.ASCII)
+        if match is None or match[1] not in (*inventory.scales, EVERY_SCALE):
+            choices = ", ".join((*inventory.scales, EVERY_SCALE))
+            raise ValueError(f"choose a scale of {inventory.name} and a step, as in A+1 (of {choices}), or {INVERTED}")
+        return cls(text, tuple(inventory.scales) if match[1] == EVERY_SCALE else (match[1],), int(match[2]))
+
+    def apply(self, literal: Answers, inventory: Inventory) -> dict[int, float]:
+        """The literal answers as a method is told them instead."""
+        told = dict(literal)
+        for number, value in literal.items():
+            if inventory[number].scale not in self.scales:
+                continue
+            if not self.step:
+                told[number] = reverse(value)
+            else:
+                moved = min(max(inventory.keyed(number, value) + self.step, LOWEST), HIGHEST)
+                told[number] = inventory.keyed(number, moved)
+        return told
+
+    def dose(self, literal: Answers, inventory: Inventory) -> dict[str, float]:
+        """By how much the keyed known answers of each scale move, on average; by full name."""
+        before, after = trait_scores(inventory, literal), trait_scores(inventory, self.apply(literal, inventory))
+        return {scale: after[scale] - before[scale] for scale in before}

@@ -1,0 +1,80 @@
+"""Effects of changed known answers, on the organism and twelve people: what must be 0, what must be 1, what follows."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from palign_bench.ledger.plan import Plan
+from palign_bench.questionnaire.intervention import Intervention
+from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
+from palign_bench.report.effects import Effects, effects
+from palign_bench.report.rows import read_rows
+from palign_bench.run.assembly import check_intervention, make_aligners
+from palign_bench.settings import UserError
+from tests.command import PROGRAM, environment
+from tests.rows import shipped
+
+PEOPLE = ["respondents=simulated", "respondents.figures=published", "respondents.seed=11", "respondents.count=40"]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("effects")
+    command = [
+        str(PROGRAM), "experiment=effects", "method=floors,vanilla,few_shot", "intervention=none,N+1,N-1,inverted",
+        *PEOPLE, "respondents.limit=12", "tracking=none", f"runs={folder / 'runs'}",
+    ]  # fmt: skip
+    done = subprocess.run(command, env=environment(folder), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert "Every effect is exactly 0: Always A" in done.stdout
+    return folder / "runs"
+
+
+@pytest.fixture(scope="module")
+def found(runs: Path) -> dict[str, Effects]:
+    (plan,) = Plan.all(runs, "effects")
+    return {each.title: each for each in effects(read_rows(plan)[0], ipip_neo_300().scales)}
+
+
+def test_who_is_not_told_or_does_not_listen_has_no_effect_at_all(found: dict[str, Effects]) -> None:
+    for title in (*(f"Always {letter}" for letter in "ABCDE"), "Random option", "Item median of others", "Vanilla"):
+        assert not found[title].matrix.any() and found[title].inverted == 0, title
+
+
+def test_own_means_follow_their_own_scale_and_no_other(found: dict[str, Effects]) -> None:
+    for title in ("Own domain mean", "Own facet mean"):
+        effect = found[title]
+        assert effect.changed == ("N",) and effect.people == 12
+        assert effect.steerability == pytest.approx(1, abs=0.1)  # answers are whole numbers
+        assert effect.leakage == 0 and effect.inverted is not None and effect.inverted > 1
+
+
+def test_a_model_that_reads_the_prompt_follows_it(found: dict[str, Effects]) -> None:
+    few_shot = found["Few-Shot"]
+    assert few_shot.interval is not None and few_shot.interval[0] > 0.5
+    assert few_shot.leakage < 0.3 * few_shot.steerability
+    assert few_shot.inverted is not None and few_shot.inverted > 1
+
+
+def test_an_effect_is_the_change_of_scores_per_realised_dose(runs: Path, inventory: Inventory) -> None:
+    """The ridge row's effect of N on E, from the ledger's records alone."""
+    (plan,) = Plan.all(runs, "effects")
+    rows = {(row.key, row.folder.identity().get("intervention")): row for row in read_rows(plan)[0]}
+    up, down = (dict(rows["ridge", name].folder.read_all(rows["ridge", name].respondents)) for name in ("N+1", "N-1"))
+    change = sum(up[each]["traits"]["extraversion"] - down[each]["traits"]["extraversion"] for each in up)
+    dose = sum(up[each]["dose"]["neuroticism"] - down[each]["dose"]["neuroticism"] for each in up)
+    table = pd.read_csv(plan.folder / "effects.csv").set_index(["method", "changed"])
+    assert 0 < dose <= 24 and change != 0
+    assert table.loc[("Ridge on others", "N"), "E"] == pytest.approx(change / dose)
+    assert up.keys() == down.keys() and len(up) == 12
+
+
+def test_a_portrait_of_the_unchanged_person_is_refused(inventory: Inventory) -> None:
+    method = shipped("personality_prompt")[0] | {"writer": "released"}
+    with pytest.raises(UserError, match=r"intervention=N\+1: personality_prompt reads the released portrait"):
+        check_intervention(make_aligners(method), Intervention.parse("N+1", inventory))
+    check_intervention(make_aligners(method), None)
