@@ -59,7 +59,7 @@ def test_auto_falls_back_with_a_line_and_a_forced_engine_is_refused(
 
 
 def test_a_model_that_no_engine_reads_exactly_is_refused() -> None:
-    with pytest.raises(UserError, match="model_type rwkv is not read exactly: FullPromptEngine differs"):
+    with pytest.raises(UserError, match="model_type rwkv is not read exactly: transformers continues"):
         choose_engine(tiny_of("rwkv"), tiny_tokenizer())
 
 
