@@ -132,8 +132,9 @@ class Report:
 
 def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
     """Compute the table of a plan. Raises LedgerError when nothing is planned."""
-    inventory = inventory or ipip_neo_300()
     rows, about = read_rows(plan)
+    if inventory is None:  # plans from before inventories could be chosen are of IPIP-NEO-300
+        inventory = Inventory.of_outline(about["inventory"]) if "inventory" in about else ipip_neo_300()
     paper = matching_setting(about, random_weights=any(_random_weights(row) for row in rows))
     truths = Truths.of(rows)
     labels = row_labels(rows)
