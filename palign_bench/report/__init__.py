@@ -20,11 +20,12 @@ class MadeReport(NamedTuple):
 
 
 def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeReport:
-    """Write a plan's table (CSV, JSON, Markdown, LaTeX, HTML) and pictures into its folder, and say so in the text.
+    """Write a plan's table (CSV, JSON, Markdown, LaTeX, HTML), result cards and pictures into its folder.
 
-    A folder that cannot be written to is told in the text. ``legend``, ``wide``: see `document.terminal`. Raises
-    LedgerError when nothing is planned there.
+    The text says what was written, also where the folder cannot be written to. ``legend``, ``wide``: see
+    `document.terminal`. Raises LedgerError when nothing is planned there.
     """
+    from palign_bench.report.cards import write_cards
     from palign_bench.report.document import Written, terminal
     from palign_bench.report.pictures.learning_curve import draw_learning_curve
     from palign_bench.report.pictures.table import draw_figure  # pandas and matplotlib take seconds to import
@@ -36,7 +37,9 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
     base, written = plan.folder / report.about["experiment"], Written()
     written.add(base.with_name(f"{base.name}.csv"), report.frame.to_csv(index=False))
     written.add(base.with_name(f"{base.name}.json"), as_json(report))
-    if any(intervention(row) for row in read_rows(plan)[0]):
+    rows, _ = read_rows(plan)
+    write_cards(report, rows, plan, written)
+    if any(intervention(row) for row in rows):
         from palign_bench.report.effects import write_effects
 
         return MadeReport(report, [], write_effects(plan, report.inventory.scales, written))

@@ -73,12 +73,13 @@ class Written:
         self.names: list[str] = []
         self.refused: WriteError | None = None
 
-    def add(self, path: Path, content: str | bytes) -> None:
-        """Write one file, unless the folder has refused one before."""
+    def add(self, path: Path, content: str | bytes, told_as: str = "") -> None:
+        """Write one file, unless the folder has refused one before. ``told_as``: one name for several files."""
         if self.refused is None:
             try:
                 write_atomically(path, content)
-                self.names.append(path.name)
+                name = told_as or path.name
+                self.names += [name] if name not in self.names else []
             except WriteError as error:
                 self.refused = error
 
