@@ -55,7 +55,7 @@ class Run(Subcommand):
     """Run a method, a sweep or an experiment (the word may be left out)."""
 
     def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("settings", nargs="*", metavar="KEY=VALUE", help="see palign-bench run --help")
+        parser.add_argument("settings", nargs="*", default=[], metavar="KEY=VALUE", help="see palign-bench run --help")
 
     def do(self, chosen: argparse.Namespace) -> list[str] | None:
         raise AssertionError("a run's arguments are Hydra's: see `dispatch`")
@@ -68,7 +68,9 @@ class Resume(Subcommand):
         _add_name(parser)
         parser.add_argument("--list", action="store_true", help="show the experiment's commands, numbered, and stop")
         parser.add_argument("--command", type=int, metavar="N", help="repeat the N-th of the list (default: the last)")
-        parser.add_argument("overrides", nargs="*", help="settings to change, e.g. retry=failed or shard=2/4")
+        parser.add_argument(
+            "overrides", nargs="*", default=[], help="settings to change, e.g. retry=failed or shard=2/4"
+        )
 
     def do(self, chosen: argparse.Namespace) -> list[str] | None:
         if "=" in chosen.name:

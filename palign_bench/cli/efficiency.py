@@ -20,7 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=1, help="people measured per method (default: 1)")
     parser.add_argument("--repeats", type=int, default=REPEATS, help=f"of every cell (default: {REPEATS})")
     parser.add_argument("--steps", type=int, help="optimizer steps of trained methods (default: all on CUDA, else 1)")
-    parser.add_argument("overrides", nargs="*", help="as for a run: model=llama3_8b model.weights=random …")
+    parser.add_argument("overrides", nargs="*", default=[], help="as for a run: model=llama3_8b model.weights=random …")
 
 
 def efficiency_arguments(chosen: argparse.Namespace) -> list[str]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,18 +13,18 @@ import numpy as np
 import yaml
 from tabulate import tabulate
 
-from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents import load_respondents
 from palign_bench.respondents.dark_triad import dark_triad_layout
 from palign_bench.respondents.file import FileOfPeople, read_people
+from palign_bench.respondents.inventories import load_inventory
 from palign_bench.respondents.matrix import MISSING, AnswerMatrix
 from palign_bench.respondents.orientation import orientation_evidence
 from palign_bench.respondents.population import Population
 from palign_bench.settings import UserError, options, read_option
 
-INVENTORIES = {"ipip_neo_300": ipip_neo_300, "dark_triad": dark_triad_layout}
 _SOURCE = "a file of people, or an option of respondents= (papi, simulated, …)"
-_SETTINGS = "settings of respondents=, as in orientation=keyed or count=20000"
+_SETTINGS = "settings of respondents=, as in orientation=keyed or count=20000, and inventory= as for a run"
 
 
 def people(chosen: argparse.Namespace) -> None:
@@ -35,16 +36,16 @@ def people(chosen: argparse.Namespace) -> None:
     if file is not None and file.doubt:
         raise UserError(file.doubt)
     if file is not None:
-        settings = [f"respondents.{setting.removeprefix('respondents.')}" for setting in chosen.settings]
-        command = ["method=floors", "respondents=file", f"respondents.path={file.place}", *settings]
-        print(f"\nTo run: palign-bench {shlex.join(command)}")
+        of_people = [each for each in chosen.settings if not _of_inventory(each)]
+        settings = [f"respondents.{setting.removeprefix('respondents.')}" for setting in of_people]
+        command = ["method=floors", *inventory_settings(chosen), "respondents=file", f"respondents.path={file.place}"]
+        print(f"\nTo run: palign-bench {shlex.join([*command, *settings])}")
 
 
 def add_source(parser: argparse.ArgumentParser) -> None:
     """The arguments that `source_of` reads."""
     parser.add_argument("source", help=_SOURCE)
-    parser.add_argument("--inventory", choices=INVENTORIES, help="what was answered (default: ipip_neo_300)")
-    parser.add_argument("settings", nargs="*", help=_SETTINGS, metavar="KEY=VALUE")
+    parser.add_argument("settings", nargs="*", default=[], help=_SETTINGS, metavar="KEY=VALUE")
 
 
 def source_of(chosen: argparse.Namespace) -> tuple[AnswerMatrix, FileOfPeople | None]:
@@ -52,22 +53,52 @@ def source_of(chosen: argparse.Namespace) -> tuple[AnswerMatrix, FileOfPeople | 
 
     Raises UserError for a source or setting that does not exist, and for a file that cannot be read.
     """
-    named = chosen.inventory or ("dark_triad" if chosen.source.startswith("dark_triad") else "ipip_neo_300")
-    inventory = INVENTORIES[named]()
-    given: dict[str, Any] = {}
-    for setting in chosen.settings:
-        key, equals, value = setting.partition("=")
-        if not equals:
-            raise UserError(f"{setting}: give settings as KEY=VALUE, as in orientation=keyed")
-        given[key.removeprefix("respondents.")] = yaml.safe_load(value)
+    inventory = _inventory_of(chosen)
+    given = _read([setting for setting in chosen.settings if not _of_inventory(setting)], "respondents.")
     if chosen.source in options("respondents") and chosen.source != "file" and not Path(chosen.source).is_file():
         source = load_respondents(read_option("respondents", chosen.source) | given, inventory)
         return AnswerMatrix.of(source.people, inventory), None
+    if not Path(chosen.source).expanduser().exists():
+        close = difflib.get_close_matches(chosen.source, _sources(), n=1)
+        hint = f" (did you mean {close[0]}?)" if close else ""
+        raise UserError(f"{chosen.source}: no such file or source{hint}; give a file or one of {', '.join(_sources())}")
     known = {key for key in read_option("respondents", "file") if key not in ("name", "path", "limit", "ids")}
     if unknown := sorted(set(given) - known):
         raise UserError(f"{unknown[0]} is no setting of a file; it has {', '.join(sorted(known))}")
     file = read_people(chosen.source, inventory=inventory, **given)
     return file.people, file
+
+
+def inventory_settings(chosen: argparse.Namespace) -> list[str]:
+    """The settings of the inventory as they were typed, for the command that runs on the same people."""
+    return [each for each in chosen.settings if _of_inventory(each)]
+
+
+def _inventory_of(chosen: argparse.Namespace) -> Inventory:
+    """The inventory that the settings name; without any the one that the source answers."""
+    given = _read(inventory_settings(chosen), "inventory.")
+    name = str(given.pop("inventory", "dark_triad" if chosen.source.startswith("dark_triad") else "ipip_neo_300"))
+    if name == "dark_triad" and not given:
+        return dark_triad_layout()  # its wording, which has to be downloaded, is not needed here
+    return load_inventory(read_option("inventory", name) | given)
+
+
+def _of_inventory(setting: str) -> bool:
+    return setting.startswith(("inventory=", "inventory."))
+
+
+def _read(settings: Sequence[str], prefix: str) -> dict[str, Any]:
+    given: dict[str, Any] = {}
+    for setting in settings:
+        key, equals, value = setting.partition("=")
+        if not equals:
+            raise UserError(f"{setting}: give settings as KEY=VALUE, as in orientation=keyed")
+        given[key.removeprefix(prefix)] = yaml.safe_load(value)
+    return given
+
+
+def _sources() -> list[str]:
+    return [name for name in options("respondents") if name != "file"]
 
 
 def _understood(people_: AnswerMatrix, file: FileOfPeople | None) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from palign_bench.cli.people import add_source, measures, source_of
+from palign_bench.cli.people import add_source, inventory_settings, measures, source_of
 from palign_bench.files import write_atomically
 from palign_bench.respondents.matrix import MISSING, AnswerMatrix
 from palign_bench.respondents.population import Population
@@ -46,9 +46,10 @@ def select(chosen: argparse.Namespace) -> None:
     print(report)
     print(f"Written: {out}/ids.csv, people.csv and report.md. To run on them:")
     settings = ["respondents=file", f"respondents.path={out / 'people.csv'}", "respondents.orientation=literal"]
-    if found.inventory.name != "ipip_neo_300":
-        settings.append(f"inventory={found.inventory.name}")
-    print(shlex.join(["palign-bench", "method=floors", *settings]))
+    inventory = inventory_settings(chosen)
+    if not inventory and found.inventory.name != "ipip_neo_300":
+        inventory = [f"inventory={found.inventory.name}"]
+    print(shlex.join(["palign-bench", "method=floors", *inventory, *settings]))
 
 
 def _report(people: AnswerMatrix, selection: Selection, command: str) -> str:

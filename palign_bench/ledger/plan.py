@@ -12,6 +12,7 @@ from typing import Any
 from palign_bench.files import LedgerError, canonical, read_json, write_json
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.record import Record
+from palign_bench.settings import options
 
 LAYOUT = 2  # of `commands/`; the plans of layout 1 lay in each table's folder, under `plan/`
 
@@ -303,11 +304,16 @@ def _old_plans(runs: Path, experiment: str | None) -> list[Path]:
 
 def _nothing(runs: Path, experiment: str | None) -> str:
     where = runs / experiment if experiment else runs
-    again = f"palign-bench experiment={experiment or 'table1'}"
+    known = experiment is None or experiment in options("experiment")
+    typed = f"experiment={experiment or 'table1'}" if known else f"experiment=table1 name={experiment}"
+    again = f"palign-bench {typed}"
     old = _old_plans(runs, experiment)
     if old:
         return (
             f"{where} was written by an earlier version: its plans ({old[0].parent}) and cells are of another layout, "
             f"which this version does not read. Nothing of it is touched; run `{again}` again to compute it anew."
         )
-    return f"{where} holds no table: run `{again}` first."
+    others = sorted({path.parts[-4] for path in runs.glob("*/commands/*/command.json")})
+    if experiment and others:
+        return f"{where} holds no table; {runs} holds those of {', '.join(others)}."
+    return f"{where} holds no table: run `{again}` first, or name another ledger with --runs FOLDER."

@@ -238,6 +238,10 @@ MISTAKES = {
     "resume nothing": "runs/nothing holds no table",
     "report nothing": "runs/nothing holds no table",
     "forecast nothing": "runs/nothing holds no table",
+    "status": "run `palign-bench experiment=table1` first, or name another ledger with --runs FOLDER.",
+    "score nobody.csv": "nobody.csv: no such file; give a CSV file with the columns respondent,item,answer or id,i1",
+    "people nobody.csv": "nobody.csv: no such file or source; give a file or one of auto, ",
+    "people": "the following arguments are required: source (see palign-bench people --help)",
 }
 
 

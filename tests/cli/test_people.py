@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -49,3 +51,25 @@ def test_people_of_a_source_and_mistyped_settings(capsys: pytest.CaptureFixture[
         dispatch(["people", str(EXAMPLE), "cuont=30"])
     with pytest.raises(UserError, match="KEY=VALUE"):
         dispatch(["people", str(EXAMPLE), "keyed"])
+
+
+def test_people_of_a_questionnaire_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    items, people = tmp_path / "course.csv", tmp_path / "people.csv"
+    lines = (f"{n},I plan day {n}.,{'calm' if n > 4 else 'order'},{'-+'[n % 2]}" for n in range(1, 9))
+    items.write_text("number,text,scale,sign\n" + "\n".join(lines))
+    people.write_text("id,i1,i2,i3,i4,i5,i6,i7,i8\na,5,1,5,2,1,5,3,3\nb,1,5,2,5,3,3,4,1\nc,3,3,3,3,5,1,5,1")
+    of_it = ["inventory=file", f"inventory.path={items}"]
+    dispatch(["people", str(people), *of_it])
+    told = capsys.readouterr().out
+    assert "3 people; course-" in told and "4 of 4 known and 4 of 4 held-out items" in told
+    # Items 3, 4, 7 and 8 are held out. From the middle: a 2, 1, 0, 0; b 1, 2, 1, 2; c 0, 0, 2, 2; halved and averaged.
+    assert re.search(r"always C +2\.167", told)
+    command = shlex.join(["method=floors", *of_it, "respondents=file", f"respondents.path={people}"])
+    assert told.rstrip().endswith(f"palign-bench {command}")
+    dispatch(["select", str(people), *of_it, "--clusters", "2", "--rule", "random", "--out", str(tmp_path / "out")])
+    assert shlex.join(of_it) in capsys.readouterr().out.splitlines()[-1]
+    assert (tmp_path / "out" / "people.csv").read_text().startswith("id,i1,i2,i3,i4,i5,i6,i7,i8\n")
+    with pytest.raises(UserError, match=r"inventory.path is not set"):
+        dispatch(["people", str(people), "inventory=file"])
+    with pytest.raises(UserError, match=r"papy: no such file or source \(did you mean papi\?\)"):
+        dispatch(["people", "papy"])
