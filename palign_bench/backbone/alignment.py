@@ -136,7 +136,7 @@ class AnswerSheet:
     """What came back for the items asked, in the protocol's orientation.
 
     ``answers``: 5…1 per item (floors: any real number); an unparsed item is absent.
-    ``log_probs``: per item, the natural log-probabilities of options A…E among the five (``None`` when generated).
+    ``log_probs``: per item, the log-probabilities of the options, highest value first (``None`` when generated).
     ``ties``: items whose likeliest options are exactly equally likely; their answer is the first of these.
     ``texts``: per item, the generated text (``None`` when read from log-probabilities).
     ``audit``: per item of the audit, the freely generated text.

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from typing import Self
 
 import torch
 from torch import Tensor
@@ -53,6 +55,12 @@ class Backbone(ABC):
     @abstractmethod
     def generate(self, alignment: Alignment, system: str, user: str, max_new_tokens: int, temperature: float) -> str:
         """Free text, sampled at ``temperature`` (0: greedy) from torch's global generator."""
+
+    def asking(self, protocol: EvaluationProtocol) -> Self:
+        """The same model under another protocol."""
+        other = copy.copy(self)
+        other.protocol = protocol
+        return other
 
     @property
     def layers(self) -> int:
@@ -139,9 +147,7 @@ class Backbone(ABC):
     def _option_log_probs(
         self, alignment: Alignment, items: Sequence[Item], scores: OptionScores | None, opening: str | None = None
     ) -> dict[int, list[float]]:
-        opening, options = self.chat.option_tokens(
-            opening or self.protocol.reading.opening, self.protocol.inventory.letters
-        )
+        opening, options = self.chat.option_tokens(opening or self.protocol.reading.opening, self.protocol.letters)
         split = self.split(alignment, items, opening)
         table = self.engine.option_log_probs(Request(split, self.virtual), options)
         if scores is not None:

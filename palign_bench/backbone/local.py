@@ -98,7 +98,7 @@ class LocalBackbone(Backbone):
         self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item]
     ) -> list[AnswerSheet]:
         assert isinstance(self.engine, SharedPrefixEngine)
-        opening, options = self.chat.option_tokens(self.protocol.reading.opening, self.protocol.inventory.letters)
+        opening, options = self.chat.option_tokens(self.protocol.reading.opening, self.protocol.letters)
         splits, shifts = self._splits(alignments, items, opening), stacked_shifts(alignments)
         with nullcontext() if shifts is None else shifted_heads(self.anatomy, shifts):
             tables = self.engine.option_log_probs_of([Request(split) for split in splits], options)

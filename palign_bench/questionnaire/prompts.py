@@ -25,6 +25,24 @@ ASKS: dict[str, str] = {
     ),
 }
 
+# Other words for the same question, by wording (`questionnaire/variant.py`).
+FRAMES: dict[str, tuple[str, str, str]] = {
+    "phrase": (
+        'Here is something that may be said of you: "You {statement}."\n'
+        "Which of the following options tells best how accurate that is?",
+        '"You {statement}."\nHow accurately does this sentence describe you? Pick one of the options below.',
+        'Think of yourself as you usually are, and consider this: "You {statement}."\n'
+        "Choose the option that says how accurate it is for you.",
+    ),
+    "sentence": (
+        'Here is something that you may have said: "{statement}"\n'
+        "Which of the following options tells best how far you agree?",
+        '"{statement}"\nHow far do you agree with this sentence? Pick one of the options below.',
+        'Think of yourself as you usually are, and consider this: "{statement}"\n'
+        "Choose the option that says how far you agree.",
+    ),
+}
+
 FEW_SHOT_OPENING = "Here are some of your behaviors and your level of recognition towards them"
 
 PORTRAIT_WRITER_SYSTEM_PROMPT = "You are a helpful assistant."

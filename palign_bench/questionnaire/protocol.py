@@ -56,6 +56,9 @@ class EvaluationProtocol(ABC):
 
     Respondents, cases and aligners hold **literal** answers, whatever the protocol. Its own orientation enters at two
     edges alone: the wording of a prompt (`orient`, `few_shot_prompt`, …) and scoring (`truth`, `keyed`).
+
+    ``options`` and ``asks``: as a question lists and words them; ``listing``: the inventory in whose order prompts list
+    known answers. All three are the inventory's own, but for a `Variant`.
     """
 
     name: ClassVar[str]
@@ -69,6 +72,14 @@ class EvaluationProtocol(ABC):
 
     def __init__(self, inventory: Inventory):
         self.inventory = inventory
+        self.options = inventory.options
+        self.asks = inventory.asks or prompts.ASKS[inventory.wording]
+        self.listing = inventory
+
+    @property
+    def letters(self) -> str:
+        """The letters under which a question lists the options, by their values, the highest first."""
+        return "".join(option.letter for option in sorted(self.options, key=lambda option: -option.value))
 
     @property
     def audited(self) -> bool:
@@ -97,12 +108,12 @@ class EvaluationProtocol(ABC):
 
     def question(self, item: Item) -> str:
         """The user's turn for one item."""
-        asks = self.inventory.asks or prompts.ASKS[self.inventory.wording]
-        return prompts.question(self.statement(item), asks, self.inventory.options)
+        return prompts.question(self.statement(item), self.asks, self.options)
 
     def parse(self, generated: str) -> int | None:
         """The value of the option that a generated text names; None: unparsed."""
-        return parse_released(generated, len(self.inventory.options))
+        place = parse_released(generated, len(self.options))  # counted from the last letter
+        return None if place is None else self.options[-place].value
 
     def is_decided(self, generated: str) -> bool:
         """Whether more text cannot change `parse`."""
@@ -114,15 +125,15 @@ class EvaluationProtocol(ABC):
         ``missing``: known items that the person left unanswered. ``separator``: None for `few_shot_separator`.
         """
         opened_by = self.few_shot_separator if separator is None else separator
-        return prompts.few_shot_system_prompt(self.inventory, self.listed(known, missing), opened_by)
+        return prompts.few_shot_system_prompt(self.listing, self.listed(known, missing), opened_by)
 
     def portrait_request(self, known: Answers, missing: Collection[int] = ()) -> str:
         """What P² asks its writer, with literal answers as the protocol labels them; see `few_shot_prompt`."""
-        return prompts.portrait_request(self.inventory, self.listed(known, missing))
+        return prompts.portrait_request(self.listing, self.listed(known, missing))
 
     def template_portrait(self, known: Answers) -> str:
         """Literal answers as sentences in the second person, as the protocol labels them."""
-        return prompts.template_portrait(self.inventory, self.orient(known))
+        return prompts.template_portrait(self.listing, self.orient(known))
 
     def listed(self, known: Answers, missing: Collection[int] = ()) -> Answers:
         """Literal answers as a prompt labels them, with 0 for a missing one where the protocol writes `Unknown`."""

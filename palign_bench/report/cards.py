@@ -25,7 +25,7 @@ from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.questionnaire.scoring import COMPOSITE
 from palign_bench.report.document import Written
-from palign_bench.report.rows import RowNumbers, budget_of
+from palign_bench.report.rows import RowNumbers, budget_of, variant
 from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP
 from palign_bench.report.table import Report
 
@@ -148,6 +148,7 @@ def card(report: Report, row: RowNumbers, columns: Mapping[str, Any], started: s
         "budget": budget_of(row),
         "known_answers": identity.get("known_answers", "all"),
         "intervention": identity.get("intervention"),
+        "variant": identity.get("variant"),
         "fingerprint": _fingerprint(row),
         "missing_cells": columns["missing_cells"],
         **{f"method.{key}": value for key, value in identity["method"].items() if isinstance(value, (int, float))},
@@ -207,7 +208,7 @@ def _result(
         "inventory": inventory.name,
         "people": len(row.respondents),
         "known_items": len(inventory.known),
-        "held_out_items": len(inventory.held_out),
+        "held_out_items": len(row.digest.items) if variant(row) else len(inventory.held_out),
     }
     return {
         "evaluation_name": f"{title} ({row.protocol}): {metric.column}",

@@ -122,9 +122,15 @@ def intervention(row: RowNumbers) -> str | None:
     return str(name) if name is not None else None
 
 
-def told(row: RowNumbers) -> tuple[int | None, str | None]:
-    """What the row's method was told of a person, of which floors that it is compared with are told the same."""
-    return known_answers(row), intervention(row)
+def variant(row: RowNumbers) -> str | None:
+    """How the row's held-out items were asked; None: as usual."""
+    name = row.folder.identity().get("variant")
+    return str(name) if name is not None else None
+
+
+def told(row: RowNumbers) -> tuple[int | None, str | None, str | None]:
+    """What the row's method was told and asked, as are the floors that it is compared with."""
+    return known_answers(row), intervention(row), variant(row)
 
 
 def budget_of(row: RowNumbers) -> str | None:
@@ -149,7 +155,7 @@ def _settings(row: RowNumbers) -> dict[str, Any]:
     identity = row.folder.identity()
     return {
         **identity["method"],
-        **{key: identity[key] for key in ("seed", "known_answers", "intervention") if key in identity},
+        **{key: identity[key] for key in ("seed", "known_answers", "intervention", "variant") if key in identity},
     }
 
 

@@ -16,7 +16,6 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import ServedBackbone
 from palign_bench.backbone.tokenizing import encode
-from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.prompts import NEUTRAL_SYSTEM_PROMPT
 from palign_bench.questionnaire.protocol import FREE_GENERATION, PROTOCOLS, EvaluationProtocol
@@ -123,7 +122,7 @@ def canonical_numbers(value: Any) -> Any:
 
 # Settings by which the rows of one table may differ, and those that change no number. Any other that differs makes
 # another table.
-_WITHIN_A_TABLE = frozenset({"method", "training", "known_answers", "intervention"})
+_WITHIN_A_TABLE = frozenset({"method", "training", "known_answers", "intervention", "variant"})
 _WITHOUT_MEANING = frozenset({"tracking", "runs", "name", "shard", "retry", "respondents.limit", "respondents.ids"})
 _FIRST_TOLD = ("inventory.name", "respondents.name", "seed", "cost")
 
@@ -214,22 +213,6 @@ def for_inventory(aligners: Mapping[str, Aligner], inventory: Inventory, method:
     for aligner in kept.values():
         aligner.check_inventory(inventory)
     return kept
-
-
-def check_words(model: Settings, protocol: EvaluationProtocol) -> None:
-    """Raise UserError for a model whose vocabulary lacks words of the questions (the organism knows IPIP-NEO alone)."""
-    inventory = protocol.inventory
-    if inventory.name == "ipip_neo_300":  # every model was made for it, or reads any text
-        return
-    tokenizer = loading.tokenizer_of(model)
-    # The organism has one token for each statement that it was taught, and spells any other letter by letter.
-    whole_statements = any(re.search(r"[a-z]+( [a-z]+){3}", token) for token in tokenizer.get_vocab())
-    spelled = (len(tokenizer.tokenize(text)) > len(text) / 2 for text in map(protocol.question, inventory.items))
-    if whole_statements and any(spelled):
-        raise UserError(
-            f"model={model['name']} cannot read inventory={inventory.name}: it reads the statements alone that it was "
-            "taught; use a model that reads any text, as model=smollm2_135m."
-        )
 
 
 def check_needs(aligners: Mapping[str, Aligner], model: Mapping[str, Any]) -> None:
@@ -365,26 +348,6 @@ def check_known_answers(count: Any, inventory: Inventory) -> int:
     if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= known:
         raise UserError(f"known_answers={count}: choose a whole number from 1 to {known}, or null for all.")
     return count
-
-
-def intervention_of(asked: Any, inventory: Inventory) -> Intervention | None:
-    """How the known answers are changed before a method is told. Raises UserError."""
-    if asked is None or asked == "none":
-        return None
-    try:
-        return Intervention.parse(str(asked), inventory)
-    except ValueError as error:
-        raise UserError(f"intervention={asked}: {error}, or none.") from error
-
-
-def check_intervention(aligners: Mapping[str, Aligner], intervention: Intervention | None) -> None:
-    """Raise UserError where a method reads what no intervention changes, and would seem not to follow."""
-    reading = [name for name, aligner in aligners.items() if "portrait" in aligner.needs]
-    if intervention is not None and reading:
-        raise UserError(
-            f"intervention={intervention.name}: {reading[0]} reads the released portrait, which tells of the unchanged "
-            "answers; use method.writer=template, or a model as the writer."
-        )
 
 
 def experiment_name(name: Any) -> str:

@@ -51,8 +51,8 @@ class RowWorker:
         self.cases = Cases(job)
         self.batch_divisor = 1  # of the positions in one forward pass; above 1 only while memory runs out
         inventory = job.protocol.inventory
-        self.items = inventory.select(inventory.held_out)
-        self.audit = audit_items(inventory) if job.protocol.audited else []
+        self.items = inventory.select(job.asked)
+        self.audit = audit_items(inventory) if job.protocol.audited and job.variant is None else []
 
     def _within_memory(self, person: str, work: Callable[[], Result]) -> Result:
         """``work()``; where memory runs out, again in smaller batches, which the record's ``batch_divisor`` tells."""
@@ -96,8 +96,8 @@ class RowWorker:
             self.batch_divisor = 1
         sheet, answering = answered.sheet, answered.cost
         protocol, inventory = self.job.protocol, self.job.protocol.inventory
-        held_out = protocol.held_out(person)
-        truth = protocol.truth(held_out)
+        held_out = {n: value for n, value in protocol.held_out(person).items() if n in self.job.asked}
+        truth = {n: value for n, value in protocol.truth(held_out).items() if n in self.job.asked}
         return {
             "respondent": person.id,
             "seed": case.seed,
@@ -143,9 +143,8 @@ class RowWorker:
 
     def _answer(self, alignment: Alignment) -> Answered:
         if alignment.answers is not None:
-            held_out = self.job.protocol.inventory.held_out
-            answers = {n: alignment.answers[n] for n in held_out if n in alignment.answers}
-            return Answered(AnswerSheet(asked=held_out, answers=answers), Cost())
+            answers = {n: alignment.answers[n] for n in self.job.asked if n in alignment.answers}
+            return Answered(AnswerSheet(asked=self.job.asked, answers=answers), Cost())
         assert self.backbone is not None, f"{self.row.title} needs no backbone but made an alignment without answers"
         taken_over = self.taken_over(alignment)
         if taken_over is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from palign_bench.aligner import Aligner
@@ -14,20 +15,19 @@ from palign_bench.ledger.plan import PlannedJob, Row
 from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.questionnaire.protocol import EvaluationProtocol
+from palign_bench.questionnaire.variant import Variant
 from palign_bench.respondents.source import RespondentSource
+from palign_bench.run.asking import check_intervention, check_words, intervention_of, variant_of
 from palign_bench.run.assembly import (
     batch_notes,
     check_anatomy,
-    check_intervention,
     check_known_answers,
     check_needs,
     check_portraits,
     check_stand_ins,
-    check_words,
     comparable,
     experiment_name,
     for_inventory,
-    intervention_of,
     make_aligners,
     method_identity,
     protocol_of,
@@ -73,6 +73,7 @@ class Job:
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()  # what the table says about these rows
     intervention: Intervention | None = None  # how known answers are changed before a method is told
+    variant: Variant | None = None  # how some of the held-out items are asked; None: all of them, as usual
 
     @classmethod
     def of(cls, settings: Settings, session: Session) -> Job:
@@ -82,6 +83,12 @@ class Job:
         """
         inventory = session.inventory(settings["inventory"])
         protocol = protocol_of(settings["protocol"], inventory)
+        variant = variant_of(settings["variant"], protocol)
+        seed = seed_of(settings["seed"])
+        asking = protocol
+        if variant is not None:
+            protocol = variant.told(protocol, seed)
+            asking = variant.asked(protocol)
         asked_model = resolve_model(settings["model"])
         training = resolve_training(settings["training"], loading.choose_device(asked_model["device"]).type == "cuda")
         method, model = quantized(resolve_budget(settings["method"], training), asked_model)
@@ -99,15 +106,15 @@ class Job:
         reads_model = any(aligner.needs_backbone for aligner in aligners.values())
         identified = model_identity(model, session.identify(model)) if reads_model else None
         if reads_model:
-            check_anatomy(aligners, model, protocol)
-            check_words(model, protocol)
+            check_anatomy(aligners, model, asking)
+            check_words(model, protocol, variant)
         runs = Path(str(settings["runs"])).expanduser()
         shared: Settings = {
             "model": identified,
             "respondents": {"source": source.name, "data_hash": source.data_hash},
             "protocol": {"name": protocol.name, "version": protocol.version},
             "inventory": inventory.name,
-            "seed": seed_of(settings["seed"]),
+            "seed": seed,
         }
         if settings["known_answers"] is not None:
             shared["known_answers"] = check_known_answers(settings["known_answers"], inventory)
@@ -118,6 +125,8 @@ class Job:
         check_intervention(aligners, intervention)
         if intervention is not None:
             shared["intervention"] = intervention.name
+        if variant is not None:
+            shared["variant"] = variant.name
         if repeats:  # what a cell cost is measured in its own way, so it is another cell
             shared["cost_repeats"] = repeats
         identities = {name: method_identity(method, name, aligner) | shared for name, aligner in aligners.items()}
@@ -132,9 +141,10 @@ class Job:
             source=source,
             people=people,
             model=model,
-            seed=shared["seed"],
+            seed=seed,
             known_answers=settings["known_answers"],
             intervention=intervention,
+            variant=variant,
             repeats=repeats,
             retry=retry_of(settings["retry"]),
             shard=Shard.parse(settings["shard"]),
@@ -177,7 +187,15 @@ class Job:
             "cost_repeats": self.repeats,
         }
         setting = comparable(self.settings | {"model": asked_model}) | {"data_hash": self.source.data_hash}
+        if self.variant is not None:  # scores on these items and on all of them never meet in a table
+            setting["items"] = len(self.asked)
         return PlannedJob(order, self.rows, about, setting)
+
+    @cached_property
+    def asked(self) -> tuple[int, ...]:
+        """Numbers of the held-out items that are asked and scored."""
+        inventory = self.protocol.inventory
+        return inventory.held_out if self.variant is None else self.variant.items(inventory, self.seed)
 
     @property
     def part(self) -> tuple[int, int]:

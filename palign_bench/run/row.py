@@ -45,7 +45,7 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     backbone, load_seconds = None, 0.0
     try:
         if aligner.needs_backbone:
-            questions = f"{job.protocol.name}/{job.protocol.inventory.name}"
+            questions = f"{job.protocol.name}/{job.protocol.inventory.name}/{job.protocol.listing.known}"
             backbone, load_seconds = session.load_backbone(job.model, job.protocol, questions)
         before = machine_state()
         if job.repeats and backbone is not None:
@@ -60,6 +60,8 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     row.folder.write_shared(shared | shared_cost(preparations))
     row.folder.write_provenance(provenance)
     _track(job, row, set(row.ids) - set(missing))
+    if backbone is not None and job.variant is not None:  # aligned as ever, asked otherwise
+        backbone = backbone.asking(job.variant.asked(job.protocol))
     worker = RowWorker(job, row, backbone, bare, session.answers)
     if job.repeats:
         worker.warm_up(job.people[0])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Mapping, Sequence
-from copy import copy
 from pathlib import Path
 from typing import Any
 
@@ -60,8 +59,8 @@ class Session:
     def load_backbone(self, model: Settings, protocol: EvaluationProtocol, questions: str) -> Loaded:
         """The model under this protocol; it stays loaded until another is asked for.
 
-        ``questions``: names protocol and inventory. Each has a backbone of its own, which share the weights, so that
-        nobody's protocol changes while it is held.
+        ``questions``: names protocol, inventory and the order of known answers. Each has a backbone of its own, which
+        share the weights, so that nobody's protocol changes while it is held.
         """
         key = canonical(model)
         if self._model != key:
@@ -77,9 +76,7 @@ class Session:
             self._backbones[questions] = made, time.perf_counter() - started
         if questions not in self._backbones:
             other, seconds = next(iter(self._backbones.values()))
-            backbone = copy(other)
-            backbone.protocol = protocol
-            self._backbones[questions] = backbone, seconds
+            self._backbones[questions] = other.asking(protocol), seconds
         return self._backbones[questions]
 
     def inventory(self, settings: Mapping[str, Any]) -> Inventory:

@@ -13,7 +13,8 @@ from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.report.effects import Effects, effects
 from palign_bench.report.rows import read_rows
-from palign_bench.run.assembly import check_intervention, make_aligners
+from palign_bench.run.asking import check_intervention
+from palign_bench.run.assembly import make_aligners
 from palign_bench.settings import UserError
 from tests.command import PROGRAM, environment
 from tests.rows import shipped
