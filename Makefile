@@ -22,7 +22,7 @@ MODELS ?= $(MODEL)
 SEEDS ?= 0
 SHARD ?=
 
-.PHONY: help setup table1 table6 testbed testbed-real testbed-simulated organism sweep resume status efficiency test test-slow bench lint clean
+.PHONY: help setup table1 table6 testbed testbed-real testbed-simulated organism sweep resume status efficiency test test-slow bench lint docs clean
 
 help:
 	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT=3 PROTOCOL= ARGS=]"
@@ -36,6 +36,7 @@ help:
 	@echo "make test       the tests [PROCESSES=2] (make test-slow: those that take minutes)"
 	@echo "make bench      how fast answering and PAS are, as ratios measured in one run"
 	@echo "make lint       ruff, mypy and the floors that imports keep to"
+	@echo "make docs       the documentation as pages in build/docs; a broken link is an error"
 	@echo "make setup      virtual environment, dependencies, the default model (the others call it)"
 
 setup: $(VENV)/.ready
@@ -113,6 +114,9 @@ lint: setup
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
+
+docs: setup
+	$(BIN)/mkdocs build --strict --quiet
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache
