@@ -29,7 +29,7 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
     from palign_bench.report.document import Written, terminal
     from palign_bench.report.pictures.learning_curve import draw_learning_curve
     from palign_bench.report.pictures.table import draw_figure  # pandas and matplotlib take seconds to import
-    from palign_bench.report.rows import intervention, read_rows, variant
+    from palign_bench.report.rows import intervention, variant
     from palign_bench.report.table import as_json, build_report
     from palign_bench.report.words import describe
 
@@ -37,13 +37,12 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
     base, written = plan.folder / report.about["experiment"], Written()
     written.add(base.with_name(f"{base.name}.csv"), report.frame.to_csv(index=False))
     written.add(base.with_name(f"{base.name}.json"), as_json(report))
-    rows, _ = read_rows(plan)
-    write_cards(report, rows, plan, written)
-    if any(variant(row) for row in rows):
+    write_cards(report, plan, written)
+    if any(variant(row) for row in report.read):
         from palign_bench.report.invariance import write_invariance
 
         return MadeReport(report, [], write_invariance(plan, report.inventory, written))
-    if any(intervention(row) for row in rows):
+    if any(intervention(row) for row in report.read):
         from palign_bench.report.effects import write_effects
 
         return MadeReport(report, [], write_effects(plan, report.inventory.scales, written))

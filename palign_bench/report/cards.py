@@ -11,7 +11,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -102,14 +102,14 @@ _METRICS: tuple[Metric, ...] = (
 _WITHOUT_DIRECTION = ("dispersion_ratio", "acquiescence", "extreme_share", "most_frequent_option_share")
 
 
-def write_cards(report: Report, rows: Sequence[RowNumbers], plan: Plan, written: Written) -> None:
+def write_cards(report: Report, plan: Plan, written: Written) -> None:
     """Write ``cards/<row>.json`` for each of the table's rows that has a score; remove the cards of an earlier table.
 
     Rows of one name (a sweep over a setting) have their fingerprint in the file's name.
     """
-    twins = Counter(row.key for row in rows)
+    twins = Counter(row.key for row in report.read)
     cards = {}
-    for row, columns in zip(rows, report.rows, strict=True):
+    for row, columns in zip(report.read, report.rows, strict=True):
         if columns["composite"] is not None:
             name = quote(row.key, safe="") + (f"-{_fingerprint(row)}" if twins[row.key] > 1 else "")
             cards[f"{name}.json"] = card(report, row, columns, plan.command.started)

@@ -83,12 +83,14 @@ class Report:
     """One table with what is said about it.
 
     ``rows``: one dict per planned row, ``columns``, None where a measure is not defined.
-    ``composites``: per row, composite by respondent id (for pictures; ids stay on this machine).
+    ``read``: what the ledger holds of each row. ``composites``: per row, composite by respondent id (for pictures; ids
+    stay on this machine).
     ``paper``: the paper's setting when the table is in it.
     """
 
     about: Mapping[str, Any]
     rows: tuple[Mapping[str, Any], ...]
+    read: tuple[RowNumbers, ...]
     composites: tuple[Mapping[str, float], ...]
     notes: tuple[str, ...]
     paper: PaperSetting | None
@@ -162,7 +164,8 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
     ordered = tuple({name: row[name] for name in columns_of(inventory)} for row in columns)
     people = len({respondent for row in rows for respondent in row.planned})
     notes = (*about.get("notes", ()), *training_notes(rows), *ledger_notes(rows))
-    return Report({**about, "people": people}, ordered, tuple(row.composites for row in rows), notes, paper, inventory)
+    composites = tuple(row.composites for row in rows)
+    return Report({**about, "people": people}, ordered, tuple(rows), composites, notes, paper, inventory)
 
 
 def as_json(report: Report) -> str:

@@ -149,7 +149,7 @@ def test_what_cannot_be_served_is_told_in_one_line(
     installed = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else installed(name))
     settings = settings_of(name_or_path=str(tiny_folder), **changes)
-    for use in (loading.check_settings, lambda each: session.load_backbone(each, CORRECTED)):
+    for use in (loading.check_settings, lambda each: session.Session().load_backbone(each, CORRECTED, "corrected")):
         with pytest.raises(ModelError) as caught:
             use(settings)
         assert str(caught.value).startswith(f"model.engine=vllm: {message}") and "\n" not in str(caught.value)

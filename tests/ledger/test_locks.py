@@ -205,6 +205,7 @@ def test_a_locked_cell_comes_last_and_a_dead_owners_is_taken_over(
             folder.record(cohort[0], {})
             if order == ["2", "3"]:
                 process.kill()
+                process.wait()  # until then its lock is held, and waiting would be told
     assert order == ["2", "3", "1"] and said == []
 
 

@@ -46,7 +46,7 @@ class Testbed:
     def aligner(self, method: str, **settings: Any) -> Aligner:
         """The method, prepared; ``settings`` override its YAML."""
         resolved = self._settings(method)["method"] | settings
-        (aligner,) = make_aligners(resolve_budget(resolved, {"name": "quick"}), self.protocol).values()
+        (aligner,) = make_aligners(resolve_budget(resolved, {"name": "quick"})).values()
         aligner.prepare(self.backbone if aligner.needs_backbone else None, self.protocol)
         return aligner
 

@@ -242,7 +242,7 @@ def test_auto_does_not_pass_over_a_folder_that_is_not_as_released(invented: Path
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({}, "respondents.name=None: choose one of papi, simulated, file, auto"),
+        ({}, "respondents.name=None: choose one of papi, simulated, file, dark_triad, auto"),
         ({"name": "mturk"}, "respondents.name=mturk: choose one of"),
         ({"name": "simulated", "folder": "x"}, "respondents.folder is no setting of respondents=simulated"),
         ({"name": "papi", "download": "perhaps"}, "respondents.download=perhaps: give true or false"),

@@ -106,7 +106,7 @@ def test_a_record_holds_what_the_ledger_promises(setting: Setting, inventory: In
     assert failed == 0 and record is not None
     assert set(record) == {
         "respondent", "seed", "asked", "answers", "log_probs", "texts", "audit", "truth", "scores", "traits",
-        "person_traits", "alignment", "cost",
+        "person_traits", "alignment", "cost", "ties",
     }  # fmt: skip
     assert record["asked"] == list(inventory.held_out) and len(record["answers"]) == 180
     assert record["truth"] == {str(n): person.answers[n] for n in inventory.held_out if n in person.answers}
