@@ -5,6 +5,8 @@ The subcommands beside a run are in `palign_bench.cli.commands`.
 
 from __future__ import annotations
 
+import contextlib
+import io
 import os
 import signal
 import sys
@@ -67,7 +69,10 @@ def main() -> None:
             return
         arguments = as_typed(asked)
         if any(each in _QUERIES or each.startswith(("--cfg", "--info")) for each in arguments):
-            _hydra(lambda config: None, arguments)
+            told = io.StringIO()
+            with contextlib.redirect_stdout(told):
+                _hydra(lambda config: None, arguments)
+            print(told.getvalue().replace("_base, ", ""), end="")  # what options share is none of them
             return
         missing = run(arguments)
     except KeyboardInterrupt:
@@ -82,7 +87,7 @@ def main() -> None:
         sys.exit(1)
     if missing:
         sys.exit(
-            f"palign-bench: {missing} cells are missing; the tracebacks of failed ones lie beside the finished "
+            f"palign-bench: {missing} {'cell is' if missing == 1 else 'cells are'} missing; the tracebacks of failed ones lie beside the finished "
             "ones. Run again to retry."
         )
 

@@ -180,11 +180,11 @@ def test_a_mistake_is_one_line_in_a_real_terminal_too(tmp_path: Path) -> None:
 
 MISTAKES = {
     "methd=floors": "methd is no setting (did you mean method?); the keys are ",
-    "method=florrs": "method=florrs does not exist; choose one of ",
-    "-m method=floors,few_sot": "method=few_sot does not exist; choose one of ",
-    "experiment=table1 method=floors,few_sot": "method=few_sot does not exist; choose one of ",
-    "experiment=table2": "experiment=table2 does not exist; choose one of efficiency, learning_curve, table1",
-    "protocol=correct": "protocol=correct does not exist; choose one of as_released, corrected",
+    "method=florrs": "method=florrs does not exist (did you mean floors?); choose one of ",
+    "-m method=floors,few_sot": "method=few_sot does not exist (did you mean few_shot?); choose one of ",
+    "experiment=table1 method=floors,few_sot": "method=few_sot does not exist (did you mean few_shot?); choose one of ",
+    "experiment=table2": "experiment=table2 does not exist (did you mean table6?); choose one of effects, efficiency",
+    "protocol=correct": "protocol=correct does not exist (did you mean corrected?); choose one of as_released, corrected",
     "protocol.name=correct": "protocol=correct does not exist; choose one of corrected, as_released",
     "model=gpt5": "model=gpt5 does not exist; choose one of ",
     "tracking=mlflow": "tracking=mlflow does not exist; choose one of none, tensorboard, wandb",
