@@ -69,10 +69,7 @@ def main() -> None:
             return
         arguments = as_typed(asked)
         if any(each in _QUERIES or each.startswith(("--cfg", "--info")) for each in arguments):
-            told = io.StringIO()
-            with contextlib.redirect_stdout(told):
-                _hydra(lambda config: None, arguments)
-            print(told.getvalue().replace("_base, ", ""), end="")  # what options share is none of them
+            _tell(arguments)
             return
         missing = run(arguments)
     except KeyboardInterrupt:
@@ -86,10 +83,21 @@ def main() -> None:
     if missing is None:
         sys.exit(1)
     if missing:
+        cells = "cell is" if missing == 1 else "cells are"
         sys.exit(
-            f"palign-bench: {missing} {'cell is' if missing == 1 else 'cells are'} missing; the tracebacks of failed ones lie beside the finished "
-            "ones. Run again to retry."
+            f"palign-bench: {missing} {cells} missing; the tracebacks of failed ones lie beside the finished ones. "
+            "Run again to retry."
         )
+
+
+def _tell(arguments: Sequence[str]) -> None:
+    """Print what Hydra tells of the configuration, but for the file that models share, which is no option."""
+    told = io.StringIO()
+    try:
+        with contextlib.redirect_stdout(told):
+            _hydra(lambda config: None, arguments)
+    finally:  # Hydra may exit
+        print(told.getvalue().replace("_base, ", ""), end="")
 
 
 def run(arguments: Sequence[str]) -> int | None:

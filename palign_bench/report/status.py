@@ -99,7 +99,8 @@ def _summary(rows: Sequence[RowStatus]) -> str:
     unknown = sum(row.seconds_left is None for row in rows)
     left = _duration(sum(known)) if known else "unknown time"
     more = f", and {unknown} rows of which nothing is measured yet" if unknown else ""
-    return f"{missing} cell{'s' * (missing != 1)} missing: {left} on one machine like those that computed the others{more}."
+    cells = "cell" if missing == 1 else "cells"
+    return f"{missing} {cells} missing: {left} on one machine like those that computed the others{more}."
 
 
 def _duration(seconds: float | None) -> str:

@@ -184,7 +184,7 @@ MISTAKES = {
     "-m method=floors,few_sot": "method=few_sot does not exist (did you mean few_shot?); choose one of ",
     "experiment=table1 method=floors,few_sot": "method=few_sot does not exist (did you mean few_shot?); choose one of ",
     "experiment=table2": "experiment=table2 does not exist (did you mean table6?); choose one of effects, efficiency",
-    "protocol=correct": "protocol=correct does not exist (did you mean corrected?); choose one of as_released, corrected",
+    "protocol=correct": "protocol=correct does not exist (did you mean corrected?); choose one of as_released",
     "protocol.name=correct": "protocol=correct does not exist; choose one of corrected, as_released",
     "model=gpt5": "model=gpt5 does not exist; choose one of ",
     "tracking=mlflow": "tracking=mlflow does not exist; choose one of none, tensorboard, wandb",
@@ -310,7 +310,7 @@ def test_a_failed_cell_is_told_and_the_exit_code_says_so(table1: Ran, model: Pat
         path.unlink()
     broken = run(*arguments, folder=tmp_path)
     assert broken.returncode == 1
-    assert "1 cells are missing" in broken.stderr and str(portraits[0].name) in broken.stderr
+    assert "1 cell is missing" in broken.stderr and str(portraits[0].name) in broken.stderr
     assert table(tmp_path / "runs", "run")["missing_cells"].tolist() == [1]
     errors = list((tmp_path / "runs").glob("cells/*/respondents/*.error.json"))
     assert len(errors) == 1 and "Traceback" in json.loads(errors[0].read_text())["traceback"]

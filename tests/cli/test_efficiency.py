@@ -89,7 +89,7 @@ def test_it_is_an_experiment_like_the_others(folder: Path) -> None:
     lost.unlink()
     before = cells(runs)
     told = run("status", "efficiency", "--runs", str(runs), folder=runs.parent)
-    assert "1 cells missing" in told.stdout and "DPO" in told.stdout
+    assert "1 cell missing" in told.stdout and "DPO" in told.stdout
     resumed = run("resume", "efficiency", "--runs", str(runs), folder=runs.parent)
     assert resumed.returncode == 0, resumed.stderr
     assert before.items() <= cells(runs).items() and len(cells(runs)) == len(before) + 1
