@@ -23,7 +23,7 @@ from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.variant import PLAIN, REVERSED, ROTATED, VARIANTS, Variant
 from palign_bench.report.document import Document, Table, Text, Written, terminal
-from palign_bench.report.rows import RowNumbers, read_rows, variant
+from palign_bench.report.rows import RowNumbers, ledger_notes, read_rows, variant
 from palign_bench.report.statistics import mean, mean_interval, paired_differences
 
 Array = NDArray[np.floating[Any]]
@@ -121,10 +121,11 @@ def write_invariance(plan: Plan, inventory: Inventory, written: Written) -> str:
         notes.append(f"{len(unstable) - _MOST_PAIRS} more pairs change their order: see invariance_pairs.csv.")
     if not found:
         notes.append("No method has finished people both asked plainly and in another way yet.")
+    notes += [*about.get("notes", ()), *ledger_notes(rows)]
     tables = [
         _table([_summary(each, compared) for each in found], ""),
-        _table([_by_variant(each, "instability") for each in found], "Mean change of an answer against plain"),
-        _table([_by_variant(each, "flips") for each in found], "Share of answers that flip"),
+        _table(by_variant(found, "instability"), "Mean change of an answer against plain"),
+        _table(by_variant(found, "flips"), "Share of answers that flip"),
         _table([_pair(pair) for pair in unstable[:_MOST_PAIRS]], "Pairs whose order depends on the way of asking"),
     ]
     base = plan.folder / "invariance"
@@ -281,8 +282,13 @@ def _summary(found: Invariance, compared: Sequence[Pair]) -> dict[str, Any]:
     }
 
 
-def _by_variant(found: Invariance, figure: str) -> dict[str, Any]:
-    return {"method": found.title} | {name: getattr(change, figure) for name, change in found.changes.items()}
+def by_variant(found: Sequence[Invariance], figure: str) -> list[dict[str, Any]]:
+    """A row per method with a figure of its `Change` under every variant that any method has; None where it has not."""
+    names = [name for name in VARIANTS if any(name in each.changes for each in found)]
+    return [
+        {"method": each.title} | {name: getattr(each.changes.get(name), figure, None) for name in names}
+        for each in found
+    ]
 
 
 def _lines(found: Invariance) -> list[dict[str, Any]]:

@@ -17,6 +17,7 @@ from palign_bench.report.invariance import (
     Change,
     Invariance,
     _change,
+    by_variant,
     invariance,
     letters_kept,
     pairs,
@@ -63,6 +64,14 @@ def test_a_ranking_is_robust_where_its_sign_stays_in_every_variant() -> None:
     one, two, three = pairs([first, second, third])
     assert one.differences == {"plain": -1, "reversed": -1, "frame_1": 1.5} and not one.keeps_sign
     assert two.differences == {"plain": -7.5, "reversed": -7.5} and two.keeps_sign and three.keeps_sign
+
+
+def test_a_variant_that_one_method_lacks_is_a_gap_in_its_row() -> None:
+    whole, part = _method("whole", plain={}, reversed={}, repeat={}), _method("part", plain={}, repeat={})
+    assert by_variant([part, whole], "flips") == [
+        {"method": "part", "reversed": None, "repeat": 0.0},
+        {"method": "whole", "reversed": 0.0, "repeat": 0.0},
+    ]
 
 
 @pytest.fixture(scope="module")
