@@ -25,7 +25,7 @@ import pandas as pd
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
-from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Answers
+from palign_bench.questionnaire.inventory import LOWEST, MOST_OPTIONS, Answers
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.settings import UserError
 
@@ -47,6 +47,13 @@ class GivenAnswers(Aligner):
         super().prepare(backbone, protocol)
         asked = set(self.inventory.held_out)
         given = {number for answers in self.answers.values() for number in answers}
+        for respondent, answers in self.answers.items():
+            for number, value in answers.items():
+                if value > self.inventory.highest:
+                    raise UserError(
+                        f"{self.path}: respondent {respondent}, item {number}, answer {value:g}: "
+                        f"inventory={self.inventory.name} has the answers {LOWEST} to {self.inventory.highest}."
+                    )
         if not given & asked:
             raise UserError(f"{self.path}: none of its items is held out in inventory={self.inventory.name}.")
 
@@ -80,10 +87,10 @@ def read_answers(path: Path) -> Mapping[str, Answers]:
     found: dict[str, dict[int, float]] = {}
     for respondent, item, answer in zip(frame["respondent"], frame["item"], frame["answer"], strict=True):
         value = pd.to_numeric(answer, errors="coerce")
-        if not str(item).isdigit() or not LOWEST <= value <= HIGHEST:
+        if not str(item).isdigit() or not LOWEST <= value <= MOST_OPTIONS:
             raise UserError(
                 f"{path}: respondent {respondent}, item {item}, answer {answer}: give an item's number and an answer "
-                f"from {LOWEST} to {HIGHEST}."
+                f"from {LOWEST} up."
             )
         if int(item) in found.setdefault(str(respondent), {}):
             raise UserError(f"{path}: respondent {respondent} answers item {item} twice.")

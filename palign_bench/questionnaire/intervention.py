@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Answers, Inventory, reverse
+from palign_bench.questionnaire.inventory import LOWEST, Answers, Inventory
 from palign_bench.questionnaire.scoring import trait_scores
 
 EVERY_SCALE = "all"
@@ -46,9 +46,9 @@ class Intervention:
             if inventory[number].scale not in self.scales:
                 continue
             if not self.step:
-                told[number] = reverse(value)
+                told[number] = inventory.reverse(value)
             else:
-                moved = min(max(inventory.keyed(number, value) + self.step, LOWEST), HIGHEST)
+                moved = min(max(inventory.keyed(number, value) + self.step, LOWEST), inventory.highest)
                 told[number] = inventory.keyed(number, moved)
         return told
 

@@ -14,10 +14,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+
+Number = TypeVar("Number", float, NDArray[Any])
 
 # Answers by item number. A value is 5 (Very Accurate) … 1 (Very Inaccurate); a missing one is absent. Floors may answer
 # with other real numbers; the truth of `as_released` has 0 for a missing answer.
@@ -66,11 +68,6 @@ DOMAINS: dict[str, str] = {
     "N": "neuroticism",
     "O": "openness",
 }
-
-
-def reverse(value: float) -> float:
-    """Mirror an answer on the 1…5 scale: what the answer to a negatively keyed item says about its scale."""
-    return LOWEST + HIGHEST - value
 
 
 @dataclass(frozen=True)
@@ -191,8 +188,8 @@ class Inventory:
         """The nearest option's value, halves upwards."""
         return min(max(math.floor(value + 0.5), 1), self.highest)
 
-    def reverse(self, value: float) -> float:
-        """Mirror an answer: what the answer to a negatively keyed item says about its scale."""
+    def reverse(self, value: Number) -> Number:
+        """Mirror an answer, or an array of them: what the answer to a negatively keyed item says about its scale."""
         return 1 + self.highest - value
 
     def keyed(self, number: int, value: float) -> float:

@@ -145,8 +145,8 @@ class EvaluationProtocol(ABC):
 
     def orient(self, literal: Answers) -> dict[int, float]:
         """Literal answers in this protocol's orientation, or back."""
-        reverse = self.inventory.reverse
-        return {n: reverse(value) if self.reverses(self.inventory[n]) else value for n, value in literal.items()}
+        inventory = self.inventory
+        return {n: inventory.reverse(value) if self.reverses(inventory[n]) else value for n, value in literal.items()}
 
     def keyed(self, number: int, value: float) -> float:
         """An answer in this protocol's orientation turned into a keyed one, or back."""

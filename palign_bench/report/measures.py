@@ -9,7 +9,7 @@ import numpy as np
 
 from palign_bench.costs.figures import FIGURES
 from palign_bench.ledger.columns import Array
-from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory
+from palign_bench.questionnaire.inventory import LOWEST, Inventory
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.report.names import is_constant
 from palign_bench.report.paper import PAPER_PEOPLE
@@ -57,7 +57,7 @@ def beats_best_constant(row: RowNumbers, rows: Sequence[RowNumbers]) -> bool | N
 def most_frequent_option_share(row: RowNumbers) -> float | None:
     """Share of the most frequent option among all answers of all people; real numbers count as the nearest option."""
     answers = row.digest.answers
-    options = (answers[~np.isnan(answers)] + 0.5).astype(int).clip(LOWEST, HIGHEST)  # as `as_option`
+    options = (answers[~np.isnan(answers)] + 0.5).astype(int).clip(min=LOWEST)  # halves up
     return int(np.bincount(options).max()) / len(options) if len(options) else None
 
 

@@ -16,7 +16,7 @@ from statistics import NormalDist
 import numpy as np
 
 from palign_bench.ledger.columns import Array, Whole
-from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory
+from palign_bench.questionnaire.inventory import LOWEST, Inventory
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.report.rows import RowNumbers
 from palign_bench.report.specificity import Truths
@@ -24,7 +24,6 @@ from palign_bench.report.statistics import mean, pearson
 
 FEWEST_PEOPLE = 10  # for distinctive r: item means of fewer people share too much noise with the profiles they centre
 ITEM_RELIABILITY = 0.65  # of an item over two weeks (Henry et al. 2022)
-_MIDPOINT = (LOWEST + HIGHEST) / 2
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def validity(inventory: Inventory, row: RowNumbers, pool: Truths) -> dict[str, f
         "trait_correlation": convergent,
         "discriminant_gap": None if convergent is None or elsewhere is None else convergent - elsewhere,
         "dispersion_ratio": dispersion,
-        "exact_agreement": _share((_options(answers) == truth)[~np.isnan(answers + truth)]),
+        "exact_agreement": _share((_options(inventory, answers) == truth)[~np.isnan(answers + truth)]),
         "retest_normalised_accuracy": retest_accuracy(inventory, pool.items, truth[scored], mean(composites)),
         **response_style(inventory, pool.items, answers),
     }
@@ -105,12 +104,12 @@ def response_style(inventory: Inventory, numbers: Whole, answers: Array) -> dict
         plus, minus = (_means(answers, (subscales == subscale) & (sign == side)) for side in (1, -1))
         present = ~np.isnan(plus + minus)
         if present.any():
-            pairs.append(pearson(plus[present], LOWEST + HIGHEST - minus[present]))
-    given = _options(answers[~np.isnan(answers)])
+            pairs.append(pearson(plus[present], inventory.reverse(minus[present])))
+    given = _options(inventory, answers[~np.isnan(answers)])
     return {
-        "acquiescence": mean(per_person[~np.isnan(per_person)] - _MIDPOINT),
+        "acquiescence": mean(per_person[~np.isnan(per_person)] - inventory.midpoint),
         "reverse_key_consistency": _mean_correlation(pairs),
-        "extreme_share": _share((given == LOWEST) | (given == HIGHEST)),
+        "extreme_share": _share((given == LOWEST) | (given == inventory.highest)),
     }
 
 
@@ -127,21 +126,21 @@ def retest_accuracy(inventory: Inventory, numbers: Whole, truth: Array, composit
         return None
     scales = np.array([item.scale for item in inventory.select(numbers.tolist())])
     distance = np.full(truth.shape, np.nan)
-    for option in range(LOWEST, HIGHEST + 1):
-        distance[truth == option] = _expected_distance(option, spread)
+    for option in range(LOWEST, inventory.highest + 1):
+        distance[truth == option] = _expected_distance(option, spread, inventory.highest)
 
     def total(distances: Array) -> float:
         return float(sum(np.nanmean(_means(distances, scales == scale)) for scale in inventory.scales))
 
-    middle, retest = total(np.abs(truth - _MIDPOINT)), total(distance)
+    middle, retest = total(np.abs(truth - inventory.midpoint)), total(distance)
     return (middle - composite) / (middle - retest) if middle > retest else None
 
 
-def _expected_distance(option: int, spread: float) -> float:
-    """Mean distance from ``option`` of the nearest option to a normal draw around it."""
-    below = [NormalDist(option, spread).cdf(edge + 0.5) for edge in range(LOWEST, HIGHEST)]
+def _expected_distance(option: int, spread: float, highest: int) -> float:
+    """Mean distance from ``option`` of the nearest option, up to ``highest``, to a normal draw around it."""
+    below = [NormalDist(option, spread).cdf(edge + 0.5) for edge in range(LOWEST, highest)]
     shares = np.diff([0.0, *below, 1.0])
-    return float(shares @ np.abs(np.arange(LOWEST, HIGHEST + 1) - option))
+    return float(shares @ np.abs(np.arange(LOWEST, highest + 1) - option))
 
 
 def _matrices(inventory: Inventory, row: RowNumbers, pool: Truths) -> tuple[Array, Array, Array | None]:
@@ -150,7 +149,7 @@ def _matrices(inventory: Inventory, row: RowNumbers, pool: Truths) -> tuple[Arra
     reversed_ = np.array([protocol.reverses(item) for item in inventory.select(pool.items.tolist())], dtype=bool)
 
     def literal(matrix: Array) -> Array:
-        return np.where(reversed_, LOWEST + HIGHEST - matrix, matrix)
+        return np.where(reversed_, inventory.reverse(matrix), matrix)
 
     everyone = literal(np.where(pool.truths == 0, np.nan, pool.truths))  # `as_released` scores a missing answer as 0
     truth = everyone[[pool.position[respondent] for respondent in row.respondents]]
@@ -207,9 +206,9 @@ def _means(matrix: Array, columns: Array) -> Array:
     return np.divide(np.nansum(part, axis=1), counts, out=np.full(len(part), np.nan), where=counts > 0)
 
 
-def _options(answers: Array) -> Array:
+def _options(inventory: Inventory, answers: Array) -> Array:
     """Real numbers as the nearest option, halves up."""
-    return np.clip(np.floor(answers + 0.5), LOWEST, HIGHEST)
+    return np.clip(np.floor(answers + 0.5), LOWEST, inventory.highest)
 
 
 def _share(true: Array) -> float | None:

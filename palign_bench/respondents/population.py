@@ -14,7 +14,7 @@ from itertools import combinations
 import numpy as np
 from numpy.typing import NDArray
 
-from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, OPTIONS, Inventory
+from palign_bench.questionnaire.inventory import LOWEST, Inventory
 from palign_bench.respondents.matrix import MISSING, AnswerMatrix
 from palign_bench.respondents.norms import FACET_NORMS
 
@@ -22,7 +22,6 @@ Array = NDArray[np.float64]
 _Predictor = Callable[[Array], Array]  # keyed answers (people, items) to keyed predictions of the same shape
 
 PENALTIES = tuple(2.0**power for power in range(-2, 16))  # ridge's candidates
-MIDPOINT = (LOWEST + HIGHEST) / 2  # for an item of which nothing is known
 _CHUNK = 20_000  # people whose answers are held as float64 at once
 
 
@@ -69,13 +68,15 @@ class Population:
         inventory = self.inventory
         signs = np.array([item.sign for item in inventory.items])
         predictors: dict[str, _Predictor] = {}
-        for option in OPTIONS:
-            fixed = np.where(signs > 0, option.value, LOWEST + HIGHEST - option.value).astype(float)
+        for option in inventory.options:
+            fixed = np.where(signs > 0, option.value, inventory.reverse(option.value)).astype(float)
             predictors[f"always {option.letter}"] = partial(_constant, fixed)
         groups = scale_columns(inventory)
-        predictors["own scale mean"] = partial(_own_mean, self._known, (groups,))
+        predictors["own scale mean"] = partial(_own_mean, self._known, inventory.midpoint, (groups,))
         if subscale_columns(inventory).keys() != groups.keys():
-            predictors["own subscale mean"] = partial(_own_mean, self._known, (groups, subscale_columns(inventory)))
+            predictors["own subscale mean"] = partial(
+                _own_mean, self._known, inventory.midpoint, (groups, subscale_columns(inventory))
+            )
         if len(self.matrix) > 2:
             predictors["item median of others"] = self._item_median()
             predictors["ridge on others"] = self._ridge()
@@ -84,7 +85,7 @@ class Population:
         for part, keyed in self._chunks():
             for name, predict in predictors.items():
                 # Halves are rounded up, as the table's floors do; a regression's dust must not decide.
-                rounded = np.clip(np.floor(np.round(predict(keyed), 9) + 0.5), LOWEST, HIGHEST)
+                rounded = np.clip(np.floor(np.round(predict(keyed), 9) + 0.5), LOWEST, inventory.highest)
                 distances = np.abs(keyed - rounded)
                 errors[name][part] = np.stack([_mean(distances[:, columns]) for columns in held_out], axis=1)
         return errors
@@ -139,18 +140,19 @@ class Population:
 
     def _item_median(self) -> _Predictor:
         """Each item's median over everybody else, which depends on a person only through their own answer."""
-        counts = np.zeros((HIGHEST + 1, len(self.inventory.items)), dtype=int)
+        values = range(self.inventory.highest + 1)
+        counts = np.zeros((len(values), len(self.inventory.items)), dtype=int)
         for _, keyed in self._chunks():
-            counts += np.stack([(np.nan_to_num(keyed) == value).sum(axis=0) for value in range(HIGHEST + 1)])
+            counts += np.stack([(np.nan_to_num(keyed) == value).sum(axis=0) for value in values])
         counts[MISSING] = 0
-        medians = np.empty((HIGHEST + 1, counts.shape[1]))
-        for own in range(HIGHEST + 1):
+        medians = np.empty((len(values), counts.shape[1]))
+        for own in values:
             others = counts.copy()
             if own != MISSING:
                 others[own] = np.maximum(others[own] - 1, 0)
             reached, total = others.cumsum(axis=0), others.sum(axis=0)
             low, high = ((reached > position).argmax(axis=0) for position in ((total - 1) // 2, total // 2))
-            medians[own] = np.where(total > 0, (low + high) / 2, MIDPOINT)
+            medians[own] = np.where(total > 0, (low + high) / 2, self.inventory.midpoint)
         return lambda keyed: np.take_along_axis(medians, np.nan_to_num(keyed).astype(int), axis=0)
 
     def _ridge(self) -> _Predictor:
@@ -163,7 +165,7 @@ class Population:
         judged = [column for columns in self._held_out.values() for column in columns]
         sums = [(np.nansum(keyed, axis=0), (~np.isnan(keyed)).sum(axis=0)) for _, keyed in self._chunks()]
         total, count = sum(each[0] for each in sums), sum(each[1] for each in sums)
-        means = np.where(count > 0, total / np.maximum(count, 1), MIDPOINT)
+        means = np.where(count > 0, total / np.maximum(count, 1), self.inventory.midpoint)
         gram, cross, square = np.zeros((len(known),) * 2), np.zeros((len(known), len(judged))), 0.0
         for _, keyed in self._chunks():
             centred = np.nan_to_num(keyed - means)
@@ -185,7 +187,7 @@ class Population:
             centred = np.nan_to_num(keyed - means)
             leverage = 1 / people + ((centred[:, known] @ inverse) * centred[:, known]).sum(axis=1, keepdims=True)
             fitted = centred[:, known] @ (inverse @ cross)
-            predicted = np.full(keyed.shape, MIDPOINT)
+            predicted = np.full(keyed.shape, self.inventory.midpoint)
             predicted[:, judged] = means[judged] + (fitted - leverage * centred[:, judged]) / (1 - leverage)
             return predicted
 
@@ -214,11 +216,14 @@ def _constant(fixed: Array, keyed: Array) -> Array:
     return np.broadcast_to(fixed, keyed.shape)
 
 
-def _own_mean(known: list[int], groupings: Sequence[Mapping[str, list[int]]], keyed: Array) -> Array:
-    """Means of a person's own known answers: of the item's last grouping, else of the one before, else of them all."""
+def _own_mean(known: list[int], midpoint: float, groupings: Sequence[Mapping[str, list[int]]], keyed: Array) -> Array:
+    """Means of a person's own known answers: of the item's last grouping, else of the one before, else of them all.
+
+    ``midpoint``: for a person of whom nothing is known.
+    """
     told = np.full(keyed.shape, np.nan)
     told[:, known] = keyed[:, known]
-    predicted = np.tile(np.nan_to_num(_mean(told), nan=MIDPOINT)[:, None], keyed.shape[1])
+    predicted = np.tile(np.nan_to_num(_mean(told), nan=midpoint)[:, None], keyed.shape[1])
     for grouping in groupings:
         for columns in grouping.values():
             own = _mean(told[:, columns])

@@ -32,7 +32,7 @@ def test_long_and_wide_files_say_the_same(tmp_path: Path, text: str) -> None:
     [
         ("name,i3\nanna,4\n", "no column `respondent` or `id`"),
         ("id,mood\nanna,4\n", "or one for each item"),
-        ("id,i3\nanna,6\n", "respondent anna, item 3, answer 6"),
+        ("id,i3\nanna,8\n", "respondent anna, item 3, answer 8"),
         ("id,i3\nanna,good\n", "respondent anna, item 3, answer good"),
         ("respondent,item,answer\nanna,3,4\nanna,3,5\n", "anna answers item 3 twice"),
         ("id,i3\nanna,\n", "holds no answers"),
@@ -58,6 +58,12 @@ def test_other_answers_are_another_cell_and_another_place_is_not(tmp_path: Path)
     there.mkdir()
     assert GivenAnswers(str(written(there, LONG))).data_hash == here.data_hash
     assert GivenAnswers(str(written(there, WIDE))).data_hash != here.data_hash
+
+
+def test_an_answer_beyond_the_inventorys_options_is_refused(tmp_path: Path, inventory: Inventory) -> None:
+    aligner = GivenAnswers(str(written(tmp_path, f"id,i{inventory.held_out[0]}\nanna,6\n")))
+    with pytest.raises(UserError, match="answer 6: inventory=ipip_neo_300 has the answers 1 to 5"):
+        aligner.prepare(None, Corrected(inventory))
 
 
 def test_a_file_about_known_items_only_is_refused(tmp_path: Path, inventory: Inventory) -> None:

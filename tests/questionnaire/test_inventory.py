@@ -13,7 +13,7 @@ from ipipneo.facet import Facet
 from ipipneo.reverse import IPIP_NEO_ITEMS_REVERSED_300, ReverseScored300
 from ipipneo.utility import organize_list_json
 
-from palign_bench.questionnaire.inventory import DOMAINS, OPTIONS, Inventory, ipip_neo_300, reverse
+from palign_bench.questionnaire.inventory import DOMAINS, OPTIONS, Inventory, ipip_neo_300
 from palign_bench.questionnaire.scoring import trait_scores
 
 PAPI_FOLDER = "PALIGN_PAPI_DIR"
@@ -87,7 +87,7 @@ def test_trait_scores_a_few_answers(inventory: Inventory) -> None:
 
 def test_options_run_from_a_5_to_e_1() -> None:
     assert [(option.letter, option.value) for option in OPTIONS] == [("A", 5), ("B", 4), ("C", 3), ("D", 2), ("E", 1)]
-    assert [reverse(option.value) for option in OPTIONS] == [1, 2, 3, 4, 5]
+    assert [ipip_neo_300().reverse(option.value) for option in OPTIONS] == [1, 2, 3, 4, 5]
 
 
 def test_selecting_keeps_the_order_asked_for(inventory: Inventory) -> None:

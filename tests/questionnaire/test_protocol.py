@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palign_bench.questionnaire.inventory import Inventory, Respondent, reverse
+from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.protocol import (
     AUDIT_ITEMS,
     FREE_GENERATION,
@@ -106,7 +106,7 @@ def test_orient_keyed_and_truth_agree(inventory: Inventory, person: Respondent, 
     truth = protocol.truth(protocol.held_out(person))
     for number, value in protocol.orient(person.answers).items():
         assert number in inventory.known or value == truth[number]
-        keyed = person.answers[number] if inventory[number].sign > 0 else reverse(person.answers[number])
+        keyed = person.answers[number] if inventory[number].sign > 0 else inventory.reverse(person.answers[number])
         assert protocol.keyed(number, value) == keyed
         assert protocol.keyed(number, keyed) == value
         assert protocol.reverses(inventory[number]) == (name == "as_released" and inventory[number].sign < 0)

@@ -48,7 +48,7 @@ def read_delimited(
     where = f"{place}, line {line}"
     numbers = _numbers(where, header, inventory, mapping, delimiter)
     name_column = _id_column(where, header, numbers, id_column)
-    values = _Values(missing)
+    values = _Values(missing, inventory)
     ids: list[str] = []
     lines: list[int] = []
     stored: list[NDArray[np.int8]] = []
@@ -61,7 +61,7 @@ def read_delimited(
         given = [values[cells[column]] for column in numbers]
         if None in given:
             column = list(numbers)[given.index(None)]
-            raise no_answer(f"{place}, line {line} (id {ids[-1]}), column {header[column]}", cells[column])
+            raise no_answer(f"{place}, line {line} (id {ids[-1]}), column {header[column]}", cells[column], inventory)
         stored.append(np.array(given, dtype=np.int8))
         lines.append(line)
     answers = np.zeros((len(ids), len(inventory.items)), dtype=np.int8)
@@ -134,12 +134,13 @@ def _rows(place: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[st
 class _Values(dict[str, int | None]):
     """Answers by cell, each cell read once: 0 where missing, None where it is no answer."""
 
-    def __init__(self, missing: Sequence[object]):
+    def __init__(self, missing: Sequence[object], inventory: Inventory):
         super().__init__()
+        self._inventory = inventory
         self._missing = {_plain(str(each)) for each in (*EMPTY, *missing)}
 
     def __missing__(self, text: str) -> int | None:
-        value = self[text] = MISSING if _plain(text) in self._missing else answer(text)
+        value = self[text] = MISSING if _plain(text) in self._missing else answer(text, self._inventory)
         return value
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory
-from palign_bench.respondents.formats.stored import SCALE, Stored
+from palign_bench.questionnaire.inventory import LOWEST, Inventory
+from palign_bench.respondents.formats.stored import Stored, scale
 from palign_bench.respondents.source import RespondentsError
 
 _SHAPE = '[{"id": …, "answers": {"1": 5, …}}, …]'
@@ -39,7 +39,7 @@ def read_json_list(place: Path, text: str, inventory: Inventory) -> Stored:
             if key not in column:
                 raise RespondentsError(f'{at}: no such item; items are "1" … "{len(inventory.items)}"')
             if value is not None:
-                answers[position - 1, column[key]] = _answer(at, value)
+                answers[position - 1, column[key]] = _answer(at, value, inventory)
     places = [f"{place}, entry {position}" for position in range(1, len(ids) + 1)]
     return Stored(ids, answers, places, layout="JSON list", ignored=tuple(sorted(ignored)))
 
@@ -61,12 +61,13 @@ def _answers(where: str, entry: dict[str, Any]) -> dict[str, Any]:
     return entry["answers"]
 
 
-def _answer(where: str, value: object) -> int:
+def _answer(where: str, value: object, inventory: Inventory) -> int:
     if isinstance(value, bool) or not isinstance(value, int):
-        raise RespondentsError(f"{where}: {_kind(value)} where {SCALE} is due, unquoted; null or absent when missing")
-    if not LOWEST <= value <= HIGHEST:
+        due = f"{_kind(value)} where {scale(inventory)} is due"
+        raise RespondentsError(f"{where}: {due}, unquoted; null or absent when missing")
+    if not LOWEST <= value <= inventory.highest:
         raise RespondentsError(
-            f"{where}: '{str(value)[:20]}' is no answer; give {SCALE}, or nothing when it is missing"
+            f"{where}: '{str(value)[:20]}' is no answer; give {scale(inventory)}, or nothing when it is missing"
         )
     return value
 

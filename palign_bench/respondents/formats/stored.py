@@ -10,10 +10,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from palign_bench.questionnaire.inventory import HIGHEST, LOWEST
+from palign_bench.questionnaire.inventory import LOWEST, Inventory
 from palign_bench.respondents.source import RespondentsError
-
-SCALE = f"a whole number {LOWEST}…{HIGHEST}"
 
 
 @dataclass(frozen=True)
@@ -47,14 +45,19 @@ def decoded(place: Path, content: bytes) -> tuple[str, str]:
     ) from problem
 
 
-def answer(text: str) -> int | None:
-    """A cell's answer: ``4``, ``4.0`` or ``4,0`` in the scale's range; None for anything else."""
+def scale(inventory: Inventory) -> str:
+    """What an answer to the inventory is, for messages."""
+    return f"a whole number {LOWEST}…{inventory.highest}"
+
+
+def answer(text: str, inventory: Inventory) -> int | None:
+    """A cell's answer: ``4``, ``4.0`` or ``4,0`` in the inventory's range; None for anything else."""
     match = re.fullmatch(r"([0-9])(?:[.,]0+)?", text.strip(), re.ASCII)
-    return int(match[1]) if match and LOWEST <= int(match[1]) <= HIGHEST else None
+    return int(match[1]) if match and LOWEST <= int(match[1]) <= inventory.highest else None
 
 
-def no_answer(where: str, text: str) -> RespondentsError:
+def no_answer(where: str, text: str, inventory: Inventory) -> RespondentsError:
     return RespondentsError(
-        f"{where}: {text.strip()[:20]!r} is no answer; give {SCALE}, nothing when it is missing, or name what stands "
-        f"for missing in respondents.missing"
+        f"{where}: {text.strip()[:20]!r} is no answer; give {scale(inventory)}, nothing when it is missing, or name "
+        "what stands for missing in respondents.missing"
     )
