@@ -25,6 +25,8 @@ def one_line(error: BaseException, arguments: Sequence[str]) -> str | None:
     told = _TOLD_BY_A_JOB.search(str(error))
     if told:
         return told.group(1)
+    if any('Could not detect "srun"' in str(each) for each in _chain(error)):
+        return "hydra/launcher=submitit_slurm: this machine has no SLURM (no srun); use hydra/launcher=joblib or basic."
     for each in _chain(error):
         if isinstance(each, MissingConfigException):
             return _missing_option(each)

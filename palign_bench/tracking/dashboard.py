@@ -64,10 +64,16 @@ def make_workspace(project: str, entity: str, name: str, methods: Sequence[str])
 
 def save_workspace(path: Path, project: str, entity: str | None, name: str, methods: Sequence[str]) -> str:
     """Save the workspace at W&B, or without an account to ``path``. Returns a line that says where it is."""
-    online = choose_mode("auto") == "online"
-    workspace = make_workspace(project, entity or (_own_account() if online else "ENTITY"), name, methods)
-    if online:
-        return f"Saved: {workspace.save().url}"
+    if choose_mode("auto") == "online":
+        import wandb
+        import wandb.errors
+
+        try:
+            return f"Saved: {make_workspace(project, entity or _own_account(), name, methods).save().url}"
+        except (wandb.errors.Error, wandb.CommError, OSError) as error:
+            reason = str(error).splitlines()[0]
+            raise UserError(f"W&B cannot be reached ({reason}); WANDB_MODE=offline writes a file instead.") from error
+    workspace = make_workspace(project, entity or "ENTITY", name, methods)
     write_json(path, workspace._to_model().model_dump(mode="json", by_alias=True, exclude_none=True))
     return f"Written to {path}. With a W&B account (`wandb login`) the same command saves it there."
 

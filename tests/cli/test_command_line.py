@@ -152,6 +152,14 @@ def test_a_mistake_in_a_launched_process_reaches_the_exit_code(tiny_folder: Path
     assert "method.k=24: the model has only 8 heads" in ran.stderr and "Traceback" not in ran.stderr
 
 
+def test_slurm_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:
+    pytest.importorskip("hydra_plugins.hydra_submitit_launcher", reason="hydra-submitit-launcher is optional")
+    people = ["respondents=simulated", "respondents.count=5", "tracking=none"]
+    ran = run("-m", "method=floors", "hydra/launcher=submitit_slurm", *people, folder=tmp_path)
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr
+    assert "palign-bench: hydra/launcher=submitit_slurm: this machine has no SLURM" in ran.stderr
+
+
 def test_help_lists_the_choices(tmp_path: Path) -> None:
     told = run("run", "--help", folder=tmp_path)
     assert told.returncode == 0

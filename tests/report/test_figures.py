@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
 from collections.abc import Callable
 from pathlib import Path
@@ -14,6 +15,7 @@ from matplotlib.text import Text
 
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.report.pictures.style import save_figure
 from palign_bench.report.pictures.table import compose_figure, draw_figure
 from palign_bench.report.table import Report, build_report
 
@@ -145,3 +147,13 @@ def test_rows_of_fewer_people_say_so(
     assert {"10.50", "10.50 (2)", "10.50 (119)"} <= set(shown)
     assert any("In brackets" in text for text in shown)
     assert_legible(figure)
+
+
+def test_pictures_have_the_mode_that_the_umask_says(tmp_path: Path) -> None:
+    before = os.umask(0o022)
+    try:
+        paths = save_figure(Figure(), tmp_path / "picture")
+    finally:
+        os.umask(before)
+    assert {path.suffix for path in paths} == {".png", ".pdf"}
+    assert all(path.stat().st_mode & 0o777 == 0o644 for path in paths)

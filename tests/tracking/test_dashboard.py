@@ -15,6 +15,7 @@ from palign_bench.cli.commands import dispatch
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.run.assembly import make_aligners
 from palign_bench.settings import UserError
+from palign_bench.tracking.dashboard import save_workspace
 from palign_bench.tracking.tracker import figures_of
 from tests.cli.test_configuration import composed
 from tests.ledgers import plan_of, row_of
@@ -58,6 +59,22 @@ def test_without_the_package_it_is_told_in_one_line(
     plan_of(tmp_path, [], {})
     with pytest.raises(UserError, match="needs the package wandb-workspaces"):
         dispatch(["dashboard", "table1", "--runs", str(tmp_path)])
+
+
+def test_an_account_that_cannot_be_reached_is_told_in_one_line(
+    tmp_path: Path, no_account: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is optional")
+    import wandb
+
+    def unreachable(*_: Any, **__: Any) -> None:
+        raise wandb.errors.CommError("no answer from the server\nand a long explanation")
+
+    monkeypatch.setenv("WANDB_MODE", "online")
+    monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
+    monkeypatch.setattr(wandb, "Api", unreachable)
+    with pytest.raises(UserError, match=r"cannot be reached \(no answer from the server\); WANDB_MODE=offline"):
+        save_workspace(tmp_path / "dashboard.json", "p", None, "table1", ["pas"])
 
 
 def test_every_trial_of_the_wandb_sweep_is_a_command_that_composes() -> None:
