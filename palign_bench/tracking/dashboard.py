@@ -70,7 +70,7 @@ def save_workspace(path: Path, project: str, entity: str | None, name: str, meth
 
         try:
             return f"Saved: {make_workspace(project, entity or _own_account(), name, methods).save().url}"
-        except (wandb.errors.Error, wandb.CommError, OSError) as error:
+        except (wandb.errors.Error, OSError) as error:
             reason = str(error).splitlines()[0]
             raise UserError(f"W&B cannot be reached ({reason}); WANDB_MODE=offline writes a file instead.") from error
     workspace = make_workspace(project, entity or "ENTITY", name, methods)
