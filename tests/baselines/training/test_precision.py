@@ -73,9 +73,9 @@ def organisms() -> dict[str, Any]:
 def test_full_fine_tuning_of_the_organism_moves_what_float32_moves(
     organisms: dict[str, Any], inventory: Inventory, simulated: RespondentSource, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The whole budget of the testbed: pure bfloat16 moves a third of the weights, and no layer norm."""
-    settings = resolve_budget(read_option("method", "full_finetuning"), read_option("training", "testbed"))
-    settings = {k: v for k, v in settings.items() if k not in ("_target_", "name", "quantization")}
+    """The paper's budget: pure bfloat16 moves a third of the weights and no layer norm; float32 moves 85 % and all."""
+    settings = resolve_budget(read_option("method", "full_finetuning"), read_option("training", "paper"))
+    settings = {k: v for k, v in settings.items() if k not in ("_target_", "name", "title", "block", "quantization")}
     found: dict[str, tuple[float, float, float]] = {}
     for which, dtype in (("copies", "bfloat16"), ("float32", "float32"), ("plain", "bfloat16")):
         if which == "plain":
@@ -88,8 +88,8 @@ def test_full_fine_tuning_of_the_organism_moves_what_float32_moves(
         bare = dict(bench.backbone.model.named_parameters())
         norm_share = moved_share([bare[n] for n in norms], [alignment.adapter[n] for n in norms])
         found[which] = alignment.summary["moved_share"], norm_share, alignment.summary["last_loss"]
-    print(found)
     assert found["copies"][0] == pytest.approx(found["float32"][0], abs=0.02)
     assert found["copies"][0] > 0.8 and found["plain"][0] < 0.5
-    assert found["plain"][1] == 0 and found["copies"][1] > 0.5
-    assert found["copies"][2] < found["plain"][2]
+    # Of the norms as stored, in bfloat16 again: those that moved by more than half a unit in the last place.
+    assert found["plain"][1] == 0 and found["float32"][1] == 1 and found["copies"][1] > 0.1
+    assert found["copies"][2] == pytest.approx(found["float32"][2], abs=0.05) and found["plain"][2] > 1
