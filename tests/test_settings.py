@@ -11,7 +11,7 @@ import pytest
 
 from palign_bench.backbone.loading.settings import package_path
 from palign_bench.backbone.loading.sources import converted_package, read_embedded
-from palign_bench.respondents import papi
+from palign_bench.respondents import released
 from palign_bench.settings import CACHE_VARIABLE, UserError, cache_folder
 
 
@@ -22,7 +22,7 @@ def test_a_tilde_is_the_home_directory_for_people_and_for_models(
     monkeypatch.delenv(CACHE_VARIABLE, raising=False)
     assert cache_folder() == tmp_path / ".cache" / "palign_bench"
     monkeypatch.setenv(CACHE_VARIABLE, "~/x")
-    assert papi.cache_folder() == tmp_path / "x" / "papi"
+    assert released.cache_folder() == tmp_path / "x" / "papi"
     monkeypatch.setattr("palign_bench.backbone.loading.sources.hash_of_files", lambda _: "0" * 64)
     name = f"{package_path(*read_embedded()).stem}-{'0' * 12}"
     folder = tmp_path / "x" / "models" / name
