@@ -7,8 +7,6 @@ item is answered with the median option of the posterior predictive distribution
 (`palign_bench/respondents/posterior.py`): what minimises the expected absolute error.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

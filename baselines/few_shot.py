@@ -3,8 +3,6 @@
 Paper, C.2, Few-shot Prompt: "Using the given IPIP-NEO-120 statements directly as the system prompts."
 """
 
-from __future__ import annotations
-
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 

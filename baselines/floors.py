@@ -6,8 +6,6 @@ held-out answers and is a check, not a floor. Means, medians and regressions are
 half up there, and only then turned into the protocol's orientation.
 """
 
-from __future__ import annotations
-
 import random
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial

@@ -13,8 +13,6 @@ or a row for each person, with the items as columns; an empty cell is an answer 
     anna,4,2
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from collections.abc import Mapping

@@ -5,8 +5,6 @@ embody a particular person's characteristics and serves as a system prompt". Wor
 of the released code, whose writer was Llama-3-70B-Instruct in NF4.
 """
 
-from __future__ import annotations
-
 import hashlib
 import time
 import warnings

@@ -6,8 +6,6 @@ lm-evaluation-harness (same model, dtype, prompts and items); PAS's probes with 
 and scaled, since their cost is the same for each item; the table says on how many.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import statistics

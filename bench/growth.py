@@ -1,7 +1,5 @@
 """How the cost of answering grows with people, items and the model's size: timings, exponents and one picture."""
 
-from __future__ import annotations
-
 import copy
 import math
 from collections.abc import Callable, Sequence

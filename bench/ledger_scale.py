@@ -5,8 +5,6 @@
 The cells are those of a model under `corrected`, made up but of the real shape and size; nothing is computed.
 """
 
-from __future__ import annotations
-
 import argparse
 import os
 import random

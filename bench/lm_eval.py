@@ -3,8 +3,6 @@
 Optional: ``pip install lm-eval``.
 """
 
-from __future__ import annotations
-
 import importlib
 from collections.abc import Sequence
 from typing import Any

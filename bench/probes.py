@@ -1,7 +1,5 @@
 """How long the probes of one person take, solved together and in a loop over heads with scikit-learn."""
 
-from __future__ import annotations
-
 import time
 from dataclasses import dataclass
 

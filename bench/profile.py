@@ -1,7 +1,5 @@
 """Where the time of answering, of PAS and of training goes, operator by operator."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable
 from typing import Any

@@ -4,8 +4,6 @@ Rows are variants; every choice in them is made on known answers (column ``known
 held-out answers enter the column ``held out`` alone, which nothing is chosen on. Protocol `corrected`.
 """
 
-from __future__ import annotations
-
 import argparse
 import time
 from collections.abc import Sequence

@@ -1,7 +1,5 @@
 """What a method is told (`Case`) and what it is (`Aligner`)."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass

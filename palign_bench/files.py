@@ -1,7 +1,5 @@
 """Whole files or none: written under another name, synced and renamed."""
 
-from __future__ import annotations
-
 import json
 import os
 import uuid

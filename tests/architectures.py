@@ -1,7 +1,5 @@
 """Tiny models of many architectures, from transformers' own configuration classes, with random weights."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import torch

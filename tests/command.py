@@ -1,7 +1,5 @@
 """The real `palign-bench` in processes of its own, on a tiny model and simulated people."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

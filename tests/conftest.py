@@ -1,7 +1,5 @@
 """Shared fixtures. Tests of the real 300 people need PALIGN_PAPI_DIR or the cache, and are skipped without."""
 
-from __future__ import annotations
-
 import os
 from collections.abc import Iterator
 from pathlib import Path

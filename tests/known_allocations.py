@@ -1,7 +1,5 @@
 """What the memory tests run in a process of their own: allocations of a known size, seen by either mark."""
 
-from __future__ import annotations
-
 import mmap
 import time
 from collections.abc import Callable

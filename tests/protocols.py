@@ -1,7 +1,5 @@
 """The two protocols of IPIP-NEO-300, for tests that need no other inventory."""
 
-from __future__ import annotations
-
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased, Corrected
 

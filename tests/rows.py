@@ -1,7 +1,5 @@
 """Title and block of a shipped method's rows, for plans that a test makes by hand."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Any
 

@@ -1,7 +1,5 @@
 """No method mixes tensors of the model's device with tensors of the CPU; seen without a GPU."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from pathlib import Path

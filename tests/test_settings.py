@@ -1,7 +1,5 @@
 """Where the cache lies: as the user says, at home, or in a folder of one's own where there is no home."""
 
-from __future__ import annotations
-
 import os
 import pwd
 import tempfile

@@ -1,7 +1,5 @@
 """`pip install .` elsewhere gives a `palign-bench` that needs no checkout."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import sysconfig

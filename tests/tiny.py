@@ -1,7 +1,5 @@
 """A tiny random Llama with a byte-level tokenizer, made in the test: every part real, nothing downloaded."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import torch

@@ -1,7 +1,5 @@
 """PAS: the known answers in the system prompt, and a shift of the heads that tell the person's yes from their no."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import replace

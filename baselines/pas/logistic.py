@@ -1,7 +1,5 @@
 """Logistic probes of all attention heads in one batched Newton solve, instead of one solver call per head."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus

@@ -1,7 +1,5 @@
 """Which attention heads tell a person's yes from their no, and in which direction (paper, section 4.2)."""
 
-from __future__ import annotations
-
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass

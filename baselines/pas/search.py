@@ -1,7 +1,5 @@
 """How far to shift: the choice of alpha (paper, section 4.3, Eq. 6)."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """The readout as a method: a closed-form prediction, and its weight against the model's own answers."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """One person's answers predicted: from the own known answers alone, or with other people's correlations of items."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass

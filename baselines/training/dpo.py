@@ -5,8 +5,6 @@ no opposite and are left out. The reference policy is the same model with its ad
 read once for all steps.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar

@@ -1,7 +1,5 @@
 """What training takes of a GPU's memory, known from shapes alone before it begins."""
 
-from __future__ import annotations
-
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What PPO and RLOO share: they sample answers to the known items and are rewarded by a rule (paper, C.2)."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path

@@ -5,8 +5,6 @@ names and the person's. The reference policy is the model with its adapter off, 
 policy's own backbone: one model in memory. `trl.experimental.ppo` was last shipped in TRL 1.12.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace

@@ -4,8 +4,6 @@ AdamW's update of a weight is about the learning rate. In bfloat16 (8 significan
 last place is rounded away, so that most weights never leave their start.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """The rule-based reward of the paper's PPO (listing in C.2): how far the option that a text names is off."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -4,8 +4,6 @@ Not in the paper. It stands beside PPO because it needs no value model, takes a 
 PPO in TRL. Several answers to one item are sampled; an answer is pushed by how much it beats the others.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar

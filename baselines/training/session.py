@@ -1,7 +1,5 @@
 """Around one training: its clock and its curves, no noise, nothing on disk, no garbage kept."""
 
-from __future__ import annotations
-
 import contextlib
 import gc
 import io

@@ -4,8 +4,6 @@ Paper, E.4: the parameter-efficient comparison, "based on a batch size of 8 and 
 on the answer alone. QLoRA is LoRA on a backbone in NF4 (``method.quantization``).
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any

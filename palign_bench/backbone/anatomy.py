@@ -4,8 +4,6 @@ Found once when a model is loaded, or before that on a skeleton without weights 
 known exactly has a reason in `Anatomy.lacking`, so that a method that needs it is refused before any work starts.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property

@@ -1,7 +1,5 @@
 """Putting a questionnaire's items to a language model and reading its answers, whatever computes them."""
 
-from __future__ import annotations
-
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence

@@ -1,7 +1,5 @@
 """A model's chat format: its own template, checked once, so that the model reads the whole of every dialogue."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

@@ -1,7 +1,5 @@
 """A language model in this process, bound to one protocol: answers, activations and free text under an alignment."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace

@@ -4,8 +4,6 @@ vLLM keeps the computed beginning of a prompt (automatic prefix caching) and for
 source of vLLM 0.32, the newest that takes the same PyTorch; nobody has run it on a GPU here.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any

@@ -1,7 +1,5 @@
 """Rendered prompts to token ids, split into what all rows share and what each adds."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

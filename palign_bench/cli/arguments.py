@@ -1,7 +1,5 @@
 """What is typed, before Hydra reads it."""
 
-from __future__ import annotations
-
 import hashlib
 import re
 import shlex

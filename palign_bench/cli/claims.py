@@ -1,7 +1,5 @@
 """`palign-bench claims`: the paper's checkable claims, recomputed."""
 
-from __future__ import annotations
-
 import argparse
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """The one front door: `palign-bench SUBCOMMAND …`, and what the subcommands beside a run read and print."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import re

@@ -4,8 +4,6 @@ It looks and never fetches: no network is asked and nothing is loaded. What cann
 a line, not an error.
 """
 
-from __future__ import annotations
-
 import os
 import platform
 import shutil

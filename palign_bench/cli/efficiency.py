@@ -3,8 +3,6 @@
 Short for `experiment=efficiency`, so it is resumed, counted and reported as any experiment.
 """
 
-from __future__ import annotations
-
 import argparse
 
 from palign_bench.settings import UserError, options

@@ -1,7 +1,5 @@
 """Hydra's and OmegaConf's many-line errors, as one line that names the key and the valid choices."""
 
-from __future__ import annotations
-
 import difflib
 import re
 from collections.abc import Sequence

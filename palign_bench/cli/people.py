@@ -1,7 +1,5 @@
 """`palign-bench people`: what is understood of a file or source of people, before anything is run on them."""
 
-from __future__ import annotations
-
 import argparse
 import difflib
 import shlex

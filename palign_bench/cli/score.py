@@ -1,7 +1,5 @@
 """`palign-bench score`: a table with somebody's answers as a row, with floors, intervals and the panel; no model."""
 
-from __future__ import annotations
-
 import argparse
 import re
 from pathlib import Path

@@ -1,7 +1,5 @@
 """`palign-bench select`: pick people from a population, and say how well they stand for it."""
 
-from __future__ import annotations
-
 import argparse
 import csv
 import io

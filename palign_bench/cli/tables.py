@@ -1,7 +1,5 @@
 """The tables that a command planned, built and printed at its end."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Sequence
 

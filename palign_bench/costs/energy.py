@@ -1,7 +1,5 @@
 """What GPUs have consumed, as NVML counts it. Nothing is imported or asked where there is no GPU in use."""
 
-from __future__ import annotations
-
 import importlib
 from types import ModuleType
 from typing import Any

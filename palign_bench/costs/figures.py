@@ -4,8 +4,6 @@ A cell's record, the ledger's columns, the table, the efficiency page and the tr
 summaries from `FIGURES`: a new figure is one line here and one `palign_bench.costs.clock.charge` where it arises.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median

@@ -1,7 +1,5 @@
 """Where a number comes from: code, packages, hardware. Recorded beside the cells, and no part of their identity."""
 
-from __future__ import annotations
-
 import os
 import platform
 import subprocess

@@ -1,7 +1,5 @@
 """Several measurements of one thing: medians and quartiles. The record of a cell measured once looks the same."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from statistics import median, quantiles
 from typing import Any

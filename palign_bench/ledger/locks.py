@@ -6,8 +6,6 @@ making its file and writing it leaves an empty one, which a lease never takes ov
 cells are not locked: two processes may compute the same cell, and the second record replaces an equal one.
 """
 
-from __future__ import annotations
-
 import errno
 import os
 import platform

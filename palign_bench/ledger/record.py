@@ -1,7 +1,5 @@
 """The file of one finished cell: its record, and the checksum by which an edited or damaged one is known."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 from collections.abc import Mapping

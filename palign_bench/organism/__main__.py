@@ -1,7 +1,5 @@
 """``python -m palign_bench.organism``: train the model organism, or go on with a training that was cut off."""
 
-from __future__ import annotations
-
 import argparse
 import sys
 from pathlib import Path

@@ -6,8 +6,6 @@ answer is a target wherever it stands, in the list too: there the statement has 
 is all that can tell the answer.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Simulated people by the batch, with how likely each of their answers was."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Training the organism: transformers' Trainer over the seeded curriculum, resumable, with log and loss curve."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import shutil

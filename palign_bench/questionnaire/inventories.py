@@ -17,8 +17,6 @@ say::
     scales: {order: orderliness}      # full names, in the order of the table; as in the CSV file
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

@@ -5,8 +5,6 @@ The wording under `as_released` is that of the released code of *Personality Ali
 the letter, so nothing here is polished.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 from palign_bench.questionnaire.inventory import OPTIONS, Answers, Inventory, Item, Option

@@ -4,8 +4,6 @@
 its numbers can be reproduced and the difference be seen. Every number carries its protocol; the two are never mixed.
 """
 
-from __future__ import annotations
-
 import hashlib
 import re
 from abc import ABC, abstractmethod

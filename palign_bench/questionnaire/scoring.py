@@ -1,7 +1,5 @@
 """Answers to scores: the aligned score per scale (paper, Eq. 2), its composite, and trait scores by full name."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ A card holds a row's scores and what they depend on: model, method, people, prot
 holds no answer and no path of this machine. The format is the project's schema 0.3 (https://evalevalai.com).
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import re

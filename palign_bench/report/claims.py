@@ -4,8 +4,6 @@ Every line that needs no GPU is computed when it is asked for, from the released
 figures that the paper prints, or the ledger's efficiency page. A line whose data are not at hand says so.
 """
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass

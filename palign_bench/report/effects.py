@@ -6,8 +6,6 @@ moved after clipping. The effect of d on k is Σ_i (Ŷ⁺_ik − Ŷ⁻_ik) / Σ_
 that answers with the person's own scale means, 0 everywhere for one that ignores the person.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Costs relative to PAS: the rows of one measurement as CSV, Markdown, LaTeX and pictures."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from statistics import median
 

@@ -3,8 +3,6 @@
 Other models' seconds are arithmetic, not measurement: the measured ones times the ratio of the parameter counts.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass

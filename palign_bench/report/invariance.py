@@ -5,8 +5,6 @@ method's variants have. A ranking of two methods counts as robust only if their 
 keeps its sign in every variant.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations

@@ -1,7 +1,5 @@
 """From finished cells to the columns of a table. Every measure is None where it is not defined."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Blocks of a table, in order, and which rows are constant options. A row's title and block come from its method."""
 
-from __future__ import annotations
-
 METHODS, PEOPLE_METHODS, OWN_FLOORS, PEOPLE_FLOORS, KNOWN_TRUTH, CHECKS = (
     "methods",
     "people_methods",  # they learn from other people: held against the other-people floors

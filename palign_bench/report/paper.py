@@ -4,8 +4,6 @@ Aligned score per domain (A, C, E, N, O) and composite as printed, over the 300 
 the authors' code. The printed composites differ from the sum of the printed domains by rounding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """The ledger's cells as the rows of one table, and notes on what is wrong with them."""
 
-from __future__ import annotations
-
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence

@@ -1,7 +1,5 @@
 """Intervals, paired differences and correlations over respondents."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What is finished, running, failed and missing of the last commands, and how long the rest takes. Loads no model."""
 
-from __future__ import annotations
-
 import statistics
 from collections import Counter
 from collections.abc import Sequence

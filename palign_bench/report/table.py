@@ -1,7 +1,5 @@
 """The table of one plan, computed from the ledger alone."""
 
-from __future__ import annotations
-
 import json
 import re
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """What the summaries of trained rows tell a reader: weights that hardly moved, and DPO's displacement."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from itertools import islice
 from statistics import median

@@ -6,8 +6,6 @@ Sources: Furr (2008) for profiles, Campbell and Fiske (1959) for convergent and 
 for acquiescence, Henry et al. (2022) for the retest reliability of items, Park et al. (2024) for normalising by it.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What one report says, as a document: its tables, what their headings mean, and how to judge them."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any

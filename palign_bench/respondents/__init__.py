@@ -3,8 +3,6 @@
 Every source is a `RespondentSource`; `load_respondents` finds it from the settings under ``respondents`` in the config.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any

@@ -6,8 +6,6 @@ the files are read from the user's folder or downloaded. Answers are literal; 0 
 people are called by their row. Country and source are not read.
 """
 
-from __future__ import annotations
-
 import json
 from functools import lru_cache
 from pathlib import Path

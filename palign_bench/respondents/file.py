@@ -12,8 +12,6 @@ methods to use, and one held-out answer, to be judged on. Ids are short texts, u
 Anything else in the file (age, sex, country, …) is not read: nothing else about a person enters the program.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The inventory that the settings under ``inventory`` in the config name."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

@@ -4,8 +4,6 @@ Literal answers to oppositely keyed items of one scale correlate negatively ("Tr
 where negatively keyed items are stored reverse-scored, they correlate positively.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 

@@ -6,8 +6,6 @@ negatively keyed items are reverse-scored (Johnson's DAT300 documentation; READM
 them back into what the person picked. A stored 0 is a missing answer. Age, sex, country and timestamp are not read.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ Everything is in the keyed direction. A held-out error is a mean absolute differ
 the composite is the sum over scales of its mean over people, as in the table (`questionnaire/scoring.py`).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial

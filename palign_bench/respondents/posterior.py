@@ -16,8 +16,6 @@ probability moves between seeds by 0.005 (standard deviation), 0.7 % of the medi
 composite moves by 0.03 and the mean of all 300 by 0.0014 (1.660; 1.659 with 4,000 sweeps). That takes 12 s on one core.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Iterator, Sequence
 

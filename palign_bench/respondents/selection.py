@@ -6,8 +6,6 @@ their held-out answers are easier to predict than those of the people they stand
 cluster is not; but a cluster of a few unusual people then counts as much as one of a thousand: see the report.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import numpy as np

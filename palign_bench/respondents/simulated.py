@@ -14,8 +14,6 @@ where Q is the person's tendency to agree with anything. Four thresholds cut y i
 model, Samejima 1969, with normal ogives); a person's extremity stretches y around the item's neutral point first.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from functools import cached_property, lru_cache

@@ -4,8 +4,6 @@ A source keeps all its people, whatever the limit or shard, because some aligner
 literal answers and portraits are in it: age, sex, country and timestamps never leave a loader.
 """
 
-from __future__ import annotations
-
 import csv
 import hashlib
 import json

@@ -1,7 +1,5 @@
 """Answers that were computed and may serve another cell."""
 
-from __future__ import annotations
-
 import hashlib
 from dataclasses import dataclass
 from weakref import WeakKeyDictionary

@@ -1,7 +1,5 @@
 """What a job changes in what a method is told and asked, and whether a model can read the questions."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from typing import Any

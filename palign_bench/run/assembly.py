@@ -1,7 +1,5 @@
 """What a run's settings mean, which of them are refused, and what of them can change a number."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -1,7 +1,5 @@
 """What an aligner is told about each person, and the seeds from which everything random derives."""
 
-from __future__ import annotations
-
 import hashlib
 import random
 from collections import Counter

@@ -1,7 +1,5 @@
 """One cell: align, answer, score, with what it cost."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace

@@ -1,7 +1,5 @@
 """Which cells this process computes, beside others that work on the same ledger: its shard, and what is not locked."""
 
-from __future__ import annotations
-
 import time
 from collections.abc import Callable, Generator, Sequence
 

@@ -1,7 +1,5 @@
 """What several people of a row can share: one training, or one batch of answers. Each is charged an equal part."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace

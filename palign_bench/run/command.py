@@ -1,7 +1,5 @@
 """A command's jobs: planned as a whole, then computed one by one."""
 
-from __future__ import annotations
-
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import replace

@@ -1,7 +1,5 @@
 """``cost=isolated``: every method in its own process, so that no earlier one's memory or caches are in its costs."""
 
-from __future__ import annotations
-
 import multiprocessing
 import os
 import threading

@@ -1,7 +1,5 @@
 """Plan cells → skip the finished → compute the others → record. One call runs one method on the selected people."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field

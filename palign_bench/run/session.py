@@ -1,7 +1,5 @@
 """What the jobs of one command share while it runs."""
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Mapping, Sequence

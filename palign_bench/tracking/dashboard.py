@@ -3,8 +3,6 @@
 Saved through W&B's own API where there is an account, else written to a file, so that it can be looked at and kept.
 """
 
-from __future__ import annotations
-
 import os
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,7 +1,5 @@
 """What stands for a person outside this machine, and values in a form that a mirror can keep."""
 
-from __future__ import annotations
-
 import hmac
 import math
 import os

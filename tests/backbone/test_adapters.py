@@ -1,7 +1,5 @@
 """Trained tensors put on and taken off: equal to PEFT's own model, and no trace afterwards."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from peft import LoraConfig, PromptTuningConfig, get_peft_model

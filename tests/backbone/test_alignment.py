@@ -1,7 +1,5 @@
 """An alignment is a value: it can be saved, loaded and measured, and nothing is lost on the way."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """What is known of a model: what it computes after its head, how long it may read, and what is refused."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM

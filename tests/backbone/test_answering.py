@@ -1,7 +1,5 @@
 """Answering: exact against reading every prompt whole, whatever the batch, on the real model."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

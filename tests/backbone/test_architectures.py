@@ -1,7 +1,5 @@
 """Every architecture against a plain forward pass of the whole text, as `docs/reference/architectures.md` says."""
 
-from __future__ import annotations
-
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -1,7 +1,5 @@
 """Loading: the weights that were asked for, to the last bit, and one clear line for those that cannot be had."""
 
-from __future__ import annotations
-
 import json
 import os
 import shutil

@@ -1,7 +1,5 @@
 """Random weights: the model's own distributions, the same in 4 bits, and never much more memory than what is kept."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

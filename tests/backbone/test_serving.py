@@ -1,7 +1,5 @@
 """A served model: the answers of the same model in this process, and a clear line where it cannot serve."""
 
-from __future__ import annotations
-
 import importlib.util
 import inspect
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Steering: exactly nothing at zero, exactly W_o d otherwise, and gone afterwards."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Several alignments in one batch: the answers that each gets alone."""
 
-from __future__ import annotations
-
 from itertools import pairwise
 from typing import Any
 

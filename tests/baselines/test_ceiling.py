@@ -1,7 +1,5 @@
 """The row ``ceiling`` on the runner's own path: ahead of the floors, in the protocol's orientation."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """Floors on the Short Dark Triad, against known figures of the released 300; what it lacks and what it refuses."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Floors against published figures, hand-made cases and scikit-learn."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Answers made elsewhere: what is read of a file, and what is refused with the place at fault."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

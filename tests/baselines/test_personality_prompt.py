@@ -1,7 +1,5 @@
 """P²: who writes the portrait, what it is written from, and that it is written once."""
 
-from __future__ import annotations
-
 import json
 import warnings
 from collections.abc import Sequence

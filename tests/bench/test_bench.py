@@ -1,7 +1,5 @@
 """`make bench` for real on a tiny model, and whether its peers answer the same questions."""
 
-from __future__ import annotations
-
 import re
 import sys
 from pathlib import Path

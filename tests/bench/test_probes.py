@@ -1,7 +1,5 @@
 """The benchmark measures what it says: both solvers on the same data."""
 
-from __future__ import annotations
-
 import torch
 
 from bench.probes import synthetic_probe_data, time_probes

@@ -1,7 +1,5 @@
 """Texts are taken as typed: what Hydra's own parser makes of a quoted argument is what the user typed."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

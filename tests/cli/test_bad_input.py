@@ -1,7 +1,5 @@
 """Whatever stands in a file or on the command line: one line that says so, or the right thing; never a traceback."""
 
-from __future__ import annotations
-
 import csv
 import io
 import json

@@ -1,7 +1,5 @@
 """`palign-bench` as a user types it: tables, sweeps, resumption, and one line for every mistake."""
 
-from __future__ import annotations
-
 import json
 import sys
 from pathlib import Path

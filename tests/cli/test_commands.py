@@ -1,7 +1,5 @@
 """The one front door: help, version, mistyped words, and the ledger's folder in both spellings."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 from importlib.metadata import version

@@ -1,7 +1,5 @@
 """Every option of `conf/` composes, means something, and its identity holds what can change a number and no more."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

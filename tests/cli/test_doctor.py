@@ -1,7 +1,5 @@
 """`palign-bench doctor` looks and never fails, also where there is no home, no network and nothing to write to."""
 
-from __future__ import annotations
-
 import os
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """`palign-bench efficiency` for real on a tiny model, and what is made of its numbers."""
 
-from __future__ import annotations
-
 import re
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """`palign-bench people`: what was understood, before anything is run."""
 
-from __future__ import annotations
-
 import re
 import shlex
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A questionnaire of one's own with other than five options, from the files that a user has to the table."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

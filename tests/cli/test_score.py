@@ -1,7 +1,5 @@
 """`palign-bench score`: answers made elsewhere as a row of a table, from the command that a user types."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

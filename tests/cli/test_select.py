@@ -1,7 +1,5 @@
 """`palign-bench select`: what is written is what can be run on."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

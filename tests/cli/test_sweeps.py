@@ -1,7 +1,5 @@
 """Shards, retries, resumption, the status, and several commands at once on one ledger."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Sequence
 from pathlib import Path

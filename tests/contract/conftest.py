@@ -1,7 +1,5 @@
 """Every method of conf/method on the tiny model, aligned once and kept for all tests of the contract."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """One contract for every aligner: what any method of conf/method owes the runner, the ledger and the other methods."""
 
-from __future__ import annotations
-
 import json
 import random
 import subprocess

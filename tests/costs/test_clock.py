@@ -1,7 +1,5 @@
 """Measured blocks against known allocations, on the kernel's mark and on the sampled one."""
 
-from __future__ import annotations
-
 import subprocess
 import sys
 import textwrap

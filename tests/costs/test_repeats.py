@@ -1,7 +1,5 @@
 """Medians and quartiles of repeated measurements."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """README and docs: no broken link, short enough to be read, and every command in them can be typed."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import subprocess

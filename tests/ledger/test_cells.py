@@ -1,7 +1,5 @@
 """The ledger: whole cells or none, whatever happens to process, disk or file, and exactly what is missing."""
 
-from __future__ import annotations
-
 import errno
 import json
 import os

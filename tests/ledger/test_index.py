@@ -1,7 +1,5 @@
 """The digest kept beside verified cells: the same table with and without it, and never a wrong one."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

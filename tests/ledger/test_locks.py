@@ -1,7 +1,5 @@
 """Locks and claims: no cell is computed twice, and a dead owner's is taken over, whatever the clocks say."""
 
-from __future__ import annotations
-
 import errno
 import fcntl
 import multiprocessing

@@ -1,7 +1,5 @@
 """What a command planned: whole from the start, kept beside those before it, and never two meanings in one table."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """The shipped organism, people of whom the truth is known, and methods as their YAML has them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """The batches say what the harness would say to the same people, and ask for what those people answered."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 
 import pytest

@@ -3,8 +3,6 @@
 Margins are about half of what was seen when they were written, so that another machine's rounding does not matter.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """People drawn for training are those of `simulate`, and their answers' chances are what the answers follow."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """The organism's own training: the loss falls, and a training that was cut off ends as if it had not been."""
 
-from __future__ import annotations
-
 import json
 import math
 from pathlib import Path

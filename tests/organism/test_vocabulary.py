@@ -1,7 +1,5 @@
 """One token for each statement, label and fixed phrase, in every form that the harness writes."""
 
-from __future__ import annotations
-
 import pytest
 from transformers import PreTrainedTokenizerFast
 

@@ -1,7 +1,5 @@
 """Changed known answers: what is changed, what stays, and how much of a change the options allow."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

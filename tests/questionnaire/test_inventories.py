@@ -1,7 +1,5 @@
 """Inventories other than IPIP-NEO-300: the short form, the Dark Triad, and a user's own."""
 
-from __future__ import annotations
-
 import os
 from pathlib import Path
 

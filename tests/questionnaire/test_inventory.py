@@ -1,7 +1,5 @@
 """The questionnaire against the PyPI package `five-factor-e` and, where they are at hand, the released PAPI files."""
 
-from __future__ import annotations
-
 import json
 import os
 import random

@@ -1,7 +1,5 @@
 """Wording, letter by letter: a reproduction stands or falls with it."""
 
-from __future__ import annotations
-
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Inventory, Item
 

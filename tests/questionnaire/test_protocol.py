@@ -1,7 +1,5 @@
 """What is asked, read, true and chosen on, under both protocols."""
 
-from __future__ import annotations
-
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st

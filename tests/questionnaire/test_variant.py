@@ -1,7 +1,5 @@
 """Asking in other ways: what the model reads, and that an answer is read by its label wherever that stands."""
 
-from __future__ import annotations
-
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence

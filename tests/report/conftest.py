@@ -1,7 +1,5 @@
 """Small ledgers with hand-made records, written with the real `CellFolder` and `Plan`."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

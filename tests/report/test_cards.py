@@ -1,7 +1,5 @@
 """Result cards: what one says of a small table, figure by figure, and that the schema of Every Eval Ever takes it."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Callable
 from importlib.resources import files

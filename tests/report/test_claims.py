@@ -1,7 +1,5 @@
 """The claims ledger: its statistics against another library, its figures against those found independently."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """One document laid out four ways."""
 
-from __future__ import annotations
-
 import re
 from html.parser import HTMLParser
 from pathlib import Path

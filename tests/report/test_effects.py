@@ -1,7 +1,5 @@
 """Effects of changed known answers, on the organism and twelve people: what must be 0, what must be 1, what follows."""
 
-from __future__ import annotations
-
 import subprocess
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Invariance: the statistics on a case computed by hand, and a real run of the organism on the variants it reads."""
 
-from __future__ import annotations
-
 import json
 import subprocess
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Specificity by counting options equals specificity over all pairs of people."""
 
-from __future__ import annotations
-
 import random
 
 import numpy as np

@@ -1,7 +1,5 @@
 """Notes on trained rows, from the summaries of their cells."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any

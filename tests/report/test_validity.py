@@ -1,7 +1,5 @@
 """The validity panel: a case computed by hand, and the floors on the real people."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any

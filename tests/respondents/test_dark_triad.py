@@ -1,7 +1,5 @@
 """The Dark Triad people: the floors of the released 300, and what picking them did, to the figures measured before."""
 
-from __future__ import annotations
-
 import json
 import os
 from pathlib import Path

@@ -1,7 +1,5 @@
 """A user's own people: the documented format, and one clear line for everything else."""
 
-from __future__ import annotations
-
 import csv
 import json
 from pathlib import Path

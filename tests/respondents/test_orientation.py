@@ -1,7 +1,5 @@
 """Reversed data are noticed, sound data never are, and nobody guesses."""
 
-from __future__ import annotations
-
 import csv
 from pathlib import Path
 

@@ -3,8 +3,6 @@
 Tests of the download use an invented release of two people; those that take the fixture ``papi`` need the real files.
 """
 
-from __future__ import annotations
-
 import hashlib
 import http.server
 import json

@@ -1,7 +1,5 @@
 """Measures of people: against figures measured elsewhere, definitions spelled out, and other libraries."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from sklearn.linear_model import Ridge

@@ -1,7 +1,5 @@
 """The posterior against rejection sampling, closed forms, SciPy, and the people that the model draws."""
 
-from __future__ import annotations
-
 import itertools
 from dataclasses import dataclass
 

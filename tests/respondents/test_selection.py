@@ -1,7 +1,5 @@
 """Selecting people: the rules do what they say, and what the paper's rule does to a test set shows."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 

@@ -1,7 +1,5 @@
 """Simulated people: reproducible, and like the real 300 in all that the floors and methods live on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any

@@ -1,7 +1,5 @@
 """Selecting people, and the hash of everything about them that can change a number."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """Jobs without a command line."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Answers are taken over where a prompt alone makes them, and by the model that gave them."""
 
-from __future__ import annotations
-
 import weakref
 
 import pytest

@@ -1,7 +1,5 @@
 """From a method's settings to its rows: titles and blocks."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

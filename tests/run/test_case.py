@@ -1,7 +1,5 @@
 """What an aligner is told of a person and of the others, and the seed that it draws from."""
 
-from __future__ import annotations
-
 import random
 from dataclasses import replace
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """People of a row who are answered in one batch: the same records as alone, their costs shared, failures their own."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path

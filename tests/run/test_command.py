@@ -1,7 +1,5 @@
 """The jobs of a command, one after the other."""
 
-from __future__ import annotations
-
 import gc
 import weakref
 from dataclasses import replace

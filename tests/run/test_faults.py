@@ -1,7 +1,5 @@
 """Faults that really happen: what is lost, what is told, and that nothing wrong is ever scored."""
 
-from __future__ import annotations
-
 import json
 import os
 import subprocess

@@ -1,7 +1,5 @@
 """A real `palign-bench` killed at random moments: nothing finished is lost or done twice, and the table is the same."""
 
-from __future__ import annotations
-
 import random
 import signal
 import subprocess

@@ -1,7 +1,5 @@
 """`cost=isolated` as a user types it."""
 
-from __future__ import annotations
-
 import os
 import signal
 import subprocess

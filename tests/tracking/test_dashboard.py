@@ -1,7 +1,5 @@
 """The W&B workspace as a file, and the W&B sweep: what they name exists."""
 
-from __future__ import annotations
-
 import itertools
 import json
 import sys

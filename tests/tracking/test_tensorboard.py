@@ -1,7 +1,5 @@
 """TensorBoard's event files, read back with its own reader."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pandas as pd

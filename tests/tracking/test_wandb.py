@@ -1,7 +1,5 @@
 """Real offline W&B runs, read back from their files, and what must not be found in them."""
 
-from __future__ import annotations
-
 import json
 import logging
 import os

@@ -5,8 +5,6 @@ weighted by their normalisers, so the prefix part is one matrix product for all 
 two are merged through their log-sum-exps (the identity behind FlashAttention; Dao et al. 2022). Exact up to rounding.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass

@@ -1,7 +1,5 @@
 """What every engine does: it batches prompts, and reads options or greedy text."""
 
-from __future__ import annotations
-
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

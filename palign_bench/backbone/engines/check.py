@@ -1,7 +1,5 @@
 """A loaded model's engine against a plain forward pass of whole prompts, in a fraction of the time of loading."""
 
-from __future__ import annotations
-
 import torch
 from torch import Tensor
 

@@ -1,7 +1,5 @@
 """Which engine answers for a model, checked against the model's own forward pass."""
 
-from __future__ import annotations
-
 import sys
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase

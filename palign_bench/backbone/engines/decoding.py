@@ -1,7 +1,5 @@
 """One way of writing text for every method: greedy or plain sampling, whatever a model's own settings say."""
 
-from __future__ import annotations
-
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any

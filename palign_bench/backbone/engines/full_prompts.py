@@ -1,7 +1,5 @@
 """The engine that reads every prompt whole: slower, right for any architecture."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

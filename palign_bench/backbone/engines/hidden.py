@@ -1,7 +1,5 @@
 """Reading hidden states of plain texts."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any

@@ -3,8 +3,6 @@
 Another batch geometry may move the last bits of a log-probability, so a record tells when it had one.
 """
 
-from __future__ import annotations
-
 import gc
 import re
 from collections.abc import Callable

@@ -6,8 +6,6 @@ arithmetic (a small model on a GPU), and only there. Whose answers share a batch
 batch geometry can.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import Any

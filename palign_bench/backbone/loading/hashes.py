@@ -1,7 +1,5 @@
 """Hashes of files and of a tokenizer: what a cell's identity knows a model by."""
 
-from __future__ import annotations
-
 import hashlib
 import json
 import tempfile

@@ -1,7 +1,5 @@
 """What identifies a model: everything in its files that can change a number, known without loading its weights."""
 
-from __future__ import annotations
-
 import hashlib
 from collections.abc import Mapping
 from pathlib import Path

@@ -4,8 +4,6 @@ The values are drawn by the model's own initialisation. A matrix that is to be q
 memory holds the quantized model and one matrix more, where 70 billion parameters would take 140 GB before quantization.
 """
 
-from __future__ import annotations
-
 import math
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What a user may set of a model, checked before anything is loaded."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections.abc import Mapping
 from functools import lru_cache

@@ -1,7 +1,5 @@
 """Where a model's files are: in a package, in a folder, on the hub, or beside the base model of a PEFT adapter."""
 
-from __future__ import annotations
-
 import json
 import shutil
 import sys

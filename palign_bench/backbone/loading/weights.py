@@ -3,8 +3,6 @@
 Model code is never downloaded (``trust_remote_code`` stays off) and weights are safetensors or GGUF, never pickles.
 """
 
-from __future__ import annotations
-
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass

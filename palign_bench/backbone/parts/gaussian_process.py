@@ -3,8 +3,6 @@
 Rasmussen & Williams (2006), eqs. 2.25, 2.26 and 5.12. Its mean is that of kernel ridge regression.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 
 import torch

@@ -5,8 +5,6 @@ so one forward pre-hook there serves every model whose `Anatomy` knows that proj
 adapters, without a forked modelling file.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 

@@ -1,7 +1,5 @@
 """A second opinion on the five options, combined with the model's own at the answer position."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass
 

@@ -4,8 +4,6 @@ An answer is ``1 + the number of thresholds below a latent normal value``. A pre
 thresholds in standard deviations from the predicted mean, so that ``P(answer ≤ k) = Φ(cut k)``.
 """
 
-from __future__ import annotations
-
 import math
 
 import torch

@@ -1,7 +1,5 @@
 """The pictures of `palign_bench.report.efficiency`: relative time, relative memory, score against cost."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path

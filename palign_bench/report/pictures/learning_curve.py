@@ -1,7 +1,5 @@
 """How methods do with the number of known answers that they were told: composite against answers, a line a method."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any

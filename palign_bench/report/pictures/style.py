@@ -1,7 +1,5 @@
 """How every picture is saved."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

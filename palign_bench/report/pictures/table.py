@@ -1,7 +1,5 @@
 """One picture per table: composite with interval per row, people as faint dots, the floors as reference lines."""
 
-from __future__ import annotations
-
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path

@@ -4,8 +4,6 @@ Item columns are called ``i1``, ``I1``, ``Q1``, ``item_1``, ``Item 1`` …, with
 a file of two columns, ``column`` and ``item``, says (`read_mapping`). Whatever else the table holds is not read.
 """
 
-from __future__ import annotations
-
 import csv
 import io
 import re

@@ -5,8 +5,6 @@ missing answer. A line has 333 characters in the file of the 300 items and 151 i
 items are stored reverse-scored, says the documentation of the files.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

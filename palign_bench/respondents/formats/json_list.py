@@ -1,7 +1,5 @@
 """People as a JSON list: ``[{"id": "anna", "answers": {"1": 4, "9": 2}}, …]``; a missing answer is absent or null."""
 
-from __future__ import annotations
-
 import json
 from pathlib import Path
 from typing import Any

@@ -1,7 +1,5 @@
 """What a file of people holds, before its orientation is settled, and what all formats share."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

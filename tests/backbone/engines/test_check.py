@@ -1,7 +1,5 @@
 """The check at load: it passes what is exact, catches what is not, falls back or refuses, and costs little."""
 
-from __future__ import annotations
-
 import time
 from typing import Any
 

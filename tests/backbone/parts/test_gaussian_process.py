@@ -1,7 +1,5 @@
 """Gaussian-process regression against refitting with each answer left out."""
 
-from __future__ import annotations
-
 import torch
 
 from palign_bench.backbone.parts.gaussian_process import fit, predictive_variance

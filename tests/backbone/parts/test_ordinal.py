@@ -1,7 +1,5 @@
 """Cuts, thresholds and scores against sampling, sums and quadrature."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

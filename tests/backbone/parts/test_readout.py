@@ -1,7 +1,5 @@
 """The readout applied to a model: weight 0 is the model, weight 1 the readout, and nothing stays behind."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Fixtures of the PAS tests."""
 
-from __future__ import annotations
-
 import pytest
 
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300

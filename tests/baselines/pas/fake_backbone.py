@@ -1,7 +1,5 @@
 """A backbone made of seeded random numbers, into which a test plants what PAS should find."""
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 
 import torch

@@ -1,7 +1,5 @@
 """PAS as a whole, on a fake backbone in which the right head, direction and alpha are known."""
 
-from __future__ import annotations
-
 import json
 from dataclasses import replace
 from pathlib import Path

@@ -1,7 +1,5 @@
 """The batched probes against scikit-learn, and against the optimality condition itself."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

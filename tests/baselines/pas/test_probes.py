@@ -1,7 +1,5 @@
 """What is read from the model, how a person labels it, and which heads and directions follow."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

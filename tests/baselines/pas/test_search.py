@@ -1,7 +1,5 @@
 """The choice of alpha, on functions whose trough is known."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Sequence
 

@@ -1,7 +1,5 @@
 """A backbone whose hidden states a test plants, and people who answer by them."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import torch

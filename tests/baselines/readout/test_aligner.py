@@ -1,7 +1,5 @@
 """The readout as a method, on planted hidden states: recovers people, chooses on known answers only, leaks nothing."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Trained aligners on the tiny model, with settings that let it learn in seconds."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any

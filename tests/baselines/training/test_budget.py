@@ -1,7 +1,5 @@
 """The training budget: what it fills in, what it is called, and what is refused before any work."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Many people in one pass: each gets what TRL gives them alone, whoever else is trained."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

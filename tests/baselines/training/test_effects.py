@@ -1,7 +1,5 @@
 """They learn: seeded, on the tiny model in CI and on SmolLM2 in `make test-slow`."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """The memory of training, by hand and against what PyTorch keeps."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 from peft import LoraConfig

@@ -1,7 +1,5 @@
 """The same optimizer steps, whatever fits into memory: micro-batches, checkpointing, and both by themselves."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """Small updates are kept where weights are bfloat16, and the summary tells which share of the weights moved."""
 
-from __future__ import annotations
-
 from typing import Any
 
 import pytest

@@ -1,7 +1,5 @@
 """The rule-based reward: every label, however written, against the listing in the paper's C.2."""
 
-from __future__ import annotations
-
 import pytest
 
 from baselines.training.reward import NO_LABEL, RewardLog, label_reward, named_option

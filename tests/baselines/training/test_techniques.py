@@ -1,7 +1,5 @@
 """Any technique of PEFT by its own dictionary: trained, saved as a folder of PEFT, read by PEFT and by us, answered."""
 
-from __future__ import annotations
-
 from pathlib import Path
 from typing import Any
 

@@ -1,7 +1,5 @@
 """What is trained on is what is asked and read; nothing is cut, padded wrongly or taken from missing answers."""
 
-from __future__ import annotations
-
 import copy
 
 import pytest

@@ -1,7 +1,5 @@
 """What TRL, PEFT, transformers and bitsandbytes would do by default, and must not do here."""
 
-from __future__ import annotations
-
 import gc
 from pathlib import Path
 from typing import Any

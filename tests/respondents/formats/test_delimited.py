@@ -1,7 +1,5 @@
 """Tables of people as they come: whatever spreadsheet, survey tool or statistics program wrote them."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import pytest

@@ -1,7 +1,5 @@
 """Johnson's fixed-width files: the layout of the real ones, with the real people's answers where they are at hand."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from pathlib import Path
 
