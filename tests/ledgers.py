@@ -6,6 +6,7 @@ from typing import Any
 
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Command, Plan, PlannedJob, Row
+from palign_bench.questionnaire.inventory import ipip_neo_300
 from tests.rows import title_and_block_of
 
 
@@ -26,6 +27,7 @@ def row_of(name: str, folder: CellFolder, ids: Sequence[str]) -> Row:
 def plan_of(runs: Path, rows: Sequence[Row], about: Mapping[str, Any], command: str = "command") -> Plan:
     """The one table of a command of table1 that plans these rows in one job."""
     made = Command(runs, "table1", command)
-    made.write([], [PlannedJob(0, tuple(rows), {"model": "tiny", "protocol": "corrected", **about})])
+    usual = {"model": "tiny", "protocol": "corrected", "inventory": ipip_neo_300().outline()}
+    made.write([], [PlannedJob(0, tuple(rows), usual | dict(about))])
     (plan,) = made.tables()
     return plan

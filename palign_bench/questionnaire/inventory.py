@@ -147,6 +147,7 @@ class Inventory:
             "name": self.name,
             "title": self.title or self.name,
             "scales": dict(self.scales),
+            "stores_keyed": self.stores_keyed,
             "options": [option.label for option in self.options],
             "items": [[item.number, item.sign, item.scale, item.subscale] for item in self.items],
             "known": list(self.known),
@@ -158,7 +159,8 @@ class Inventory:
         items = tuple(Item(number, "", sign, scale, subscale) for number, sign, scale, subscale in outline["items"])
         options = options_of(outline["options"])
         known, scales = tuple(outline["known"]), dict(outline["scales"])
-        return cls(outline["name"], items, known, scales, options=options, title=outline["title"])
+        keyed = outline.get("stores_keyed", outline["name"].startswith("ipip_neo"))  # earlier outlines do not say
+        return cls(outline["name"], items, known, scales, keyed, options=options, title=outline["title"])
 
     def select(self, numbers: Iterable[int]) -> list[Item]:
         """The items with these numbers, in the order given."""

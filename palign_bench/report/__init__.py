@@ -29,7 +29,6 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
     from palign_bench.report.document import Written, terminal
     from palign_bench.report.pictures.learning_curve import draw_learning_curve
     from palign_bench.report.pictures.table import draw_figure  # pandas and matplotlib take seconds to import
-    from palign_bench.report.rows import intervention, variant
     from palign_bench.report.table import as_json, build_report
     from palign_bench.report.words import describe
 
@@ -38,11 +37,11 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
     written.add(base.with_name(f"{base.name}.csv"), report.frame.to_csv(index=False))
     written.add(base.with_name(f"{base.name}.json"), as_json(report))
     write_cards(report, plan, written)
-    if any(variant(row) for row in report.read):
+    if any(row.variant for row in report.read):
         from palign_bench.report.invariance import write_invariance
 
         return MadeReport(report, [], write_invariance(plan, report.inventory, written))
-    if any(intervention(row) for row in report.read):
+    if any(row.intervention for row in report.read):
         from palign_bench.report.effects import write_effects
 
         return MadeReport(report, [], write_effects(plan, report.inventory.scales, written))

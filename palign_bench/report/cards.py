@@ -23,7 +23,7 @@ from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.questionnaire.scoring import COMPOSITE
 from palign_bench.report.document import Written
-from palign_bench.report.rows import RowNumbers, budget_of, variant
+from palign_bench.report.rows import RowNumbers
 from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP
 from palign_bench.report.table import Report
 
@@ -105,11 +105,11 @@ def write_cards(report: Report, plan: Plan, written: Written) -> None:
 
     Rows of one name (a sweep over a setting) have their fingerprint in the file's name.
     """
-    twins = Counter(row.key for row in report.read)
+    twins = Counter(row.name for row in report.read)
     cards = {}
     for row, columns in zip(report.read, report.rows, strict=True):
         if columns["composite"] is not None:
-            name = quote(row.key, safe="") + (f"-{_fingerprint(row)}" if twins[row.key] > 1 else "")
+            name = quote(row.name, safe="") + (f"-{_fingerprint(row)}" if twins[row.name] > 1 else "")
             cards[f"{name}.json"] = card(report, row, columns, plan.command.started)
     folder = plan.folder / FOLDER
     for name, document in cards.items():
@@ -126,7 +126,7 @@ def card(report: Report, row: RowNumbers, columns: Mapping[str, Any], started: s
 
     ``evaluation_id`` is the same for the same identity, number of people, and scale scores to six decimals.
     """
-    identity, model = row.folder.identity(), _model_info(row)
+    identity, model = row.identity, _model_info(row)
     results = list(_results(report, row, columns))
     scores = [columns[name] for name in (*report.inventory.scales.values(), "composite")]
     content = canonical([len(row.respondents), *(None if score is None else f"{score:.6f}" for score in scores)])
@@ -136,14 +136,14 @@ def card(report: Report, row: RowNumbers, columns: Mapping[str, Any], started: s
         each["evaluation_result_id"] = f"{evaluation}#{each['metric_config']['metric_id']}"
     details = {
         "experiment": report.about["experiment"],
-        "method": row.key,
+        "method": row.name,
         "method_title": row.title,
         "block": row.block,
         "protocol": report.about["protocol"],
         "protocol_version": identity.get("protocol", {}).get("version"),
         "inventory": report.inventory.name,
         "seed": identity.get("seed"),
-        "budget": budget_of(row),
+        "budget": row.budget,
         "known_answers": identity.get("known_answers", "all"),
         "intervention": identity.get("intervention"),
         "variant": identity.get("variant"),
@@ -202,11 +202,11 @@ def _result(
     inventory = report.inventory
     title = inventory.title or inventory.name
     people = {
-        "data_hash": row.folder.identity().get("respondents", {}).get("data_hash"),
+        "data_hash": row.identity.get("respondents", {}).get("data_hash"),
         "inventory": inventory.name,
         "people": len(row.respondents),
         "known_items": len(inventory.known),
-        "held_out_items": len(row.digest.items) if variant(row) else len(inventory.held_out),
+        "held_out_items": len(row.digest.items) if row.variant else len(inventory.held_out),
     }
     return {
         "evaluation_name": f"{title} ({row.protocol}): {metric.column}",
@@ -233,7 +233,7 @@ def _result(
 
 def _marks(row: RowNumbers, columns: Mapping[str, Any]) -> dict[str, Any]:
     """What a reader must know before the number."""
-    model = row.folder.identity().get("model") or {}
+    model = row.identity.get("model") or {}
     marks = {"beats_best_constant": columns["beats_best_constant"]}
     if columns["beats_best_constant"] is False:
         marks["mark"] = "does not beat the best constant option (one option for every item) on the same people"
@@ -280,7 +280,7 @@ def _told(values: Iterable[Any]) -> str | None:
 
 def _model_info(row: RowNumbers) -> dict[str, Any]:
     """The model by its hub name where the weights came from there, else by its name here and the weights' hash."""
-    model = row.folder.identity().get("model")
+    model = row.identity.get("model")
     if model is None:
         unknown = {"deployment_type": "unknown", "model_availability": "unknown"}
         return {"name": "no language model", "id": "none", "additional_details": unknown}
@@ -302,7 +302,7 @@ def _model_info(row: RowNumbers) -> dict[str, Any]:
 
 
 def _fingerprint(row: RowNumbers) -> str:
-    return fingerprint(row.folder.identity())
+    return fingerprint(row.identity)
 
 
 def _texts(details: Mapping[str, Any]) -> dict[str, str]:

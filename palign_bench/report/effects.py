@@ -18,7 +18,7 @@ from palign_bench.files import canonical
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.intervention import INVERTED
 from palign_bench.report.document import Document, Table, Text, Written, terminal
-from palign_bench.report.rows import RowNumbers, intervention, read_rows
+from palign_bench.report.rows import RowNumbers, read_rows
 from palign_bench.report.statistics import mean, paired_differences
 
 Array = NDArray[np.float64]
@@ -100,7 +100,7 @@ def effects(rows: Sequence[RowNumbers], scales: Mapping[str, str]) -> list[Effec
     """The effects of every method that was told both raised and lowered answers of some scale."""
     methods: dict[str, dict[str | None, RowNumbers]] = {}
     for row in rows:
-        methods.setdefault(canonical(row.folder.identity()["method"]), {})[intervention(row)] = row
+        methods.setdefault(canonical(row.identity["method"]), {})[row.intervention] = row
     return [found for told in methods.values() if (found := _effects(told, scales)) is not None]
 
 

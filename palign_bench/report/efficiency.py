@@ -12,7 +12,7 @@ from palign_bench.report import measures
 from palign_bench.report.document import Document, Picture, Table, Text, Written, terminal
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
 from palign_bench.report.pictures.efficiency import draw_figures
-from palign_bench.report.rows import RowNumbers, budget_of, read_rows, row_labels
+from palign_bench.report.rows import RowNumbers, read_rows, row_labels
 from palign_bench.report.statistics import mean
 from palign_bench.settings import options, read_option
 
@@ -53,26 +53,26 @@ def write_efficiency(plan: Plan) -> str:
 
 def full_steps(row: RowNumbers) -> int | None:
     """Optimizer steps (rollouts for on-policy methods) of the paper's budget; None for a method that trains nothing."""
-    if budget_of(row) is None or row.key not in options("method"):
+    if row.budget is None or row.name not in options("method"):
         return None
-    return int(read_option("method", row.key)["budgets"]["paper"]["steps"])
+    return int(read_option("method", row.name)["budgets"]["paper"]["steps"])
 
 
 def measured_costs(row: RowNumbers, label: str, full_steps: int | None) -> Record:
     """One method's costs. ``full_…`` are those of the full training budget, extrapolated where it was not run."""
-    identity, shared = row.folder.identity(), row.folder.shared()
+    identity, shared = row.identity, row.folder.shared()
     costs = measures.costs(row)
     cells = [record["cost"] for _, record in row.folder.read_all(row.respondents)]
     method, model = identity["method"], identity["model"] or {}
     steps = method.get("steps")
     found: Record = {
-        "method": row.key,
+        "method": row.name,
         "label": label,
         "model": model.get("name"),
         "weights": model.get("weights"),
         "quantization": model.get("quantization"),
         "people": len(row.respondents),
-        "missing_cells": row.missing,
+        "missing_cells": row.missing_cells,
         "batch_size": method.get("batch_size"),
         "steps": steps,
         "full_steps": full_steps,

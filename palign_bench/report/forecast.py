@@ -16,7 +16,7 @@ from palign_bench.ledger.plan import Plan
 from palign_bench.report import measures
 from palign_bench.report.document import Document, Table, Text, Written, markdown, terminal
 from palign_bench.report.names import PEOPLE_FLOORS, PEOPLE_METHODS
-from palign_bench.report.rows import RowNumbers, budget_of, read_rows, row_labels
+from palign_bench.report.rows import RowNumbers, read_rows, row_labels
 from palign_bench.report.words import significant
 from palign_bench.settings import read_option
 
@@ -144,7 +144,7 @@ def _parameters(rows: Sequence[RowNumbers], measured: str, models: Sequence[str]
 
 
 def _reads_a_model(row: RowNumbers) -> bool:
-    return row.folder.identity()["model"] is not None
+    return row.identity["model"] is not None
 
 
 def _display(frame: pd.DataFrame, measured: str, shards: int) -> pd.DataFrame:
@@ -197,7 +197,7 @@ def _notes(
             f"{', '.join(row_labels(learning))}: what they learn from others is charged as measured, with that "
             "source's number of people; it takes longer with more."
         )
-    if any((budget_of(row) or "").startswith("quick") for row in rows):
+    if any((row.budget or "").startswith("quick") for row in rows):
         notes.append("Rows marked (quick) took a few optimizer steps; `make efficiency` extrapolates the full budget.")
     notes.append(
         "Files and bytes are the ledger's, whatever the model: a file a cell, and a few for each row. W&B: one run per "

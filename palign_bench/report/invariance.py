@@ -21,7 +21,7 @@ from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.variant import PLAIN, REVERSED, ROTATED, VARIANTS, Variant
 from palign_bench.report.document import Document, Table, Text, Written, terminal
-from palign_bench.report.rows import RowNumbers, ledger_notes, read_rows, variant
+from palign_bench.report.rows import RowNumbers, ledger_notes, read_rows
 from palign_bench.report.statistics import mean, mean_interval, paired_differences
 
 Array = NDArray[np.floating[Any]]
@@ -143,9 +143,9 @@ def invariance(rows: Sequence[RowNumbers], inventory: Inventory) -> list[Invaria
     """The invariance of every method that was asked both plainly and in another way."""
     methods: dict[str, dict[str, RowNumbers]] = {}
     for row in rows:
-        name = variant(row)
+        name = row.variant
         if name is not None and row.respondents:
-            told = {key: value for key, value in row.folder.identity().items() if key != "variant"}
+            told = {key: value for key, value in row.identity.items() if key != "variant"}
             methods.setdefault(canonical(told), {})[name] = row
     return [found for asked in methods.values() if (found := _invariance(asked, inventory)) is not None]
 

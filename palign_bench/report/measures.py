@@ -45,9 +45,9 @@ def beats_best_constant(row: RowNumbers, rows: Sequence[RowNumbers]) -> bool | N
 
     None for the constants themselves and where the table has none of them.
     """
-    if is_constant(row.key):
+    if is_constant(row.name):
         return None
-    constant = best_floor(row, [other for other in rows if is_constant(other.key)])
+    constant = best_floor(row, [other for other in rows if is_constant(other.name)])
     difference = mean(differences(row, constant))
     return None if difference is None else difference < 0
 

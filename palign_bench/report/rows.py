@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 
 from palign_bench.files import LedgerError
-from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.columns import Array, Digest
 from palign_bench.ledger.plan import Plan, Row
 from palign_bench.ledger.record import Record
@@ -23,41 +22,47 @@ _LONGEST_DIFFERENCE = 30
 
 
 @dataclass(frozen=True)
-class RowNumbers:
-    """What the ledger holds of a planned row: the respondents whose cells are finished, in plan order.
+class RowNumbers(Row):
+    """A planned row with what the ledger holds of it: the respondents whose cells are finished, in plan order.
 
     ``digest``: what a table needs of the finished cells, in the order of ``respondents``.
     """
 
-    row: Row
     protocol: str
+    model: str
     respondents: tuple[str, ...]
     digest: Digest
 
-    @property
-    def key(self) -> str:
-        """The row's name."""
-        return self.row.name
+    @cached_property
+    def identity(self) -> Record:
+        """Everything that can change one of its numbers."""
+        return self.folder.identity()
 
     @property
-    def title(self) -> str:
-        """How the row reads."""
-        return self.row.title
+    def budget(self) -> str | None:
+        """A trained row's budget, and what departs from its method's file: "quick", "custom: steps=2"."""
+        budget = self.identity["method"].get("budget")
+        return budget if isinstance(budget, str) else None
 
     @property
-    def block(self) -> str:
-        """The block of the table in which the row stands."""
-        return self.row.block
+    def known_answers(self) -> int | None:
+        """How many of the known answers the method was told; None: all of them."""
+        return self.identity.get("known_answers")
 
     @property
-    def folder(self) -> CellFolder:
-        """Where the row's cells are."""
-        return self.row.folder
+    def intervention(self) -> str | None:
+        """How the known answers were changed before the method was told; None: not at all."""
+        return self.identity.get("intervention")
 
     @property
-    def planned(self) -> tuple[str, ...]:
-        """The respondents that the command asked for."""
-        return self.row.ids
+    def variant(self) -> str | None:
+        """How the held-out items were asked; None: as usual."""
+        return self.identity.get("variant")
+
+    @property
+    def told(self) -> tuple[int | None, str | None, str | None]:
+        """What the method was told and asked, as are the floors that it is compared with."""
+        return self.known_answers, self.intervention, self.variant
 
     @cached_property
     def composites(self) -> dict[str, float]:
@@ -70,9 +75,9 @@ class RowNumbers:
         }
 
     @property
-    def missing(self) -> int:
-        """Planned cells that are not finished."""
-        return len(self.planned) - len(self.respondents)
+    def missing_cells(self) -> int:
+        """How many planned cells are not finished."""
+        return len(self.ids) - len(self.respondents)
 
     def recorded(self, figure: str) -> Array:
         """One of the digest's figures, of the cells that have it."""
@@ -90,15 +95,16 @@ def read_rows(plan: Plan) -> tuple[list[RowNumbers], Record]:
         raise LedgerError(f"the plan in {plan.command.folder} has no rows: run the experiment again.")
     rows = []
     for row in planned:
-        finished, digest = row.folder.digest(row.ids)
-        rows.append(RowNumbers(row, about["protocol"], tuple(finished), digest))
+        respondents, digest = row.folder.digest(row.ids)
+        rows.append(RowNumbers(**vars(row), protocol=about["protocol"], model=about["model"],
+                               respondents=tuple(respondents), digest=digest))  # fmt: skip
     return rows, about
 
 
 def row_labels(rows: Iterable[RowNumbers]) -> list[str]:
     """A readable name per row, with a trained row's budget; rows that still read alike also carry what differs."""
     rows = list(rows)
-    names = [row.row.title + (f" ({budget})" if (budget := budget_of(row)) else "") for row in rows]
+    names = [row.title + (f" ({row.budget})" if row.budget else "") for row in rows]
     alike: dict[str, list[RowNumbers]] = {}
     for name, row in zip(names, rows, strict=True):
         alike.setdefault(name, []).append(row)
@@ -106,35 +112,6 @@ def row_labels(rows: Iterable[RowNumbers]) -> list[str]:
         name + (_difference(row, alike[name]) if len(alike[name]) > 1 else "")
         for name, row in zip(names, rows, strict=True)
     ]
-
-
-def known_answers(row: RowNumbers) -> int | None:
-    """How many of the known answers the row's method was told; None: all of them."""
-    count = row.folder.identity().get("known_answers")
-    return int(count) if count is not None else None
-
-
-def intervention(row: RowNumbers) -> str | None:
-    """How the known answers were changed before the row's method was told; None: not at all."""
-    name = row.folder.identity().get("intervention")
-    return str(name) if name is not None else None
-
-
-def variant(row: RowNumbers) -> str | None:
-    """How the row's held-out items were asked; None: as usual."""
-    name = row.folder.identity().get("variant")
-    return str(name) if name is not None else None
-
-
-def told(row: RowNumbers) -> tuple[int | None, str | None, str | None]:
-    """What the row's method was told and asked, as are the floors that it is compared with."""
-    return known_answers(row), intervention(row), variant(row)
-
-
-def budget_of(row: RowNumbers) -> str | None:
-    """A trained row's budget and what departs from its method's file: "quick", "custom: steps=2", "paper, no NF4"."""
-    budget = row.folder.identity()["method"].get("budget")
-    return budget if isinstance(budget, str) else None
 
 
 def _difference(row: RowNumbers, rows: Sequence[RowNumbers]) -> str:
@@ -150,17 +127,16 @@ def _difference(row: RowNumbers, rows: Sequence[RowNumbers]) -> str:
 
 def _settings(row: RowNumbers) -> dict[str, Any]:
     """The method's settings, the seed, and how many answers it was told: what one command may sweep over."""
-    identity = row.folder.identity()
-    return {
-        **identity["method"],
-        **{key: identity[key] for key in ("seed", "known_answers", "intervention", "variant") if key in identity},
-    }
+    swept = ("seed", "known_answers", "intervention", "variant")
+    return {**row.identity["method"], **{key: row.identity[key] for key in swept if key in row.identity}}
 
 
 def ledger_notes(rows: list[RowNumbers]) -> list[str]:
     """What a reader must know about the cells: missing ones, failures, mixed code, unequal sets of people."""
     notes = []
-    incomplete = [f"{label} {row.missing}" for row, label in zip(rows, row_labels(rows), strict=True) if row.missing]
+    incomplete = [
+        f"{label} {row.missing_cells}" for row, label in zip(rows, row_labels(rows), strict=True) if row.missing_cells
+    ]
     if incomplete:
         notes.append(f"Missing cells: {', '.join(incomplete)}. The same command again computes only these.")
     notes += _failure_notes(rows)
@@ -196,7 +172,7 @@ def _failure_notes(rows: list[RowNumbers]) -> list[str]:
     """One line per row and message, without respondents' ids: notes may leave the machine."""
     failures: Counter[tuple[str, str, str]] = Counter()
     for row, label in zip(rows, row_labels(rows), strict=True):
-        unfinished = set(row.planned).difference(row.respondents)
+        unfinished = set(row.ids).difference(row.respondents)
         for respondent, message in row.folder.failures().items():
             if respondent in unfinished:
                 failures[label, _first_line(message), row.folder.path.name] += 1

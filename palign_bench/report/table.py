@@ -2,66 +2,24 @@
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
-from palign_bench.costs.figures import BY_NAME, FIGURES
+from palign_bench.costs.figures import FIGURES
 from palign_bench.ledger.plan import Plan
-from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.report import measures
 from palign_bench.report.names import OWN_FLOORS, PEOPLE_FLOORS
 from palign_bench.report.paper import PaperSetting, matching_setting
-from palign_bench.report.rows import (
-    RowNumbers,
-    budget_of,
-    known_answers,
-    ledger_notes,
-    read_rows,
-    row_labels,
-    told,
-)
+from palign_bench.report.rows import RowNumbers, ledger_notes, read_rows, row_labels
 from palign_bench.report.specificity import Truths, specificity
 from palign_bench.report.statistics import mean, mean_interval
 from palign_bench.report.training import training_notes
-from palign_bench.report.validity import PANEL, validity
+from palign_bench.report.validity import validity
 
-_FIRST_COLUMNS: tuple[str, ...] = ("method", "protocol", "model", "respondents")
-_LATER_COLUMNS: tuple[str, ...] = (
-    "composite",
-    "composite_low",
-    "composite_high",
-    "difference_to_best_own_floor",
-    "difference_to_best_people_floor",
-    "specificity",
-    "trait_correlation",
-    "most_frequent_option_share",
-    "unparsed_rate",
-    *(column.name for column in PANEL if column.name != "trait_correlation"),
-    "missing_cells",
-    "shared_seconds",
-    "seconds_for_one",
-    "seconds_for_300",
-    *BY_NAME,
-    "label",
-    "title",
-    "block",
-    "budget",
-    "known_answers",
-    "unscored",
-    "audit_agreement",
-    "beats_best_constant",
-    "best_own_floor",
-    "difference_to_best_own_floor_low",
-    "difference_to_best_own_floor_high",
-    "best_people_floor",
-    "difference_to_best_people_floor_low",
-    "difference_to_best_people_floor_high",
-    "paper_composite",
-    "cells",
-)
 _WHOLE_COLUMNS: tuple[str, ...] = (
     "respondents",
     "missing_cells",
@@ -69,11 +27,6 @@ _WHOLE_COLUMNS: tuple[str, ...] = (
     "known_answers",
     *(figure.name for figure in FIGURES if figure.whole),
 )
-
-
-def columns_of(inventory: Inventory) -> tuple[str, ...]:
-    """The names of a table's columns, in order."""
-    return (*_FIRST_COLUMNS, *inventory.scales.values(), *_LATER_COLUMNS)
 
 
 @dataclass(frozen=True)
@@ -97,7 +50,7 @@ class Report:
     @property
     def columns(self) -> tuple[str, ...]:
         """The names of the columns: a column per scale of the inventory between what a row is and its composite."""
-        return columns_of(self.inventory)
+        return tuple(self.rows[0])
 
     @property
     def people(self) -> int:
@@ -131,39 +84,22 @@ class Report:
 
 
 def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
-    """Compute the table of a plan. Raises LedgerError when nothing is planned."""
+    """Compute the table of a plan. Raises LedgerError when nothing is planned.
+
+    ``inventory``: with the wording of its items; None takes what the plan keeps of it.
+    """
     rows, about = read_rows(plan)
-    if inventory is None:  # plans from before inventories could be chosen are of IPIP-NEO-300
-        inventory = Inventory.of_outline(about["inventory"]) if "inventory" in about else ipip_neo_300()
+    inventory = inventory or Inventory.of_outline(about["inventory"])
+    people = len({respondent for row in rows for respondent in row.ids})
     paper = matching_setting(about, random_weights=any(_random_weights(row) for row in rows))
     truths = Truths.of(rows)
-    labels = row_labels(rows)
-    columns = []
-    for row, label in zip(rows, labels, strict=True):
-        columns.append(
-            {
-                "method": row.key,
-                "protocol": about["protocol"],
-                "model": about["model"],
-                "label": label,
-                "title": row.title,
-                "block": row.block,
-                "budget": budget_of(row),
-                "known_answers": known_answers(row),
-                "cells": row.folder.path.name,
-                "paper_composite": paper.composite(row.key) if paper else None,
-                "specificity": specificity(inventory, row, truths),
-                **validity(inventory, row, truths),
-                **_score_columns(inventory, row),
-                **_comparison_columns(row, [other for other in rows if told(other) == told(row)]),
-                **measures.costs(row),
-            }
-        )
-    ordered = tuple({name: row[name] for name in columns_of(inventory)} for row in columns)
-    people = len({respondent for row in rows for respondent in row.planned})
+    columns = [
+        _columns(row, label, [other for other in rows if other.told == row.told], inventory, truths, paper)
+        for row, label in zip(rows, row_labels(rows), strict=True)
+    ]
     notes = (*about.get("notes", ()), *training_notes(rows), *ledger_notes(rows))
     composites = tuple(row.composites for row in rows)
-    return Report({**about, "people": people}, ordered, tuple(rows), composites, notes, paper, inventory)
+    return Report({**about, "people": people}, tuple(columns), tuple(rows), composites, notes, paper, inventory)
 
 
 def as_json(report: Report) -> str:
@@ -178,37 +114,76 @@ def as_json(report: Report) -> str:
     return json.dumps(document, indent=1, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _score_columns(inventory: Inventory, row: RowNumbers) -> dict[str, Any]:
+def _columns(
+    row: RowNumbers,
+    label: str,
+    peers: Sequence[RowNumbers],
+    inventory: Inventory,
+    truths: Truths,
+    paper: PaperSetting | None,
+) -> dict[str, Any]:
+    """A row of the table, column by column in the order of its files.
+
+    ``peers``: the rows whose methods were told the same answers, this one among them.
+    """
     composites = list(row.composites.values())
     low, high = mean_interval(composites) or (None, None)
     unparsed, agreement = measures.reading_rates(row)
+    panel = validity(inventory, row, truths)
+    own, people = (_against_best(row, [each for each in peers if each.block == block])
+                   for block in (OWN_FLOORS, PEOPLE_FLOORS))  # fmt: skip
     return {
+        "method": row.name,
+        "protocol": row.protocol,
+        "model": row.model,
         "respondents": len(row.respondents),
-        "missing_cells": row.missing,
-        "unscored": len(row.respondents) - len(composites),
         **measures.scale_means(inventory, row),
         "composite": mean(composites),
         "composite_low": low,
         "composite_high": high,
+        "difference_to_best_own_floor": own.difference,
+        "difference_to_best_people_floor": people.difference,
+        "specificity": specificity(inventory, row, truths),
+        "trait_correlation": panel["trait_correlation"],
         "most_frequent_option_share": measures.most_frequent_option_share(row),
         "unparsed_rate": unparsed,
+        **panel,
+        "missing_cells": row.missing_cells,
+        **measures.costs(row),
+        "label": label,
+        "title": row.title,
+        "block": row.block,
+        "budget": row.budget,
+        "known_answers": row.known_answers,
+        "unscored": len(row.respondents) - len(composites),
         "audit_agreement": agreement,
+        "beats_best_constant": measures.beats_best_constant(row, peers),
+        "best_own_floor": own.floor,
+        "difference_to_best_own_floor_low": own.low,
+        "difference_to_best_own_floor_high": own.high,
+        "best_people_floor": people.floor,
+        "difference_to_best_people_floor_low": people.low,
+        "difference_to_best_people_floor_high": people.high,
+        "paper_composite": paper.composite(row.name) if paper else None,
+        "cells": row.folder.path.name,
     }
 
 
-def _comparison_columns(row: RowNumbers, rows: list[RowNumbers]) -> dict[str, Any]:
-    columns: dict[str, Any] = {"beats_best_constant": measures.beats_best_constant(row, rows)}
-    for name, block in (("own_floor", OWN_FLOORS), ("people_floor", PEOPLE_FLOORS)):
-        best = measures.best_floor(row, [other for other in rows if other.block == block])
-        differences = measures.differences(row, best)
-        low, high = mean_interval(differences) or (None, None)
-        columns[f"best_{name}"] = best.key if best else None
-        columns[f"difference_to_best_{name}"] = mean(differences)
-        columns[f"difference_to_best_{name}_low"] = low
-        columns[f"difference_to_best_{name}_high"] = high
-    return columns
+class _Comparison(NamedTuple):
+    """A row against the best of some floors: its name, the mean paired difference, and that one's interval."""
+
+    floor: str | None
+    difference: float | None
+    low: float | None
+    high: float | None
+
+
+def _against_best(row: RowNumbers, floors: Sequence[RowNumbers]) -> _Comparison:
+    best = measures.best_floor(row, floors)
+    differences = measures.differences(row, best)
+    return _Comparison(best.name if best else None, mean(differences), *(mean_interval(differences) or (None, None)))
 
 
 def _random_weights(row: RowNumbers) -> bool:
-    model = row.folder.identity()["model"]
+    model = row.identity["model"]
     return model is not None and model.get("weights") == "random"

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from itertools import islice
 from statistics import median
 
-from palign_bench.report.rows import RowNumbers, budget_of, row_labels
+from palign_bench.report.rows import RowNumbers, row_labels
 
 FEW_MOVED = 0.5  # share of the trained weights; float32 training of full budgets moves 85 % and more
 _MOST_PEOPLE = 300  # whose records are read for these notes
@@ -14,7 +14,7 @@ def training_notes(rows: Sequence[RowNumbers]) -> list[str]:
     """One line per trained row whose weights hardly moved, or whose preferred answers became less likely."""
     notes = []
     for row, label in zip(rows, row_labels(rows), strict=True):
-        if budget_of(row) is None:
+        if row.budget is None:
             continue
         cells = islice(row.folder.read_all(row.respondents), _MOST_PEOPLE)
         summaries = [record["alignment"]["summary"] for _, record in cells]

@@ -8,7 +8,7 @@ import pytest
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventories import AGREEMENT, read_inventory
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_120, ipip_neo_300
-from palign_bench.questionnaire.protocol import Corrected
+from palign_bench.questionnaire.protocol import AsReleased, Corrected
 from palign_bench.respondents.inventories import load_inventory
 from palign_bench.settings import UserError, options, read_option
 
@@ -135,6 +135,16 @@ def test_what_cannot_be_read_is_told_in_one_line(tmp_path: Path, items: str, abo
     with pytest.raises(UserError, match=message) as raised:
         read_inventory(written(tmp_path, items, about))
     assert "\n" not in str(raised.value)
+
+
+def test_an_outline_is_taken_as_released_as_its_inventory_is() -> None:
+    """Else a table of stored answers would take reversed ones for literal."""
+    inventory = ipip_neo_300()
+    outline = inventory.outline()
+    earlier = {key: value for key, value in outline.items() if key != "stores_keyed"}
+    for each in (outline, earlier):
+        again = AsReleased(Inventory.of_outline(each))
+        assert [again.reverses(item) for item in inventory.items] == [item.sign < 0 for item in inventory.items]
 
 
 def test_an_outline_scores_as_the_inventory_does_and_holds_no_text(dark_triad: Inventory) -> None:

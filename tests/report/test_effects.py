@@ -62,7 +62,7 @@ def test_a_model_that_reads_the_prompt_follows_it(found: dict[str, Effects]) -> 
 def test_an_effect_is_the_change_of_scores_per_realised_dose(runs: Path, inventory: Inventory) -> None:
     """The ridge row's effect of N on E, from the ledger's records alone."""
     (plan,) = Plan.all(runs, "effects")
-    rows = {(row.key, row.folder.identity().get("intervention")): row for row in read_rows(plan)[0]}
+    rows = {(row.name, row.intervention): row for row in read_rows(plan)[0]}
     up, down = (dict(rows["ridge", name].folder.read_all(rows["ridge", name].respondents)) for name in ("N+1", "N-1"))
     change = sum(up[each]["traits"]["extraversion"] - down[each]["traits"]["extraversion"] for each in up)
     dose = sum(up[each]["dose"]["neuroticism"] - down[each]["dose"]["neuroticism"] for each in up)

@@ -95,7 +95,7 @@ def test_floors_stay_exactly_and_a_repeat_is_computed_again(runs: Path) -> None:
         assert each.changes["shuffled"].instability == 0 or title == "Few-Shot"
     few_shot = [row for row in rows if row.title == "Few-Shot"]
     assert len({row.folder.path for row in few_shot}) == 3
-    records = {row.folder.identity()["variant"]: dict(row.folder.read_all(row.planned)) for row in few_shot}
+    records = {row.variant: dict(row.folder.read_all(row.ids)) for row in few_shot}
     for person, plain in records["plain"].items():
         shuffled, repeat = records["shuffled"][person], records["repeat"][person]
         assert plain["log_probs"] == repeat["log_probs"] != shuffled["log_probs"]
@@ -105,10 +105,10 @@ def test_floors_stay_exactly_and_a_repeat_is_computed_again(runs: Path) -> None:
 
 def test_the_page_says_per_variant_what_the_ledger_holds(runs: Path) -> None:
     (plan,) = Plan.all(runs, "invariance")
-    rows = {(row.title, row.folder.identity()["variant"]): row for row in read_rows(plan)[0]}
+    rows = {(row.title, row.variant): row for row in read_rows(plan)[0]}
     table = pd.read_csv(plan.folder / "invariance_variants.csv").set_index(["method", "variant"])
     plain, shuffled = (
-        dict(rows["Few-Shot", name].folder.read_all(rows["Few-Shot", name].planned)) for name in ("plain", "shuffled")
+        dict(rows["Few-Shot", name].folder.read_all(rows["Few-Shot", name].ids)) for name in ("plain", "shuffled")
     )
     changes = [abs(plain[p]["answers"][n] - shuffled[p]["answers"][n]) for p in plain for n in plain[p]["answers"]]
     line = table.loc["Few-Shot", "shuffled"]

@@ -43,7 +43,9 @@ def numbers_of(
     row = row_of(
         "vanilla", kept_folder(folder, "vanilla", {"method": {"name": "vanilla"}, "model": None}), list(answers)
     )
-    return RowNumbers(row, protocol, tuple(answers), Digest.of(records))
+    return RowNumbers(
+        **vars(row), protocol=protocol, model="tiny", respondents=tuple(answers), digest=Digest.of(records)
+    )
 
 
 @pytest.fixture
