@@ -17,7 +17,7 @@ from palign_bench.settings import options, read_option
 _NEEDED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "hydra-core", "wandb", "pandas")
 _OPTIONAL = {  # package: what it is for
     "vllm": "model.engine=vllm",
-    "tensorboard": "tracking=tensorboard",
+    "trackio": "tracking=trackio",
     "wandb-workspaces": "palign-bench dashboard",
     "hydra-submitit-launcher": "hydra/launcher=submitit_slurm",
     "hydra-joblib-launcher": "hydra/launcher=joblib",

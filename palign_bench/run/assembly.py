@@ -24,7 +24,7 @@ from palign_bench.settings import Settings, UserError, options, read_option
 
 _FORMAT_CHARACTERS = 400  # at most, of a chat format's own words and of the answer
 
-_OTHER_FOLDERS = frozenset({"cells", "hydra", "portraits", "wandb", "tensorboard", "organism"})
+_OTHER_FOLDERS = frozenset({"cells", "hydra", "portraits", "wandb", "organism"})
 
 MOST_STAND_INS = 20  # simulated people who may stand in for real ones without being asked for by name
 MEASURED_STEPS = 1  # optimizer steps of training=measured on a CPU

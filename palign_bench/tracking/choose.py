@@ -17,12 +17,12 @@ def make_tracker(settings: Mapping[str, Any], runs: Path = Path("runs")) -> Trac
     name = settings.get("name")
     if name == "none":
         return Tracker()
-    if name == "tensorboard":
-        from palign_bench.tracking.tensorboard import make_tensorboard_tracker
+    if name == "trackio":
+        from palign_bench.tracking.trackio import make_trackio_tracker
 
-        return make_tensorboard_tracker(settings, runs)
+        return make_trackio_tracker(settings, runs)
     if name != "wandb":
-        raise UserError(f"tracking={name}: choose wandb, tensorboard or none")
+        raise UserError(f"tracking={name}: choose wandb, trackio or none")
     known = ("name", "project", "entity", "mode", "folder")
     unknown = [str(key) for key in settings if key not in known]
     if unknown:

@@ -1,11 +1,16 @@
 """What stands for a person outside this machine, and values in a form that a mirror can keep."""
 
+from __future__ import annotations
+
 import hmac
 import math
 import os
 import secrets
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 
 def read_salt(path: Path) -> str:
@@ -27,6 +32,12 @@ def read_salt(path: Path) -> str:
 def hashed_id(salt: str, respondent_id: str) -> str:
     """Sixteen hexadecimal digits that stand for a respondent outside this machine: HMAC-SHA-256 under the salt."""
     return hmac.new(salt.encode(), respondent_id.encode(), "sha256").hexdigest()[:16]
+
+
+def plain_rows(table: pd.DataFrame) -> list[list[Any]]:
+    """The rows of a table; what is missing, of whatever kind, is None."""
+    blank = table.astype(object).where(table.notna(), None)
+    return [[plain(value) for value in row] for row in blank.itertuples(index=False)]
 
 
 def plain(value: Any) -> Any:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palign_bench.settings import UserError
-from palign_bench.tracking.public import plain
+from palign_bench.tracking.public import plain_rows
 from palign_bench.tracking.tracker import Mirror, one_line
 
 if TYPE_CHECKING:
@@ -85,10 +85,9 @@ class WandbTracker(Mirror):
     def _keep_table(self, table: pd.DataFrame, pictures: Sequence[Path], title: str) -> None:
         import wandb
 
-        blank = table.astype(object).where(table.notna(), None)
-        rows: list[Any] = [[plain(value) for value in row] for row in blank.itertuples(index=False)]
-        names = [str(name) for name in table.columns]
-        document: dict[str, Any] = {"table": wandb.Table(columns=[*names], data=rows, allow_mixed_types=True)}
+        rows: list[Any] = plain_rows(table)
+        columns: list[str | int] = [*map(str, table.columns)]
+        document: dict[str, Any] = {"table": wandb.Table(columns=columns, data=rows, allow_mixed_types=True)}
         for path in pictures:
             if path.suffix.lower() in _PICTURES:
                 document[path.stem] = wandb.Image(str(path), caption=title)

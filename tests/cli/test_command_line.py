@@ -16,7 +16,7 @@ from palign_bench.ledger.cells import CellFolder
 from palign_bench.run import session
 from palign_bench.settings import options
 from tests.command import COST_COLUMNS, SCORE_COLUMNS, cells, run, save_many_headed, settings, table
-from tests.tracking.test_wandb import RunRead
+from tests.tracking.wandb_runs import RunRead
 
 METHODS = ("floors", "vanilla", "few_shot", "pas")
 FLOORS = 11
@@ -194,7 +194,7 @@ MISTAKES = {
     "protocol=correct": "protocol=correct does not exist (did you mean corrected?); choose one of as_released",
     "protocol.name=correct": "protocol=correct does not exist; choose one of corrected, as_released",
     "model=gpt5": "model=gpt5 does not exist; choose one of ",
-    "tracking=mlflow": "tracking=mlflow does not exist; choose one of none, tensorboard, wandb",
+    "tracking=mlflow": "tracking=mlflow does not exist; choose one of none, trackio, wandb",
     "method.kk=3 method=pas": "method.kk is no setting (did you mean k?); the keys of method are alphas, direction, k,",
     "respondents.limit=0": "respondents.limit=0: give a whole number of at least 1, or null for all",
     "respondents.limit=three": "respondents.limit=three: give a whole number",

@@ -32,7 +32,7 @@ def composed(*overrides: str) -> dict[str, Any]:
 def test_there_are_the_options_that_the_readme_names() -> None:
     assert {"floors", "vanilla", "few_shot", "personality_prompt", "pas", "pas_no_prompt"} <= set(METHODS)
     assert options("protocol") == sorted(PROTOCOLS)
-    assert options("tracking") == ["none", "tensorboard", "wandb"]
+    assert options("tracking") == ["none", "trackio", "wandb"]
     assert {"papi", "simulated", "auto", "file", "dark_triad", "dark_triad_random"} == set(options("respondents"))
     assert {"smollm2_135m", "llama3_8b", "llama3_70b", "mistral_7b", "qwen3_8b", "local"} <= set(options("model"))
 

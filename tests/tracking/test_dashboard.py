@@ -17,7 +17,7 @@ from palign_bench.tracking.dashboard import save_workspace
 from palign_bench.tracking.tracker import figures_of
 from tests.cli.test_configuration import composed
 from tests.ledgers import plan_of, row_of
-from tests.tracking.test_wandb import a_record
+from tests.tracking.rows import a_record
 
 SWEEP = Path(__file__).parent.parent.parent / "docs" / "examples" / "wandb_sweep.yaml"
 

@@ -1,15 +1,10 @@
 """Real offline W&B runs, read back from their files, and what must not be found in them."""
 
-import json
 import logging
 import os
-import struct
 import subprocess
 import sys
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,126 +13,9 @@ import pytest
 from palign_bench.settings import UserError
 from palign_bench.tracking.choose import make_tracker
 from palign_bench.tracking.public import hashed_id, read_salt
-from palign_bench.tracking.tracker import Tracker, figures_of, public_table, thin_scales, without_places
 from palign_bench.tracking.wandb import WandbTracker, choose_mode, has_api_key
-
-BLOCK, HEADER = 32 * 1024, struct.Struct("<IHB")  # LevelDB's log format; checksum, length, kind
-FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
-DOMAINS = ("agreeableness", "conscientiousness", "extraversion", "neuroticism", "openness")
-
-# What a row's fingerprint covers, with things planted that must not get out.
-RAW_IDS = ["case-8871-raw", "case-8872-raw"]
-FORBIDDEN = [*RAW_IDS, "/secret/place", "ledger-of-somebody", "people-of-somebody", "Worry about rain"]
-IDENTITY: dict[str, Any] = {
-    "method": {"name": "few_shot", "k": 24, "alphas": [0, 1, 2.5], "folder": "/secret/place"},
-    "model": {"name": "smollm2_135m", "weights": "package"},
-    "respondents": {"source": "file", "data_hash": "0123"},
-    "protocol": {"name": "corrected", "version": 3},
-    "seed": 3,
-}
-ITEMS = {str(number): DOMAINS[number % 5] for number in range(1, 31)}
-SCALE_OF = ITEMS  # six held-out items of each scale
-
-
-def a_record(index: int) -> dict[str, Any]:
-    """A finished cell as the ledger stores it, forbidden parts included."""
-    scores = {domain: 0.5 + index + 0.1 * place for place, domain in enumerate(DOMAINS)}
-    return {
-        "respondent": RAW_IDS[index],
-        "answers": {"9": 4, "10": 2},
-        "texts": {"9": "Worry about rain"},
-        "audit": {"9": "Worry about rain"},
-        "truth": dict.fromkeys(ITEMS, 5),
-        "scores": {**scores, "composite": sum(scores.values()), **({"openness": None} if index else {})},
-        "traits": dict.fromkeys(DOMAINS, 3.25 + index),
-        "person_traits": dict.fromkeys(DOMAINS, 2.75 + index),
-        "alignment": {"summary": {"system_prompt": "Worry about rain"}},
-        "cost": {"align_seconds": 0.25, "answer_seconds": 1.5 + index, "peak_memory_mib": 12.0, "tokens_read": 7},
-    }
-
-
-def records(path: Path) -> Iterator[Any]:
-    """The records of a ``.wandb`` file: after a 7-byte file header, chunks inside 32 KiB blocks make up records."""
-    from wandb.proto import wandb_internal_pb2
-
-    data, position, parts = path.read_bytes(), 7, b""
-    assert data[:4] == b":W&B"
-    while position + HEADER.size <= len(data):
-        left_in_block = BLOCK - position % BLOCK
-        if left_in_block < HEADER.size:
-            position += left_in_block
-            continue
-        _, length, kind = HEADER.unpack_from(data, position)
-        position += HEADER.size
-        assert kind in (FULL, FIRST, MIDDLE, LAST)
-        parts += data[position : position + length]
-        position += length
-        if kind in (FULL, LAST):
-            record = wandb_internal_pb2.Record()
-            record.ParseFromString(parts)
-            parts = b""
-            yield record
-
-
-def finished_records(path: Path) -> list[Any]:
-    """All records of a finished run. W&B's service writes its file out a few milliseconds after ``finish`` returns."""
-    for _ in range(1000):
-        if path.stat().st_size > 7:
-            found = list(records(path))
-            if any(record.WhichOneof("record_type") == "exit" for record in found):
-                return found
-        time.sleep(0.02)
-    raise AssertionError(f"{path} never received the record that ends a run")
-
-
-class RunRead:
-    """One run as its files tell it."""
-
-    def __init__(self, folder: Path):
-        self.folder = folder
-        self.config: dict[str, Any] = {}
-        self.summary: dict[str, Any] = {}
-        self.history: list[dict[str, Any]] = []
-        (path,) = folder.glob("*.wandb")
-        for record in finished_records(path):
-            kind = record.WhichOneof("record_type")
-            if kind == "run":
-                self.run = record.run
-                updates = record.run.config.update
-                self.config.update({each.key: json.loads(each.value_json) for each in updates})
-            elif kind == "history":
-                self.history.append(self._items(record.history.item))
-            elif kind == "summary":
-                self.summary.update(self._items(record.summary.update))
-                for each in record.summary.remove:
-                    self.summary.pop(each.key or "/".join(each.nested_key), None)
-
-    @staticmethod
-    def _items(items: Any) -> dict[str, Any]:
-        return {each.key or "/".join(each.nested_key): json.loads(each.value_json) for each in items}
-
-    def table(self, name: str) -> dict[str, Any]:
-        (path,) = (self.folder / "files/media/table").glob(f"{name}_*.table.json")
-        return dict(json.loads(path.read_text()))
-
-
-@pytest.fixture(autouse=True)
-def no_account(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever account this machine has, tests know none; W&B's caches stay in the test's folder."""
-    for name in [name for name in os.environ if name.startswith("WANDB_")]:
-        monkeypatch.delenv(name)
-    monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
-    for name in ("WANDB_DATA_DIR", "WANDB_CACHE_DIR", "WANDB_CONFIG_DIR"):
-        monkeypatch.setenv(name, str(tmp_path / "wandb-home"))
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> Path:
-    from PIL import Image
-
-    path = tmp_path / "scores.png"
-    Image.new("RGB", (8, 6), "white").save(path)
-    return path
+from tests.tracking.rows import DOMAINS, FORBIDDEN, IDENTITY, RAW_IDS, SCALE_OF, a_record, row_and_table
+from tests.tracking.wandb_runs import RunRead, runs_of
 
 
 @pytest.fixture
@@ -241,26 +119,6 @@ def test_the_reader_finds_what_is_planted(tmp_path: Path, monkeypatch: pytest.Mo
     assert row["wide"] == "x" * 100_000
 
 
-def test_names_stay_and_places_do_not() -> None:
-    named = {"model": {"name": "owner/model", "dtype": "float32", "heads": np.int64(3)}, "names": ["a", {"k": None}]}
-    assert without_places(named) == named
-    places = ["/data/m", "~/m", "./m", "../m", "C:\\m", "http://host/m", "models/of/mine"]
-    assert without_places({"values": places, **dict.fromkeys("abc", places[0])}) == {"values": []}
-
-
-def row_and_table(tracker: WandbTracker, records: list[dict[str, Any]]) -> None:
-    tracker.start_row(IDENTITY, "row", "group", ["row"], key="row-0123", scale_of=SCALE_OF)
-    for record in records:
-        tracker.log_person(record)
-    tracker.finish_row({"missing_cells": 0})
-    tracker.log_table(pd.DataFrame({"method": ["row"], "composite": [6.5]}), [], "group", "model-corrected", SCALE_OF)
-
-
-def runs_of(folder: Path) -> list[RunRead]:
-    found = [RunRead(each) for each in (folder / "wandb").glob("offline-run-*")]
-    return sorted(found, key=lambda read: str(read.run.job_type))  # rows, then tables
-
-
 def test_a_restart_continues_its_run_and_updates_the_table(tmp_path: Path) -> None:
     """A sweep that is interrupted and goes on leaves one run for the row and one for the table."""
     interrupted = WandbTracker(mode="offline", folder=tmp_path / "1", salt_file=tmp_path / ".salt")
@@ -280,7 +138,8 @@ def test_a_restart_continues_its_run_and_updates_the_table(tmp_path: Path) -> No
 def test_under_an_agent_one_run_holds_the_metric(tmp_path: Path) -> None:
     """`wandb agent` names the run; row and table go into it, the sweep's metric into its summary."""
     code = (
-        "from pathlib import Path; from tests.tracking.test_wandb import *\n"
+        "from pathlib import Path; from palign_bench.tracking.wandb import WandbTracker\n"
+        "from tests.tracking.rows import *\n"
         "tracker = WandbTracker(mode='offline', folder=Path('runs'), salt_file=Path('.salt'))\n"
         "assert tracker.follows_finished_rows; row_and_table(tracker, [a_record(0)])\n"
     )
@@ -304,34 +163,6 @@ def test_one_bad_value_costs_that_value_alone(tmp_path: Path, caplog: pytest.Log
     assert len(row.table("people")["data"]) == 2 and table.run.job_type == "table"
     (warning,) = [each.getMessage() for each in caplog.records if each.name.startswith("palign_bench")]
     assert "KeyError" in warning  # said once
-
-
-def test_what_hangs_on_fewer_than_three_answers_stays_here(tmp_path: Path) -> None:
-    """The mean of one answer is that answer; the composite without the other scales would be it, too."""
-    one_item = {number: scale for number, scale in SCALE_OF.items() if scale != "openness" or number == "4"}
-    assert list(one_item.values()).count("openness") == 1
-    record = a_record(0)
-    assert thin_scales(record["truth"], one_item) == ["openness"]
-    assert thin_scales(record["truth"], SCALE_OF) == []
-    unanswered = record["truth"] | dict.fromkeys([n for n in SCALE_OF if SCALE_OF[n] == "openness"][:4])
-    assert thin_scales(unanswered, SCALE_OF) == ["openness"]
-    figures = figures_of(record, ["openness"])
-    hidden = {"openness", "composite", "trait/openness", "person_trait/openness"}
-    assert set(figures_of(record)) - set(figures) == hidden
-    tracker = WandbTracker(mode="offline", folder=tmp_path, salt_file=tmp_path / ".salt")
-    tracker.start_row(IDENTITY, "row", "group", key="k", scale_of=one_item)
-    tracker.log_person(record)
-    tracker.finish_row({})
-    table = pd.DataFrame({"method": ["row"], "openness": [0.9], "extraversion": [0.7], "composite": [3.5],
-                          "respondents": [1]})  # fmt: skip
-    tracker.log_table(table, [], "group", "t", one_item)
-    row, shown = runs_of(tmp_path)
-    assert not hidden & set(row.summary) and row.summary["extraversion"] == pytest.approx(0.7)
-    assert not hidden & {key for told in row.history for key in told} and not hidden & set(
-        row.table("people")["columns"]
-    )
-    assert shown.table("table")["columns"] == ["method", "extraversion", "respondents"]
-    assert list(public_table(table.assign(respondents=3), one_item).columns) == list(table.columns)
 
 
 def test_modes(tmp_path: Path) -> None:
@@ -358,26 +189,6 @@ def test_a_key_in_netrc_counts_for_its_host_only(tmp_path: Path, monkeypatch: py
     assert not has_api_key({"WANDB_BASE_URL": "https://wandb.example.org"})
     path.write_text("this is no netrc")
     assert not has_api_key({})
-
-
-def test_make_tracker_names_the_wrong_key() -> None:
-    assert type(make_tracker({"name": "none"})) is Tracker
-    tracker = make_tracker({"name": "wandb", "folder": "elsewhere"}, Path("ledger"))
-    assert isinstance(tracker, WandbTracker)
-    assert (tracker.folder, tracker.salt_file) == (Path("elsewhere"), Path("ledger/.salt"))
-    with pytest.raises(UserError, match="tracking=mlflow: choose wandb, tensorboard or none"):
-        make_tracker({"name": "mlflow"})
-    with pytest.raises(UserError, match=r"tracking\.projekt: no such key; the keys are name, project"):
-        make_tracker({"name": "wandb", "projekt": "x"})
-
-
-def test_salt_is_made_once_and_kept_private(tmp_path: Path) -> None:
-    salt = read_salt(tmp_path / "new" / ".salt")
-    assert read_salt(tmp_path / "new" / ".salt") == salt and len(salt) == 64
-    assert [path.name for path in (tmp_path / "new").iterdir()] == [".salt"]
-    assert (tmp_path / "new" / ".salt").stat().st_mode & 0o077 == 0
-    other = read_salt(tmp_path / "other" / ".salt")
-    assert hashed_id(salt, "1") != hashed_id(other, "1") and hashed_id(salt, "1") != hashed_id(salt, "2")
 
 
 def test_a_failing_tracker_says_so_once_and_steps_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
