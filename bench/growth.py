@@ -82,13 +82,11 @@ def random_model(backbone: LocalBackbone, layers: int) -> LocalBackbone:
 
 def draw_growth(found: Sequence[Growth], title: str, base: Path) -> list[Path]:
     """Write ``<base>.png`` and ``.pdf``: seconds against each amount, with the line of proportion; return the paths."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from palign_bench.report.pictures.style import save_figure
 
     figure = Figure(figsize=(9, 3.4))
-    FigureCanvasAgg(figure)
     for position, growth in enumerate(found, start=1):
         axes = figure.add_subplot(1, len(found), position)
         axes.loglog(growth.amounts, growth.seconds, "o-", color="#0072B2")

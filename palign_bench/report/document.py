@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import html as html_entities
+import math
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from palign_bench.files import WriteError, write_atomically
 
@@ -98,6 +100,25 @@ class Written:
         """One line: what was written where, or why nothing could be."""
         said = f"Written to {folder}: {', '.join(self.names)}" if self.names else ""
         return said if self.refused is None else f"{said}\nNot written: {self.refused}".strip()
+
+
+def write_page(title: str, blocks: Sequence[Table | Text | Picture], base: Path, written: Written) -> str:
+    """Write a report that has a page of its own, ``<base>.…``; return the text for the terminal."""
+    document = Document(title, blocks, f"All columns are in {base.with_suffix('.md')}.")
+    document.write(base, written)
+    return f"{terminal(document)}\n{written.told(base.parent)}\n"
+
+
+def table_of_numbers(rows: Sequence[Mapping[str, Any]], heading: str = "", left_out_first: Sequence[str] = ()) -> Table:
+    """Rows by column: numbers to three decimals, a dash where there is none."""
+    cells = [[_decimals(value) for value in row.values()] for row in rows]
+    return Table(list(rows[0]) if rows else [], cells, heading, left_out_first)
+
+
+def _decimals(value: Any) -> str:
+    if value is None or (isinstance(value, float) and math.isnan(value)):
+        return "–"
+    return f"{value + 0.0:.3f}" if isinstance(value, float) else str(value)
 
 
 def terminal_width() -> int:

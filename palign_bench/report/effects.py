@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 from palign_bench.files import canonical
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.intervention import INVERTED
-from palign_bench.report.document import Document, Table, Text, Written, terminal
-from palign_bench.report.rows import RowNumbers, read_rows
+from palign_bench.report.document import Table, Text, Written, table_of_numbers, write_page
+from palign_bench.report.rows import RowNumbers, page_title, read_rows
 from palign_bench.report.statistics import mean, paired_differences
 
 Array = NDArray[np.float64]
@@ -76,24 +76,23 @@ def write_effects(plan: Plan, scales: Mapping[str, str], written: Written) -> st
     """
     rows, about = read_rows(plan)
     found = effects(rows, scales)
-    title = f"effects: {about['model_title']}, protocol {about['protocol']}, source: {about['respondents_description']}"
     moving = [each for each in found if each.matrix.any()]
     notes = list(NOTES)
     if still := [each.title for each in found if not each.matrix.any()]:
         notes.append(f"Every effect is exactly 0: {', '.join(still)}.")
     if not found:
         notes.append("No method has finished people with and without changed answers yet.")
+    lines = [line for each in moving for line in _matrix(each)]
+    narrow = ("people", "asymmetry", "selectivity")
     tables = [
-        _table([_summary(each) for each in found], ""),
-        _table([line for each in moving for line in _matrix(each)], "Effect of known answers on held-out trait scores"),
+        table_of_numbers([_summary(each) for each in found], left_out_first=narrow),
+        table_of_numbers(lines, "Effect of known answers on held-out trait scores"),
     ]
     base = plan.folder / "effects"
     everything = pd.DataFrame([line for each in found for line in _matrix(each)])
     written.add(base.with_suffix(".csv"), everything.to_csv(index=False))
     blocks: list[Table | Text] = [*(table for table in tables if table.rows), Text(notes, listed=True)]
-    document = Document(title, blocks, f"All columns are in {base.with_suffix('.md')}.")
-    document.write(base, written)
-    return f"{terminal(document)}\n{written.told(plan.folder)}\n"
+    return write_page(page_title("effects", about), blocks, base, written)
 
 
 def effects(rows: Sequence[RowNumbers], scales: Mapping[str, str]) -> list[Effects]:
@@ -205,15 +204,3 @@ def _matrix(found: Effects) -> list[dict[str, Any]]:
         {"method": found.title, "changed": scale, **dict(zip(found.scales, line, strict=True))}
         for scale, line in zip(found.changed, found.matrix.tolist(), strict=True)
     ]
-
-
-def _table(rows: Sequence[Mapping[str, Any]], heading: str) -> Table:
-    """Numbers to three decimals, a dash where there is none."""
-    cells = [[_cell(each) for each in row.values()] for row in rows]
-    return Table(list(rows[0]) if rows else [], cells, heading, left_out_first=("people", "asymmetry", "selectivity"))
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return "–"
-    return f"{value + 0.0:.3f}" if isinstance(value, float) else str(value)

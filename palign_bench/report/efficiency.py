@@ -9,10 +9,10 @@ from palign_bench.costs.figures import FIGURES
 from palign_bench.ledger.plan import Plan
 from palign_bench.ledger.record import Record
 from palign_bench.report import measures
-from palign_bench.report.document import Document, Picture, Table, Text, Written, terminal
+from palign_bench.report.document import Picture, Table, Text, Written, write_page
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
 from palign_bench.report.pictures.efficiency import draw_figures
-from palign_bench.report.rows import RowNumbers, read_rows, row_labels
+from palign_bench.report.rows import RowNumbers, page_title, read_rows, row_labels
 from palign_bench.report.statistics import mean
 from palign_bench.settings import options, read_option
 
@@ -38,17 +38,13 @@ def write_efficiency(plan: Plan) -> str:
     random = any(cost["weights"] == "random" for cost in costs)
     frame = pd.DataFrame(costs)
     base = plan.folder / "costs"
-    title = (
-        f"efficiency: {about['model_title']}, protocol {about['protocol']}, source: {about['respondents_description']}"
-    )
+    title = page_title("efficiency", about)
     written = Written()
     written.add(base.with_suffix(".csv"), frame.to_csv(index=False))
     pictures = written.drawn(lambda: draw_figures(costs, title, base, scores=not random))
     images = [Picture(path.name) for path in pictures if path.suffix == ".png"]
     notes = Text([*reading_notes(costs, random), *machine_notes(rows)], listed=True)
-    document = Document(title, [display(costs), *images, notes], f"All columns are in {base.with_suffix('.md')}.")
-    document.write(base, written)
-    return f"{terminal(document)}\n{written.told(plan.folder)}\n"
+    return write_page(title, [display(costs), *images, notes], base, written)
 
 
 def full_steps(row: RowNumbers) -> int | None:

@@ -20,8 +20,8 @@ from palign_bench.ledger.columns import as_option
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.variant import PLAIN, REVERSED, ROTATED, VARIANTS, Variant
-from palign_bench.report.document import Document, Table, Text, Written, terminal
-from palign_bench.report.rows import RowNumbers, ledger_notes, read_rows
+from palign_bench.report.document import Table, Text, Written, table_of_numbers, write_page
+from palign_bench.report.rows import RowNumbers, ledger_notes, page_title, read_rows
 from palign_bench.report.statistics import mean, mean_interval, paired_differences
 
 Array = NDArray[np.floating[Any]]
@@ -108,9 +108,6 @@ def write_invariance(plan: Plan, inventory: Inventory, written: Written) -> str:
     rows, about = read_rows(plan)
     found = invariance(rows, inventory)
     compared = pairs(found)
-    title = (
-        f"invariance: {about['model_title']}, protocol {about['protocol']}, source: {about['respondents_description']}"
-    )
     notes = list(NOTES)
     if still := [each.title for each in found if each.flips == each.instability == 0]:
         notes.append(f"Every answer is the same in every variant: {', '.join(still)}.")
@@ -120,23 +117,23 @@ def write_invariance(plan: Plan, inventory: Inventory, written: Written) -> str:
     if not found:
         notes.append("No method has finished people both asked plainly and in another way yet.")
     notes += [*about.get("notes", ()), *ledger_notes(rows)]
+    narrow = ("chi-squared", "people", "V", "lowest", "highest")
     tables = [
-        _table([_summary(each, compared) for each in found], ""),
-        _table(by_variant(found, "instability"), "Mean change of an answer against plain"),
-        _table(by_variant(found, "flips"), "Share of answers that flip"),
-        _table([_pair(pair) for pair in unstable[:_MOST_PAIRS]], "Pairs whose order depends on the way of asking"),
+        table_of_numbers([_summary(each, compared) for each in found], left_out_first=narrow),
+        table_of_numbers(by_variant(found, "instability"), "Mean change of an answer against plain"),
+        table_of_numbers(by_variant(found, "flips"), "Share of answers that flip"),
+        table_of_numbers(
+            [_pair(pair) for pair in unstable[:_MOST_PAIRS]], "Pairs whose order depends on the way of asking"
+        ),
     ]
-    base = plan.folder / "invariance"
-    written.add(
-        base.with_name("invariance_variants.csv"),
-        pd.DataFrame([r for each in found for r in _lines(each)]).to_csv(index=False),
-    )
-    everything = pd.DataFrame([_pair(pair) | dict(pair.differences) for pair in compared])
-    written.add(base.with_name("invariance_pairs.csv"), everything.to_csv(index=False))
+    files = {
+        "variants": [line for each in found for line in _lines(each)],
+        "pairs": [_pair(pair) | dict(pair.differences) for pair in compared],
+    }
+    for name, lines in files.items():
+        written.add(plan.folder / f"invariance_{name}.csv", pd.DataFrame(lines).to_csv(index=False))
     blocks: list[Table | Text] = [*(table for table in tables if table.rows), Text(notes, listed=True)]
-    document = Document(title, blocks, f"All columns are in {base.with_suffix('.md')}.")
-    document.write(base, written)
-    return f"{terminal(document)}\n{written.told(plan.folder)}\n"
+    return write_page(page_title("invariance", about), blocks, plan.folder / "invariance", written)
 
 
 def invariance(rows: Sequence[RowNumbers], inventory: Inventory) -> list[Invariance]:
@@ -318,16 +315,3 @@ def _pair(pair: Pair) -> dict[str, Any]:
         "most": max(pair.differences.values()),
         "keeps its sign": "yes" if pair.keeps_sign else "no",
     }
-
-
-def _table(rows: Sequence[Mapping[str, Any]], heading: str) -> Table:
-    """Numbers to three decimals, a dash where there is none."""
-    cells = [[_cell(each) for each in row.values()] for row in rows]
-    narrow = ("chi-squared", "people", "V", "lowest", "highest")
-    return Table(list(rows[0]) if rows else [], cells, heading, left_out_first=narrow)
-
-
-def _cell(value: Any) -> str:
-    if value is None or (isinstance(value, float) and np.isnan(value)):
-        return "–"
-    return f"{value + 0.0:.3f}" if isinstance(value, float) else str(value)

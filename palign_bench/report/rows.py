@@ -101,6 +101,12 @@ def read_rows(plan: Plan) -> tuple[list[RowNumbers], Record]:
     return rows, about
 
 
+def page_title(kind: str, about: Record) -> str:
+    """The title of a page about a plan beside its table."""
+    source = about["respondents_description"]
+    return f"{kind}: {about['model_title']}, protocol {about['protocol']}, source: {source}"
+
+
 def row_labels(rows: Iterable[RowNumbers]) -> list[str]:
     """A readable name per row, with a trained row's budget; rows that still read alike also carry what differs."""
     rows = list(rows)

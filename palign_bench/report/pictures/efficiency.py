@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
@@ -76,7 +75,6 @@ def memory_figure(rows: Sequence[Record], title: str) -> Figure:
 def score_figure(rows: Sequence[Record], title: str) -> Figure:
     """Composite against the seconds per person that it took (nothing extrapolated), with the Pareto front."""
     figure = Figure(figsize=(_WIDTH_INCHES, 4.8))
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0.1, 0.14, 0.86, 0.7))
     points = [(row["align_seconds"] + row["answer_seconds"], row["composite"]) for row in rows]
     front = pareto_front(points)
@@ -109,7 +107,6 @@ def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, flo
 def _axes(rows: Sequence[Record], title: str) -> tuple[Figure, Axes]:
     height = _ROW_INCHES * max(len(rows), 2) + 1.6
     figure = Figure(figsize=(_WIDTH_INCHES, height))
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0.2, 0.95 / height, 0.72, 1 - 1.5 / height))
     axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)  # the first on top

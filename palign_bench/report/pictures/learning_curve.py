@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from palign_bench.report.pictures.style import save_figure
@@ -17,7 +16,6 @@ _MARKERS = "osD^vPX"
 def draw_learning_curve(report: Report, base: Path) -> list[Path]:
     """Write ``<base>.png`` and ``<base>.pdf``; return their paths. A row that was told everything stands at the end."""
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     ticks: set[int] = set()
     for number, rows in enumerate(learning_curves(report).values()):

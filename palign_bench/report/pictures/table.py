@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from palign_bench.report.names import (
@@ -69,7 +68,6 @@ def compose_figure(report: Report) -> Figure:
     middle = _ROW_INCHES * max(len(scored), 2) + 0.2
     height = above + middle + below
     figure = Figure(figsize=(_WIDTH_INCHES, height))
-    FigureCanvasAgg(figure)
     axes = figure.add_axes((0.27, below / height, 0.44, middle / height))
     _draw_distinctive(figure.add_axes((0.80, below / height, 0.17, middle / height)), [row for row, _ in scored])
     most = max((len(composites) for _, composites in scored), default=0)
