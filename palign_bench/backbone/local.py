@@ -15,6 +15,7 @@ from palign_bench.backbone.engines.base import Request, TorchEngine
 from palign_bench.backbone.engines.choice import choose_engine
 from palign_bench.backbone.engines.decoding import own_decoding
 from palign_bench.backbone.engines.hidden import hidden_states
+from palign_bench.backbone.engines.products import fastest_products
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.parts.adapters import VIRTUAL, applied_adapter, is_soft_prompt
@@ -141,7 +142,7 @@ class LocalBackbone(Backbone):
             ids, lengths = self.engine.pad([rows[i] for i in batch])
             charge(tokens_read=int(lengths.sum()))
             # Right-padded and causal: what follows a row's last token cannot reach it, so no mask is needed.
-            with torch.no_grad(), recorded_heads(self.anatomy, lengths - 1) as recorded:
+            with torch.no_grad(), fastest_products(self.model), recorded_heads(self.anatomy, lengths - 1) as recorded:
                 self.anatomy.forget_lengths()
                 self.anatomy.decoder(input_ids=ids, use_cache=False)
             result[batch] = torch.stack(recorded, dim=1).float().view(len(batch), *shape)

@@ -5,6 +5,7 @@ weighted by their normalisers, so the prefix part is one matrix product for all 
 two are merged through their log-sum-exps (the identity behind FlashAttention; Dao et al. 2022). Exact up to rounding.
 """
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,8 +16,12 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, PreTrainedModel
 
 from palign_bench.backbone.anatomy import Anatomy
+from palign_bench.backbone.engines.products import fastest_products, product_dtype
 
 NAME = "palign_shared_prefix"
+
+# Scores of one head that are computed at once: 1.4 MiB in bfloat16 (512 rows to 1,400 keys), which fits a core's cache.
+SCORES_IN_CACHE = 512 * 1400
 
 # Architectures whose attention is plain causal softmax (no soft-capping, sinks or sliding windows) and whose layers
 # pass keyword arguments down to the attention function. Others are answered by full prompts.
@@ -75,11 +80,21 @@ def attention_with_normaliser(
     """Softmax attention and its log-sum-exp.
 
     ``query`` ``(rows, heads, n, width)``, ``key``/``value`` ``(rows, heads, m, width)``, ``mask`` additive
-    ``(rows, 1, n, m)``. Returns ``(rows, heads, n, width)`` and float32 ``(rows, heads, n)``.
+    ``(rows, 1, n, m)``. Returns ``(rows, heads, n, width)`` and float32 ``(rows, heads, n)``; the former in float32
+    where the processor multiplies in it, to be rounded once.
     """
     if query.device.type == "cpu" and not torch.is_grad_enabled():
+        dtype = product_dtype(query.dtype, query.device)
+        if dtype == query.dtype and not causal and mask is None and _worth_products(query, key):
+            return attention_by_products(query, key, value, scale)
         return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
-            query, key, value, 0.0, causal, attn_mask=mask, scale=scale
+            query.to(dtype),
+            key.to(dtype),
+            value.to(dtype),
+            0.0,
+            causal,
+            attn_mask=mask if mask is None else mask.to(dtype),
+            scale=scale,
         )
     if query.device.type == "cuda" and mask is None and query.dtype in (torch.float16, torch.bfloat16):
         output, normaliser = torch.ops.aten._scaled_dot_product_flash_attention(
@@ -95,6 +110,34 @@ def attention_with_normaliser(
     normaliser = scores.logsumexp(-1)
     weights = torch.exp(scores - normaliser.unsqueeze(-1)).to(value.dtype)
     return torch.matmul(weights, value), normaliser
+
+
+def _worth_products(query: Tensor, key: Tensor) -> bool:
+    """Whether two matrix products are faster than PyTorch's CPU kernel, which multiplies 16-bit blocks slowly."""
+    return query.dtype != torch.float32 and query.shape[2] * key.shape[2] >= SCORES_IN_CACHE
+
+
+def attention_by_products(query: Tensor, key: Tensor, value: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """`attention_with_normaliser` as two matrix products, with as many scores at once as a processor's cache holds.
+
+    Scores are rounded to the dtype of ``query`` before their softmax, as in transformers' own ``eager`` attention; what
+    is subtracted and exponentiated afterwards is relative to the largest, where rounding no longer matters. Sums and
+    normalisers are in float32.
+    """
+    output = torch.empty_like(query, memory_format=torch.contiguous_format)
+    normaliser = torch.empty(query.shape[:-1], dtype=torch.float32, device=query.device)
+    chunk = max(1, SCORES_IN_CACHE // key.shape[2])
+    for row, head in itertools.product(range(query.shape[0]), range(query.shape[1])):
+        keys, values = key[row, head].t(), value[row, head]
+        for start in range(0, query.shape[2], chunk):
+            part = (row, head, slice(start, start + chunk))
+            scores = torch.addmm(query.new_empty(()), query[part], keys, beta=0, alpha=scale)
+            largest = scores.amax(-1, keepdim=True)
+            weights = scores.sub_(largest).exp_()
+            total = weights.sum(-1, keepdim=True, dtype=torch.float32)
+            output[part] = torch.mm(weights, values).div(total)
+            normaliser[part] = (total.log() + largest).squeeze(-1)
+    return output, normaliser
 
 
 def shared_prefix_attention(
@@ -121,7 +164,7 @@ def shared_prefix_attention(
         query, own_key, own_value, scaling, causal=own_mask is None, mask=own_mask
     )
     if shared_prefix is None:
-        return own.transpose(1, 2), None
+        return own.to(query.dtype).transpose(1, 2), None
     # (prefixes·each, kv·group, n, d) → (prefixes, kv, group·each·n, d): all rows' queries meet their prefix at once.
     kv_heads, prefixes = heads // groups, len(shared_prefix.lengths)
     each = rows // prefixes
@@ -133,7 +176,7 @@ def shared_prefix_attention(
     seen_normaliser = seen_normaliser.view(prefixes, kv_heads, groups, each, n).permute(0, 3, 1, 2, 4)
     seen_normaliser = seen_normaliser.reshape(rows, heads, n)
     share = torch.sigmoid(seen_normaliser - own_normaliser).to(own.dtype).unsqueeze(-1)
-    return torch.lerp(own, seen, share).transpose(1, 2), None
+    return torch.lerp(own, seen.to(own.dtype), share).to(query.dtype).transpose(1, 2), None
 
 
 AttentionInterface.register(NAME, shared_prefix_attention)
@@ -141,10 +184,11 @@ AttentionInterface.register(NAME, shared_prefix_attention)
 
 @contextmanager
 def shared_prefix_mode(model: PreTrainedModel) -> Iterator[None]:
-    """Let the model's layers use `shared_prefix_attention`; its own attention is restored on leaving."""
+    """Let the model's layers use `shared_prefix_attention` and the fastest products; their own are back on leaving."""
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:
-        yield
+        with fastest_products(model):
+            yield
     finally:
         model.set_attn_implementation(before)

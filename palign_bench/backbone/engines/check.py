@@ -1,9 +1,14 @@
 """A loaded model's engine against a plain forward pass of whole prompts, in a fraction of the time of loading."""
 
-import torch
-from torch import Tensor
+from functools import lru_cache
 
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from palign_bench.backbone.engines.attention import attention_with_normaliser
 from palign_bench.backbone.engines.base import Request, TorchEngine
+from palign_bench.backbone.engines.products import fastest_products
 from palign_bench.backbone.tokenizing import SplitPrompts
 
 SHORT, LONG = 2, 7  # own tokens of two prompts
@@ -24,6 +29,11 @@ def why_not_exact(engine: TorchEngine) -> str | None:
     if engine.anatomy.model_type in CONTINUED_WRONGLY:
         return "transformers continues its texts otherwise than it reads them"
     tolerance = TOLERANCE[engine.model.dtype]
+    found = arithmetic_deviation(engine.model.dtype, engine.model.device)
+    if not found <= tolerance / 10:
+        return (
+            f"large matrix products err on this processor by {found:.2g} of their spread (allowed: {tolerance / 10:g})"
+        )
     for prefix in (_long_prefix(engine), 0):
         found = deviation(engine, prefix)
         if not found <= tolerance:  # also where it is no number
@@ -56,6 +66,27 @@ def deviation(engine: TorchEngine, prefix: int) -> float:
         lost = [float(logits.max() - logits[token]) for logits, token in zip(plain, written, strict=True)]
         found += [each / (float(plain.std()) or 1.0) for each in lost]
     return sum(found) / len(found)
+
+
+@lru_cache
+def arithmetic_deviation(dtype: torch.dtype, device: torch.device) -> float:
+    """Largest relative deviation from plain float32 of what only large batches use; the prompts below are short.
+
+    That is a layer's product and attention to a long prefix, whichever way `product_dtype` chose for them.
+    """
+    if device.type != "cpu":
+        return 0.0
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 1, rows, 64, generator=generator).to(dtype) for rows in (700, 1100, 1100))
+    layer = nn.Linear(64, 64, dtype=dtype).requires_grad_(False)
+    layer.weight.copy_(value[0, 0, :64])
+    with torch.no_grad(), fastest_products(layer):
+        pairs = [(layer(query), functional.linear(query.float(), layer.weight.float(), layer.bias.float()))]
+    with torch.no_grad():
+        output, normaliser = attention_with_normaliser(query, key, value, scale=0.3)
+    scores = 0.3 * query.float() @ key.float().transpose(-1, -2)
+    pairs += [(output, scores.softmax(-1) @ value.float()), (normaliser, scores.logsumexp(-1))]
+    return max(float((found.float() - plain).square().mean().sqrt() / plain.std()) for found, plain in pairs)
 
 
 def _difference(log_probs: Tensor, logits: Tensor) -> float:

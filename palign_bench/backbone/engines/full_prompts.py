@@ -9,6 +9,7 @@ from transformers import LogitsProcessor
 from palign_bench.backbone.anatomy import finite
 from palign_bench.backbone.engines.base import Request, TorchEngine
 from palign_bench.backbone.engines.decoding import own_decoding
+from palign_bench.backbone.engines.products import fastest_products
 from palign_bench.backbone.parts.options import PooledLogits
 from palign_bench.costs.clock import charge
 
@@ -33,7 +34,7 @@ class FullPromptEngine(TorchEngine):
         self.check_length(request.longest)
         rows = request.prompts.whole
         result = torch.empty(len(rows), len(options))
-        with torch.no_grad():
+        with torch.no_grad(), fastest_products(self.model):
             for batch in self.batches(rows, one_length=True):
                 inputs = self.inputs([rows[i] for i in batch], request.virtual)
                 self.anatomy.forget_lengths()
@@ -45,7 +46,7 @@ class FullPromptEngine(TorchEngine):
         self.check_length(request.longest)
         rows = request.prompts.whole
         written: list[list[int]] = [[] for _ in rows]
-        with torch.no_grad(), own_decoding(self.model, self.end_tokens):
+        with torch.no_grad(), fastest_products(self.model), own_decoding(self.model, self.end_tokens):
             for batch in self.batches(rows, extra=request.max_new_tokens, one_length=True):
                 inputs = self.inputs([rows[i] for i in batch], request.virtual)
                 before = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0  # embeddings do not come back

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from palign_bench.backbone.engines.base import TorchEngine
+from palign_bench.backbone.engines.products import fastest_products
 from palign_bench.costs.clock import charge
 
 
@@ -32,7 +33,8 @@ def hidden_states(engine: TorchEngine, texts: Sequence[str], layers: Sequence[in
         charge(tokens_read=int(lengths.sum()))
         last = torch.arange(len(batch), device=ids.device), lengths - 1
         # Right-padded and causal: what follows a row's last token cannot reach it, so no mask is needed.
-        with torch.no_grad(), _recorded(anatomy.layers, set(layers) - {depth}, last) as kept:
+        kept_layers = set(layers) - {depth}
+        with torch.no_grad(), fastest_products(engine.model), _recorded(anatomy.layers, kept_layers, last) as kept:
             anatomy.forget_lengths()
             kept[depth] = anatomy.decoder(input_ids=ids, use_cache=False).last_hidden_state[last]
         result[batch] = torch.stack([kept[layer] for layer in layers], dim=1).float().cpu()

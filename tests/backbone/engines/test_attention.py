@@ -1,0 +1,125 @@
+"""Attention to a shared prefix, however it is computed, against plain softmax attention and plain forward passes."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from palign_bench.backbone.engines import attention
+from palign_bench.backbone.engines.attention import attention_by_products, attention_with_normaliser
+from palign_bench.backbone.engines.base import Request
+from palign_bench.backbone.engines.check import arithmetic_deviation, why_not_exact
+from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
+from palign_bench.backbone.loading.weights import LoadedModel
+from palign_bench.backbone.tokenizing import SplitPrompts
+from tests.architectures import VOCABULARY, tiny_of
+from tests.backbone.engines.test_products import prefer
+from tests.tiny import tiny_tokenizer
+
+OPTIONS = [7, 100, 201, 302, 370]
+# Root mean square of the differences; outputs are of the order of 1, bfloat16 has a unit of 2^-8 there.
+ROUNDING = {torch.float32: 1e-6, torch.bfloat16: 6e-3}
+
+
+def operands(queries: int, keys: int, width: int, dtype: torch.dtype) -> tuple[torch.Tensor, ...]:
+    """Of two rows and three heads, with scores large enough to matter (their standard deviation is 3)."""
+    generator = torch.Generator().manual_seed(queries)
+    made = [torch.randn(2, 3, n, width, generator=generator) for n in (queries, keys, keys)]
+    return (3 * made[0]).to(dtype), made[1].to(dtype), made[2].to(dtype)
+
+
+@pytest.mark.parametrize("dtype", ROUNDING)
+@pytest.mark.parametrize(("queries", "keys", "width"), [(700, 1401, 64), (1, 1, 16), (37, 3, 5), (515, 130, 96)])
+@pytest.mark.parametrize("way", ["products", "chosen", "float32"])
+def test_outputs_and_normalisers_are_those_of_plain_attention(
+    monkeypatch: pytest.MonkeyPatch, way: str, queries: int, keys: int, width: int, dtype: torch.dtype
+) -> None:
+    """The scale is no power of two for 96 and 5; 700 queries to 1,401 keys take two chunks, the last one shorter."""
+    prefer(monkeypatch, float32_is_faster=way == "float32")
+    query, key, value = operands(queries, keys, width, dtype)
+    compute = attention_by_products if way == "products" else attention_with_normaliser
+    with torch.no_grad():
+        output, normaliser = compute(query, key, value, width**-0.5)
+    scores = query.double() @ key.double().transpose(-1, -2) * width**-0.5
+    expected = scores.softmax(-1) @ value.double()
+    assert output.shape == query.shape and normaliser.dtype == torch.float32
+    assert float((output - expected).square().mean().sqrt()) < ROUNDING[dtype]
+    assert float((normaliser - scores.logsumexp(-1)).square().mean().sqrt()) < 2 * ROUNDING[dtype]
+
+
+def test_products_serve_16_bits_and_many_scores_where_those_are_fast(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[torch.Size] = []
+    by_products = attention.attention_by_products
+    monkeypatch.setattr(
+        attention,
+        "attention_by_products",
+        lambda *arguments: calls.append(arguments[0].shape) or by_products(*arguments),
+    )
+    large, small = (700, 1401, 16), (700, 900, 16)
+    for float32_is_faster, shape, dtype, expected in (
+        (False, large, torch.bfloat16, 1),
+        (False, small, torch.bfloat16, 0),
+        (False, large, torch.float32, 0),
+        (True, large, torch.bfloat16, 0),
+    ):
+        prefer(monkeypatch, float32_is_faster)
+        calls.clear()
+        with torch.no_grad():
+            attention_with_normaliser(*operands(*shape, dtype), scale=0.25)
+        assert len(calls) == expected
+
+
+@pytest.mark.parametrize("prefix", [61, 1, 0])
+@pytest.mark.parametrize("name", ["llama", "gpt2", "gpt_bigcode", "qwen3", "phi", "cohere"])
+def test_products_answer_as_a_plain_forward_pass(monkeypatch: pytest.MonkeyPatch, name: str, prefix: int) -> None:
+    """Grouped, multi-head and multi-query attention; everything by products, in chunks of a few rows."""
+    monkeypatch.setattr(attention, "_worth_products", lambda query, key: True)
+    monkeypatch.setattr(attention, "SCORES_IN_CACHE", 200)
+    model = tiny_of(name)
+    tokens = torch.randint(3, VOCABULARY, (120,), generator=torch.Generator().manual_seed(5)).tolist()
+    prompts = SplitPrompts(tokens[:prefix], [tokens[70:73], tokens[73:74], tokens[74:99], tokens[60:63]])
+    found = SharedPrefixEngine(model, tiny_tokenizer()).option_log_probs(Request(prompts), OPTIONS)
+    with torch.no_grad():
+        plain = [model(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1, OPTIONS] for row in prompts.whole]
+    torch.testing.assert_close(found, torch.stack(plain).float().log_softmax(-1), atol=2e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("float32_is_faster", [True, False])
+def test_16_bits_answer_as_float32_to_rounding(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, float32_is_faster: bool
+) -> None:
+    """A prefix of 900 tokens and 100 rows: layers and attention both take the way of large batches."""
+    tokens = torch.randint(5, len(tiny.tokenizer), (2000,), generator=torch.Generator().manual_seed(5)).tolist()
+    prompts = SplitPrompts(tokens[:900], [tokens[900 + 11 * i :][: 9 + i % 5] for i in range(100)])
+    model = tiny.model.to(dtype)
+    prefer(monkeypatch, float32_is_faster)
+    engine = SharedPrefixEngine(model, tiny.tokenizer)
+    found = engine.option_log_probs(Request(prompts), OPTIONS)
+    assert why_not_exact(engine) is None
+    model.float()
+    expected = engine.option_log_probs(Request(prompts), OPTIONS)
+    error = float((found - expected).square().mean().sqrt() / expected.std())
+    assert 0 < error < {torch.bfloat16: 0.1, torch.float16: 0.02}[dtype]
+
+
+@pytest.mark.parametrize("float32_is_faster", [True, False])
+def test_the_check_at_load_sees_the_arithmetic_of_large_batches(
+    tiny: LoadedModel, monkeypatch: pytest.MonkeyPatch, float32_is_faster: bool
+) -> None:
+    prefer(monkeypatch, float32_is_faster)
+    model, plain = tiny.model.to(torch.bfloat16), attention.attention_with_normaliser
+    arithmetic_deviation.cache_clear()
+    assert (
+        arithmetic_deviation(torch.bfloat16, model.device) < 0.015
+    )  # two roundings to 8 bits, of averages smaller than what is averaged
+
+    def scaled(*arguments: Any, **named: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        output, normaliser = plain(*arguments, **named)
+        return 1.1 * output, normaliser
+
+    monkeypatch.setattr("palign_bench.backbone.engines.check.attention_with_normaliser", scaled)
+    arithmetic_deviation.cache_clear()
+    reason = why_not_exact(SharedPrefixEngine(model, tiny.tokenizer))
+    arithmetic_deviation.cache_clear()
+    assert reason is not None and reason.startswith("large matrix products err on this processor")
