@@ -58,8 +58,8 @@ def fastest_products(model: nn.Module) -> Iterator[None]:
     ]
     with ExitStack() as restored:
         for layer in layers:
-            layer.forward = _in_float32(layer)
-            restored.callback(vars(layer).pop, "forward")
+            setattr(layer, "forward", _in_float32(layer))  # noqa: B010
+            restored.callback(delattr, layer, "forward")
         yield
 
 
