@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 METHODS ?=
 MODEL ?= smollm2_135m
 RESPONDENTS ?= auto
-LIMIT ?= 3
+# People per row: what is done in minutes on two cores. Trained rows have a limit of their own (training.people_limit).
+LIMIT ?= $(if $(filter organism,$(MODEL)),20,3)
 PEOPLE ?= null
 PROTOCOL ?= corrected
 WEIGHTS ?=
@@ -22,12 +23,12 @@ MODELS ?= $(MODEL)
 SEEDS ?= 0
 SHARD ?=
 
-.PHONY: help setup table1 table6 testbed testbed-real testbed-simulated organism sweep resume status efficiency test test-slow bench lint docs clean
+.PHONY: help setup table1 first-table second-table table6 testbed testbed-real testbed-simulated organism sweep resume status efficiency test test-slow bench lint docs clean
 
 help:
-	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT=3 PROTOCOL= ARGS=]"
+	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT= PROTOCOL= ARGS=]"
 	@echo "make table6     parameter-efficient tuning beside PAS (same variables; ARGS=training=paper for the full budget)"
-	@echo "make testbed    every method on the model organism, real and simulated people, learning curves [LIMIT=6 people in trained rows, PEOPLE=null, CURVE=60]"
+	@echo "make testbed    every method on the model organism, real and simulated people, learning curves [MODEL= LIMIT=6 people in trained rows, PEOPLE=null, CURVE=60]"
 	@echo "make organism   trains the model organism anew (the one that is shipped lies in the package)"
 	@echo "make sweep      everyone, every method, resumable [EXPERIMENT=table1 MODELS=a,b SEEDS=0,1,2 SHARD=1/4 ARGS=]"
 	@echo "make resume     the last sweep again: only what is missing (ARGS=retry=failed: failed cells alone)"
@@ -50,16 +51,36 @@ $(VENV)/.ready: pyproject.toml requirements.txt requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
+# Without a MODEL: the table of FIRST, and beside it a few rows of SECOND, which reads words (empty: none), on the other core.
+FIRST ?= organism
+SECOND ?= smollm2_135m
+SECOND_METHODS ?= floors,vanilla,few_shot,readout,pas
+SECOND_NAME = table1_$(SECOND)
+GIVEN_MODEL = $(if $(filter command% environment%,$(origin MODEL)),$(MODEL))
+ifneq ($(GIVEN_MODEL),)
 table1: setup
-	$(BIN)/palign-bench experiment=table1 $(OVERRIDES)
+	$(BIN)/palign-bench experiment=table1 $(if $(filter organism,$(MODEL)),training.cohort=2) $(OVERRIDES)
+else
+table1: setup
+	$(if $(SECOND),@echo "The table of $(FIRST) here; beside it $(SECOND): progress in runs/$(SECOND_NAME).log")
+	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 first-table $(if $(SECOND),second-table)
+	$(if $(SECOND),$(BIN)/palign-bench report $(SECOND_NAME) $(filter runs=%,$(ARGS)))
+first-table:
+	@$(MAKE) --no-print-directory table1 MODEL=$(FIRST)
+second-table:
+	@mkdir -p runs
+	@$(BIN)/palign-bench experiment=table1 $(ARGS) name=$(SECOND_NAME) model=$(SECOND) method=$(SECOND_METHODS) \
+		respondents=$(RESPONDENTS) respondents.limit=2 protocol=$(PROTOCOL) \
+		>runs/$(SECOND_NAME).log 2>&1 || (tail -n 3 runs/$(SECOND_NAME).log >&2; false)
+endif
 
 table6: setup
 	$(BIN)/palign-bench experiment=table6 $(OVERRIDES)
 
 # The organism is small enough that all people are the default; LIMIT is that of the trained rows, CURVE that of the
 # learning curves. It keeps one thread busy, so real and simulated people are computed side by side.
-TESTBED = experiment=testbed training.people_limit=$(LIMIT) respondents.limit=$(PEOPLE) protocol=$(PROTOCOL) $(ARGS)
-LEARNING_CURVE = experiment=learning_curve respondents.limit=$(CURVE) protocol=$(PROTOCOL) $(ARGS)
+TESTBED = experiment=testbed $(if $(GIVEN_MODEL),model=$(MODEL)) training.people_limit=$(LIMIT) respondents.limit=$(PEOPLE) protocol=$(PROTOCOL) $(ARGS)
+LEARNING_CURVE = experiment=learning_curve $(if $(GIVEN_MODEL),model=$(MODEL)) respondents.limit=$(CURVE) protocol=$(PROTOCOL) $(ARGS)
 SIMULATED = respondents=simulated respondents.figures=published
 CURVE ?= 60
 testbed testbed-real testbed-simulated: LIMIT = 6

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -26,11 +27,11 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
     `document.terminal`. Raises LedgerError when nothing is planned there.
     """
     from palign_bench.report.cards import write_cards
-    from palign_bench.report.document import Written, terminal
+    from palign_bench.report.document import Document, Written, terminal
     from palign_bench.report.pictures.learning_curve import draw_learning_curve
     from palign_bench.report.pictures.table import draw_figure  # pandas and matplotlib take seconds to import
     from palign_bench.report.table import as_json, build_report
-    from palign_bench.report.words import describe
+    from palign_bench.report.words import conclusions, describe
 
     report = build_report(plan)
     base, written = plan.folder / report.about["experiment"], Written()
@@ -48,9 +49,10 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
     pictures = written.drawn(lambda: draw_figure(report, base))
     if len(set(report.frame["known_answers"].dropna())) > 1:
         pictures += written.drawn(lambda: draw_learning_curve(report, base.with_name(f"{base.name}_curve")))
-    document = describe(report, [path.name for path in pictures if path.suffix == ".png"])
-    document.write(base, written)
+    document, said = describe(report, [path.name for path in pictures if path.suffix == ".png"]), conclusions(report)
+    replace(document, blocks=[*document.blocks, *said]).write(base, written)
     text = f"{terminal(document, legend=legend, wide=wide)}\n{written.told(plan.folder)}\n"
+    text += f"\n{terminal(Document('', said))}" if said else ""
     if report.about.get("cost_repeats"):
         from palign_bench.report.efficiency import write_efficiency
 

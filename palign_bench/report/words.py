@@ -8,6 +8,7 @@ from palign_bench.costs.figures import FIGURES
 from palign_bench.questionnaire.inventory import DOMAINS
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.report.document import Document, Picture, Row, Table, Text
+from palign_bench.report.findings import HEADING, findings, next_step
 from palign_bench.report.names import BLOCKS, KNOWN_TRUTH, METHODS, PEOPLE_METHODS
 from palign_bench.report.paper import PAPER_PEOPLE, TITLES, is_the_papers_model, nearest_setting
 from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP
@@ -43,6 +44,12 @@ def describe(report: Report, pictures: Sequence[str] = ()) -> Document:
     ]
     command = f"palign-bench report {report.about['experiment']}"
     return Document(report.title, blocks, f"`{command} --legend` explains every column, --wide shows those left out.")
+
+
+def conclusions(report: Report) -> list[Text]:
+    """What the table shows in plain sentences, and what to type next: the last lines on a terminal."""
+    found = findings(report)
+    return [Text([*found, next_step(report)], HEADING)] if found else []
 
 
 def score_table(report: Report) -> Table:

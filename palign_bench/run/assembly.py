@@ -33,8 +33,11 @@ MEASURED_STEPS = 1  # optimizer steps of training=measured on a CPU
 _NO_NUMBERS = frozenset({"portraits", "path", "_target_", "title", "block"})
 
 
-def resolve_training(training: Mapping[str, Any], on_cuda: bool) -> Settings:
-    """``auto`` is ``paper`` where CUDA is and ``quick`` elsewhere; a people_limit and a cohort that were given stay."""
+def resolve_training(training: Mapping[str, Any], on_cuda: bool, of_model: str | None = None) -> Settings:
+    """``auto`` is ``paper`` where CUDA is and ``quick`` elsewhere; a people_limit and a cohort that were given stay.
+
+    ``of_model``: the budget that ``auto`` stands for with this model, on as many people as otherwise.
+    """
     settings = dict(training)
     if settings["name"] == "measured":
         steps = settings.get("steps", "auto")
@@ -48,6 +51,7 @@ def resolve_training(training: Mapping[str, Any], on_cuda: bool) -> Settings:
         raise UserError(f"training.cohort={cohort}: choose a whole number, 1 or more.")
     if settings["name"] == "auto":
         chosen = read_option("training", "paper" if on_cuda else "quick") | {"cohort": cohort}
+        chosen["name"] = of_model or chosen["name"]
         return chosen if settings["people_limit"] == "auto" else chosen | {"people_limit": settings["people_limit"]}
     limit = settings["people_limit"]
     if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
@@ -121,7 +125,19 @@ def canonical_numbers(value: Any) -> Any:
 # Settings by which the rows of one table may differ, and those that change no number. Any other that differs makes
 # another table.
 _WITHIN_A_TABLE = frozenset({"method", "training", "known_answers", "intervention", "variant"})
-_WITHOUT_MEANING = frozenset({"tracking", "runs", "name", "shard", "retry", "respondents.limit", "respondents.ids"})
+_WITHOUT_MEANING = frozenset(
+    {
+        "tracking",
+        "runs",
+        "name",
+        "shard",
+        "retry",
+        "respondents.limit",
+        "respondents.ids",
+        "model.budget",
+        "model.caveat",
+    }
+)
 _FIRST_TOLD = ("inventory.name", "respondents.name", "seed", "cost")
 
 

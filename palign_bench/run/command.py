@@ -9,6 +9,7 @@ from transformers.utils import logging as transformers_logging
 
 from palign_bench.costs.machine import provenance
 from palign_bench.ledger.plan import Command
+from palign_bench.report.standings import Standings
 from palign_bench.run.isolated import IsolationError, in_own_process
 from palign_bench.run.job import Job
 from palign_bench.run.row import run_row
@@ -47,11 +48,13 @@ def plan(jobs: Sequence[Job], session: Session) -> None:
 
 
 def compute_all(jobs: list[Job], session: Session) -> None:
-    """Compute the jobs in order; what one cannot do is told, and the others go on.
+    """Compute the jobs in order, with what has come out so far; what one cannot do is told, and the others go on.
 
     Each is left without its aligners: a prepared method would keep its model in memory while the next is loaded.
     """
+    standings = {place: Standings(Command(*place, session.command)) for place in {(j.runs, j.experiment) for j in jobs}}
     for number, job in enumerate(jobs):
+        computes = any(row.missing() for row in job.own_rows)
         try:
             compute(job, session)
         except UserError as error:  # what only a loaded model tells
@@ -59,6 +62,9 @@ def compute_all(jobs: list[Job], session: Session) -> None:
         except IsolationError as error:  # out of memory, for one: the others are worth measuring all the same
             print(f"palign-bench: {error}", file=sys.stderr, flush=True)
         jobs[number] = replace(job, aligners={})
+        if computes:
+            told = standings[job.runs, job.experiment].after(job.rows, last=number == len(jobs) - 1)
+            print(told, end="\n" if told else "", file=sys.stderr, flush=True)
 
 
 def run(job: Job, session: Session, order: int) -> int:

@@ -90,7 +90,8 @@ class Job:
             protocol = variant.told(protocol, seed)
             asking = variant.asked(protocol)
         asked_model = resolve_model(settings["model"])
-        training = resolve_training(settings["training"], loading.choose_device(asked_model["device"]).type == "cuda")
+        on_cuda = loading.choose_device(asked_model["device"]).type == "cuda"
+        training = resolve_training(settings["training"], on_cuda, asked_model["budget"])
         method, model = quantized(resolve_budget(settings["method"], training), asked_model)
         resolved = settings | {"method": method, "training": training}
         repeats = cost_repeats(settings)
@@ -179,10 +180,12 @@ class Job:
             "experiment": self.experiment,
             "model": asked_model["name"],
             "model_title": model_title(asked_model),
+            "model_caveat": asked_model["caveat"],
             "protocol": self.protocol.name,
             "inventory": self.protocol.inventory.outline(),
             "respondents": self.source.name,
             "respondents_description": self.source.description,
+            "source_people": len(self.source.people),
             "notes": list(self.notes),
             "cost_repeats": self.repeats,
         }

@@ -1,0 +1,304 @@
+"""What a table shows and what it cannot, in plain sentences computed from its rows; and what to type next."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from statistics import median
+from typing import Any
+
+import numpy as np
+
+from palign_bench.questionnaire.inventory import LOWEST
+from palign_bench.report.names import METHODS, OWN_FLOORS, PEOPLE_FLOORS, PEOPLE_METHODS
+from palign_bench.report.rows import RowNumbers, told
+from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP, mean, mean_interval, paired_differences
+from palign_bench.report.table import Report
+
+HEADING = "What this table shows"
+ONE_OPTION = 0.9  # share of one option from which a row is said to give hardly any other
+UNPARSED = 0.05  # share of audited answers without an option from which they are told
+CLEAR_SPECIFICITY = 0.1  # composites by which answers must fit their own person better than others
+_MOST_PEOPLE = 300  # whose records are read for a row's choices
+_NEXT_PEOPLE = 5  # times as many people as now are proposed
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of the table with what the ledger holds of it."""
+
+    row: Mapping[str, Any]
+    numbers: RowNumbers
+
+    @property
+    def label(self) -> str:
+        """How the table names it, less the budget that all trained rows of a table share."""
+        return str(self.row["label"]).replace(f" ({self.row['budget']})", "")
+
+    @property
+    def people(self) -> int:
+        """Number of people with a composite."""
+        return len(self.numbers.composites)
+
+    @property
+    def is_method(self) -> bool:
+        """Whether it is a method, of whichever block, that has a result."""
+        return self.row["block"] in (METHODS, PEOPLE_METHODS) and self.people > 0
+
+
+@dataclass(frozen=True)
+class Difference:
+    """Mean paired difference of two rows' composites; below 0 the first is better. ``interval``: None for 1 person."""
+
+    mean: float
+    interval: tuple[float, float] | None
+    people: int
+
+    @classmethod
+    def of(cls, first: RowNumbers, second: RowNumbers) -> "Difference | None":
+        """None where the rows share nobody."""
+        values = list(paired_differences(first.composites, second.composites).values())
+        average = mean(values)
+        return None if average is None else cls(average, mean_interval(values), len(values))
+
+    @property
+    def sign(self) -> int:
+        """-1: better for sure, 1: worse for sure, 0: the interval (or its absence) leaves it open."""
+        if self.interval is None:
+            return 0
+        low, high = self.interval
+        return -1 if high < 0 else 1 if low > 0 else 0
+
+    def __str__(self) -> str:
+        if self.interval is None:
+            return f"{self.mean:+.2f} for 1 person"
+        low, high = self.interval
+        return f"{self.mean:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}, {self.people} people"
+
+
+def findings(report: Report) -> list[str]:
+    """The sentences, the most important first; none for a table without a method's result.
+
+    A table with random weights says only that its scores mean nothing. Rows that were told of people in different
+    ways (learning curves) are not compared here, nor are costs that were measured for their own sake.
+    """
+    lines = [Line(row, numbers) for row, numbers in zip(report.rows, report.read, strict=True)]
+    methods = [line for line in lines if line.is_method]
+    if not methods or report.about.get("cost_repeats") or len({told(line.numbers) for line in lines}) > 1:
+        return []
+    if any(_has_random_weights(line.numbers) for line in methods):
+        return ["The weights are random: the scores mean nothing, the costs are those of the model's shape."]
+    said = [
+        *_lowest(lines),
+        *_against_the_floor(lines, methods),
+        *_few_shot(lines),
+        *_pas(lines),
+        *_one_option(report, methods),
+        *_unparsed(methods),
+        *_too_few(methods),
+        *_resolution(lines, methods),
+    ]
+    caveat = report.about.get("model_caveat")
+    return [*said, str(caveat)] if caveat else said
+
+
+def next_step(report: Report) -> str:
+    """What to type next: what is missing, else more people, with the time that they would take here."""
+    name = report.about["experiment"]
+    missing = sum(row["missing_cells"] for row in report.rows)
+    if missing:
+        cells = "1 missing cell" if missing == 1 else f"{missing} missing cells"
+        return f"Next: `palign-bench resume {name}` computes the {cells}."
+    everybody = report.about.get("source_people")
+    more = min(report.people * _NEXT_PEOPLE, everybody or report.people * _NEXT_PEOPLE)
+    if more <= report.people:
+        return f"Next: `palign-bench forecast {name}` for what more people, and larger models, would cost."
+    untrained = [row for row in report.rows if row["budget"] is None and row["respondents"] == report.people]
+    each = sum((row["align_seconds"] or 0.0) + (row["answer_seconds"] or 0.0) for row in untrained)
+    minutes = (more - report.people) * each / 60
+    takes = f"about {minutes:.0f} min here" if minutes >= 1 else "less than a minute here"
+    by_name = "respondents=simulated " if report.about["respondents"] == "simulated" else ""  # many want to be named
+    return (
+        f"Next: `palign-bench resume {name} {by_name}respondents.limit={more}` for {more} people ({takes}; rows with a "
+        f"limit of their own stay), `palign-bench report {name} --legend` for the columns."
+    )
+
+
+def _lowest(lines: Sequence[Line]) -> list[str]:
+    """The lowest composites: of all rows on the most people, and of the methods among them."""
+    scored = [line for line in lines if line.people and line.row["block"] in _COMPETING]
+    most = max((line.people for line in scored), default=0)
+    whole = sorted((line for line in scored if line.people == most), key=lambda line: float(line.row["composite"]))
+    own = [line for line in whole if line.row["block"] == METHODS]
+    if not whole or not own:
+        return []
+    first = f"Lowest composite: {whole[0].label}, {whole[0].row['composite']:.2f}"
+    if whole[0].label != own[0].label:
+        why = "which reads no sentence" if not whole[0].is_method else "which learns from other people's answers"
+        first += f", {why}; lowest of the methods that are told of the person alone: {own[0].label}, "
+        first += f"{own[0].row['composite']:.2f}"
+    return [f"{first} ({_people(most)})."]
+
+
+_COMPETING = (METHODS, PEOPLE_METHODS, OWN_FLOORS, PEOPLE_FLOORS)
+
+
+def _against_the_floor(lines: Sequence[Line], methods: Sequence[Line]) -> list[str]:
+    """Which methods are clearly better than the best floor that knows the person's own answers alone, and which not.
+
+    Rows on few people, beside others on more, are left to `_too_few`.
+    """
+    by_key = {line.row["method"]: line for line in lines}
+    grouped: dict[str, dict[int, list[str]]] = {}
+    most = max(line.people for line in methods)
+    for line in methods:
+        if line.people < min(most, FEWEST_FOR_A_BOOTSTRAP):
+            continue
+        floor = by_key.get(line.row["best_own_floor"])
+        difference = Difference.of(line.numbers, floor.numbers) if floor else None
+        if line.row["block"] == METHODS and floor and difference and difference.interval:
+            found = grouped.setdefault(floor.label, {-1: [], 0: [], 1: []})
+            found[difference.sign].append(f"{line.label} {difference.mean:+.2f}")
+    said = []
+    for floor_label, by_sign in grouped.items():
+        parts = [f"Better than {floor_label}, which reads no sentence: {_listed(by_sign[-1])}"]
+        parts += [f"worse: {_listed(by_sign[1])}"] if by_sign[1] else []
+        parts += [f"undecided: {_listed(by_sign[0])}"] if by_sign[0] else []
+        said.append("; ".join(parts) + " (paired differences, decided where a 95 % interval leaves out 0).")
+    constant = [line.label for line in methods if line.row["beats_best_constant"] is False]
+    if constant:
+        said.append(f"Not better than answering every item with one option: {_listed(constant)}.")
+    return said
+
+
+def _few_shot(lines: Sequence[Line]) -> list[str]:
+    """Whether Few-Shot, which is told the person's answers, does better than Vanilla, which is told nothing."""
+    return [
+        _told_and_used(line, partner, difference)
+        for line in lines
+        if line.row["method"] == "few_shot"
+        and (partner := _partner(line, "vanilla", lines))
+        and (difference := Difference.of(line.numbers, partner.numbers))
+    ]
+
+
+def _told_and_used(line: Line, vanilla: Line, difference: Difference) -> str:
+    if _same_answers(line.numbers, vanilla.numbers):
+        return f"{line.label} answers as {vanilla.label} does, to the last item: what it is told changes nothing."
+    first = f"{line.label} against {vanilla.label}, which is told nothing: {difference}"
+    if difference.sign == 0:
+        return f"{first}: it is open whether being told of the person helps."
+    if difference.sign > 0:
+        return f"{first}: being told of the person makes it worse."
+    specificity = line.row["specificity"]
+    if specificity is None:
+        return f"{first}: better; with one person it cannot be said whether it knows the person or people."
+    if specificity > CLEAR_SPECIFICITY:
+        return f"{first}: better, and its answers fit others worse by {specificity:.2f}: it uses what it is told."
+    return f"{first}: better, yet its answers fit other people as well: it has not learnt who is asked."
+
+
+def _pas(lines: Sequence[Line]) -> list[str]:
+    """What PAS adds to the prompt that it starts from, and how often it chose to add nothing."""
+    said = []
+    for line in lines:
+        if not line.row["method"].startswith("pas") or not line.people:
+            continue
+        cells = islice(line.numbers.folder.read_all(line.numbers.respondents), _MOST_PEOPLE)
+        alphas = [each["alignment"]["summary"].get("alpha") for _, each in cells]
+        chosen = [alpha for alpha in alphas if alpha is not None]
+        if not chosen:
+            continue
+        method = line.numbers.folder.identity()["method"]
+        base = _partner(line, "few_shot" if method.get("system_prompt") == "few_shot" else "vanilla", lines)
+        difference = Difference.of(line.numbers, base.numbers) if base else None
+        nothing = sum(alpha == 0 for alpha in chosen)
+        often = f"alpha 0, the prompt alone, was chosen for {nothing} of {_people(len(chosen))}"
+        if base is None or difference is None:
+            said.append(f"{line.label}: {often}.")
+        else:
+            verdict = {-1: "adds to", 0: "adds nothing that shows to", 1: "is worse than"}[difference.sign]
+            said.append(f"{line.label} {verdict} its prompt, {base.label} ({difference}): {often}.")
+    return said
+
+
+def _one_option(report: Report, methods: Sequence[Line]) -> list[str]:
+    """Methods that give one option to nearly every item, by option."""
+    by_option: dict[str, list[tuple[str, float]]] = {}
+    for line in methods:
+        answers = line.numbers.digest.answers
+        options = (answers[~np.isnan(answers)] + 0.5).astype(int).clip(min=LOWEST)
+        counts = np.bincount(options, minlength=report.inventory.highest + 1)
+        if len(options) and counts.max() / len(options) >= ONE_OPTION:
+            letter = report.inventory.letters[report.inventory.highest - int(counts.argmax())]
+            by_option.setdefault(letter, []).append((line.label, counts.max() / len(options)))
+    return [
+        f"One option for nearly everything: {_listed([label for label, _ in rows])} answer {letter} to "
+        f"{100 * min(share for _, share in rows):.0f} % of the items or more; no composite can then tell of a person."
+        for letter, rows in by_option.items()
+    ]
+
+
+def _unparsed(methods: Sequence[Line]) -> list[str]:
+    named = [
+        f"{line.label} {100 * line.row['unparsed_rate']:.0f} %"
+        for line in methods
+        if (line.row["unparsed_rate"] or 0) > UNPARSED
+    ]
+    return [f"Free text that names no option: {_listed(named)}."] if named else []
+
+
+def _too_few(methods: Sequence[Line]) -> list[str]:
+    """Rows on too few people to be ranked."""
+    few: dict[int, list[str]] = {}
+    for line in methods:
+        if line.people < FEWEST_FOR_A_BOOTSTRAP:
+            few.setdefault(line.people, []).append(line.label)
+    return [
+        f"{_listed(few[count])}: {_people(count)}, so no ranking {'between them' if len(few[count]) > 1 else 'of it'}."
+        for count in sorted(few)
+    ]
+
+
+def _resolution(lines: Sequence[Line], methods: Sequence[Line]) -> list[str]:
+    """How large a difference between two methods must be to be seen with so many people."""
+    most = max(line.people for line in methods)
+    whole = [line for line in methods if line.people == most]
+    pairs = [(first, second) for n, first in enumerate(whole) for second in whole[n + 1 :]]
+    found = [Difference.of(first.numbers, second.numbers) for first, second in pairs]
+    widths = [(each.interval[1] - each.interval[0]) / 2 for each in found if each and each.interval]
+    if most < FEWEST_FOR_A_BOOTSTRAP or not widths or not median(widths):
+        return []
+    return [
+        f"With {most} people, differences between methods below about {median(widths):.2f} cannot be told from chance "
+        "(half the median width of the paired intervals)."
+    ]
+
+
+def _partner(line: Line, method: str, lines: Sequence[Line]) -> Line | None:
+    """The row of that method with the same seed."""
+    seed = line.numbers.folder.identity().get("seed")
+    found = [each for each in lines if each.row["method"] == method and each.people]
+    return next((each for each in found if each.numbers.folder.identity().get("seed") == seed), None)
+
+
+def _same_answers(first: RowNumbers, second: RowNumbers) -> bool:
+    """Whether the people that both rows have are answered alike, item by item."""
+    shared = [each for each in first.respondents if each in set(second.respondents)]
+    items = np.union1d(first.digest.items, second.digest.items)
+    own, other = (
+        each.digest.take([each.respondents.index(person) for person in shared]).answers_to(items)
+        for each in (first, second)
+    )
+    return bool(np.array_equal(own, other, equal_nan=True))
+
+
+def _has_random_weights(row: RowNumbers) -> bool:
+    return (row.folder.identity().get("model") or {}).get("weights") == "random"
+
+
+def _people(count: int) -> str:
+    return "1 person" if count == 1 else f"{count} people"
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names) if names else "none"
