@@ -10,7 +10,7 @@ import numpy as np
 
 from palign_bench.questionnaire.inventory import LOWEST
 from palign_bench.report.names import METHODS, OWN_FLOORS, PEOPLE_FLOORS, PEOPLE_METHODS
-from palign_bench.report.rows import RowNumbers, told
+from palign_bench.report.rows import RowNumbers
 from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP, mean, mean_interval, paired_differences
 from palign_bench.report.table import Report
 
@@ -83,7 +83,7 @@ def findings(report: Report) -> list[str]:
     """
     lines = [Line(row, numbers) for row, numbers in zip(report.rows, report.read, strict=True)]
     methods = [line for line in lines if line.is_method]
-    if not methods or report.about.get("cost_repeats") or len({told(line.numbers) for line in lines}) > 1:
+    if not methods or report.about.get("cost_repeats") or len({line.numbers.told for line in lines}) > 1:
         return []
     if any(_has_random_weights(line.numbers) for line in methods):
         return ["The weights are random: the scores mean nothing, the costs are those of the model's shape."]
@@ -208,7 +208,7 @@ def _pas(lines: Sequence[Line]) -> list[str]:
         chosen = [alpha for alpha in alphas if alpha is not None]
         if not chosen:
             continue
-        method = line.numbers.folder.identity()["method"]
+        method = line.numbers.identity["method"]
         base = _partner(line, "few_shot" if method.get("system_prompt") == "few_shot" else "vanilla", lines)
         difference = Difference.of(line.numbers, base.numbers) if base else None
         nothing = sum(alpha == 0 for alpha in chosen)
@@ -276,9 +276,9 @@ def _resolution(lines: Sequence[Line], methods: Sequence[Line]) -> list[str]:
 
 def _partner(line: Line, method: str, lines: Sequence[Line]) -> Line | None:
     """The row of that method with the same seed."""
-    seed = line.numbers.folder.identity().get("seed")
+    seed = line.numbers.identity.get("seed")
     found = [each for each in lines if each.row["method"] == method and each.people]
-    return next((each for each in found if each.numbers.folder.identity().get("seed") == seed), None)
+    return next((each for each in found if each.numbers.identity.get("seed") == seed), None)
 
 
 def _same_answers(first: RowNumbers, second: RowNumbers) -> bool:
@@ -293,7 +293,7 @@ def _same_answers(first: RowNumbers, second: RowNumbers) -> bool:
 
 
 def _has_random_weights(row: RowNumbers) -> bool:
-    return (row.folder.identity().get("model") or {}).get("weights") == "random"
+    return (row.identity.get("model") or {}).get("weights") == "random"
 
 
 def _people(count: int) -> str:

@@ -10,7 +10,6 @@ from typing import Any
 from palign_bench.ledger.plan import Command, Row
 from palign_bench.report.document import Document, Table, terminal
 from palign_bench.report.names import CHECKS
-from palign_bench.report.rows import intervention, variant
 from palign_bench.report.table import Report, build_report
 
 SECONDS_BETWEEN = 60.0  # two tables of all rows so far; between them each row has a line
@@ -34,7 +33,7 @@ class Standings:
         plans = [plan for plan in self.command.tables() if folders & {row.folder for row in plan.read()[0]}]
         reports = [build_report(plan) for plan in plans[:1]]
         self._free = time.monotonic() + (time.monotonic() - started) / _MOST_OF_THE_TIME
-        if not reports or any(variant(row) or intervention(row) for row in reports[0].read):
+        if not reports or any(row.variant or row.intervention for row in reports[0].read):
             return ""  # these have tables of another form
         if self._shown is None or started - self._shown >= SECONDS_BETWEEN:
             self._shown = started

@@ -38,6 +38,17 @@ def test_auto_is_paper_on_cuda_and_quick_elsewhere() -> None:
     assert resolve_training(auto | {"people_limit": 7}, on_cuda=False)["people_limit"] == 7
 
 
+def test_auto_is_the_models_own_budget_where_it_has_one() -> None:
+    """The organism is too small for rates that were chosen for models of billions of parameters."""
+    auto, budget = read_option("training", "auto"), read_option("model", "organism")["budget"]
+    own = resolve_training(auto, on_cuda=False, of_model=budget)
+    assert own == read_option("training", "quick") | {"name": "testbed"}
+    assert resolve_training(auto, on_cuda=True, of_model=budget)["people_limit"] is None
+    assert resolve_training(QUICK, on_cuda=False, of_model=budget) == QUICK, "what is typed wins"
+    lora = read_option("method", "lora")
+    assert resolve_budget(lora, own)["learning_rate"] == lora["budgets"]["testbed"]["learning_rate"]
+
+
 @pytest.mark.parametrize("limit", [0, -1, "few", 1.5, True])
 def test_a_bad_people_limit_is_named(limit: Any) -> None:
     with pytest.raises(UserError, match=r"training\.people_limit"):
