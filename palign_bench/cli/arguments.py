@@ -1,17 +1,15 @@
 """What is typed, before Hydra reads it."""
 
+import argparse
 import hashlib
 import re
-import shlex
-import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
 import yaml
 
-from palign_bench.ledger.plan import Command
-from palign_bench.settings import UserError, conf_folder
+from palign_bench.settings import UserError, conf_folder, options
 
 _CHECKED_LATER = ("method.", "respondents.", "tracking.")
 # The last words of keys whose values are texts, most of them places: taken as typed, whatever characters they hold.
@@ -62,12 +60,15 @@ def _is_number(text: str) -> bool:
 
 
 def check_changes(arguments: Sequence[str]) -> None:
-    """Raise UserError for `+key=…`, which Hydra would add and nothing would read, and for `~key`.
+    """Raise UserError for `+key=…`, which Hydra would add and nothing would read, for `~key`, and for `model=_base`.
 
     Keys of a method may be added: its constructor refuses those that it does not know. So do the people's loaders.
     """
     for argument in arguments:
-        key = argument.lstrip("+~").partition("=")[0]
+        key, _, value = argument.lstrip("+~").partition("=")
+        shared = [each for each in value.split(",") if each.startswith("_")]  # files that options start from
+        if shared and (conf_folder() / key).is_dir():
+            raise UserError(f"{key}={shared[0]} does not exist; choose one of {', '.join(options(key))}.")
         checked = key.startswith(("hydra.", "hydra/")) or (argument[0:1] == "+" and key.startswith(_CHECKED_LATER))
         if argument[0:1] in ("+", "~") and not checked:
             what = "removes" if argument.startswith("~") else "adds"
@@ -104,20 +105,9 @@ def as_part_of_the_sweep(arguments: Sequence[str]) -> list[str]:
     return found
 
 
-def resumed(runs: Path, name: str, overrides: Sequence[str], number: int | None = None) -> list[str]:
-    """The arguments of the experiment's command of this number (the last without one), with these overrides.
-
-    Everybody is computed, whatever shards the command was run in; ``shard=2/4`` computes a part.
-    """
-    commands = Command.all(runs, name)
-    if number is not None and not 1 <= number <= len(commands):
-        raise UserError(f"--command {number}: {name} has the commands 1 to {len(commands)} (see --list).")
-    overrides = [f"runs={runs}", *overrides]  # the ledger may have been moved since
-    changed = {each.partition("=")[0] for each in overrides}
-    kept = commands[(number or 0) - 1].arguments
-    command = [each for each in kept if each.partition("=")[0] not in changed] + overrides
-    print(f"palign-bench {shlex.join(command)}", file=sys.stderr)
-    return command
+def add_experiment(parser: argparse.ArgumentParser) -> None:
+    """The argument that names an experiment of the ledger."""
+    parser.add_argument("name", nargs="?", default="table1", help="the experiment's name (default: table1)")
 
 
 def command_id(arguments: Sequence[str]) -> str:

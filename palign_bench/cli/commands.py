@@ -1,18 +1,15 @@
-"""The one front door: `palign-bench SUBCOMMAND …`, and what the subcommands beside a run read and print."""
+"""The one front door: `palign-bench SUBCOMMAND …`."""
 
 import argparse
 import difflib
-import re
-import shlex
-from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from functools import partial
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from types import ModuleType
 from typing import NoReturn
 
-from palign_bench.cli.arguments import resumed
-from palign_bench.ledger.plan import Command, Plan
 from palign_bench.settings import UserError
 
 PROGRAM = "palign-bench"
@@ -29,216 +26,21 @@ examples:
 """
 
 
-class Subcommand(ABC):
-    """One word after `palign-bench`. The docstring's first line is its help.
-
-    What takes long to import is imported in the methods, so that the others start at once.
-    """
-
-    @property
-    def summary(self) -> str:
-        """What it does, in one line."""
-        return (self.__doc__ or "").splitlines()[0]
-
-    @abstractmethod
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        """Declare the options beside the ledger's folder (``--runs``), which all subcommands have."""
-
-    @abstractmethod
-    def do(self, chosen: argparse.Namespace) -> list[str] | None:
-        """Do it. Returns None, or the arguments of the run that it stands for. Raises UserError."""
-
-
-class Run(Subcommand):
-    """Run a method, a sweep or an experiment (the word may be left out)."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("settings", nargs="*", default=[], metavar="KEY=VALUE", help="see palign-bench run --help")
-
-    def do(self, chosen: argparse.Namespace) -> list[str] | None:
-        raise AssertionError("a run's arguments are Hydra's: see `dispatch`")
-
-
-class Resume(Subcommand):
-    """Run the last command again: only what is missing is computed."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        _add_name(parser)
-        parser.add_argument("--list", action="store_true", help="show the experiment's commands, numbered, and stop")
-        parser.add_argument("--command", type=int, metavar="N", help="repeat the N-th of the list (default: the last)")
-        parser.add_argument(
-            "overrides", nargs="*", default=[], help="settings to change, e.g. retry=failed or shard=2/4"
-        )
-
-    def do(self, chosen: argparse.Namespace) -> list[str] | None:
-        if "=" in chosen.name:
-            chosen.name, chosen.overrides = "table1", [chosen.name, *chosen.overrides]
-        if not chosen.list:
-            return resumed(chosen.runs, chosen.name, chosen.overrides, chosen.command)
-        for number, each in enumerate(Command.all(chosen.runs, chosen.name), 1):
-            print(f"{number}  {each.started[:16].replace('T', ' ')}  palign-bench {shlex.join(each.arguments)}")
-        return None
-
-
-class Report(Subcommand):
-    """Print an experiment's tables again, from the ledger alone."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        _add_name(parser)
-        parser.add_argument("--legend", action="store_true", help="with the columns' meaning, and the paper's figures")
-        parser.add_argument("--wide", action="store_true", help="all columns, also those that have no room here")
-
-    def do(self, chosen: argparse.Namespace) -> None:
-        from palign_bench.report import make_report
-
-        for plan in Plan.all(chosen.runs, chosen.name):
-            print(make_report(plan, chosen.legend, chosen.wide).text)
-
-
-class Status(Subcommand):
-    """Show what is finished, failed and missing, and the time left."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        parser.add_argument("name", nargs="?", help="the experiment's name (default: all)")
-
-    def do(self, chosen: argparse.Namespace) -> None:
-        from palign_bench.report.status import status_of
-
-        print(status_of(chosen.runs, chosen.name))
-
-
-class Forecast(Subcommand):
-    """Forecast what many people would cost, from measured costs."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        from palign_bench.report.forecast import MODELS, PEOPLE
-
-        _add_name(parser)
-        parser.add_argument("--people", type=_counts, default=PEOPLE, help="comma-separated (default: 300,300000)")
-        models = ",".join(MODELS)
-        parser.add_argument("--models", default=models, help=f"beside the measured (default: {models})")
-        parser.add_argument("--shards", type=_count, default=1, help="machines that share the people (default: 1)")
-
-    def do(self, chosen: argparse.Namespace) -> None:
-        from palign_bench.report.forecast import write_forecast
-
-        models = [name for name in chosen.models.split(",") if name]
-        for plan in Plan.all(chosen.runs, chosen.name):
-            print(write_forecast(plan, chosen.people, models, chosen.shards))
-
-
-class Efficiency(Subcommand):
-    """Measure what each method costs, relative to PAS."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        from palign_bench.cli.efficiency import add_arguments
-
-        add_arguments(parser)
-
-    def do(self, chosen: argparse.Namespace) -> list[str]:
-        from palign_bench.cli.efficiency import efficiency_arguments
-
-        return efficiency_arguments(chosen)
-
-
-class People(Subcommand):
-    """Print what is understood of a file or source of people."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        from palign_bench.cli.people import add_source
-
-        add_source(parser)
-
-    def do(self, chosen: argparse.Namespace) -> None:
-        from palign_bench.cli.people import people
-
-        people(chosen)
-
-
-class Select(Subcommand):
-    """Pick people who stand for many."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        from palign_bench.cli.select import add_arguments
-
-        add_arguments(parser)
-
-    def do(self, chosen: argparse.Namespace) -> None:
-        from palign_bench.cli.select import select
-
-        select(chosen)
-
-
-class Score(Subcommand):
-    """Score answers that were made elsewhere, without a model."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        from palign_bench.cli.score import add_arguments
-
-        add_arguments(parser)
-
-    def do(self, chosen: argparse.Namespace) -> list[str]:
-        from palign_bench.cli.score import score
-
-        return score(chosen)
-
-
-class Claims(Subcommand):
-    """Check the paper's claims against what can be computed here."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        from palign_bench.cli.claims import add_arguments
-
-        add_arguments(parser)
-
-    def do(self, chosen: argparse.Namespace) -> None:
-        from palign_bench.cli.claims import claims
-
-        claims(chosen)
-
-
-class Doctor(Subcommand):
-    """Show what works on this machine, and the next command to type."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        pass
-
-    def do(self, chosen: argparse.Namespace) -> None:
-        from palign_bench.cli.doctor import doctor
-
-        print(doctor(chosen.runs))
-
-
-class Dashboard(Subcommand):
-    """Make the W&B workspace of an experiment."""
-
-    def add_arguments(self, parser: argparse.ArgumentParser) -> None:
-        _add_name(parser)
-        parser.add_argument("--project", default="palign-bench", help="the W&B project (default: palign-bench)")
-        parser.add_argument("--entity", help="your W&B team; without it your own account")
-
-    def do(self, chosen: argparse.Namespace) -> None:
-        from palign_bench.tracking.dashboard import save_workspace  # W&B takes its time to import
-
-        plans = Plan.all(chosen.runs, chosen.name)
-        rows = dict.fromkeys(row.name for plan in plans for row in plan.read()[0])
-        path = chosen.runs / chosen.name / "dashboard.json"
-        print(save_workspace(path, chosen.project, chosen.entity, chosen.name, list(rows)))
-
-
-SUBCOMMANDS: dict[str, Subcommand] = {
-    "run": Run(),
-    "resume": Resume(),
-    "report": Report(),
-    "status": Status(),
-    "forecast": Forecast(),
-    "efficiency": Efficiency(),
-    "people": People(),
-    "select": Select(),
-    "score": Score(),
-    "claims": Claims(),
-    "dashboard": Dashboard(),
-    "doctor": Doctor(),
+# Each but `run` is a module of this folder, imported when it is typed. `add_arguments(parser)` declares its options;
+# `do(chosen)` does it, and returns None or the arguments of the run that it stands for.
+SUBCOMMANDS: dict[str, str] = {
+    "run": "Run a method, a sweep or an experiment (the word may be left out).",
+    "resume": "Run the last command again: only what is missing is computed.",
+    "report": "Print an experiment's tables again, from the ledger alone.",
+    "status": "Show what is finished, failed and missing, and the time left.",
+    "forecast": "Forecast what many people would cost, from measured costs.",
+    "efficiency": "Measure what each method costs, relative to PAS.",
+    "people": "Print what is understood of a file or source of people.",
+    "select": "Pick people who stand for many.",
+    "score": "Score answers that were made elsewhere, without a model.",
+    "claims": "Check the paper's claims against what can be computed here.",
+    "dashboard": "Make the W&B workspace of an experiment.",
+    "doctor": "Show what works on this machine, and the next command to type.",
 }
 
 
@@ -257,10 +59,10 @@ def dispatch(arguments: Sequence[str]) -> list[str] | None:
     if first == "run":
         return _with_ledger_as_setting(arguments[1:])
     if first in SUBCOMMANDS:
-        subcommand = SUBCOMMANDS[first]
         chosen = _parser(first).parse_intermixed(first, _with_ledger_as_option(arguments[1:]))
         chosen.typed = list(arguments)
-        return subcommand.do(chosen)
+        asked: list[str] | None = _module(first).do(chosen)
+        return asked
     if "=" in first or first[0:1] in ("-", "+", "~"):
         return _with_ledger_as_setting(arguments)
     close = difflib.get_close_matches(first, SUBCOMMANDS, n=1)
@@ -295,24 +97,24 @@ def _parser(chosen: str | None = None) -> _Parser:
         usage=f"{PROGRAM} [SUBCOMMAND] [KEY=VALUE …]",
         description="Does aligning a language model to one person work, and what does it cost?",
         epilog="\n".join(
-            ["subcommands:", *(f"  {name:12}{each.summary}" for name, each in SUBCOMMANDS.items()), _EPILOG]
+            ["subcommands:", *(f"  {name:12}{summary}" for name, summary in SUBCOMMANDS.items()), _EPILOG]
         ),
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=80),
     )
     parser.add_argument("--version", action="store_true", help="print the version")
     subparsers = parser.add_subparsers(prog=PROGRAM, parser_class=_Parser, help=argparse.SUPPRESS)
     parser._of = {}
-    for name, subcommand in SUBCOMMANDS.items():
-        one = subparsers.add_parser(name, description=subcommand.summary)
+    for name, summary in SUBCOMMANDS.items():
+        one = subparsers.add_parser(name, description=summary)
         parser._of[name] = one
         if name == chosen:
             one.add_argument("--runs", type=_folder, default=Path("runs"), help="the ledger's folder (default: runs)")
-            subcommand.add_arguments(one)
+            _module(name).add_arguments(one)
     return parser
 
 
-def _add_name(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("name", nargs="?", default="table1", help="the experiment's name (default: table1)")
+def _module(subcommand: str) -> ModuleType:
+    return import_module(f"palign_bench.cli.{subcommand}")
 
 
 def _with_ledger_as_option(arguments: Sequence[str]) -> list[str]:
@@ -335,13 +137,3 @@ def _with_ledger_as_setting(arguments: Sequence[str]) -> list[str]:
 
 def _folder(text: str) -> Path:
     return Path(text).expanduser()
-
-
-def _count(text: str) -> int:
-    if not re.fullmatch("[0-9]{1,12}", text) or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
-    return int(text)
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    return tuple(map(_count, text.split(",")))

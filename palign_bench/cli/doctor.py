@@ -1,9 +1,9 @@
 """`palign-bench doctor`: what works on this machine, and the next command to type.
 
-It looks and never fetches: no network is asked and nothing is loaded. What cannot be found out is
-a line, not an error.
+It looks and never fetches: no network is asked and nothing is loaded. What cannot be found out is a line, not an error.
 """
 
+import argparse
 import os
 import platform
 import shutil
@@ -12,7 +12,7 @@ from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
-from palign_bench.settings import options, read_option
+from palign_bench.settings import UserError, cache_folder, options, read_option
 
 _NEEDED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "hydra-core", "wandb", "pandas")
 _OPTIONAL = {  # package: what it is for
@@ -22,6 +22,15 @@ _OPTIONAL = {  # package: what it is for
     "hydra-submitit-launcher": "hydra/launcher=submitit_slurm",
     "hydra-joblib-launcher": "hydra/launcher=joblib",
 }
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None beside the ledger's folder."""
+
+
+def do(chosen: argparse.Namespace) -> None:
+    """Print the report."""
+    print(doctor(chosen.runs))
 
 
 def doctor(runs: Path) -> str:
@@ -36,7 +45,7 @@ def doctor(runs: Path) -> str:
         ("people", _people),
         ("W&B", _wandb),
         ("ledger", lambda: _folder(runs)),
-        ("cache", _cache),
+        ("cache", lambda: str(cache_folder())),
         ("next", lambda: _next(runs)),
     ]
     width = max(len(name) for name, _ in checks) + 2
@@ -80,9 +89,6 @@ def _memory() -> str:
 
 def _model(name: str) -> str:
     settings = read_option("model", name)
-    for inherited in settings.get("defaults") or []:
-        if isinstance(inherited, str) and inherited != "_self_":
-            settings = read_option("model", inherited) | settings
     if settings.get("weights") == "package":
         spec = find_spec(settings["package"])
         at_hand = spec is not None and spec.origin and (Path(spec.origin).parent / settings["package_file"]).exists()
@@ -123,15 +129,8 @@ def _folder(runs: Path) -> str:
     return f"{runs}, {shutil.disk_usage(place).free / 2**30:.0f} GiB free; {', '.join(names) or 'nothing run yet'}"
 
 
-def _cache() -> str:
-    from palign_bench.settings import cache_folder
-
-    return str(cache_folder())
-
-
 def _experiments(runs: Path) -> list[str]:
     from palign_bench.ledger.plan import Plan
-    from palign_bench.settings import UserError
 
     try:
         return sorted({plan.experiment for plan in Plan.all(runs, None)})
@@ -140,7 +139,6 @@ def _experiments(runs: Path) -> list[str]:
 
 
 def _next(runs: Path) -> str:
-    names = _experiments(runs)
-    if names:
+    if _experiments(runs):
         return f"palign-bench status --runs '{runs}'"
     return "palign-bench experiment=table1 model=organism respondents=simulated respondents.limit=3 tracking=none"

@@ -21,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("overrides", nargs="*", default=[], help="as for a run: model=llama3_8b model.weights=random …")
 
 
-def efficiency_arguments(chosen: argparse.Namespace) -> list[str]:
+def do(chosen: argparse.Namespace) -> list[str]:
     """The subcommand as an ordinary command. Raises UserError."""
     methods = [name for name in chosen.methods.split(",") if name]
     unknown = [name for name in methods if name not in options("method")]

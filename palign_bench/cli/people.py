@@ -25,7 +25,7 @@ _SOURCE = "a file of people, or an option of respondents= (papi, simulated, …)
 _SETTINGS = "settings of respondents=, as in orientation=keyed or count=20000, and inventory= as for a run"
 
 
-def people(chosen: argparse.Namespace) -> None:
+def do(chosen: argparse.Namespace) -> None:
     """`palign-bench people SOURCE [KEY=VALUE …]`: people, items, missing answers, orientation, floors."""
     found, file = source_of(chosen)
     print(_understood(found, file))
@@ -40,7 +40,7 @@ def people(chosen: argparse.Namespace) -> None:
         print(f"\nTo run: palign-bench {shlex.join([*command, *settings])}")
 
 
-def add_source(parser: argparse.ArgumentParser) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The arguments that `source_of` reads."""
     parser.add_argument("source", help=_SOURCE)
     parser.add_argument("settings", nargs="*", default=[], help=_SETTINGS, metavar="KEY=VALUE")

@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def score(chosen: argparse.Namespace) -> list[str]:
+def do(chosen: argparse.Namespace) -> list[str]:
     """`palign-bench score ANSWERS.csv [--method-name X] [KEY=VALUE …]` as the run that it stands for.
 
     The answers become a method of their own: a YAML in the ledger, which the run is pointed to. Raises UserError for

@@ -9,12 +9,12 @@ from pathlib import Path
 
 import numpy as np
 
-from palign_bench.cli.people import add_source, inventory_settings, measures, source_of
+from palign_bench.cli.people import add_arguments as add_source
+from palign_bench.cli.people import inventory_settings, measures, source_of
 from palign_bench.files import write_atomically
 from palign_bench.respondents.matrix import MISSING, AnswerMatrix
 from palign_bench.respondents.population import Population
-from palign_bench.respondents.selection import RULES, Selection
-from palign_bench.respondents.selection import select as select_people
+from palign_bench.respondents.selection import RULES, Selection, select
 from palign_bench.settings import UserError
 
 
@@ -29,12 +29,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, default=Path("selected"), help="the folder to write (default: selected)")
 
 
-def select(chosen: argparse.Namespace) -> None:
+def do(chosen: argparse.Namespace) -> None:
     """`palign-bench select SOURCE [KEY=VALUE …]`: ids, people and a report in a folder."""
     found, file = source_of(chosen)
     if file is not None and file.doubt and file.assumed:
         raise UserError(file.doubt)
-    selection = select_people(found, chosen.clusters, chosen.rule, chosen.seed)
+    selection = select(found, chosen.clusters, chosen.rule, chosen.seed)
     command = shlex.join(["palign-bench", *chosen.typed])
     report = _report(found, selection, command)
     out = chosen.out.expanduser()

@@ -190,6 +190,8 @@ MISTAKES = {
     "method=florrs": "method=florrs does not exist (did you mean floors?); choose one of ",
     "-m method=floors,few_sot": "method=few_sot does not exist (did you mean few_shot?); choose one of ",
     "experiment=table1 method=floors,few_sot": "method=few_sot does not exist (did you mean few_shot?); choose one of ",
+    "model=_base": "model=_base does not exist; choose one of llama3_70b, ",
+    "-m model=organism,_base": "model=_base does not exist; choose one of llama3_70b, ",
     "experiment=table2": "experiment=table2 does not exist (did you mean table6?); choose one of effects, efficiency",
     "protocol=correct": "protocol=correct does not exist (did you mean corrected?); choose one of as_released",
     "protocol.name=correct": "protocol=correct does not exist; choose one of corrected, as_released",
