@@ -19,7 +19,7 @@ from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents.norms import FIGURES
 from palign_bench.respondents.posterior import FactorPosterior, expected_error, median_option
 from palign_bench.respondents.simulated import factor_model
-from palign_bench.settings import UserError
+from palign_bench.settings import UserError, is_whole
 
 
 class Ceiling(Aligner):
@@ -36,7 +36,7 @@ class Ceiling(Aligner):
         if figures not in FIGURES:
             raise ValueError(f"method.figures={figures}: choose one of {', '.join(FIGURES)}")
         for key, value, lowest in (("sweeps", sweeps, 1), ("burn_in", burn_in, 0)):
-            if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+            if not is_whole(value, lowest):
                 raise ValueError(f"method.{key}={value}: give a whole number of at least {lowest}")
         self.model = factor_model(figures)
         self.sweeps, self.burn_in = sweeps, burn_in

@@ -18,7 +18,7 @@ from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
-from palign_bench.questionnaire.scoring import as_matrix
+from palign_bench.questionnaire.scoring import as_matrix, mean_present
 
 Array = NDArray[np.float64]
 
@@ -130,7 +130,7 @@ class Ridge(OtherPeopleFloor):
 
     def align(self, case: Case) -> Alignment:
         table = self.others(case)
-        means = item_means(table, self.inventory.midpoint)
+        means = np.nan_to_num(mean_present(table.T), nan=self.inventory.midpoint)
         table = np.where(np.isnan(table), means, table) - means
         literal = as_matrix([item.number for item in self.inventory.items], [case.known])
         own = (self.inventory.keyed_matrix(literal)[0] - means)[self.known_columns]
@@ -141,12 +141,6 @@ class Ridge(OtherPeopleFloor):
             trained_parameters=(len(self.known_columns) + 1) * len(self.held_out_columns),
             summary={"penalty": penalty},
         )
-
-
-def item_means(table: Array, midpoint: float) -> Array:
-    """Column means that ignore NaN; ``midpoint`` for a column without any answer."""
-    counts = (~np.isnan(table)).sum(axis=0)
-    return np.where(counts > 0, np.nansum(table, axis=0) / np.maximum(counts, 1), midpoint)
 
 
 def ridge(inputs: Array, outputs: Array, new: Array) -> tuple[Array, float]:

@@ -239,7 +239,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = read_option("model", chosen.model) | {"dtype": chosen.dtype}
     settings = resolve_model(settings | ({"name_or_path": chosen.path} if chosen.path else {}))
     backbone = LocalBackbone(load(settings), protocol)
-    source = load_respondents(read_option("respondents", chosen.respondents))
+    source = load_respondents(read_option("respondents", chosen.respondents), inventory)
     prompts = [protocol.few_shot_prompt(protocol.known(p)) for p in source.people[: max(PEOPLE)]]
     machine = (
         f"{model_title(settings)}, {backbone.model.dtype}, {processor()}, {torch.get_num_threads()} threads; load "

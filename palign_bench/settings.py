@@ -1,9 +1,10 @@
 """The one kind of error that is the user's to mend: shown as one line, without a traceback."""
 
+import math
 import os
 import tempfile
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 
 import yaml
 
@@ -20,6 +21,17 @@ class UserError(Exception):
 
 
 Settings = dict[str, Any]
+
+
+def is_number(value: object) -> TypeGuard[float]:
+    """Whether a setting is a finite number; ``true`` is none."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def is_whole(value: object, lowest: float = -math.inf) -> TypeGuard[int]:
+    """Whether a setting is a whole number of at least ``lowest``, written as one: ``1.0`` is none."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+
 
 CACHE_VARIABLE = "PALIGN_CACHE_DIR"
 

@@ -1,6 +1,5 @@
 """PAS: the known answers in the system prompt, and a shift of the heads that tell the person's yes from their no."""
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -22,7 +21,7 @@ from palign_bench.costs.clock import part
 from palign_bench.questionnaire.inventory import Answers
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores
-from palign_bench.settings import UserError
+from palign_bench.settings import UserError, is_number
 
 SYSTEM_PROMPTS = ("few_shot", "none")
 SEARCHES = ("grid", "golden")
@@ -56,11 +55,11 @@ class PersonalityActivationSearch(Aligner):
         _one_of("probe_prompt", probe_prompt, tuple(PROBE_PROMPTS))
         _one_of("system_prompt", system_prompt, SYSTEM_PROMPTS)
         _one_of("search", search, SEARCHES)
-        if not _is_number(k) or k != int(k) or k < 1:
+        if not is_number(k) or k != int(k) or k < 1:
             raise ValueError(f"method.k={k}: choose a whole number of heads, 1 or more")
         if not _are_alphas(alphas):
             raise ValueError(f"method.alphas={alphas}: choose a list of one or more numbers, 0 or more, e.g. [0,1,2,4]")
-        if not _is_number(penalty) or penalty <= 0:
+        if not is_number(penalty) or penalty <= 0:
             raise ValueError(f"method.penalty={penalty}: choose a positive number")
         self.k = int(k)
         self.direction = direction
@@ -168,14 +167,10 @@ def _keeps_out(case: Case) -> bool:
     return len(case.fitting) < len(case.known)
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def _are_alphas(value: object) -> bool:
     if isinstance(value, str) or not isinstance(value, Sequence):
         return False
-    return len(value) > 0 and all(_is_number(alpha) and alpha >= 0 for alpha in value)
+    return len(value) > 0 and all(is_number(alpha) and alpha >= 0 for alpha in value)
 
 
 def _one_of(key: str, value: object, choices: Sequence[str]) -> None:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
+
+from palign_bench.settings import is_number
 
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 
@@ -40,9 +41,9 @@ class TrainingSettings:
                 raise ValueError(
                     f"method.micro_batch={self.micro_batch}: choose a divisor of method.batch_size={self.batch_size}"
                 )
-        if not (_is_number(self.warmup) and 0 <= self.warmup <= 1):
+        if not (is_number(self.warmup) and 0 <= self.warmup <= 1):
             raise ValueError(f"method.warmup={self.warmup}: choose a share of the steps between 0 and 1")
-        if not (_is_number(self.weight_decay) and self.weight_decay >= 0):
+        if not (is_number(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"method.weight_decay={self.weight_decay}: choose 0 or a positive number")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"method.schedule={self.schedule}: choose one of {', '.join(SCHEDULES)}")
@@ -84,17 +85,13 @@ class TrainingSettings:
         return replace(self, micro_batch=smaller[-1]) if smaller else None
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-
-
 def positive(key: str, value: object) -> None:
     """Raise ValueError unless the setting is a number above 0."""
-    if not _is_number(value) or value <= 0:  # type: ignore[operator]
+    if not is_number(value) or value <= 0:
         raise ValueError(f"method.{key}={value}: choose a positive number")
 
 
 def whole(key: str, value: object) -> None:
     """Raise ValueError unless the setting is a whole number, 1 or more."""
-    if not _is_number(value) or value != int(value) or value < 1:  # type: ignore[call-overload,operator]
+    if not is_number(value) or value != int(value) or value < 1:
         raise ValueError(f"method.{key}={value}: choose a whole number, 1 or more")

@@ -142,14 +142,8 @@ class CellFolder:
 
     def failure_marks(self) -> dict[str, tuple[int, int]]:
         """What changes when a cell fails once more, by respondent id: no clock tells which failure is new."""
-        marks = {}
-        for respondent_id, path in self._error_files():
-            try:
-                status = path.stat()
-            except FileNotFoundError:
-                continue
-            marks[respondent_id] = (status.st_ino, status.st_mtime_ns)
-        return marks
+        marks = {respondent_id: self.failure_mark(respondent_id) for respondent_id, _ in self._error_files()}
+        return {respondent_id: mark for respondent_id, mark in marks.items() if mark is not None}
 
     def failure_mark(self, respondent_id: str) -> tuple[int, int] | None:
         """One respondent's mark in `failure_marks`."""
@@ -180,8 +174,8 @@ class CellFolder:
                 write_json(path, [*entries, dict(provenance)])
 
     def provenance(self) -> list[Record]:
-        path = self.path / "provenance.json"
-        return list(read_json(path)) if path.exists() else []
+        """What `write_provenance` kept."""
+        return list(self._kept("provenance.json"))
 
     def write_shared(self, cost: Mapping[str, Any]) -> None:
         """Keep the cost of load and prepare, shared by all respondents; the first measurement stays."""
@@ -194,18 +188,22 @@ class CellFolder:
 
     def measurement(self) -> Record:
         """What `write_measurement` kept; empty where the costs were taken in passing."""
-        path = self.path / "measurement.json"
-        return dict(read_json(path)) if path.exists() else {}
+        return dict(self._kept("measurement.json"))
 
     def shared(self) -> Record:
-        path = self.path / "shared.json"
+        """What `write_shared` kept."""
         try:
-            return dict(read_json(path)) if path.exists() else {}
+            return dict(self._kept("shared.json"))
         except (LedgerError, ValueError, TypeError) as error:
             raise LedgerError(
-                f"{path} is damaged: delete it. The table then lacks the seconds of loading and preparing until a cell "
-                "beside it is computed anew."
+                f"{self.path / 'shared.json'} is damaged: delete it. The table then lacks the seconds of loading and "
+                "preparing until a cell beside it is computed anew."
             ) from error
+
+    def _kept(self, name: str) -> Any:
+        """A JSON file beside the cells; empty where there is none."""
+        path = self.path / name
+        return read_json(path) if path.exists() else ()
 
 
 def _respondent_id(name: str) -> str:

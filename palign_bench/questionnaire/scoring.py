@@ -56,6 +56,12 @@ def as_matrix(numbers: Sequence[int], people: Sequence[Answers]) -> Matrix:
     )
 
 
+def mean_present(values: Matrix) -> Matrix:
+    """Mean along the last axis of what is not NaN; NaN where nothing is left."""
+    count = (~np.isnan(values)).sum(axis=-1)
+    return np.where(count > 0, np.nansum(values, axis=-1) / np.maximum(count, 1), np.nan)
+
+
 def cross_composites(inventory: Inventory, numbers: Sequence[int], answers: Matrix, truths: Matrix) -> Matrix:
     """Composite of every row of ``answers`` against every row of ``truths``.
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from palign_bench.ledger.columns import Array, Whole
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.questionnaire.scoring import cross_composites
+from palign_bench.questionnaire.scoring import cross_composites, mean_present
 from palign_bench.report.rows import RowNumbers
 
 FEWEST_FOR_SPECIFICITY = 2
@@ -71,7 +71,8 @@ def others_and_own(
     """
     domains = np.array([inventory[number].scale for number in numbers])
     columns = [np.flatnonzero(domains == domain) for domain in inventory.scales]
-    own_scores = sum((_mean_distance(answers[:, each], truths[own][:, each]) for each in columns), np.zeros(len(own)))
+    distances = np.abs(answers - truths[own])
+    own_scores = sum((mean_present(distances[:, each]) for each in columns), np.zeros(len(own)))
     # Whoever lacks a whole domain has no composite with anybody.
     usable = np.all([(~np.isnan(truths[:, each])).any(axis=1) for each in columns], axis=0)
     if not usable.any():
@@ -96,13 +97,6 @@ def others_and_own(
         totals = np.where(present, composites, 0.0).sum(axis=1)
         others[rows] = np.divide(totals, counts, out=np.full(len(rows), np.nan), where=counts > 0)
     return others, own_scores
-
-
-def _mean_distance(answers: Array, truths: Array) -> Array:
-    """RowNumbers by row over the items that both have; NaN where there is none."""
-    distance = np.abs(answers - truths)
-    counts = (~np.isnan(distance)).sum(axis=1)
-    return np.divide(np.nansum(distance, axis=1), counts, out=np.full(len(answers), np.nan), where=counts > 0)
 
 
 def _sum_of_mean_distances(answers: Array, truths: Array) -> tuple[Array, NDArray[np.bool_]]:

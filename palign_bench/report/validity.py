@@ -16,6 +16,7 @@ import numpy as np
 from palign_bench.ledger.columns import Array, Whole
 from palign_bench.questionnaire.inventory import LOWEST, Inventory
 from palign_bench.questionnaire.protocol import PROTOCOLS
+from palign_bench.questionnaire.scoring import mean_present
 from palign_bench.report.rows import RowNumbers
 from palign_bench.report.specificity import Truths
 from palign_bench.report.statistics import mean, pearson
@@ -93,13 +94,13 @@ def response_style(inventory: Inventory, numbers: Whole, answers: Array) -> dict
     subscales = np.array([item.subscale or item.scale for item in items])
     balanced = []
     for scale in dict.fromkeys(scales.tolist()):
-        plus, minus = (_means(answers, (scales == scale) & (sign == side)) for side in (1, -1))
+        plus, minus = (mean_present(answers[:, (scales == scale) & (sign == side)]) for side in (1, -1))
         if not np.isnan(plus + minus).all():  # else the scale is keyed one way only
             balanced.append((plus + minus) / 2)
     per_person = np.mean(balanced, axis=0) if balanced else np.array([])
     pairs = []
     for subscale in dict.fromkeys(subscales.tolist()):
-        plus, minus = (_means(answers, (subscales == subscale) & (sign == side)) for side in (1, -1))
+        plus, minus = (mean_present(answers[:, (subscales == subscale) & (sign == side)]) for side in (1, -1))
         present = ~np.isnan(plus + minus)
         if present.any():
             pairs.append(pearson(plus[present], inventory.reverse(minus[present])))
@@ -128,7 +129,7 @@ def retest_accuracy(inventory: Inventory, numbers: Whole, truth: Array, composit
         distance[truth == option] = _expected_distance(option, spread, inventory.highest)
 
     def total(distances: Array) -> float:
-        return float(sum(np.nanmean(_means(distances, scales == scale)) for scale in inventory.scales))
+        return float(sum(np.nanmean(mean_present(distances[:, scales == scale])) for scale in inventory.scales))
 
     middle, retest = total(np.abs(truth - inventory.midpoint)), total(distance)
     return (middle - composite) / (middle - retest) if middle > retest else None
@@ -195,13 +196,6 @@ def _mean_correlation(correlations: Sequence[float | None]) -> float | None:
     if all(r is None for r in correlations):
         return None
     return mean([0.0 if r is None else r for r in correlations])
-
-
-def _means(matrix: Array, columns: Array) -> Array:
-    """Row by row over these columns; NaN where there is none."""
-    part = matrix[:, columns]
-    counts = (~np.isnan(part)).sum(axis=1)
-    return np.divide(np.nansum(part, axis=1), counts, out=np.full(len(part), np.nan), where=counts > 0)
 
 
 def _options(inventory: Inventory, answers: Array) -> Array:

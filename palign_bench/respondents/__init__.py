@@ -52,10 +52,10 @@ _LOADERS: dict[str, tuple[Callable[..., RespondentSource], tuple[str, ...]]] = {
 _OF_ANY_INVENTORY = ("file", "dark_triad")  # the others hold answers to IPIP-NEO-300
 
 
-def load_respondents(settings: Mapping[str, Any], inventory: Inventory | None = None) -> RespondentSource:
+def load_respondents(settings: Mapping[str, Any], inventory: Inventory) -> RespondentSource:
     """The source that ``settings["name"]`` names, loaded with the other settings; ``limit`` and ``ids`` are left alone.
 
-    ``inventory``: what the people answered, IPIP-NEO-300 where it is None. Raises `RespondentsError` for an unknown
+    ``inventory``: what the people answered. Raises `RespondentsError` for an unknown
     name or setting, for people who answered another inventory, and whatever the loader raises.
     """
     name = settings.get("name")
@@ -71,14 +71,13 @@ def load_respondents(settings: Mapping[str, Any], inventory: Inventory | None = 
     for key in ("folder", "path", "columns", "id_column"):
         if given.get(key) is not None:
             given[key] = str(given[key])  # a folder or column called 2024 arrives as a number
-    asked = inventory or ipip_neo_300()
     if name in _OF_ANY_INVENTORY:
-        return loader(**given, inventory=asked)
-    if asked.name != "ipip_neo_300" and set(asked.items) < set(ipip_neo_300().items):  # a short form of it
-        return _restricted(loader(**given), asked)
-    if asked.name != "ipip_neo_300":
-        raise RespondentsError(f"respondents={name} answers inventory=ipip_neo_300, not {asked.name}; set either")
-    return loader(**given)
+        return loader(**given, inventory=inventory)
+    if inventory.name == "ipip_neo_300":
+        return loader(**given)
+    if set(inventory.items) < set(ipip_neo_300().items):  # a short form of it
+        return _restricted(loader(**given), inventory)
+    raise RespondentsError(f"respondents={name} answers inventory=ipip_neo_300, not {inventory.name}; set either")
 
 
 def is_stand_in(settings: Mapping[str, Any], source: RespondentSource) -> bool:

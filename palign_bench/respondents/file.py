@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
-from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents.formats.delimited import read_delimited, read_mapping
 from palign_bench.respondents.formats.fixed_width import read_fixed_width
 from palign_bench.respondents.formats.json_list import read_json_list
@@ -69,7 +69,8 @@ def load_file(
     columns: str | None = None,
     id_column: str | None = None,
     missing: Sequence[object] = (),
-    inventory: Inventory | None = None,
+    *,
+    inventory: Inventory,
 ) -> RespondentSource:
     """The people of a file, in its order, with notes on what was not read.
 
@@ -77,8 +78,7 @@ def load_file(
     whose orientation nobody named and that look reversed; the line names the file, the row or id, the column and the
     remedy.
     """
-    inventory = inventory or ipip_neo_300()
-    found = read_people(path, orientation, columns, id_column, missing, inventory)
+    found = read_people(path, orientation, columns, id_column, missing, inventory=inventory)
     if found.doubt and found.assumed:
         raise RespondentsError(found.doubt)
     given = found.people.answers != 0
@@ -102,10 +102,10 @@ def read_people(
     columns: str | None = None,
     id_column: str | None = None,
     missing: Sequence[object] = (),
-    inventory: Inventory | None = None,
+    *,
+    inventory: Inventory,
 ) -> FileOfPeople:
     """What a file says, also of people who answer too little to be judged. Raises `RespondentsError` as `load_file`."""
-    inventory = inventory or ipip_neo_300()
     if not path:
         raise RespondentsError("respondents.path is not set: give the file with your people")
     if orientation not in (None, *ORIENTATIONS):

@@ -8,15 +8,17 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
 from itertools import combinations
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palign_bench.questionnaire.inventory import LOWEST, Inventory
+from palign_bench.questionnaire.scoring import mean_present
 from palign_bench.respondents.matrix import MISSING, AnswerMatrix
 from palign_bench.respondents.norms import FACET_NORMS
 
-Array = NDArray[np.float64]
+Array = NDArray[np.floating[Any]]
 _Predictor = Callable[[Array], Array]  # keyed answers (people, items) to keyed predictions of the same shape
 
 PENALTIES = tuple(2.0**power for power in range(-2, 16))  # ridge's candidates
@@ -85,13 +87,13 @@ class Population:
                 # Halves are rounded up, as the table's floors do; a regression's dust must not decide.
                 rounded = np.clip(np.floor(np.round(predict(keyed), 9) + 0.5), LOWEST, inventory.highest)
                 distances = np.abs(keyed - rounded)
-                errors[name][part] = np.stack([_mean(distances[:, columns]) for columns in held_out], axis=1)
+                errors[name][part] = np.stack([mean_present(distances[:, columns]) for columns in held_out], axis=1)
         return errors
 
     def composite(self, floor: str, rows: NDArray[np.bool_] | None = None) -> float:
         """A floor's composite over these people (all when None)."""
         errors = self.errors[floor] if rows is None else self.errors[floor][rows]
-        return float(sum(_mean(errors[:, scale].astype(float)) for scale in range(errors.shape[1])))
+        return float(sum(mean_present(errors[:, scale].astype(float)) for scale in range(errors.shape[1])))
 
     def describe(self, rows: NDArray[np.bool_] | None = None) -> dict[str, float]:
         """Measures by name of these people (all when None), floors last; NaN where something cannot be computed."""
@@ -104,20 +106,20 @@ class Population:
         found |= {f"alpha {name}": cronbach_alpha(keyed[:, columns]) for name, columns in scales.items()}
         if subscales.keys() != scales.keys():
             found[f"alpha, mean of {len(subscales)} subscales"] = float(
-                _mean(np.array([cronbach_alpha(keyed[:, columns]) for columns in subscales.values()]))
+                mean_present(np.array([cronbach_alpha(keyed[:, columns]) for columns in subscales.values()]))
             )
-        found["item SD"] = float(_mean(_deviation(keyed.T)))
-        scores = np.stack([_mean(keyed[:, columns]) for columns in scales.values()], axis=1)
+        found["item SD"] = float(mean_present(_deviation(keyed.T)))
+        scores = np.stack([mean_present(keyed[:, columns]) for columns in scales.values()], axis=1)
         for index, name in enumerate(scales):
-            found[f"mean {name}"] = float(_mean(scores[:, index]))
+            found[f"mean {name}"] = float(mean_present(scores[:, index]))
             found[f"SD {name}"] = float(_deviation(scores[:, index]))
         names = list(scales)
         for first, second in combinations(range(len(names)), 2):
             found[f"r {names[first]}-{names[second]}"] = _correlation(scores[:, first], scores[:, second])
         known = set(self._known)
         for name, columns in scales.items():
-            known_score = _mean(keyed[:, [column for column in columns if column in known]])
-            held_out_score = _mean(keyed[:, self._held_out[name]])
+            known_score = mean_present(keyed[:, [column for column in columns if column in known]])
+            held_out_score = mean_present(keyed[:, self._held_out[name]])
             found[f"r known-held-out {name}"] = _correlation(known_score, held_out_score)
         found |= norm_spread(keyed, self.inventory)
         return found | {f"composite: {floor}": self.composite(floor, rows) for floor in self.errors}
@@ -203,10 +205,10 @@ def norm_spread(keyed: Array, inventory: Inventory) -> dict[str, float]:
     z = []
     for facet, columns in subscale_columns(inventory).items():
         mean, deviation = FACET_NORMS[facet]
-        z.append((_mean(keyed[:, columns]) - mean) / deviation)
+        z.append((mean_present(keyed[:, columns]) - mean) / deviation)
     return {
-        "norm z of facets, mean": float(_mean(np.array([float(_mean(each)) for each in z]))),
-        "norm z of facets, SD": float(_mean(np.array([float(_deviation(each)) for each in z]))),
+        "norm z of facets, mean": float(mean_present(np.array([float(mean_present(each)) for each in z]))),
+        "norm z of facets, SD": float(mean_present(np.array([float(_deviation(each)) for each in z]))),
     }
 
 
@@ -221,23 +223,17 @@ def _own_mean(known: list[int], midpoint: float, groupings: Sequence[Mapping[str
     """
     told = np.full(keyed.shape, np.nan)
     told[:, known] = keyed[:, known]
-    predicted = np.tile(np.nan_to_num(_mean(told), nan=midpoint)[:, None], keyed.shape[1])
+    predicted = np.tile(np.nan_to_num(mean_present(told), nan=midpoint)[:, None], keyed.shape[1])
     for grouping in groupings:
         for columns in grouping.values():
-            own = _mean(told[:, columns])
+            own = mean_present(told[:, columns])
             predicted[:, columns] = np.where(np.isnan(own), predicted[:, columns[0]], own)[:, None]
     return predicted
 
 
-def _mean(values: Array) -> Array:
-    """Mean along the last axis without NaN; NaN where nothing is left."""
-    count = (~np.isnan(values)).sum(axis=-1)
-    return np.where(count > 0, np.nansum(values, axis=-1) / np.maximum(count, 1), np.nan)
-
-
 def _deviation(values: Array) -> Array:
     """Standard deviation along the last axis without NaN."""
-    return np.sqrt(_mean((values - _mean(values)[..., None]) ** 2))
+    return np.sqrt(mean_present((values - mean_present(values)[..., None]) ** 2))
 
 
 def _correlation(first: Array, second: Array) -> float:

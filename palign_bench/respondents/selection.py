@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from palign_bench.respondents.matrix import MISSING, AnswerMatrix
 from palign_bench.respondents.source import RespondentsError
+from palign_bench.settings import is_whole
 
 RULES = ("nearest", "random_member", "random")
 
@@ -42,7 +43,7 @@ def select(people: AnswerMatrix, count: int = 300, rule: str = "nearest", seed: 
     """
     rows = eligible(people)
     for key, value, lowest in (("clusters", count, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        if not is_whole(value, lowest):
             raise RespondentsError(f"{key}={value}: give a whole number of at least {lowest}")
     if rule not in RULES:
         raise RespondentsError(f"rule={rule}: choose one of {', '.join(RULES)}")

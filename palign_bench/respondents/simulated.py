@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
 from palign_bench.respondents.norms import FIGURES
 from palign_bench.respondents.source import RespondentsError, RespondentSource, make_source
+from palign_bench.settings import is_whole
 
 Array = NDArray[np.float64]
 
@@ -167,7 +168,7 @@ def simulate(count: int = 300, seed: int = 0, figures: str = "measured") -> Resp
     Raises `RespondentsError` for a count below 1, a seed below 0 or figures that do not exist.
     """
     for key, value, lowest in (("count", count, 1), ("seed", seed, 0)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < lowest:
+        if not is_whole(value, lowest):
             raise RespondentsError(f"respondents.{key}={value}: give a whole number of at least {lowest}")
     model = factor_model(figures)
     numbers = [item.number for item in model.inventory.items]

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from palign_bench.questionnaire.inventory import Respondent
-from palign_bench.settings import UserError
+from palign_bench.settings import UserError, is_whole
 
 _NAMED = 5  # ids that an error message lists before it counts the rest
 
@@ -46,9 +46,7 @@ class RespondentSource:
         an empty list of ids, and a limit that is no positive whole number.
         """
         chosen = self.people if ids is None else self._by_ids(ids)
-        if limit is None:
-            return chosen
-        if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
+        if limit is not None and not is_whole(limit, 1):
             raise RespondentsError(f"respondents.limit={limit}: give a whole number of at least 1, or null for all")
         return chosen[:limit]
 

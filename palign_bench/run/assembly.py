@@ -20,7 +20,7 @@ from palign_bench.questionnaire.protocol import FREE_GENERATION, PROTOCOLS, Eval
 from palign_bench.report.names import BLOCKS
 from palign_bench.respondents import RespondentSource, is_stand_in
 from palign_bench.run.claims import RETRIES
-from palign_bench.settings import Settings, UserError, options, read_option
+from palign_bench.settings import Settings, UserError, is_whole, options, read_option
 
 _FORMAT_CHARACTERS = 400  # at most, of a chat format's own words and of the answer
 
@@ -43,18 +43,18 @@ def resolve_training(training: Mapping[str, Any], on_cuda: bool, of_model: str |
         steps = settings.get("steps", "auto")
         if steps == "auto":
             steps = None if on_cuda else MEASURED_STEPS
-        elif isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
+        elif not is_whole(steps, 1):
             raise UserError(f"training.steps={steps}: choose a whole number, 1 or more, or auto.")
         settings["steps"] = steps
     cohort = settings.get("cohort", 1)
-    if not isinstance(cohort, int) or isinstance(cohort, bool) or cohort < 1:
+    if not is_whole(cohort, 1):
         raise UserError(f"training.cohort={cohort}: choose a whole number, 1 or more.")
     if settings["name"] == "auto":
         chosen = read_option("training", "paper" if on_cuda else "quick") | {"cohort": cohort}
         chosen["name"] = of_model or chosen["name"]
         return chosen if settings["people_limit"] == "auto" else chosen | {"people_limit": settings["people_limit"]}
     limit = settings["people_limit"]
-    if limit is not None and (not isinstance(limit, int) or isinstance(limit, bool) or limit < 1):
+    if limit is not None and not is_whole(limit, 1):
         raise UserError(f"training.people_limit={limit}: choose a whole number, 1 or more, or null for all.")
     return settings
 
@@ -351,7 +351,7 @@ def retry_of(retry: Any) -> str:
 
 def seed_of(seed: Any) -> int:
     """The seed. Raises UserError."""
-    if isinstance(seed, bool) or not isinstance(seed, int):
+    if not is_whole(seed):
         raise UserError(f"seed={seed}: give a whole number.")
     return seed
 
@@ -359,7 +359,7 @@ def seed_of(seed: Any) -> int:
 def check_known_answers(count: Any, inventory: Inventory) -> int:
     """How many known answers a method is told. Raises UserError for a count that the inventory lacks."""
     known = len(inventory.known)
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= known:
+    if not is_whole(count, 1) or count > known:
         raise UserError(f"known_answers={count}: choose a whole number from 1 to {known}, or null for all.")
     return count
 

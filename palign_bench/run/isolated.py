@@ -9,7 +9,7 @@ from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 from palign_bench.aligner import Aligner
-from palign_bench.settings import UserError
+from palign_bench.settings import UserError, is_whole
 
 COSTS = ("in_passing", "isolated")
 Result = TypeVar("Result")
@@ -24,7 +24,7 @@ def cost_repeats(settings: Mapping[str, Any]) -> int | None:
     cost, repeats = settings.get("cost", COSTS[0]), settings.get("cost_repeats", 1)
     if cost not in COSTS:
         raise UserError(f"cost={cost}: choose one of {', '.join(COSTS)}.")
-    if isinstance(repeats, bool) or not isinstance(repeats, int) or repeats < 1:
+    if not is_whole(repeats, 1):
         raise UserError(f"cost_repeats={repeats}: choose a whole number, 1 or more.")
     return repeats if cost == "isolated" else None
 

@@ -39,7 +39,7 @@ people = st.lists(st.fixed_dictionaries({"id": ids | json_values, "answers": ans
 def load_or_tell(path: Path) -> Any:
     """The people of a file, or None where it is refused, in one line that names the file."""
     try:
-        return load_file(str(path))
+        return load_file(str(path), inventory=ipip_neo_300())
     except RespondentsError as error:
         assert path.name in str(error) and len(str(error).splitlines()) == 1, repr(str(error))
         return None
@@ -71,7 +71,7 @@ def test_any_json_is_people_or_one_line(tmp_path: Path, document: Any) -> None:
 def test_sound_json_is_always_read(tmp_path: Path, all_answers: list[dict[str, int]]) -> None:
     path = tmp_path / "people.json"
     path.write_text(json.dumps([{"id": f"p{i}", "answers": each} for i, each in enumerate(all_answers)]))
-    source = load_file(str(path))
+    source = load_file(str(path), inventory=ipip_neo_300())
     assert [{str(k): v for k, v in person.answers.items()} for person in source.people] == all_answers
 
 
@@ -196,7 +196,7 @@ def test_a_large_file_is_read_whole(tmp_path: Path) -> None:
     row = ",".join("12345"[n % 5] for n in range(300))
     path = tmp_path / "people.csv"
     path.write_text("\n".join([header, *(f"p{n},{row}" for n in range(2000))]))
-    assert len(load_file(str(path)).people) == 2000
+    assert len(load_file(str(path), inventory=ipip_neo_300()).people) == 2000
     with pytest.raises(RespondentsError, match="id p7 is there twice"):
         path.write_text(path.read_text() + f"\np7,{row}")
-        load_file(str(path))
+        load_file(str(path), inventory=ipip_neo_300())

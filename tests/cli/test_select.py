@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from palign_bench.cli.commands import dispatch
+from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.respondents import load_file, simulate
 from palign_bench.settings import UserError
 
@@ -28,7 +29,7 @@ def test_ids_people_and_report_of_simulated_people(tmp_path: Path, capsys: pytes
     assert len(rows) == 9 and sum(int(row["people_in_cluster"]) for row in rows) == 60
     everyone = simulate(60)
     by_id = {person.id: person.answers for person in everyone.people}
-    people = load_file(str(tmp_path / "out" / "people.csv"), orientation="literal").people
+    people = load_file(str(tmp_path / "out" / "people.csv"), orientation="literal", inventory=ipip_neo_300()).people
     assert [person.id for person in people] == [row["id"] for row in rows]
     assert all(person.answers == by_id[person.id] for person in people)
     assert [each.id for each in everyone.select(ids=str(tmp_path / "out" / "ids.csv"))] == [row["id"] for row in rows]  # type: ignore[arg-type]

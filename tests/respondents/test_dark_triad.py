@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.respondents import load_respondents
 from palign_bench.respondents.dark_triad import (
     TEST_SET,
@@ -139,7 +140,7 @@ def test_people_of_another_inventory_are_refused() -> None:
     with pytest.raises(
         RespondentsError, match=r"respondents=dark_triad answers inventory=dark_triad, not ipip_neo_300"
     ):
-        load_respondents({"name": "dark_triad"})
+        load_respondents({"name": "dark_triad"}, ipip_neo_300())
     with pytest.raises(RespondentsError, match=r"respondents=simulated answers inventory=ipip_neo_300, not dark_triad"):
         load_respondents({"name": "simulated"}, LAYOUT)
 

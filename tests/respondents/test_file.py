@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.respondents.file import load_file
 from palign_bench.respondents.source import RespondentsError
 
@@ -16,7 +16,10 @@ HEADER = "id,i1,i9\n"
 
 
 def test_example_reads_the_same_from_both_formats(inventory: Inventory) -> None:
-    from_csv, from_json = load_file(str(EXAMPLE)), load_file(str(EXAMPLE.with_suffix(".json")))
+    from_csv, from_json = (
+        load_file(str(EXAMPLE), inventory=ipip_neo_300()),
+        load_file(str(EXAMPLE.with_suffix(".json")), inventory=ipip_neo_300()),
+    )
     assert from_csv.people == from_json.people
     assert from_csv.data_hash == from_json.data_hash
     assert [person.id for person in from_csv.people] == ["anna", "ben", "chloé"]
@@ -28,7 +31,7 @@ def test_example_reads_the_same_from_both_formats(inventory: Inventory) -> None:
 def test_answers_are_taken_literally() -> None:
     rows = list(csv.DictReader(EXAMPLE.read_text(encoding="utf-8").splitlines()))
     missing = 0
-    for person, row in zip(load_file(str(EXAMPLE)).people, rows, strict=True):
+    for person, row in zip(load_file(str(EXAMPLE), inventory=ipip_neo_300()).people, rows, strict=True):
         cells = {int(column[1:]): cell for column, cell in row.items() if column != "id"}
         assert dict(person.answers) == {number: int(cell) for number, cell in cells.items() if cell}
         missing += sum(not cell for cell in cells.values())
@@ -38,14 +41,14 @@ def test_answers_are_taken_literally() -> None:
 def test_byte_order_mark_blank_lines_and_spaces_are_harmless(tmp_path: Path) -> None:
     path = tmp_path / "people.CSV"
     path.write_bytes(b"\xef\xbb\xbfid,i9,i1\r\n anna , 3 ,5\r\n\r\n,,\r\n7,1,2\r\n")
-    people = load_file(str(path)).people
+    people = load_file(str(path), inventory=ipip_neo_300()).people
     assert [(p.id, dict(p.answers)) for p in people] == [("anna", {9: 3, 1: 5}), ("7", {9: 1, 1: 2})]
 
 
 def test_json_takes_null_as_missing_and_a_number_as_id(tmp_path: Path) -> None:
     path = tmp_path / "people.json"
     path.write_text('[{"id": 7, "answers": {"1": 4, "2": null, "9": 2}}]', encoding="utf-8")
-    source = load_file(str(path))
+    source = load_file(str(path), inventory=ipip_neo_300())
     assert source.people[0].id == "7"
     assert dict(source.people[0].answers) == {1: 4, 9: 2}
     assert source.description == "1 person of people.json"
@@ -139,7 +142,7 @@ def test_json_of_another_encoding_is_told(tmp_path: Path) -> None:
 def _expect_told(path: Path, content: bytes, told: str) -> None:
     path.write_bytes(content)
     with pytest.raises(RespondentsError, match=told) as caught:
-        load_file(str(path))
+        load_file(str(path), inventory=ipip_neo_300())
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
     assert len(str(caught.value)) < len(str(path)) + 250
@@ -147,11 +150,11 @@ def _expect_told(path: Path, content: bytes, told: str) -> None:
 
 def test_unusable_paths_are_told(tmp_path: Path) -> None:
     with pytest.raises(RespondentsError, match=r"respondents.path is not set"):
-        load_file(None)
+        load_file(None, inventory=ipip_neo_300())
     with pytest.raises(RespondentsError, match="no such file"):
-        load_file(str(tmp_path / "none.csv"))
+        load_file(str(tmp_path / "none.csv"), inventory=ipip_neo_300())
     with pytest.raises(RespondentsError, match=r"name the file .csv, .tsv or .txt"):
-        load_file(str(tmp_path / "people.xlsx"))
+        load_file(str(tmp_path / "people.xlsx"), inventory=ipip_neo_300())
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(RespondentsError, match="cannot be read"):
-        load_file(str(tmp_path / "folder.csv"))
+        load_file(str(tmp_path / "folder.csv"), inventory=ipip_neo_300())

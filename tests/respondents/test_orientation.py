@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.respondents import RespondentSource
 from palign_bench.respondents.file import load_file
 from palign_bench.respondents.matrix import AnswerMatrix, reverse_negative
@@ -61,20 +61,23 @@ def test_reversed_data_are_refused_until_somebody_says_what_they_are(
     with pytest.raises(
         RespondentsError, match=r"taken as literal, but look keyed .*; set respondents.orientation=keyed"
     ):
-        load_file(str(path))
-    assert [p.answers for p in load_file(str(path), orientation="keyed").people] == [
+        load_file(str(path), inventory=ipip_neo_300())
+    assert [p.answers for p in load_file(str(path), orientation="keyed", inventory=ipip_neo_300()).people] == [
         p.answers for p in literal.respondents()
     ]
-    insisted = load_file(str(path), orientation="literal")
+    insisted = load_file(str(path), orientation="literal", inventory=ipip_neo_300())
     assert len(insisted.notes) == 1 and "set respondents.orientation=keyed" in insisted.notes[0]
 
 
 def test_literal_data_said_to_be_keyed_are_warned_of(tmp_path: Path, literal: AnswerMatrix) -> None:
     _write(tmp_path / "people.csv", literal)
-    assert load_file(str(tmp_path / "people.csv")).notes == ()
-    assert "look literal" in load_file(str(tmp_path / "people.csv"), orientation="keyed").notes[0]
+    assert load_file(str(tmp_path / "people.csv"), inventory=ipip_neo_300()).notes == ()
+    assert (
+        "look literal"
+        in load_file(str(tmp_path / "people.csv"), orientation="keyed", inventory=ipip_neo_300()).notes[0]
+    )
     with pytest.raises(RespondentsError, match=r"respondents.orientation=reversed: choose literal or keyed"):
-        load_file(str(tmp_path / "people.csv"), orientation="reversed")
+        load_file(str(tmp_path / "people.csv"), orientation="reversed", inventory=ipip_neo_300())
 
 
 def test_few_people_or_noise_are_no_evidence(literal: AnswerMatrix, inventory: Inventory) -> None:
@@ -92,6 +95,6 @@ def test_one_scale_stored_otherwise_than_the_rest_is_named(
         if item.subscale == "N1" and item.sign < 0:
             mixed[:, column] = np.where(mixed[:, column] > 0, 6 - mixed[:, column], 0)
     _write(tmp_path / "people.csv", AnswerMatrix(inventory, literal.ids, mixed))
-    assert load_file(str(tmp_path / "people.csv")).notes == (
+    assert load_file(str(tmp_path / "people.csv"), inventory=ipip_neo_300()).notes == (
         "people.csv: N1 look stored otherwise than the rest, which look literal",
     )

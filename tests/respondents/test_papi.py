@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.respondents import load_respondents
 from palign_bench.respondents.papi import ANSWERS, PORTRAITS, RELEASE, SPLIT, load_papi
 from palign_bench.respondents.released import (
@@ -224,17 +224,17 @@ def test_another_split_is_refused(invented: Path, inventory: Inventory) -> None:
 
 def test_auto_says_why_people_are_simulated(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("https_proxy", "http://127.0.0.1:9")  # nothing listens there
-    source = load_respondents({"name": "auto", "count": 4, "limit": 2, "ids": None})
+    source = load_respondents({"name": "auto", "count": 4, "limit": 2, "ids": None}, ipip_neo_300())
     assert source.name == "simulated"
     told = "4 simulated people (PAPI not reachable: download of Test-set.json failed: Connection refused)"
     assert source.description == told
     with pytest.raises(ReleaseUnavailableError):
-        load_respondents({"name": "papi"})
+        load_respondents({"name": "papi"}, ipip_neo_300())
 
 
 def test_auto_does_not_pass_over_a_folder_that_is_not_as_released(invented: Path) -> None:
     with pytest.raises(RespondentsError, match="is not the released file"):
-        load_respondents({"name": "auto", "folder": str(invented)})  # the real checksums
+        load_respondents({"name": "auto", "folder": str(invented)}, ipip_neo_300())  # the real checksums
 
 
 @pytest.mark.parametrize(
@@ -250,7 +250,7 @@ def test_auto_does_not_pass_over_a_folder_that_is_not_as_released(invented: Path
 )
 def test_bad_settings_are_told(settings: dict[str, object], told: str) -> None:
     with pytest.raises(RespondentsError, match=told):
-        load_respondents(settings)
+        load_respondents(settings, ipip_neo_300())
 
 
 def test_real_people(papi: RespondentSource, inventory: Inventory) -> None:

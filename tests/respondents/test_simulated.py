@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from palign_bench.questionnaire.inventory import Inventory, Respondent
+from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
 from palign_bench.respondents import load_respondents
 from palign_bench.respondents.simulated import factor_model, simulate
 from palign_bench.respondents.source import RespondentsError, RespondentSource
@@ -144,7 +144,7 @@ def test_people_of_neighbouring_seeds_differ() -> None:
 
 
 def test_answers_are_complete_and_in_range(inventory: Inventory) -> None:
-    source = load_respondents({"name": "simulated", "count": 12, "seed": 3, "limit": 5, "ids": None})
+    source = load_respondents({"name": "simulated", "count": 12, "seed": 3, "limit": 5, "ids": None}, ipip_neo_300())
     assert (source.name, source.description, len(source.people)) == ("simulated", "12 simulated people", 12)
     assert [person.id for person in source.people[::11]] == ["simulated-0001", "simulated-0012"]
     for person in source.people:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import yaml
 
-from palign_bench.questionnaire.inventory import Respondent
+from palign_bench.questionnaire.inventory import Respondent, ipip_neo_300
 from palign_bench.respondents import load_respondents
 from palign_bench.respondents.source import RespondentsError, data_hash_of, make_source
 
@@ -71,9 +71,9 @@ def test_the_shipped_configuration_is_understood(name: str, tmp_path: Path) -> N
     settings = yaml.safe_load(conf.read_text(encoding="utf-8"))
     assert (settings["name"], settings["limit"], settings["ids"]) == (name, None, None)
     if name == "simulated":
-        assert len(load_respondents(settings).people) == settings["count"] == 300
+        assert len(load_respondents(settings, ipip_neo_300()).people) == settings["count"] == 300
         return
     key, told = ("path", "no such file") if name == "file" else ("folder", "is no folder")
     assert settings[key] is None
     with pytest.raises(RespondentsError, match=told):
-        load_respondents(settings | {key: str(tmp_path / "nowhere.csv")})
+        load_respondents(settings | {key: str(tmp_path / "nowhere.csv")}, ipip_neo_300())

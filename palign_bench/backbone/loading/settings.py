@@ -8,20 +8,12 @@ from typing import Any
 
 import torch
 
-from palign_bench.settings import Settings, UserError
+from palign_bench.settings import Settings, UserError, is_whole
 
 WEIGHTS = ("package", "hub", "random")
-
-
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
-
-
 QUANTIZATIONS = ("none", "nf4")
-
-
 ENGINES = ("auto", "shared_prefix", "full_prompts", "vllm")
-
-
 VLLM = "vllm>=0.32,<0.33"  # the newest that takes the same PyTorch as we do
 
 
@@ -87,7 +79,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
     if settings["engine"] not in ENGINES:
         raise ModelError(f"model.engine={settings['engine']}: choose one of {', '.join(ENGINES)}.")
     cohort = settings["cohort"]
-    if not isinstance(cohort, int) or isinstance(cohort, bool) or cohort < 1:
+    if not is_whole(cohort, 1):
         raise ModelError(f"model.cohort={cohort}: choose a whole number of people, 1 or more.")
     if cohort > 1 and settings["engine"] in ("full_prompts", "vllm"):
         raise ModelError(f"model.cohort={cohort}: model.engine={settings['engine']} answers for one person at a time.")

@@ -11,7 +11,6 @@ from __future__ import annotations
 import copy
 import json
 import logging
-import math
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -21,6 +20,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
+
+from palign_bench.settings import is_number
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -69,12 +70,11 @@ def peft_config(settings: Mapping[str, Any]) -> PeftConfig:
 
 
 def _check_range(key: str, value: Any) -> None:
-    number = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if key in ("r", "num_virtual_tokens") and not (number and value >= 1 and value == int(value)):
+    if key in ("r", "num_virtual_tokens") and not (is_number(value) and value >= 1 and value == int(value)):
         raise ValueError(f"peft.{key}={value}: choose a whole number, 1 or more")
-    if key.endswith("alpha") and not (number and value > 0):
+    if key.endswith("alpha") and not (is_number(value) and value > 0):
         raise ValueError(f"peft.{key}={value}: choose a positive number")
-    if key.endswith("dropout") and not (number and 0 <= value < 1):
+    if key.endswith("dropout") and not (is_number(value) and 0 <= value < 1):
         raise ValueError(f"peft.{key}={value}: choose a number from 0 up to, but not, 1")
 
 

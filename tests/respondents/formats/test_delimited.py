@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.respondents import load_respondents
 from palign_bench.respondents.file import load_file, read_people
 from palign_bench.respondents.source import RespondentsError
@@ -29,21 +29,21 @@ TABLES = {
 def test_one_table_however_it_is_written(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "people.csv"
     path.write_bytes(content)
-    people = read_people(str(path)).people.respondents()
+    people = read_people(str(path), inventory=ipip_neo_300()).people.respondents()
     assert [(person.id, dict(person.answers)) for person in people] == [("007", {1: 4, 9: 2}), ("anna", {1: 5})]
 
 
 def test_latin_1_is_read_and_said(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_bytes("id,i1,i9\nchloé,1,2\n".encode("latin-1"))
-    found = read_people(str(path))
+    found = read_people(str(path), inventory=ipip_neo_300())
     assert found.people.ids == ("chloé",) and "Latin-1" in found.layout
 
 
 def test_columns_that_are_no_items_are_named_and_their_cells_go_nowhere(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_text("id,age,i1,country,i9,\nanna,7171,4,Ruritania,2,\n")
-    source = load_file(str(path))
+    source = load_file(str(path), inventory=ipip_neo_300())
     assert source.notes == ("people.csv: not read, since they are no items: age, country, (column 6)",)
     assert "7171" not in repr(source) and "Ruritania" not in repr(source)
 
@@ -54,12 +54,12 @@ def test_a_mapping_says_which_column_holds_which_item(tmp_path: Path) -> None:
     mapping.write_text("item,column\n2,EXT1\n9,NEU1\n301,X\n")
     wanted = {"name": "file", "path": str(path), "columns": str(mapping), "id_column": "name"}
     with pytest.raises(RespondentsError, match=r"columns.csv, line 4: '301' is no item number of ipip_neo_300"):
-        load_respondents(wanted)
+        load_respondents(wanted, ipip_neo_300())
     mapping.write_text("item,column\n2,EXT1\n9,NEU1\n3,X\n")
     with pytest.raises(RespondentsError, match=r"column 'X' of respondents.columns is not in the header"):
-        load_respondents(wanted)
+        load_respondents(wanted, ipip_neo_300())
     mapping.write_text("item,column\n1,EXT1\n9,NEU1\n")
-    source = load_respondents(wanted)
+    source = load_respondents(wanted, ipip_neo_300())
     assert [(person.id, dict(person.answers)) for person in source.people] == [("anna", {1: 4, 9: 2})]
     assert "i1" in source.notes[0]
 
@@ -67,21 +67,24 @@ def test_a_mapping_says_which_column_holds_which_item(tmp_path: Path) -> None:
 def test_people_without_ids_are_called_by_their_row(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_text("i1,i9\n4,2\n\n5,1\n")
-    source = load_file(str(path))
+    source = load_file(str(path), inventory=ipip_neo_300())
     assert [person.id for person in source.people] == ["1", "2"]
     assert "called by their row" in source.notes[0]
     path.write_text("id,i1,i9\nx,4,2\nx,5,1\n")
     with pytest.raises(RespondentsError, match=r"id x is there twice; .* respondents.id_column=row_number"):
-        load_file(str(path))
-    assert [person.id for person in load_file(str(path), id_column="row_number").people] == ["1", "2"]
+        load_file(str(path), inventory=ipip_neo_300())
+    assert [person.id for person in load_file(str(path), id_column="row_number", inventory=ipip_neo_300()).people] == [
+        "1",
+        "2",
+    ]
 
 
 def test_what_stands_for_missing_is_missing_and_nothing_else(tmp_path: Path) -> None:
     path = tmp_path / "people.csv"
     path.write_text("id,i1,i2,i9\nanna,4,-9,2\nben,5,0.0,1\n")
     with pytest.raises(RespondentsError, match=r"line 2 \(id anna\), column i2: '-9' is no answer; .*missing"):
-        load_file(str(path))
-    found = load_file(str(path), missing=[0, -9]).people
+        load_file(str(path), inventory=ipip_neo_300())
+    found = load_file(str(path), missing=[0, -9], inventory=ipip_neo_300()).people
     assert [dict(person.answers) for person in found] == [{1: 4, 9: 2}, {1: 5, 9: 1}]
 
 
@@ -89,4 +92,4 @@ def test_item_numbers_of_another_inventory_are_refused(tmp_path: Path, inventory
     path = tmp_path / "people.csv"
     path.write_text(f"id,i1,i9,Q{len(inventory.items) + 1}\nanna,4,2,1\n")
     with pytest.raises(RespondentsError, match="column 'Q301' is no item: ipip_neo_300 has 300"):
-        load_file(str(path))
+        load_file(str(path), inventory=ipip_neo_300())

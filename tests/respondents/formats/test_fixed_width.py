@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from palign_bench.questionnaire.inventory import Inventory, Respondent
+from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
 from palign_bench.respondents import RespondentSource
 from palign_bench.respondents.file import load_file, read_people
 from palign_bench.respondents.source import RespondentsError
@@ -31,7 +31,7 @@ def test_the_300_items_come_out_literal(
     tmp_path: Path, source: RespondentSource, inventory: Inventory, all_numbers: list[int]
 ) -> None:
     fixed_width(tmp_path / "IPIP300.dat", source.people, inventory, all_numbers)
-    found = load_file(str(tmp_path / "IPIP300.dat"))
+    found = load_file(str(tmp_path / "IPIP300.dat"), inventory=ipip_neo_300())
     assert [person.answers for person in found.people] == [dict(person.answers) for person in source.people]
     assert [person.id for person in found.people] == [person.id[-6:] for person in source.people]
     assert "Ruritania" not in repr(found)
@@ -42,7 +42,7 @@ def test_literal_must_be_meant_where_the_file_is_keyed(
 ) -> None:
     """Somebody who says otherwise is believed, with a warning that names the setting."""
     fixed_width(tmp_path / "IPIP300.dat", source.people, inventory, all_numbers)
-    found = load_file(str(tmp_path / "IPIP300.dat"), orientation="literal")
+    found = load_file(str(tmp_path / "IPIP300.dat"), orientation="literal", inventory=ipip_neo_300())
     assert "set respondents.orientation=keyed" in found.notes[-1]
     assert found.people[0].answers != dict(source.people[0].answers)
 
@@ -51,12 +51,12 @@ def test_the_120_items_are_the_known_ones_in_the_short_forms_order(
     tmp_path: Path, source: RespondentSource, inventory: Inventory
 ) -> None:
     fixed_width(tmp_path / "IPIP120.dat", source.people, inventory, inventory.known)
-    found = read_people(str(tmp_path / "IPIP120.dat"))
+    found = read_people(str(tmp_path / "IPIP120.dat"), inventory=ipip_neo_300())
     assert [person.answers for person in found.people.respondents()] == [
         {n: person.answers[n] for n in sorted(inventory.known) if n in person.answers} for person in source.people
     ]
     with pytest.raises(RespondentsError, match="answers none of the 180 held-out items"):
-        load_file(str(tmp_path / "IPIP120.dat"))
+        load_file(str(tmp_path / "IPIP120.dat"), inventory=ipip_neo_300())
 
 
 def test_other_layouts_are_told(
@@ -73,4 +73,4 @@ def test_other_layouts_are_told(
     }.items():
         path.write_text(content, encoding="utf-8")
         with pytest.raises(RespondentsError, match=told):
-            load_file(str(path))
+            load_file(str(path), inventory=ipip_neo_300())
