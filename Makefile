@@ -23,7 +23,7 @@ MODELS ?= $(MODEL)
 SEEDS ?= 0
 SHARD ?=
 
-.PHONY: help setup table1 first-table second-table table6 testbed testbed-real testbed-simulated organism sweep resume status efficiency test test-slow bench lint docs clean
+.PHONY: help setup table1 first-table second-table table6 testbed testbed-real testbed-simulated organism sweep resume status efficiency test test-slow bench gpu-reference lint docs clean
 
 help:
 	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT= PROTOCOL= ARGS=]"
@@ -36,6 +36,7 @@ help:
 	@echo "make efficiency what each method costs relative to PAS, measured one by one [METHODS= MODEL= WEIGHTS=random LIMIT=1 REPEATS=3]"
 	@echo "make test       the tests [PROCESSES=2] (make test-slow: those that take minutes)"
 	@echo "make bench      how fast answering and PAS are, as ratios measured in one run"
+	@echo "make gpu-reference what one GPU shows, in 25 minutes, resumable, into runs/reference/ [REHEARSAL=1: on the CPU, tiny]"
 	@echo "make lint       ruff, mypy and the floors that imports keep to"
 	@echo "make docs       the documentation as pages in build/docs; a broken link is an error"
 	@echo "make setup      virtual environment, dependencies, the default model (the others call it)"
@@ -129,6 +130,10 @@ test-slow: setup
 
 bench: setup
 	$(BIN)/python -m bench $(ARGS)
+
+# On one GPU, 25 minutes; REHEARSAL=1: every stage on the CPU with tiny shapes.
+gpu-reference: setup
+	$(BIN)/python -m bench.gpu_reference $(if $(REHEARSAL),--rehearsal) $(ARGS)
 
 lint: setup
 	$(BIN)/ruff check .

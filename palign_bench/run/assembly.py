@@ -349,6 +349,15 @@ def retry_of(retry: Any) -> str:
     return str(retry)
 
 
+def row_seconds_of(seconds: Any) -> float | None:
+    """After how many seconds a row begins nobody else; None: never. Raises UserError."""
+    if seconds is None:
+        return None
+    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
+        raise UserError(f"row_seconds={seconds}: give a number of seconds above 0, or null for no limit.")
+    return float(seconds)
+
+
 def seed_of(seed: Any) -> int:
     """The seed. Raises UserError."""
     if not is_whole(seed):

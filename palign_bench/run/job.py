@@ -35,6 +35,7 @@ from palign_bench.run.assembly import (
     resolve_budget,
     resolve_training,
     retry_of,
+    row_seconds_of,
     seed_of,
     title_and_block,
     training_notes,
@@ -72,6 +73,7 @@ class Job:
     identities: Mapping[str, Settings]  # by row: everything that can change a number
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()  # what the table says about these rows
+    row_seconds: float | None = None  # after which a row begins nobody else
     intervention: Intervention | None = None  # how known answers are changed before a method is told
     variant: Variant | None = None  # how some of the held-out items are asked; None: all of them, as usual
 
@@ -147,6 +149,7 @@ class Job:
             intervention=intervention,
             variant=variant,
             repeats=repeats,
+            row_seconds=row_seconds_of(settings["row_seconds"]),
             retry=retry_of(settings["retry"]),
             shard=Shard.parse(settings["shard"]),
             tracker=session.tracker(settings["tracking"], runs),

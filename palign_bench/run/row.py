@@ -1,5 +1,6 @@
 """Plan cells → skip the finished → compute the others → record. One call runs one method on the selected people."""
 
+import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -94,7 +95,7 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> Outcome:
     job, row = worker.job, worker.row
     people = {person.id: person for person in job.people}
     claims = Claims(row.folder, todo, lambda line: say(f"{row.title}: {line}"))
-    outcome = Outcome()
+    outcome, started = Outcome(), time.monotonic()
     with (
         Progress(row.title, len(todo)) as progress,
         closing(claims.cohorts(cohort_size(worker))) as cohorts,  # gives the locks back, whatever ends the loop
@@ -115,6 +116,10 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> Outcome:
                     outcome.failed += 1
                     say(f"{row.title}: person {person.id} failed: {type(error).__name__}: {error}")
                 progress.update()
+            if job.row_seconds and time.monotonic() - started >= job.row_seconds and progress.done < progress.people:
+                left = progress.people - progress.done
+                say(f"{row.title}: row_seconds={job.row_seconds:g} are over, {left} left; the same command goes on")
+                break
     outcome.failed += claims.failed_elsewhere
     outcome.finished_elsewhere = claims.finished_elsewhere
     if claims.finished_elsewhere:

@@ -133,6 +133,17 @@ def test_generating_protocol_keeps_texts_and_needs_no_audit(setting: Setting) ->
     assert set(record["answers"]) <= set(record["texts"])
 
 
+def test_a_row_begins_nobody_once_its_seconds_are_over(setting: Setting, capsys: pytest.CaptureFixture[str]) -> None:
+    method = Fragile()
+    failed, folder = setting.change(row_seconds=1e-9).run(method)
+    people = [each.id for each in setting.job.people]
+    assert failed == 0 and method.given == people[:1] and sorted(folder.finished()) == people[:1]
+    assert "row_seconds=1e-09 are over, 2 left; the same command goes on" in capsys.readouterr().err
+    setting.run(method)
+    setting.change(row_seconds=None).run(method)
+    assert method.given == people, "nobody twice, and the rest without a limit"
+
+
 def test_resuming_is_a_set_difference(setting: Setting) -> None:
     everyone = setting.job.source.people
     setting.change(people=everyone[:2]).run(FewShot())

@@ -1,0 +1,106 @@
+"""The stages of `make gpu-reference`, what becomes of them, and what it says on a machine without a GPU.
+
+`make gpu-reference REHEARSAL=1`, which runs every stage, is part of `.ci/run`.
+"""
+
+import re
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from baselines.training.memory import forecast, shape_of_training
+from bench.gpu_reference import __main__ as gpu_reference
+from bench.gpu_reference.figures import memory
+from bench.gpu_reference.reference import Reference
+from bench.gpu_reference.stages import ON_A_GPU, REHEARSAL, Stage, stages
+from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.backbone.loading.sources import config_of
+from palign_bench.backbone.parts.adapters import peft_config
+from palign_bench.ledger.plan import Command, PlannedJob
+from palign_bench.settings import UserError, read_option
+from tests.ledgers import kept_folder, row_of
+
+
+def python(code: str, name: str = "stage", seconds: float = 30, gib: float = 0) -> Stage:
+    """A stage that runs this program."""
+
+    class Program(Stage):
+        @property
+        def command(self) -> list[str]:
+            return [sys.executable, "-c", code]
+
+    return Program(name, "what it shows", (code,), seconds, gib)
+
+
+def test_all_stages_together_fit_into_the_time() -> None:
+    for scale in (ON_A_GPU, REHEARSAL):
+        found = stages(Path("ledger"), ("respondents=simulated",), scale)
+        assert len({stage.name for stage in found}) == len(found)
+        # A stage may take a minute's grace after its time.
+        assert sum(stage.seconds for stage in found) + 60 <= gpu_reference.MINUTES * 60
+        assert all(any(str(each).endswith("ledger") for each in stage.arguments) for stage in found)
+
+
+def test_without_a_gpu_one_line_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(UserError, match=r"finds none here .*REHEARSAL=1"):
+        gpu_reference.main(["--runs", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stage_that_is_done_is_not_run_again_and_the_others_are(tmp_path: Path) -> None:
+    said: list[str] = []
+    marks = tmp_path / "marks"
+    fine = python(f"open({str(marks)!r}, 'a').write('x')")
+    broken = python("import sys; sys.exit('palign-bench: no such thing')", "broken")
+    large = python("raise SystemExit(0)", "large", gib=46)
+    for _ in range(2):
+        reference = Reference(tmp_path / "ledger", tmp_path / "folder", 600, said.append)
+        for stage in (fine, broken, large):
+            reference.do(stage, free_gib=20.0)
+    assert marks.read_text() == "x" and "stage: done before" in said
+    states = {name: (each.state, each.note) for name, each in reference.outcomes.items()}
+    assert states["broken"] == ("failed", "no such thing")
+    assert states["large"] == ("skipped", "needs 46 GiB of GPU memory, 20 are free")
+    page = reference.write([fine, broken, large], rehearsal=True).read_text()
+    assert "REHEARSAL" in page and re.search(r"broken .*failed .*no such thing", page)
+    changed = python("raise SystemExit(0)")
+    reference.do(changed, free_gib=20.0)
+    assert said[-1] == "stage: done" and marks.read_text() == "x", "another command is another stage"
+
+
+def test_a_stage_ends_when_its_time_is_over_and_no_other_begins_after_the_last(tmp_path: Path) -> None:
+    reference = Reference(tmp_path / "ledger", tmp_path / "folder", 600, lambda _: None)
+    reference.do(python("import time; time.sleep(60)", seconds=0.5), None)
+    outcome = reference.outcomes["stage"]
+    assert outcome.state == "partial" and outcome.seconds < 30
+    late = Reference(tmp_path / "ledger", tmp_path / "folder", 0, lambda _: None)
+    late.do(python("raise SystemExit(0)", "late"), None)
+    assert late.outcomes["late"].note == "no time was left; the same command does it"
+
+
+def test_memory_stands_beside_its_forecast(tmp_path: Path) -> None:
+    """A LoRA row that took exactly what its shapes say has the ratio 1."""
+    model, lora = read_option("model", "organism"), read_option("method", "lora")
+    config = {"model": model, "method": lora}
+    folder = kept_folder(tmp_path, "lora", {"method": {"name": "lora", "budget": "paper"}, "model": {}}, config)
+    shape = shape_of_training(config_of(resolve_model(model)), torch.bfloat16, 2**30, peft_config(lora["peft"]), 512)
+    peak = forecast(shape).total / 2**20
+    folder.write_shared({"load_seconds": 0, "prepare_seconds": 0, "bare_memory_mib": 1024})
+    folder.record("p1", A_RECORD | {"cost": {"align_seconds": 1.0, "answer_seconds": 1.0, "tokens_per_step": 512,
+                                             "peak_memory_mib": peak - 1024}})  # fmt: skip
+    command = Command(tmp_path, "trained", "command")
+    about = {"model": "organism", "protocol": "corrected"}
+    command.write([], [PlannedJob(0, (row_of("lora", folder, ["p1"]),), about)])
+    table = memory(tmp_path)
+    assert table is not None
+    ((stage, _, bare, measured, expected, ratio),) = table.rows
+    assert (stage, bare, ratio) == ("trained", "1,024", "1.00") and measured == expected
+
+
+A_RECORD = {
+    "respondent": "p1", "seed": 0, "asked": [6], "answers": {"6": 3}, "log_probs": None, "texts": None, "audit": None,
+    "truth": {"6": 3}, "scores": {"composite": 0.0}, "traits": {}, "person_traits": {}, "alignment": {"summary": {}},
+}  # fmt: skip
