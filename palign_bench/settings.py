@@ -20,6 +20,11 @@ class UserError(Exception):
         return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
 
+def counted(number: int, one: str = "person", many: str = "people") -> str:
+    """A number with its noun, for messages: ``1 person``, ``1,000 people``."""
+    return f"{number:,} {one if number == 1 else many}"
+
+
 Settings = dict[str, Any]
 
 

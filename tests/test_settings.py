@@ -10,7 +10,7 @@ import pytest
 from palign_bench.backbone.loading.settings import package_path
 from palign_bench.backbone.loading.sources import converted_package, read_embedded
 from palign_bench.respondents import released
-from palign_bench.settings import CACHE_VARIABLE, UserError, cache_folder
+from palign_bench.settings import CACHE_VARIABLE, UserError, cache_folder, counted
 
 
 def test_a_tilde_is_the_home_directory_for_people_and_for_models(
@@ -58,3 +58,8 @@ def test_somebody_elses_folder_is_not_used(tmp_path: Path) -> None:
     (tmp_path / f"palign_bench-{os.getuid()}").symlink_to(tmp_path / "other")
     with pytest.raises(UserError, match="belongs to somebody else; name a folder in PALIGN_CACHE_DIR"):
         cache_folder()
+
+
+def test_one_is_singular() -> None:
+    assert (counted(1), counted(0), counted(1200)) == ("1 person", "0 people", "1,200 people")
+    assert (counted(1, "cell", "cells"), counted(2, "cell", "cells")) == ("1 cell", "2 cells")

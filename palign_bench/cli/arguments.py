@@ -3,9 +3,10 @@
 import argparse
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import yaml
 
@@ -40,10 +41,21 @@ def _as_typed(argument: str, sweeps: bool) -> str:
     return f"{key}={','.join(map(_quoted, value.split(',')))}" if sweeps else argument
 
 
+def at_home(settings: Any, key: str = "") -> Any:
+    """The settings with ``~`` expanded in every text that may be a place, also where a YAML file gave it."""
+    if isinstance(settings, Mapping):
+        return {str(name): at_home(value, str(name)) for name, value in settings.items()}
+    return _expanded(settings) if isinstance(settings, str) and key in _TEXTS else settings
+
+
+def _expanded(text: str) -> str:
+    with suppress(RuntimeError):  # nobody's home is known: the error names what was typed
+        return str(Path(text).expanduser()) if text.startswith("~") else text
+    return text
+
+
 def _quoted(text: str) -> str:
-    if text.startswith("~"):
-        with suppress(RuntimeError):  # nobody's home is known: the error names what was typed
-            text = str(Path(text).expanduser())
+    text = _expanded(text)
     if _PLAIN.fullmatch(text) and not _is_number(text) and text.lower() not in _WORDS:
         return text
     escaped = re.sub(r"(\\*)'", r"\1\1\'", text)  # a quote, and the backslashes before it
@@ -108,6 +120,12 @@ def as_part_of_the_sweep(arguments: Sequence[str]) -> list[str]:
 def add_experiment(parser: argparse.ArgumentParser) -> None:
     """The argument that names an experiment of the ledger."""
     parser.add_argument("name", nargs="?", default="table1", help="the experiment's name (default: table1)")
+
+
+def add_twice_reversed(parser: argparse.ArgumentParser) -> None:
+    """The switch that draws what the paper drew."""
+    told = "densities of what the paper's figures 21-25 show, which is no trait score (labelled so)"
+    parser.add_argument("--twice-reversed", action="store_true", help=told)
 
 
 def command_id(arguments: Sequence[str]) -> str:

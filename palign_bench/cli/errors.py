@@ -2,6 +2,7 @@
 
 import difflib
 import re
+import shlex
 from collections.abc import Sequence
 from typing import Any
 
@@ -39,14 +40,22 @@ def one_line(error: BaseException, arguments: Sequence[str]) -> str | None:
         return f"{error.filename or 'runs'}: {error.strerror}. Check the place, or choose another with runs=PATH."
     for each in _chain(error):
         if isinstance(each, OverrideParseException):
-            key, _, value = str(each.override).partition("=")
-            return (
-                f"{each.override}: quote a value that has spaces or any of ,=:()[]{{}}'\"~ in it: {key}='\"{value}\"'"
-            )
+            return _unreadable(str(each.override))
     for each in _chain(error):
         if isinstance(each, (HydraException, OmegaConfBaseException)):
             return " ".join(str(each).split())
     return None
+
+
+def _unreadable(override: str) -> str:
+    """How to quote what Hydra cannot read: once for Hydra, once more for the shell."""
+    key, equals, value = override.partition("=")
+    if not equals:
+        return f"{override}: give a setting as KEY=VALUE (see palign-bench --help)."
+    escaped = re.sub(r'(\\*)"', r"\1\1\"", value)  # a quote, and the backslashes before it
+    escaped = re.sub(r"(\\+)$", r"\1\1", escaped)
+    typed = shlex.quote(f'{key}="{escaped}"')
+    return f"{override}: quote a value that has spaces or any of ,=:()[]{{}}'\"~ in it: {typed}"
 
 
 def _chain(error: BaseException) -> list[BaseException]:

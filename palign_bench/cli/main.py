@@ -18,10 +18,17 @@ from typing import TYPE_CHECKING, Any
 import hydra
 from omegaconf import DictConfig, OmegaConf
 
-from palign_bench.cli.arguments import as_part_of_the_sweep, as_typed, check_changes, command_id, swept_by_experiment
+from palign_bench.cli.arguments import (
+    as_part_of_the_sweep,
+    as_typed,
+    at_home,
+    check_changes,
+    command_id,
+    swept_by_experiment,
+)
 from palign_bench.cli.commands import dispatch
 from palign_bench.cli.errors import one_line
-from palign_bench.settings import Settings, UserError, conf_folder
+from palign_bench.settings import Settings, UserError, conf_folder, counted
 
 if TYPE_CHECKING:
     from palign_bench.run.job import Job
@@ -83,10 +90,9 @@ def main() -> None:
     if missing is None:
         sys.exit(1)
     if missing:
-        cells = "cell is" if missing == 1 else "cells are"
         sys.exit(
-            f"palign-bench: {missing} {cells} missing; the tracebacks of failed ones lie beside the finished ones. "
-            "Run again to retry."
+            f"palign-bench: {counted(missing, 'cell is', 'cells are')} missing; the tracebacks of failed ones lie "
+            "beside the finished ones. Run again to retry."
         )
 
 
@@ -145,9 +151,8 @@ def _hydra(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
 
 
 def _settings(config: DictConfig) -> Settings:
-    settings = OmegaConf.to_container(config, resolve=True)
-    assert isinstance(settings, dict)
-    return {str(key): value for key, value in settings.items()}
+    settings: Settings = at_home(OmegaConf.to_container(config, resolve=True))
+    return settings
 
 
 def _is_given(arguments: Sequence[str], group: str) -> bool:

@@ -4,6 +4,7 @@ import argparse
 import difflib
 import shlex
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,15 +12,18 @@ import numpy as np
 import yaml
 from tabulate import tabulate
 
+from palign_bench.cli.arguments import add_twice_reversed
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents import load_respondents
 from palign_bench.respondents.dark_triad import dark_triad_layout
+from palign_bench.respondents.demographics import FEWEST
 from palign_bench.respondents.file import FileOfPeople, read_people
 from palign_bench.respondents.inventories import load_inventory
 from palign_bench.respondents.matrix import MISSING, AnswerMatrix
 from palign_bench.respondents.orientation import orientation_evidence
+from palign_bench.respondents.papi import papi_demographics
 from palign_bench.respondents.population import Population
-from palign_bench.settings import UserError, options, read_option
+from palign_bench.settings import UserError, counted, options, read_option
 
 _SOURCE = "a file of people, or an option of respondents= (papi, simulated, …)"
 _SETTINGS = "settings of respondents=, as in orientation=keyed or count=20000, and inventory= as for a run"
@@ -27,10 +31,15 @@ _SETTINGS = "settings of respondents=, as in orientation=keyed or count=20000, a
 
 def do(chosen: argparse.Namespace) -> None:
     """`palign-bench people SOURCE [KEY=VALUE …]`: people, items, missing answers, orientation, floors."""
+    if chosen.demographics:
+        print(_demographics(chosen))
+        return
     found, file = source_of(chosen)
     print(_understood(found, file))
     print()
     print(measures({"": Population(found).describe()}))
+    if chosen.pictures:
+        print(f"\n{_draw(found, chosen)}")
     if file is not None and file.doubt:
         raise UserError(file.doubt)
     if file is not None:
@@ -41,6 +50,45 @@ def do(chosen: argparse.Namespace) -> None:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The options beside the ledger's folder."""
+    add_source(parser)
+    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw trait densities and correlations there")
+    add_twice_reversed(parser)
+    parser.add_argument("--demographics", action="store_true", help="of papi, instead: counts by sex, age and country")
+
+
+def _draw(found: AnswerMatrix, chosen: argparse.Namespace) -> str:
+    from palign_bench.report.document import Written
+    from palign_bench.report.pictures import traits  # matplotlib takes seconds to import
+    from palign_bench.report.pictures.style import save_figure
+
+    folder, inventory, written = chosen.pictures.expanduser(), found.inventory, Written()
+    keyed, title = found.keyed(), f"{inventory.title or inventory.name}: {counted(len(found))} of {chosen.source}"
+    quantity = traits.TWICE_REVERSED if chosen.twice_reversed else traits.TRAIT_SCORE
+    answers = found.twice_reversed() if chosen.twice_reversed else keyed
+    scores = traits.scores_of(inventory.items, answers, list(inventory.scales), "scale")
+    people = {f"the people (n={len(found)})": scores}
+    figures = {
+        "traits": traits.trait_figure(people, inventory, title, quantity),
+        "correlations": traits.correlation_figure(keyed, inventory, title),
+    }
+    for name, figure in figures.items():
+        written.drawn(partial(save_figure, figure, folder / name))
+    return written.told(folder)
+
+
+def _demographics(chosen: argparse.Namespace) -> str:
+    if chosen.source != "papi":
+        raise UserError("--demographics: only papi has any; give palign-bench people papi --demographics")
+    given = _read(chosen.settings, "respondents.")
+    counts = papi_demographics(given.get("folder"), download=given.get("download", True))
+    lines = [
+        f"{name}: {', '.join(f'{group} {count}' for group, count in found.items())}" for name, found in counts.items()
+    ]
+    return "\n".join([*lines, f"Groups of fewer than {FEWEST} are counted together."])
+
+
+def add_source(parser: argparse.ArgumentParser) -> None:
     """The arguments that `source_of` reads."""
     parser.add_argument("source", help=_SOURCE)
     parser.add_argument("settings", nargs="*", default=[], help=_SETTINGS, metavar="KEY=VALUE")
@@ -101,12 +149,11 @@ def _sources() -> list[str]:
 
 def _understood(people_: AnswerMatrix, file: FileOfPeople | None) -> str:
     inventory, answers = people_.inventory, people_.answers
-    noun = "person" if len(people_) == 1 else "people"
     lines = [f"{file.place}: {file.layout}"] if file is not None else []
     answered = (answers != MISSING).any(axis=0)
     parts = [f"{int(answered[people_.columns(numbers)].sum())} of {len(numbers)} {part}"
              for part, numbers in (("known", inventory.known), ("held-out", inventory.held_out))]  # fmt: skip
-    lines.append(f"{len(people_)} {noun}; {inventory.name}: {' and '.join(parts)} items answered")
+    lines.append(f"{counted(len(people_))}; {inventory.name}: {' and '.join(parts)} items answered")
     lines.append(f"missing: {(answers[:, answered] == MISSING).mean():.2%} of the answers to these items")
     lines += _unusable(people_, inventory)
     if file is None:

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from palign_bench.cli.people import add_arguments as add_source
-from palign_bench.cli.people import inventory_settings, measures, source_of
+from palign_bench.cli.people import add_source, inventory_settings, measures, source_of
 from palign_bench.files import write_atomically
 from palign_bench.respondents.matrix import MISSING, AnswerMatrix
 from palign_bench.respondents.population import Population

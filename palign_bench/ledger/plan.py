@@ -12,7 +12,7 @@ from typing import Any
 from palign_bench.files import LedgerError, canonical, read_json, write_json
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.record import Record
-from palign_bench.settings import options
+from palign_bench.settings import counted, options
 
 LAYOUT = 2  # of `commands/`; the plans of layout 1 lay in each table's folder, under `plan/`
 
@@ -119,9 +119,10 @@ class Command:
         if last.id == self.id:
             return None
         rows = [row for job in last.jobs() for row in job.rows]
+        cells = sum(len(row.ids) for row in rows)
         return (
             f"{self.experiment}: this takes the place of the command of {last.started[:16].replace('T', ' ')} "
-            f"({len(rows)} rows, {sum(len(row.ids) for row in rows)} cells), which `palign-bench resume "
+            f"({counted(len(rows), 'row', 'rows')}, {counted(cells, 'cell', 'cells')}), which `palign-bench resume "
             f"{self.experiment} --list` shows; name=OTHER keeps both tables."
         )
 

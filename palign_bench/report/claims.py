@@ -21,7 +21,7 @@ from palign_bench.questionnaire.scoring import aligned_scores
 from palign_bench.report.paper import LLAMA3_8B
 from palign_bench.respondents import load_papi
 from palign_bench.respondents.dark_triad import dark_triad_layout, load_dark_triad, load_population
-from palign_bench.respondents.matrix import MISSING, AnswerMatrix
+from palign_bench.respondents.matrix import AnswerMatrix
 from palign_bench.respondents.population import Population, scale_columns
 from palign_bench.respondents.released import ReleaseUnavailableError
 
@@ -120,10 +120,7 @@ def _representative(evidence: Evidence) -> Finding:
 def _trait_means(evidence: Evidence) -> Finding:
     assert evidence.papi is not None
     printed = {"A": 2.95, "C": 3.14, "E": 3.19, "N": 3.04, "O": 3.11}
-    literal = evidence.papi.answers.astype(float)
-    negative = np.array([item.sign < 0 for item in evidence.papi.inventory.items])
-    # Reversing stored answers once more gives literal ones, and makes a 6 of a missing answer's 0.
-    twice = np.where(negative & (literal == MISSING), LOWEST + HIGHEST, literal)
+    twice = evidence.papi.twice_reversed()
     keyed = evidence.papi.keyed()
     columns = scale_columns(evidence.papi.inventory)
     found = {scale: float(twice[:, columns[scale]].mean()) for scale in printed}

@@ -69,7 +69,7 @@ class Effects:
 
 
 def write_effects(plan: Plan, scales: Mapping[str, str], written: Written) -> str:
-    """Write ``effects.csv``, ``.md``, ``.tex`` and ``.html`` into the plan's folder; return the text for the terminal.
+    """Write ``effects_matrix.csv`` and ``effects.md``, ``.tex`` and ``.html`` into the plan's folder; return the text.
 
     ``scales``: full name by short one (`Inventory.scales`). ``written``: with the files of the report so far. Raises
     LedgerError for an empty plan.
@@ -90,7 +90,7 @@ def write_effects(plan: Plan, scales: Mapping[str, str], written: Written) -> st
     ]
     base = plan.folder / "effects"
     everything = pd.DataFrame([line for each in found for line in _matrix(each)])
-    written.add(base.with_suffix(".csv"), everything.to_csv(index=False))
+    written.add(base.with_name("effects_matrix.csv"), everything.to_csv(index=False))
     blocks: list[Table | Text] = [*(table for table in tables if table.rows), Text(notes, listed=True)]
     return write_page(page_title("effects", about), blocks, base, written)
 

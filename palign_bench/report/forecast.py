@@ -18,7 +18,7 @@ from palign_bench.report.document import Document, Table, Text, Written, markdow
 from palign_bench.report.names import PEOPLE_FLOORS, PEOPLE_METHODS
 from palign_bench.report.rows import RowNumbers, read_rows, row_labels
 from palign_bench.report.words import significant
-from palign_bench.settings import read_option
+from palign_bench.settings import counted, read_option
 
 PEOPLE = (300, 300_000)
 MODELS = ("llama3_8b", "llama3_70b")  # the paper's, beside the measured one
@@ -124,8 +124,7 @@ def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], sha
     blocks: list[Table | Text] = []
     for count in people:
         shown = _display(frame[frame["people"] == count], about["model"], shards)
-        heading = f"{count:,} {'person' if count == 1 else 'people'}"
-        blocks.append(Table(list(shown.columns), shown.values.tolist(), heading))
+        blocks.append(Table(list(shown.columns), shown.values.tolist(), counted(count)))
     document, written = Document(title, [*blocks, Text(notes, listed=True)]), Written()
     written.add(plan.folder / "forecast.csv", frame.to_csv(index=False))
     written.add(plan.folder / "forecast.md", markdown(document))

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Plan, Row
+from palign_bench.settings import counted
 
 _SAMPLED = 100  # finished cells whose measured cost the estimate is made of
 _MOST_FAILURES = 5
@@ -96,9 +97,9 @@ def _summary(rows: Sequence[RowStatus]) -> str:
     known = [row.seconds_left for row in rows if row.seconds_left is not None]
     unknown = sum(row.seconds_left is None for row in rows)
     left = _duration(sum(known)) if known else "unknown time"
-    more = f", and {unknown} rows of which nothing is measured yet" if unknown else ""
-    cells = "cell" if missing == 1 else "cells"
-    return f"{missing} {cells} missing: {left} on one machine like those that computed the others{more}."
+    more = f", and {counted(unknown, 'row', 'rows')} of which nothing is measured yet" if unknown else ""
+    cells = counted(missing, "cell", "cells")
+    return f"{cells} missing: {left} on one machine like those that computed the others{more}."
 
 
 def _duration(seconds: float | None) -> str:

@@ -19,6 +19,7 @@ from palign_bench.report.specificity import Truths, specificity
 from palign_bench.report.statistics import mean, mean_interval
 from palign_bench.report.training import training_notes
 from palign_bench.report.validity import validity
+from palign_bench.settings import counted
 
 _WHOLE_COLUMNS: tuple[str, ...] = (
     "respondents",
@@ -72,10 +73,9 @@ class Report:
     def setting(self) -> str:
         """Protocol, number of people, their source, and training budgets."""
         source = self.about.get("respondents_description") or self.about["respondents"]
-        people = "1 person" if self.people == 1 else f"{self.people} people"
         budgets = sorted({re.split("[:,]", row["budget"])[0] for row in self.rows if row["budget"]})
         trained = f", budget: {' and '.join(budgets)}" if budgets else ""
-        return f"protocol {self.about['protocol']}, {people} in this table (source: {source}){trained}"
+        return f"protocol {self.about['protocol']}, {counted(self.people)} in this table (source: {source}){trained}"
 
     @property
     def title(self) -> str:

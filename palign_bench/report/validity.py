@@ -70,7 +70,7 @@ PANEL: tuple[PanelColumn, ...] = (
 
 def validity(inventory: Inventory, row: RowNumbers, pool: Truths) -> dict[str, float | None]:
     """The columns of `PANEL` by name; None where one is not defined."""
-    answers, truth, others = _matrices(inventory, row, pool)
+    answers, truth, others = literal_matrices(inventory, row, pool)
     composites = list(row.composites.values())
     scored = [index for index, respondent in enumerate(row.respondents) if respondent in row.composites]
     convergent, elsewhere, dispersion = _traits(inventory, row)
@@ -142,7 +142,7 @@ def _expected_distance(option: int, spread: float, highest: int) -> float:
     return float(shares @ np.abs(np.arange(LOWEST, highest + 1) - option))
 
 
-def _matrices(inventory: Inventory, row: RowNumbers, pool: Truths) -> tuple[Array, Array, Array | None]:
+def literal_matrices(inventory: Inventory, row: RowNumbers, pool: Truths) -> tuple[Array, Array, Array | None]:
     """Literal answers, truth, and the mean of the other people's truth, each ``(people, items)``, NaN where absent."""
     protocol = PROTOCOLS[row.protocol](inventory)
     reversed_ = np.array([protocol.reverses(item) for item in inventory.select(pool.items.tolist())], dtype=bool)

@@ -18,19 +18,25 @@ from palign_bench.respondents.matrix import AnswerMatrix
 from palign_bench.respondents.released import Release, locate
 from palign_bench.respondents.selection import RULES, eligible, select
 from palign_bench.respondents.source import RespondentsError, RespondentSource, make_source
+from palign_bench.settings import counted
 
-_URL = "https://raw.githubusercontent.com/CH-chuan/PAlign-self/48b0c7e/PAPI"
+# Copies of the authors' files in two public repositories, checked by SHA-256. The second is the only one known that
+# holds the population; of its commit only this abbreviation is known, and the address has not been tried.
+DARK_TRIAD_URL = (
+    "https://raw.githubusercontent.com/tso2tso/personality-alignment/382b6d69dbfb46dfe50fa4dc14754fa146216a93/PAPI"
+)
+_POPULATION_URL = "https://raw.githubusercontent.com/CH-chuan/PAlign-self/48b0c7e/PAPI"
 _INSTEAD = "choose another respondents="
 POPULATION, TEST_SET = "Dark-Triad.csv", "dark_triad_Test_set.json"
 POPULATION_RELEASE = Release(
-    _URL,
+    _POPULATION_URL,
     {POPULATION: ("e0330669936e84d5bb313db7e0a16119d50c5e2e31514f8b87de29a0771b5262", 1_091_615)},
     name="Dark Triad",
     subfolder="dark_triad",
     instead=_INSTEAD,
 )
 TEST_SET_RELEASE = Release(
-    _URL,
+    DARK_TRIAD_URL,
     {TEST_SET: ("ed904290ee7fd01346549eb07490cc9bc099dfcab04f05beece8182fd55dcfc8", 146_402)},
     name="Dark Triad",
     subfolder="dark_triad",
@@ -73,7 +79,7 @@ def load_dark_triad(
         raise RespondentsError(f"respondents=dark_triad answers inventory=dark_triad, not {inventory.name}; set either")
     if rule == "released":
         people = _test_set(locate(TEST_SET_RELEASE, folder, download=download) / TEST_SET, inventory)
-        return make_source("dark_triad", f"{len(people)} people of the Dark Triad test set", people.respondents())
+        return make_source("dark_triad", f"{counted(len(people))} of the Dark Triad test set", people.respondents())
     if rule not in ("all", *RULES):
         raise RespondentsError(f"respondents.rule={rule}: choose one of released, all, {', '.join(RULES)}")
     everybody = load_population(folder, download, inventory)

@@ -25,6 +25,7 @@ from palign_bench.respondents.formats.stored import Stored, decoded
 from palign_bench.respondents.matrix import AnswerMatrix, reverse_negative
 from palign_bench.respondents.orientation import ORIENTATIONS, OrientationEvidence, orientation_evidence
 from palign_bench.respondents.source import RespondentsError, RespondentSource, make_source
+from palign_bench.settings import counted
 
 _TABLES = (".csv", ".tsv", ".tab", ".txt")
 _LONGEST_ID = 200  # percent-encoded: the ledger names a file after it
@@ -90,9 +91,8 @@ def load_file(
                 f"{found.places[row]}: id {found.people.ids[row]} answers none of the {len(numbers)} {part} items of "
                 f"{inventory.name}; add answers or remove the person ({int(lacking.sum())} such)"
             )
-    noun = "person" if len(found.people) == 1 else "people"
     notes = found.notes + ((found.doubt,) if found.doubt else ())
-    description = f"{len(found.people)} {noun} of {found.place.name}"
+    description = f"{counted(len(found.people))} of {found.place.name}"
     return make_source("file", description, found.people.respondents(), notes)
 
 

@@ -49,6 +49,15 @@ class AnswerMatrix:
         keyed[keyed == MISSING] = np.nan
         return keyed
 
+    def twice_reversed(self) -> Array:
+        """(people, items): stored answers whose negatively keyed items are reversed although they already were.
+
+        So are the literal answers, but for a missing one: its 0 is a number too, and becomes 6 (of five options) where
+        the item is negatively keyed. The paper's figures 21 to 25 show their means.
+        """
+        negative = np.array([item.sign < 0 for item in self.inventory.items])
+        return np.where(negative & (self.answers == MISSING), self.inventory.highest + 1, self.answers).astype(float)
+
     def respondents(self) -> list[Respondent]:
         numbers = np.array([item.number for item in self.inventory.items])
         people = []

@@ -12,6 +12,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.settings import counted
 
 ORIENTATIONS = ("literal", "keyed")
 FEWEST_PEOPLE = 20  # fewer correlate by chance
@@ -53,7 +54,8 @@ class OrientationEvidence:
         if not self.pairs:
             return "no oppositely keyed items of one scale: the orientation cannot be checked"
         told = (
-            f"oppositely keyed items of one scale correlate {self.opposite:+.2f} ({self.pairs} pairs, "
+            f"oppositely keyed items of one scale correlate {self.opposite:+.2f} ("
+            f"{counted(self.pairs, 'pair', 'pairs')}, "
             f"{self.positive_share:.0%} positive), same-keyed ones {self.same:+.2f}"
         )
         if self.people < FEWEST_PEOPLE:

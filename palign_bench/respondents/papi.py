@@ -3,7 +3,8 @@
 The files have no licence of their own, so they are not part of this project: they are read from a folder that the user
 names, or downloaded from the authors' public repository, pinned by commit and by SHA-256. The stored answers of
 negatively keyed items are reverse-scored (Johnson's DAT300 documentation; README, "known deviations"); loading turns
-them back into what the person picked. A stored 0 is a missing answer. Age, sex, country and timestamp are not read.
+them back into what the person picked. A stored 0 is a missing answer. Of age, sex and country only counts of people are
+ever told (`papi_demographics`); the timestamp is not read.
 """
 
 import json
@@ -12,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, Respondent, ipip_neo_300
+from palign_bench.respondents.demographics import counts_of
 from palign_bench.respondents.released import Release, locate
 from palign_bench.respondents.source import RespondentsError, RespondentSource, make_source
+from palign_bench.settings import counted
 
 ANSWERS, SPLIT, PORTRAITS = "Test-set.json", "mpi_300_split.json", "personality_prompt.json"
 RELEASE = Release(
@@ -24,6 +27,8 @@ RELEASE = Release(
         PORTRAITS: ("400a5d941d77caf04e5450f887f64e5a96e7906f420e0b12c3690f39734af008", 2_421_873),
     },
 )
+
+_SEXES = {1: "men", 2: "women"}
 
 
 def load_papi(
@@ -36,6 +41,22 @@ def load_papi(
     return _read(locate(release, folder, cache, download), ipip_neo_300())
 
 
+def papi_demographics(
+    folder: str | None = None, cache: Path | None = None, download: bool = True, release: Release = RELEASE
+) -> dict[str, dict[str, int]]:
+    """How many of the 300 there are by sex, age and country: counts alone, `demographics.counts_of`.
+
+    Raises `RespondentsError` as `released.locate` does.
+    """
+    rows = json.loads((locate(release, folder, cache, download) / ANSWERS).read_bytes())
+    decades = [-(-int(row["age"]) // 10) * 10 for row in rows]  # 11 to 20, 21 to 30, as in the paper's figure 18
+    return {
+        "sex": counts_of(_SEXES.get(int(row["sex"]), "not given") for row in rows),
+        "age": counts_of(f"{decade - 9}–{decade}" for decade in decades),
+        "country": counts_of(str(row["country"]).strip() for row in rows),
+    }
+
+
 def _read(place: Path, inventory: Inventory) -> RespondentSource:
     rows, split, portraits = (json.loads((place / name).read_bytes()) for name in (ANSWERS, SPLIT, PORTRAITS))
     if tuple(split["train_index"]) != inventory.known or tuple(split["test_index"]) != inventory.held_out:
@@ -44,7 +65,7 @@ def _read(place: Path, inventory: Inventory) -> RespondentSource:
         Respondent(str(row["case"]), _literal(row, inventory), portrait["output"][0])
         for row, portrait in zip(rows, portraits, strict=True)
     ]
-    return make_source("papi", f"{len(people)} people of PAPI", people)
+    return make_source("papi", f"{counted(len(people))} of PAPI", people)
 
 
 def _literal(row: Mapping[str, Any], inventory: Inventory) -> dict[int, int]:

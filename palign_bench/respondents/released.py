@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import http.client
 import os
-import tempfile
 import urllib.request
+import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -131,13 +131,12 @@ def _download_one(name: str, place: Path, release: Release, progress: tqdm[Any])
         raise ReleaseUnavailableError(
             release, f"the downloaded {name} is not the released file (its SHA-256 differs)", address
         )
-    handle, temporary = tempfile.mkstemp(prefix=f".{name}.", dir=place)
+    temporary = place / f".{name}.{uuid.uuid4().hex[:8]}.tmp"  # not tempfile's 0600: a cache may be a group's
     try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        Path(temporary).replace(place / name)
+        temporary.write_bytes(content)
+        temporary.replace(place / name)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
 from palign_bench.respondents.norms import FIGURES
 from palign_bench.respondents.source import RespondentsError, RespondentSource, make_source
-from palign_bench.settings import is_whole
+from palign_bench.settings import counted, is_whole
 
 Array = NDArray[np.float64]
 
@@ -178,6 +178,7 @@ def simulate(count: int = 300, seed: int = 0, figures: str = "measured") -> Resp
         stream = np.random.RandomState(np.random.MT19937(np.random.SeedSequence([seed, index])))
         answers = dict(zip(numbers, model.answers(stream).tolist(), strict=True))
         people.append(Respondent(f"simulated-{index + 1:04d}", answers))
-    noun = "person" if count == 1 else "people"
-    described = f"{count} simulated {noun}" + ("" if figures == "measured" else f", {figures} figures")
+    described = counted(count, "simulated person", "simulated people") + (
+        "" if figures == "measured" else f", {figures} figures"
+    )
     return make_source("simulated", described, people)

@@ -20,7 +20,7 @@ from palign_bench.questionnaire.protocol import FREE_GENERATION, PROTOCOLS, Eval
 from palign_bench.report.names import BLOCKS
 from palign_bench.respondents import RespondentSource, is_stand_in
 from palign_bench.run.claims import RETRIES
-from palign_bench.settings import Settings, UserError, is_whole, options, read_option
+from palign_bench.settings import Settings, UserError, counted, is_whole, options, read_option
 
 _FORMAT_CHARACTERS = 400  # at most, of a chat format's own words and of the answer
 
@@ -301,13 +301,13 @@ def training_notes(method: Settings, model: Settings, asked_model: Settings, tra
     """What the table says about a trained row: its budget, its people, its quantization where that is its own."""
     if "budget" not in method:
         return []
-    said = [f"{method['steps']} steps of {method['batch_size']}"]
+    said = [f"{counted(method['steps'], 'step', 'steps')} of {method['batch_size']}"]
     if method["budget"].startswith("custom"):
         said.append(f"everything else as of training={training['name']}")
     if "cohort" in method:
         said.append(f"in cohorts of {method['cohort']}")
     if training["people_limit"] is not None:
-        said.append(f"at most {training['people_limit']} people (training.people_limit)")
+        said.append(f"at most {counted(training['people_limit'])} (training.people_limit)")
     if model["quantization"] != asked_model["quantization"]:
         said.append(f"weights in {model['quantization'].upper().replace('NONE', 'full precision')}")
     title = method.get("title", method["name"])

@@ -5,6 +5,7 @@ from collections.abc import Callable, Generator, Sequence
 
 from palign_bench.files import WriteError
 from palign_bench.ledger.cells import CellFolder
+from palign_bench.settings import counted
 
 RETRIES = ("all", "failed", "never")
 POLL_SECONDS = 0.5
@@ -91,5 +92,5 @@ class Claims:
     def _tell(self, pending: Sequence[str]) -> None:
         owner = self._locks.owner(self.folder.lock_name(pending[0]))
         by = f" (the first by process {owner[0]} on {owner[1]})" if owner else ""
-        cells = "1 cell" if len(pending) == 1 else f"{len(pending)} cells"
+        cells = counted(len(pending), "cell", "cells")
         self._say(f"waiting for {cells} that other processes compute{by}")

@@ -9,6 +9,8 @@ from typing import Any
 
 from tqdm import tqdm
 
+from palign_bench.settings import counted
+
 SECONDS_BETWEEN_LINES = 60.0
 
 
@@ -45,6 +47,6 @@ class Progress:
 
     def _so_far(self, seconds: float) -> str:
         if self.done == self.people:
-            return f"{self.people} {'person' if self.people == 1 else 'people'} done in {seconds:.0f} s"
+            return f"{counted(self.people)} done in {seconds:.0f} s"
         left = seconds / self.done * (self.people - self.done)
-        return f"{self.done} of {self.people} people, about {left / 60:.0f} min left"
+        return f"{self.done} of {counted(self.people)}, about {left / 60:.0f} min left"

@@ -22,7 +22,7 @@ from palign_bench.run.cohort import begin_cohort, cohort_size
 from palign_bench.run.job import Job
 from palign_bench.run.progress import Progress
 from palign_bench.run.session import Session
-from palign_bench.settings import UserError
+from palign_bench.settings import UserError, counted
 
 WARM_UP_ITEMS = 8
 
@@ -51,10 +51,16 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
             backbone.answer(Alignment(), job.protocol.inventory.items[:WARM_UP_ITEMS])
         bare = bare_memory()
         preparations = [_prepare(job, aligner, backbone).above(bare) for _ in range(job.repeats or 1)]
-    except UserError:  # the command itself tells it
+    except WriteError:  # a full disk or a lost folder holds no record either
+        raise
+    except UserError as error:  # the command itself tells it
+        _record_failures(row, todo, error)
         raise
     except Exception as error:  # one row must not end a sweep; it is recorded and retried next time
-        return _fail_all(row, todo, error)
+        _record_failures(row, todo, error)
+        reason = " ".join(str(error).split())
+        say(f"{row.title}: {counted(len(todo))} not answered, preparing failed: {type(error).__name__}: {reason}")
+        return len(todo)
     shared = {"load_seconds": load_seconds, "bare_memory_mib": bare.mib, "bare_reserved_mib": bare.reserved_mib}
     row.folder.write_shared(shared | shared_cost(preparations))
     row.folder.write_provenance(provenance)
@@ -123,17 +129,14 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> Outcome:
     outcome.failed += claims.failed_elsewhere
     outcome.finished_elsewhere = claims.finished_elsewhere
     if claims.finished_elsewhere:
-        say(f"{row.title}: {claims.finished_elsewhere} people were finished by other processes")
+        say(f"{row.title}: {counted(claims.finished_elsewhere)} finished by other processes")
     return outcome
 
 
-def _fail_all(row: Row, todo: Sequence[str], error: Exception) -> int:
-    """Record that no cell of a row can be computed, and say it in one line. Returns how many failed."""
+def _record_failures(row: Row, todo: Sequence[str], error: Exception) -> None:
+    """Record that none of these cells can be computed."""
     for respondent_id in todo:
         row.folder.fail(respondent_id, error)
-    reason = " ".join(str(error).split())
-    say(f"{row.title}: none of {len(todo)} people can be answered, preparing failed: {type(error).__name__}: {reason}")
-    return len(todo)
 
 
 def _prepare(job: Job, aligner: Aligner, backbone: Backbone | None) -> Cost:
@@ -153,10 +156,10 @@ def _to_try(row: Row, missing: Sequence[str], job: Job) -> list[str]:
         say(f"{row.title}: no people in shard={job.shard}, nothing to do")
         return []
     if not missing:
-        say(f"{row.title}: all {total} people finished before, nothing to do")
+        say(f"{row.title}: {counted(total)} finished before, nothing to do")
         return []
     if len(missing) < total:
-        say(f"{row.title}: {total - len(missing)} of {total} people finished before, {len(missing)} to do")
+        say(f"{row.title}: {total - len(missing)} of {counted(total)} finished before, {len(missing)} to do")
     todo = list(missing)
     if job.retry != "all":
         failed = row.folder.failures()

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from palign_bench.costs.figures import BY_NAME, FIGURES
+from palign_bench.settings import counted
 from palign_bench.tracking.public import hashed_id, plain, read_salt
 
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Mirror(Tracker):
             shown, drawn = public_table(table, scale_of or {}), list(pictures)
             if len(shown.columns) < len(table.columns) and "composite" not in shown.columns:
                 drawn = []  # they would show what the table does not
-            title = f"{group}: {len(shown)} rows"
+            title = f"{group}: {counted(len(shown), 'row', 'rows')}"
             self._open(self._id(group, f"table/{name}"), "table", group, "table", {}, [])
             self._keep_table(shown, drawn, title)
             self._close({"rows": len(shown)})

@@ -27,7 +27,7 @@ def test_a_doubtful_orientation_ends_in_the_warning(tmp_path: Path, capsys: pyte
     path.write_text(path.read_text().replace("i95", _opposite_of(5)))
     with pytest.raises(UserError, match=r"set respondents.orientation=keyed"):
         dispatch(["people", str(path)])
-    assert "correlate +1.00 (1 pairs, 100% positive)" in capsys.readouterr().out
+    assert "correlate +1.00 (1 pair, 100% positive)" in capsys.readouterr().out
     dispatch(["people", str(path), "orientation=keyed"])
     assert "respondents.orientation=keyed" in capsys.readouterr().out
 
@@ -71,3 +71,18 @@ def test_people_of_a_questionnaire_of_ones_own(tmp_path: Path, capsys: pytest.Ca
         dispatch(["people", str(people), "inventory=file"])
     with pytest.raises(UserError, match=r"papy: no such file or source \(did you mean papi\?\)"):
         dispatch(["people", "papy"])
+
+
+def test_pictures_of_people(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dispatch(["people", "simulated", "count=30", "--pictures", str(tmp_path / "drawn"), "--twice-reversed"])
+    names = "traits.png, traits.pdf, correlations.png, correlations.pdf"
+    assert f"Written to {tmp_path / 'drawn'}: {names}" in capsys.readouterr().out
+    assert len(list((tmp_path / "drawn").iterdir())) == 4
+
+
+def test_demographics_are_counts_alone(papi: object, capsys: pytest.CaptureFixture[str]) -> None:
+    dispatch(["people", "papi", "--demographics"])
+    told = capsys.readouterr().out
+    assert told.startswith("sex: women 203, men 97\nage: 11–20 125, ") and "composite" not in told
+    with pytest.raises(UserError, match="only papi has any"):
+        dispatch(["people", "simulated", "--demographics"])

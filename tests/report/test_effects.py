@@ -66,7 +66,7 @@ def test_an_effect_is_the_change_of_scores_per_realised_dose(runs: Path, invento
     up, down = (dict(rows["ridge", name].folder.read_all(rows["ridge", name].respondents)) for name in ("N+1", "N-1"))
     change = sum(up[each]["traits"]["extraversion"] - down[each]["traits"]["extraversion"] for each in up)
     dose = sum(up[each]["dose"]["neuroticism"] - down[each]["dose"]["neuroticism"] for each in up)
-    table = pd.read_csv(plan.folder / "effects.csv").set_index(["method", "changed"])
+    table = pd.read_csv(plan.folder / "effects_matrix.csv").set_index(["method", "changed"])
     assert 0 < dose <= 24 and change != 0
     assert table.loc[("Ridge on others", "N"), "E"] == pytest.approx(change / dose)
     assert up.keys() == down.keys() and len(up) == 12

@@ -126,11 +126,21 @@ def test_nothing_else_about_a_person_leaves_the_loader(invented: Path) -> None:
     assert {name for person in source.people for name in vars(person)} == {"id", "answers", "portrait"}
 
 
-def test_download_fills_the_cache_once(site: Site, invented: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def groups_umask() -> Iterator[None]:
+    before = os.umask(0o027)
+    yield
+    os.umask(before)
+
+
+def test_download_fills_the_cache_once(
+    site: Site, invented: Path, groups_umask: None, capsys: pytest.CaptureFixture[str]
+) -> None:
     release = _release(invented, site.url)
     source = load_papi(release=release)
     assert source == load_papi(str(invented), release=release)
     assert _cached() == sorted(release.files)
+    assert {path.stat().st_mode & 0o777 for path in cache_folder().iterdir()} == {0o640}  # the umask's, for a group
     assert "Downloading PAPI: 100%" in capsys.readouterr().err
     assert load_papi(release=release) == source
     assert sorted(site.requests) == sorted(release.files)

@@ -25,7 +25,7 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.respondents.source import make_source
-from palign_bench.settings import read_option
+from palign_bench.settings import UserError, read_option
 from tests.command import PROGRAM, cells, environment, run, table
 from tests.run.test_row import Setting, without_costs
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
@@ -159,8 +159,27 @@ def test_a_method_that_cannot_be_prepared_is_a_failed_row_and_is_tried_again(
     assert failed == 3 and folder.finished() == set()
     assert set(folder.failures().values()) == {"RuntimeError: no kernel\nfor this"} and len(folder.failures()) == 3
     told = capsys.readouterr().err
-    assert "few_shot: none of 3 people can be answered, preparing failed: RuntimeError: no kernel for this\n" in told
+    assert "few_shot: 3 people not answered, preparing failed: RuntimeError: no kernel for this\n" in told
     assert setting.run(FewShot())[0] == 0 and folder.failures() == {}
+
+
+def test_what_only_a_loaded_model_tells_is_recorded_too(setting: Setting) -> None:
+    """A mistake of the user's that `prepare` finds is the command's to tell; `status` and retry=failed know of it."""
+
+    class Refusing(FewShot):
+        def prepare(self, backbone: Any, inventory: Any) -> None:
+            raise UserError("method.k=9: the model has only 4 heads")
+
+    with pytest.raises(UserError, match="only 4 heads"):
+        setting.run(Refusing())
+    folder = setting.change(retry="never").run(FewShot())[1]
+    assert set(folder.failures().values()) == {"UserError: method.k=9: the model has only 4 heads"}
+    assert len(folder.failures()) == 3 and folder.finished() == set()
+    assert (
+        setting.change(retry="failed").run(FewShot())[0] == 0
+        and len(folder.finished()) == 3
+        and folder.failures() == {}
+    )
 
 
 def test_a_failed_row_leaves_the_others_and_their_table(tmp_path: Path) -> None:
@@ -188,12 +207,12 @@ def test_a_failed_row_leaves_the_others_and_their_table(tmp_path: Path) -> None:
 
     code, shown, errors = told(sys.executable, "-m", "palign_bench")
     assert code == 1 and "2 cells are missing" in errors and "Traceback" not in errors
-    assert "Vanilla: none of 2 people can be answered, preparing failed: RuntimeError: cannot be prepared" in errors
+    assert "Vanilla: 2 people not answered, preparing failed: RuntimeError: cannot be prepared" in errors
     assert "Few-Shot" in shown
     frame = table(tmp_path / "runs", "run").set_index("method")
     assert frame["missing_cells"].to_dict() == {"few_shot": 0, "vanilla": 2}
     code, shown, errors = told(str(PROGRAM))
-    assert code == 0 and "Few-Shot: all 2 people finished before" in errors and "Few-Shot" in shown
+    assert code == 0 and "Few-Shot: 2 people finished before" in errors and "Few-Shot" in shown
     assert table(tmp_path / "runs", "run")["missing_cells"].tolist() == [0, 0]
 
 

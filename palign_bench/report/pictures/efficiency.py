@@ -12,6 +12,7 @@ from matplotlib.ticker import LogFormatter
 from palign_bench.ledger.record import Record
 from palign_bench.report.paper import PAPER_PEOPLE
 from palign_bench.report.pictures.style import save_figure
+from palign_bench.settings import counted
 
 _ONE, _MANY, _CLAIM, _BARE = "#56B4E9", "#0072B2", "#D55E00", "#BBBBBB"  # Okabe and Ito
 _ROW_INCHES, _WIDTH_INCHES = 0.5, 8.0
@@ -82,7 +83,7 @@ def score_figure(rows: Sequence[Record], title: str) -> Figure:
     axes.step(*zip(*front, strict=True), where="post", color=_CLAIM, zorder=2, label="Pareto front", **ring)
     axes.scatter([x for x, _ in points], [y for _, y in points], color=_MANY, zorder=3)
     for (x, y), row in zip(points, rows, strict=True):
-        steps = f" ({row['steps']} step{'s' if row['steps'] > 1 else ''})" if row["extrapolated"] else ""
+        steps = f" ({counted(row['steps'], 'step', 'steps')})" if row["extrapolated"] else ""
         axes.annotate(row["label"] + steps, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=9)
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter("{x:g}")

@@ -6,10 +6,9 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from palign_bench.report.pictures.style import save_figure
+from palign_bench.report.pictures.style import COLOURS, save_figure
 from palign_bench.report.table import Report
 
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")  # Okabe and Ito
 _MARKERS = "osD^vPX"
 
 
@@ -21,7 +20,7 @@ def draw_learning_curve(report: Report, base: Path) -> list[Path]:
     for number, rows in enumerate(learning_curves(report).values()):
         counts = sorted(rows)
         ticks |= set(counts)
-        colour, marker = _COLOURS[number % len(_COLOURS)], _MARKERS[number % len(_MARKERS)]
+        colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
         scores = [rows[count]["composite"] for count in counts]
         axes.plot(
             counts, scores, f"-{marker}", color=colour, markersize=5, linewidth=1.4, label=rows[counts[0]]["title"]

@@ -1,4 +1,4 @@
-"""How every picture is saved."""
+"""How every picture is coloured and saved."""
 
 import io
 from pathlib import Path
@@ -6,6 +6,9 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from palign_bench.files import write_atomically
+
+# Okabe and Ito's, told apart also without colour vision.
+COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#555555")
 
 
 def save_figure(figure: Figure, base: Path) -> list[Path]:

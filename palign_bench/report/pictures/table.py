@@ -20,6 +20,7 @@ from palign_bench.report.names import (
 )
 from palign_bench.report.pictures.style import save_figure
 from palign_bench.report.table import Report
+from palign_bench.settings import counted
 
 # Okabe and Ito's colours, told apart also without colour vision; the marker says the same once more.
 _STYLES: dict[str, tuple[str, str]] = {
@@ -220,7 +221,7 @@ def _draw_legend(figure: Figure, axes: Axes, blocks: Sequence[str], height: floa
     if fewer:
         text += " In brackets: of so few people only."
     if left_out:
-        text += f" {left_out} row{'s' if left_out > 1 else ''} without a finished person left out."
+        text += f" {counted(left_out, 'row', 'rows')} without a finished person left out."
     figure.text(0.02, 0.08 / height, text, fontsize=8, color="#555555", va="bottom")
 
 

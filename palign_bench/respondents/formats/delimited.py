@@ -17,6 +17,7 @@ from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents.formats.stored import Stored, answer, no_answer
 from palign_bench.respondents.matrix import MISSING
 from palign_bench.respondents.source import RespondentsError
+from palign_bench.settings import counted
 
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 EMPTY = ("", "na", "n/a", "nan", "null", "none", ".", "#n/a")  # missing, whatever the file
@@ -53,7 +54,8 @@ def read_delimited(
     for line, cells in rows:
         if len(cells) != len(header):
             raise RespondentsError(
-                f"{place}, line {line}: {len(cells)} cells under {len(header)} columns; add or remove cells"
+                f"{place}, line {line}: {counted(len(cells), 'cell', 'cells')} under "
+                f"{counted(len(header), 'column', 'columns')}; add or remove cells"
             )
         ids.append(str(len(ids) + 1) if name_column is None else cells[name_column])
         given = [values[cells[column]] for column in numbers]
@@ -94,7 +96,9 @@ def read_mapping(path: str, inventory: Inventory) -> dict[str, int]:
     found: dict[str, int] = {}
     for line, cells in rows:
         if len(cells) != 2:
-            raise RespondentsError(f"{place}, line {line}: {len(cells)} cells under 2 columns; add or remove cells")
+            raise RespondentsError(
+                f"{place}, line {line}: {counted(len(cells), 'cell', 'cells')} under 2 columns; add or remove cells"
+            )
         name, number = cells[header.index("column")], cells[header.index("item")]
         if not re.fullmatch("[0-9]{1,9}", number) or int(number) not in inventory.by_number:
             raise RespondentsError(

@@ -1,0 +1,27 @@
+"""Hydra's errors as one line that helps."""
+
+import shlex
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import OverrideParseException
+
+from palign_bench.cli.errors import one_line
+
+
+@pytest.mark.parametrize("value", ["a(b", "a b)", "[1,", "{x", "it's (1)", 'a "b" (', "ends (\\", 'q\\"('])
+def test_the_quoting_that_is_shown_works(value: str) -> None:
+    """Typed into a shell as it stands, it gives Hydra the value that was meant."""
+    parser = OverridesParser.create()
+    with pytest.raises(OverrideParseException) as caught:
+        parser.parse_overrides([f"method.writer={value}"])
+    told = one_line(caught.value, [])
+    assert told is not None and told.startswith(f"method.writer={value}: quote a value that has spaces or any of ")
+    (typed,) = shlex.split(told.partition(" in it: ")[2])
+    assert parser.parse_override(typed).value() == value
+
+
+def test_a_word_without_a_value_is_told() -> None:
+    with pytest.raises(OverrideParseException) as caught:
+        OverridesParser.create().parse_overrides(["seed 3"])
+    assert one_line(caught.value, []) == "seed 3: give a setting as KEY=VALUE (see palign-bench --help)."
