@@ -58,10 +58,13 @@ class _Compared:
     def rows(self) -> dict[str, RowNumbers]:
         """The best methods and the best own-answers floor but for constants, by label. Raises UserError for none."""
         found: list[tuple[float, str, RowNumbers]] = []
-        pairs = list(zip(self.report.rows, self.report.read, strict=True))
+        pairs = [
+            pair for pair in zip(self.report.rows, self.report.read, strict=True) if pair[0]["composite"] is not None
+        ]
         for blocks, most in (((METHODS, PEOPLE_METHODS), _MOST_METHODS), ((OWN_FLOORS,), 1)):
             scored = [(r["composite"], r["label"], read) for r, read in pairs
-                      if r["block"] in blocks and r["composite"] is not None and not is_constant(r["method"])]  # fmt: skip
+                      if r["composite"] is not None and r["block"] in blocks
+                      and not is_constant(r["method"])]  # fmt: skip
             found += sorted(scored, key=lambda each: each[0])[:most]
         if not found:
             raise UserError("--pictures: no method or own-answers floor is finished yet; run the experiment again.")

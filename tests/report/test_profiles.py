@@ -11,7 +11,6 @@ from scipy import stats
 
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
-from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from palign_bench.report.pictures import traits
 from palign_bench.report.profiles import _Compared, draw_people
@@ -56,7 +55,7 @@ def test_what_is_drawn_are_trait_scores(report: Report, people: RespondentSource
     compared, inventory = _Compared(report), report.inventory
     assert list(compared.rows) == ["Few-Shot", report.rows[1]["label"]]  # methods, then the best own-answers floor
     drawn = compared.densities(twice_reversed=False)
-    truth = [trait_scores(inventory, Corrected(inventory).truth(person.answers)) for person in people.people]
+    truth = [trait_scores(inventory, {n: p.answers[n] for n in inventory.held_out}) for p in people.people]
     names = list(inventory.scales.values())
     expected = np.array([[scores[name] for name in names] for scores in truth])
     np.testing.assert_allclose(drawn[f"the people (n={PEOPLE})"], expected)
