@@ -1,7 +1,5 @@
 """What all trained methods share: the way from a person's answers to an alignment, alone or in a cohort."""
 
-from __future__ import annotations
-
 import copy
 import math
 import sys
@@ -12,18 +10,23 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 from transformers import PreTrainedModel, TrainingArguments
 
-from baselines.training.cohort import LORA_SETTINGS, Passage, Person, Recipe, Trained
+from baselines.training.attention import attention_for_trees
+from baselines.training.cohort import LORA_SETTINGS, Person, Recipe, train_cohort
+from baselines.training.low_rank import lean_adapters
 from baselines.training.memory import refused_by_gpu
 from baselines.training.precision import in_float32, keep_small_updates, moved_share
+from baselines.training.reversibility import ReversibilityCheck
 from baselines.training.session import TrainingClock, thinned, training_session
 from baselines.training.settings import TrainingSettings, whole
 from baselines.training.texts import TrainingTexts
+from baselines.training.trainers import Loss, collated, numbered, one_device
+from baselines.training.tree import Passage, TreeSize, tree_size
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.base import Backbone
 from palign_bench.backbone.engines.decoding import own_decoding
 from palign_bench.backbone.engines.out_of_memory import free_memory, is_out_of_memory
@@ -37,6 +40,7 @@ from palign_bench.backbone.parts.adapters import (
     quiet,
     trainable_copies,
 )
+from palign_bench.backbone.tokenizing import shared_length
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.settings import UserError
 
@@ -58,6 +62,7 @@ class TrainedAligner(Aligner):
 
     needs = frozenset({"prompt", "gradients"})
     takes_cohorts: ClassVar[bool] = False
+    per_token: ClassVar[bool] = False  # an example weighs as many times as its answer has tokens; else as every other
     curves: ClassVar[Mapping[str, str]] = {"loss": "loss"}  # what the trainer logs, and how the summary calls it
 
     def __init__(self, *, peft: Mapping[str, Any] | None, cohort: int = 1, **training: Any) -> None:
@@ -132,12 +137,29 @@ class TrainedAligner(Aligner):
         """TRL's trainer on the model, ready to train; the caller takes off again what it attaches."""
 
     def passages(self, rows: list[dict[str, Any]]) -> list[tuple[Passage, ...]]:
-        """The rows of `examples` for a cohort. Only where ``takes_cohorts``."""
+        """The rows of `examples` as texts with their answers. For methods whose loss is one of labelled texts."""
         raise NotImplementedError
 
-    def train_many(self, people: Sequence[Person], recipe: Recipe, clock: TrainingClock) -> list[Trained]:
-        """Train several people's adapters in one pass. Only where ``takes_cohorts``."""
+    def loss(self, people: Sequence[Person], arguments: TrainingArguments) -> Loss:
+        """The loss of labelled texts; the model is bare when this is called."""
         raise NotImplementedError
+
+    def tree_trainer(self, kind: Any, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Any:
+        """TRL's trainer of this kind of `baselines.training.trainers`, on the rows."""
+        model, arguments = self.local.model, one_device(self.configuration(seed, folder))
+        person = Person(self.passages(rows), seed)
+        loss = self.loss([person], arguments)
+        trainer = kind(
+            model=model,
+            args=arguments,
+            train_dataset=numbered(rows),
+            data_collator=clock.timed(collated),
+            processing_class=self.texts.tokenizer,
+            peft_config=None if self.peft is None else peft_config(self.peft),
+            callbacks=[clock],
+        )
+        trainer.learn(Anatomy(model), person.examples, loss, self.per_token)
+        return trainer
 
     def policy(self, trainer: Any) -> Any:
         """The model that a trainer trains."""
@@ -191,7 +213,8 @@ class TrainedAligner(Aligner):
         in_float32(model)
         moving = keep_small_updates(trainer) if model is trainer.model else _trained(model)
         before = originals or [each.detach().clone() for each in moving]
-        trainer.train()
+        with lean_adapters(model):
+            trainer.train()
         if check is not None:
             with clock.uncounted():
                 check.trained()
@@ -232,7 +255,9 @@ class TrainedAligner(Aligner):
     def _align_cohort(self, people: Sequence[Person], rows: Sequence[list[dict[str, Any]]]) -> list[Alignment]:
         recipe = self._recipe()
         with training_session(self.local.model, self.training.steps, type(self).__name__) as (clock, _):
-            adapters = self.train_many(people, recipe, clock)
+            with attention_for_trees(self.local.model):
+                loss = self.loss(people, recipe.arguments)
+                adapters = train_cohort(self.local.model, people, loss, recipe, clock, self.per_token)
             settings = self._resolved_settings()
         clock.charge_steps(self.optimizer_steps * len(people))
         shared = clock.share(len(people)) | {"cohort": len(people)}
@@ -250,7 +275,16 @@ class TrainedAligner(Aligner):
     def _recipe(self) -> Recipe:
         lora: Any = peft_config(self.peft or {})
         with quiet("transformers"):
-            return Recipe.of(self.configuration(0, Path()), lora, self._longest())
+            return Recipe.of(self.configuration(0, Path()), lora, self._pass_size())
+
+    def _pass_size(self) -> TreeSize:
+        """Large enough for whatever a person answers, so that everyone is trained in passes of one shape."""
+        known = self.inventory.known
+        answered = [self.examples({n: option.value}) for n in known for option in self.inventory.options]
+        examples = [example for rows in answered if rows for example in self.passages(rows)]
+        shared = shared_length([passage.ids for example in examples for passage in example])
+        own = max(map(tree_size, examples)) - shared
+        return TreeSize(shared + self.training.examples_at_once * own, self._longest())
 
     def _longest(self) -> int:
         """Tokens of the longest known item with its answer."""
@@ -354,53 +388,5 @@ class TrainedAligner(Aligner):
         return torch.tensor([texts.turn + next(iter(texts.answers.values()))], device=self.local.model.device)
 
 
-class ReversibilityCheck:
-    """That what was trained comes off the model without a trace and goes on again as it was, on one text.
-
-    PEFT has techniques that change the model's own weights; everyone after the first person would start from these.
-    """
-
-    def __init__(self, model: Any, probe: torch.Tensor):
-        self.model, self.probe = model, probe
-        self._bare = self._logits()
-        self._trained = self._bare
-
-    def trained(self) -> None:
-        """Call while the trained weights are on."""
-        self.model.eval()
-        self._trained = self._logits()
-
-    def applied(self) -> None:
-        """Call while the alignment is applied. Raises RuntimeError where it answers otherwise than what was trained."""
-        off = float((self._logits() - self._trained).abs().max())
-        if off > 1e-3 * max(1.0, float(self._trained.abs().max())):
-            raise RuntimeError(f"the trained adapter cannot be put on the model again: logits differ by {off:.3g}")
-
-    def bare(self) -> None:
-        """Call when everything is off. Raises RuntimeError where the bare model has changed."""
-        if not torch.equal(self._logits(), self._bare):
-            raise RuntimeError("this training changed the model's own weights; start the program again without it")
-
-    @torch.no_grad()
-    def _logits(self) -> torch.Tensor:
-        with sdpa_kernel(SDPBackend.MATH):  # during training another kernel computes attention, and rounds otherwise
-            return self._last_logits()
-
-    def _last_logits(self) -> torch.Tensor:
-        return self.model(input_ids=self.probe, use_cache=False).logits[0, -1].float().clone()
-
-
 def _trained(model: Any) -> list[torch.Tensor]:
     return [each for each in model.parameters() if each.requires_grad]
-
-
-def one_device(arguments: Any) -> Any:
-    """Keep the trainer on the model's device: on several GPUs it would wrap the model in DataParallel."""
-    if arguments.n_gpu > 1:
-        arguments._n_gpu = 1
-    return arguments
-
-
-def tiled(rows: list[dict[str, Any]], least: int) -> list[dict[str, Any]]:
-    """The rows, repeated until there are at least ``least``: TRL drops a last batch that is not full."""
-    return [rows[i % len(rows)] for i in range(max(len(rows), least))]

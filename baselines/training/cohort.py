@@ -10,7 +10,7 @@ up to rounding and the draws of dropout.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -20,22 +20,17 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 
+from baselines.training.low_rank import LowRankUpdate, dropped_numbers
 from baselines.training.session import TrainingClock
+from baselines.training.trainers import Loss, answer_tokens
+from baselines.training.tree import Passage, TreeSize, answer_log_probs
+from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.parts.adapters import leaving_no_trace
 
 # What `Adapters` computes of PEFT's LoRA; a setting beyond these would be ignored here.
 LORA_SETTINGS = frozenset(
     {"peft_type", "task_type", "r", "lora_alpha", "lora_dropout", "target_modules", "use_rslora", "bias"}
 )
-DRAWS = 4  # 16-bit numbers for dropout from each random one of 64 bits; drawn singly they took a sixth of the time
-
-
-@dataclass(frozen=True)
-class Passage:
-    """Token ids, of which those from ``start`` on are the answer."""
-
-    ids: list[int]
-    start: int
 
 
 @dataclass(frozen=True)
@@ -45,25 +40,21 @@ class Person:
     examples: Sequence[tuple[Passage, ...]]
     seed: int
 
-    def tokens(self, number: int) -> int:
-        """Tokens of an example's answers."""
-        return sum(len(passage.ids) - passage.start for passage in self.examples[number])
-
 
 @dataclass(frozen=True)
 class Recipe:
-    """How everyone is trained. ``length``: every passage is padded to it, so that neighbours change no shape."""
+    """How everyone is trained. ``size`` of a person's texts in every pass, so that neighbours change no shape."""
 
     lora: LoraConfig
     arguments: TrainingArguments
-    length: int
+    size: TreeSize
 
     @classmethod
-    def of(cls, arguments: TrainingArguments, lora: LoraConfig, length: int) -> Recipe:
+    def of(cls, arguments: TrainingArguments, lora: LoraConfig, size: TreeSize) -> Recipe:
         """The recipe of a trainer's configuration. Raises ValueError for what would be trained in another way here."""
         if arguments.bf16 or arguments.fp16:
             raise ValueError("a cohort is trained in the weights' own type, without autocast")
-        return cls(lora, arguments, length)
+        return cls(lora, arguments, size)
 
     @property
     def steps(self) -> int:
@@ -99,11 +90,6 @@ class Recipe:
             scheduler_specific_kwargs=arguments.lr_scheduler_kwargs or {},
         )
         return found
-
-
-# Log-probabilities of the answers (people, batch, passages), the examples' numbers and their weights, both (people,
-# batch). Returns values by name, each (people,), sums over the batch; "loss" is what is minimised.
-Loss = Callable[[Tensor, Tensor, Tensor], Mapping[str, Tensor]]
 
 
 @dataclass(frozen=True)
@@ -165,26 +151,25 @@ class Adapters:
 
     def _hook(self, layer: int, a: Tensor, b: Tensor) -> Callable[..., Tensor]:
         def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            x = inputs[0].reshape(self.people, -1, inputs[0].shape[-1]).to(a.dtype)
-            if self.dropout:
-                x = x * self._kept(layer, x.shape[1:])
-            update = torch.bmm(torch.bmm(x, a.mT), b.mT) * (self.scaling / (1 - self.dropout))
-            return (output + update.view(output.shape)).to(output.dtype)
+            x = inputs[0].reshape(self.people, -1, inputs[0].shape[-1])
+            dropped = self._dropped(layer, x[0].numel()) if self.dropout else None
+            flat, scaling = output.view(self.people, -1, output.shape[-1]), self.scaling / (1 - self.dropout)
+            updated: Tensor = LowRankUpdate.apply(flat, x, a, b, scaling, dropped)
+            return updated.view(output.shape)
 
         return add
 
-    def _kept(self, layer: int, shape: torch.Size) -> Tensor:
-        """What is not dropped, drawn from person, step and layer: who else is trained changes no draw.
+    def _dropped(self, layer: int, count: int) -> Tensor:
+        """What dropout takes, drawn from person, step and layer: who else is trained changes no draw.
 
         Nor does computing a layer a second time, as gradient checkpointing does.
         """
-        numbers = -(-math.prod(shape) // DRAWS)
-        drawn = torch.empty(self.people, numbers, dtype=torch.int64, device=self.model.device)
-        for own, generator, seed in zip(drawn, self.generators, self.seeds, strict=True):
+        found = []
+        for person, (generator, seed) in enumerate(zip(self.generators, self.seeds, strict=True)):
             generator.manual_seed(hash((seed, *self.moment, layer)) % 2**63)
-            own.random_(-(2**63), None, generator=generator)
-        uniform = drawn.view(torch.int16)[:, : math.prod(shape)].reshape(self.people, *shape)
-        return uniform >= round(self.dropout * 2**16) - 2**15
+            own = dropped_numbers(count, self.dropout, self.model.device, generator)
+            found.append(own if own.dtype == torch.bool else own + person * count)
+        return torch.cat(found)
 
     def clip(self, largest: float) -> None:
         """Scale each person's gradient to a norm of at most ``largest``; 0 leaves it, as in transformers."""
@@ -219,7 +204,7 @@ def train_cohort(
     clock: TrainingClock,
     per_token: bool = False,
 ) -> list[Trained]:
-    """Train everyone's adapter at once. The caller wraps it in `leaving_no_trace`.
+    """Train everyone's adapter at once. The caller wraps it in `leaving_no_trace` and `attention_for_trees`.
 
     ``per_token``: an example weighs as many times as its answer has tokens, and otherwise as much as every other.
     """
@@ -278,34 +263,11 @@ def _forward(
     filled, weights = [], []
     for person, numbers in zip(people, chosen, strict=True):
         own = numbers[start : start + size]
-        whole = sum(map(person.tokens, numbers)) if per_token else len(numbers)
+        whole = sum(answer_tokens(person.examples[n]) for n in numbers) if per_token else len(numbers)
         filled.append(own + [numbers[0]] * (size - len(own)))
         weights.append([1.0 / whole] * len(own) + [0.0] * (size - len(own)))
-    examples = [person.examples[n] for person, own in zip(people, filled, strict=True) for n in own]
-    passages = [passage for example in examples for passage in example]
-    log_probs = answer_log_probs(model, passages, recipe.length).view(len(people), size, each)
+    groups = [
+        [passage for n in own for passage in person.examples[n]] for person, own in zip(people, filled, strict=True)
+    ]
+    log_probs = answer_log_probs(Anatomy(model), groups, recipe.size).view(len(people), size, each)
     return log_probs, torch.tensor(filled, device=model.device), torch.tensor(weights, device=model.device)
-
-
-def answer_log_probs(model: PreTrainedModel, passages: Sequence[Passage], length: int) -> Tensor:
-    """Float32 log-probability of each passage's answer, ``(passages,)``.
-
-    Right-padded and causal, so no mask is needed; the vocabulary's logits are computed for the answers alone.
-    """
-    longest = max(len(p.ids) - p.start for p in passages)
-    ids = torch.zeros(len(passages), length, dtype=torch.long)
-    before = torch.zeros(len(passages), longest, dtype=torch.long)  # the positions that predict the answer's tokens
-    targets, real = torch.zeros_like(before), torch.zeros(len(passages), longest)
-    for row, passage in enumerate(passages):
-        answer = passage.ids[passage.start :]
-        ids[row, : len(passage.ids)] = torch.tensor(passage.ids)
-        before[row, : len(answer)] = torch.arange(passage.start - 1, len(passage.ids) - 1)
-        targets[row, : len(answer)] = torch.tensor(answer)
-        real[row, : len(answer)] = 1.0
-    device = model.device
-    decoder: Any = model.base_model
-    hidden = decoder(input_ids=ids.to(device), use_cache=False).last_hidden_state
-    rows = torch.arange(len(passages), device=device)[:, None]
-    logits = model.get_output_embeddings()(hidden[rows, before.to(device)]).float()
-    chosen = logits.log_softmax(-1).gather(-1, targets.to(device)[..., None]).squeeze(-1)
-    return (chosen * real.to(device)).sum(-1)

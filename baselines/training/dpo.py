@@ -10,49 +10,19 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-from datasets import Dataset
 from torch import Tensor
 from torch.nn.functional import logsigmoid
-from trl import DPOConfig, DPOTrainer
+from transformers import TrainingArguments
+from trl import DPOConfig
 from trl.trainer.utils import disable_dropout_in_model
 
-from baselines.training.aligner import TrainedAligner, one_device
-from baselines.training.cohort import Passage, Person, Recipe, Trained, answer_log_probs, train_cohort
+from baselines.training.aligner import TrainedAligner
+from baselines.training.attention import attention_for_trees
+from baselines.training.cohort import Person
 from baselines.training.session import TrainingClock
-from palign_bench.backbone.parts.adapters import peft_config
-
-
-class DPOTrainerOfTokens(DPOTrainer):
-    """TRL's trainer, its rows taken as tokenized: tokens are made once per run, and are those that will be asked."""
-
-    _pairs_in_step = 0
-    _passes_in_step = 1
-
-    def _prepare_dataset(self, dataset: Any, *_: Any, **__: Any) -> Any:
-        return dataset
-
-    def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
-        """The reference's log-probabilities as two columns; TRL would hash all weights first and leave a file."""
-        found: list[Tensor] = []
-        for start in range(0, len(dataset), batch_size):
-            rows = [dataset[i] for i in range(start, min(start + batch_size, len(dataset)))]
-            inputs = self._prepare_inputs(self.data_collator(rows))
-            found.append(torch.stack(self.compute_ref_log_probs(self.model, inputs), dim=1).cpu())
-        chosen, rejected = torch.cat(found).float().T.tolist()
-        return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
-
-    def get_batch_samples(self, *arguments: Any, **options: Any) -> Any:
-        """The micro-batches of one optimizer step; how many pairs they hold is kept for the loss."""
-        samples, items = super().get_batch_samples(*arguments, **options)
-        self._pairs_in_step = sum(len(each["input_ids"]) // 2 for each in samples)
-        self._passes_in_step = max(len(samples), 1)
-        return samples, items
-
-    def compute_loss(self, model: Any, inputs: Any, *arguments: Any, **options: Any) -> Any:
-        """TRL's loss, weighted so that a short last micro-batch does not count for more than its pairs."""
-        loss = super().compute_loss(model, inputs, *arguments, **options)
-        assert not isinstance(loss, tuple), "outputs are asked for in evaluation alone"
-        return loss * (len(inputs["input_ids"]) // 2 * self._passes_in_step / self._pairs_in_step)
+from baselines.training.trainers import Loss, PreferenceTrainer
+from baselines.training.tree import Passage, answer_log_probs
+from palign_bench.backbone.anatomy import Anatomy
 
 
 class DirectPreferenceOptimization(TrainedAligner):
@@ -63,7 +33,7 @@ class DirectPreferenceOptimization(TrainedAligner):
     Razin et al. 2024).
     """
 
-    version = 2
+    version = 3
     takes_cohorts = True
     curves: ClassVar[Mapping[str, str]] = {
         "loss": "loss",
@@ -110,22 +80,12 @@ class DirectPreferenceOptimization(TrainedAligner):
             max_steps=self.training.steps,
             beta=self.beta,
             max_length=None,  # [1024, cut from the end, where the answer stands]
-            precompute_ref_log_probs=True,  # [in every step]
+            remove_unused_columns=False,
         )
 
     def trainer(self, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Any:
         """TRL's trainer on the pairs."""
-        trainer = DPOTrainerOfTokens(
-            model=self.local.model,
-            ref_model=None,
-            args=one_device(self.configuration(seed, folder)),
-            train_dataset=Dataset.from_list(rows),
-            processing_class=self.texts.tokenizer,
-            peft_config=peft_config(self.peft or {}),
-            callbacks=[clock],
-        )
-        trainer.data_collator = clock.timed(trainer.data_collator)
-        return trainer
+        return self.tree_trainer(PreferenceTrainer, rows, seed, clock, folder)
 
     def passages(self, rows: list[dict[str, Any]]) -> list[tuple[Passage, ...]]:
         """The dialogue with the preferred answer, and with the rejected one."""
@@ -135,14 +95,14 @@ class DirectPreferenceOptimization(TrainedAligner):
 
         return [(passage(row, "chosen_ids"), passage(row, "rejected_ids")) for row in rows]
 
-    def train_many(self, people: Sequence[Person], recipe: Recipe, clock: TrainingClock) -> list[Trained]:
-        """Equation 7 of Rafailov et al.; the reference's log-probabilities are read once for everyone."""
-        configuration: Any = recipe.arguments
-        if list(configuration.loss_type) != ["sigmoid"] or configuration.label_smoothing:
-            raise ValueError("a cohort has DPO's own loss (sigmoid) alone")
-        if configuration.disable_dropout:
+    def loss(self, people: Sequence[Person], arguments: TrainingArguments) -> Loss:
+        """Equation 7 of Rafailov et al.; the reference's log-probabilities are read once, here."""
+        settings: Any = arguments
+        if list(settings.loss_type) != ["sigmoid"] or settings.label_smoothing:
+            raise ValueError("the loss is DPO's own (sigmoid) alone")
+        if settings.disable_dropout:
             disable_dropout_in_model(self.local.model)
-        beta, reference = configuration.beta, self._reference(people, recipe)
+        beta, reference = settings.beta, self._reference(people)
 
         def loss(log_probs: Tensor, chosen: Tensor, weights: Tensor) -> dict[str, Tensor]:
             rows = torch.arange(len(people), device=chosen.device)[:, None]
@@ -157,18 +117,18 @@ class DirectPreferenceOptimization(TrainedAligner):
             }
             return {name: (value * weights).sum(1) for name, value in values.items()}
 
-        return train_cohort(self.local.model, people, loss, recipe, clock)
+        return loss
 
-    def _reference(self, people: Sequence[Person], recipe: Recipe) -> Tensor:
+    @torch.no_grad()
+    def _reference(self, people: Sequence[Person]) -> Tensor:
         """The bare model's log-probabilities of the answers ``(people, most examples, 2)``, each text read once."""
         texts = {(*p.ids, p.start): p for person in people for example in person.examples for p in example}
-        keys, size = list(texts), 2 * recipe.examples_at_once
+        keys, size, anatomy = list(texts), 2 * self.training.examples_at_once, Anatomy(self.local.model)
         parts = [[texts[key] for key in keys[start : start + size]] for start in range(0, len(keys), size)]
-        with torch.no_grad():
-            found = torch.cat([answer_log_probs(self.local.model, part, recipe.length) for part in parts]).cpu()
+        with attention_for_trees(self.local.model):
+            found = torch.cat([answer_log_probs(anatomy, [part]) for part in parts]).cpu()
         row = {key: index for index, key in enumerate(keys)}
-        most = max(len(person.examples) for person in people)
-        reference = torch.zeros(len(people), most, 2)
+        reference = torch.zeros(len(people), max(len(person.examples) for person in people), 2)
         for index, person in enumerate(people):
             own = [[row[(*p.ids, p.start)] for p in example] for example in person.examples]
             reference[index, : len(own)] = found[torch.tensor(own)]

@@ -5,7 +5,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from baselines.training.aligner import ReversibilityCheck, TrainedAligner
+from baselines.training.aligner import TrainedAligner
+from baselines.training.reversibility import ReversibilityCheck
 from baselines.training.reward import RewardLog
 from baselines.training.session import TrainingClock
 from palign_bench.backbone.alignment import Alignment

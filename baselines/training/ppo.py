@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
-from baselines.training.aligner import one_device, tiled
 from baselines.training.on_policy import OnPolicyAligner
 from baselines.training.session import TrainingClock
+from baselines.training.trainers import one_device, tiled
 from palign_bench.backbone.parts.adapters import peft_config
 
 Rewards = Callable[[list[str], list[int]], list[float]]

@@ -11,9 +11,9 @@ from typing import Any, ClassVar
 from datasets import Dataset
 from trl import RLOOConfig, RLOOTrainer
 
-from baselines.training.aligner import one_device, tiled
 from baselines.training.on_policy import OnPolicyAligner
 from baselines.training.session import TrainingClock
+from baselines.training.trainers import one_device, tiled
 from palign_bench.backbone.parts.adapters import peft_config
 
 

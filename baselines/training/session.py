@@ -11,11 +11,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
+from baselines.training.attention import plain_attention
 from palign_bench.backbone.parts.adapters import leaving_no_trace, quiet
 from palign_bench.costs.clock import Cost, charge, measure
 
@@ -166,7 +165,7 @@ def training_session(model: PreTrainedModel, steps: int, title: str) -> Iterator
             tempfile.TemporaryDirectory(prefix="palign-training-") as folder,
             _silence(),
             leaving_no_trace(model),
-            _attention_for_training(model),
+            plain_attention(model),
             clock.counting_positions(model),
         ):
             yield clock, Path(folder)
@@ -175,18 +174,6 @@ def training_session(model: PreTrainedModel, steps: int, title: str) -> Iterator
         clock.close()
         gc.collect()
         gc.unfreeze()
-
-
-@contextmanager
-def _attention_for_training(model: PreTrainedModel) -> Iterator[None]:
-    """Attention as plain matrix products where that trains faster: on a CPU, in half precision.
-
-    There the backward pass of the fused kernel takes two to five times as long for questions of up to 100 tokens, which
-    is all that is trained on; in float32 it is as fast or faster. Elsewhere PyTorch chooses.
-    """
-    plain = model.device.type == "cpu" and model.dtype != torch.float32
-    with sdpa_kernel(SDPBackend.MATH) if plain else contextlib.nullcontext():
-        yield
 
 
 @contextmanager

@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from datasets import Dataset
-from torch import Tensor
+from transformers import TrainingArguments
 from trl import SFTConfig, SFTTrainer
 
-from baselines.training.aligner import TrainedAligner, one_device
-from baselines.training.cohort import Passage, Person, Recipe, Trained, train_cohort
+from baselines.training.aligner import TrainedAligner
+from baselines.training.cohort import Person
 from baselines.training.session import TrainingClock
+from baselines.training.trainers import Loss, SupervisedTrainer, one_device
+from baselines.training.tree import Passage
 from palign_bench.backbone.parts.adapters import peft_config
 
 
@@ -25,8 +27,9 @@ class SupervisedFineTuning(TrainedAligner):
     keyword out of its range.
     """
 
-    version = 2
+    version = 3
     takes_cohorts = True
+    per_token = True
 
     def examples(self, known: Mapping[int, int]) -> list[dict[str, Any]]:
         """Token ids of the dialogue, and labels that leave out (−100) all but the answer."""
@@ -45,18 +48,21 @@ class SupervisedFineTuning(TrainedAligner):
             # The rows are tokenized and labelled: nothing to prepare, and nothing that max_length [1024] could cut.
             dataset_kwargs={"skip_prepare_dataset": True},
             max_length=None,
-            # The same loss, but the vocabulary's logits are computed for the answer's tokens alone.
-            loss_type="chunked_nll",
+            # The same loss; of a soft prompt's texts the vocabulary's logits are computed for the answers alone.
+            loss_type="chunked_nll" if self._places_itself else "nll",
+            remove_unused_columns=self._places_itself,
         )
 
     def trainer(self, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Any:
-        """TRL's supervised trainer on the rows."""
+        """TRL's supervised trainer on the rows; a soft prompt stands before each text, so that texts are padded."""
+        if not self._places_itself:
+            return self.tree_trainer(SupervisedTrainer, rows, seed, clock, folder)
         trainer = SFTTrainer(
             model=self.local.model,
             args=one_device(self.configuration(seed, folder)),
             train_dataset=Dataset.from_list(rows),
             processing_class=self.texts.tokenizer,
-            peft_config=None if self.peft is None else peft_config(self.peft),
+            peft_config=peft_config(self.peft or {}),
             callbacks=[clock],
         )
         trainer.data_collator = clock.timed(trainer.data_collator)
@@ -66,10 +72,6 @@ class SupervisedFineTuning(TrainedAligner):
         """The dialogue with its answer."""
         return [(Passage(row["input_ids"], row["labels"].count(-100)),) for row in rows]
 
-    def train_many(self, people: Sequence[Person], recipe: Recipe, clock: TrainingClock) -> list[Trained]:
+    def loss(self, people: Sequence[Person], arguments: TrainingArguments) -> Loss:
         """The mean over the batch's answer tokens, person by person."""
-
-        def loss(log_probs: Tensor, _: Tensor, weights: Tensor) -> dict[str, Tensor]:
-            return {"loss": -(log_probs.sum(-1) * weights).sum(1)}
-
-        return train_cohort(self.local.model, people, loss, recipe, clock, per_token=True)
+        return lambda log_probs, _, weights: {"loss": -(log_probs.sum(-1) * weights).sum(1)}

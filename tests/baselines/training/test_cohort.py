@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from baselines.training import cohort
+from baselines.training import cohort, low_rank
 from baselines.training.session import training_session
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment
@@ -15,6 +15,7 @@ from palign_bench.run.assembly import resolve_budget, resolve_training
 from palign_bench.run.isolated import check_cohort
 from palign_bench.settings import UserError, read_option
 from tests.baselines.training.conftest import LORA, METHODS, Bench
+from tests.baselines.training.stock import stock_aligner
 
 # Every setting that the trainers treat in a way of their own; 12 steps of 11 pass the end of an epoch of 120.
 SETTINGS: dict[str, Any] = {"steps": 12, "batch_size": 11, "schedule": "cosine", "warmup": 0.25, "weight_decay": 0.05}
@@ -38,9 +39,10 @@ def largest_difference(first: Alignment, second: Alignment) -> float:
 
 
 @pytest.mark.parametrize("name", ["lora", "dpo"])
-def test_each_person_gets_what_trl_gives_them_alone(bench: Bench, name: str) -> None:
+def test_each_person_gets_what_trl_gives_them_alone(bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     together = bench.aligner(name, cohort=3, **SETTINGS).align_many(cases(bench))
-    alone = [bench.aligner(name, **SETTINGS).align(case) for case in cases(bench)]
+    stock = stock_aligner(bench, name, monkeypatch, **SETTINGS)
+    alone = [stock.align(case) for case in cases(bench)]
     for ours, theirs in zip(together, alone, strict=True):
         assert largest_difference(ours, theirs) < 1e-4
         torch.testing.assert_close(log_probs(bench, ours), log_probs(bench, theirs), atol=1e-4, rtol=0)
@@ -64,9 +66,12 @@ def test_neighbours_change_nobody_also_with_dropout(bench: Bench, name: str) -> 
 def test_dropout_drops_its_share_and_keeps_the_mean(bench: Bench) -> None:
     recipe = bench.aligner("lora", **WITH_DROPOUT)._recipe()
     adapters = cohort.Adapters(bench.backbone.model, recipe, [1, 2])
-    first, second = adapters._kept(0, torch.Size((301, 101)))  # no multiple of what one random number yields
-    assert float(first.float().mean()) == pytest.approx(0.8, abs=0.01)
-    assert float((first == second).float().mean()) == pytest.approx(0.8**2 + 0.2**2, abs=0.01), "people draw apart"
+    dropped = torch.zeros(2, 30_000, dtype=torch.bool)
+    dropped.view(-1)[adapters._dropped(0, 30_000)] = True
+    assert dropped.float().mean(1).tolist() == pytest.approx([0.2, 0.2], abs=0.01)
+    both, pairs = (dropped[0] & dropped[1]).float().mean(), (dropped[:, 1:] & dropped[:, :-1]).float().mean()
+    assert float(both) == pytest.approx(0.2**2, abs=0.01), "people draw apart"
+    assert float(pairs) == pytest.approx(0.2**2, abs=0.01), "and so do neighbouring numbers"
     a, b = adapters.a[0], torch.ones_like(adapters.b[0])
     ones, zeros = torch.ones(2, 20_000, a.shape[2]), torch.zeros(2, 20_000, b.shape[1])
     update = adapters._hook(0, a, b)(torch.nn.Identity(), (ones,), zeros).mean(1)
@@ -74,6 +79,7 @@ def test_dropout_drops_its_share_and_keeps_the_mean(bench: Bench) -> None:
     torch.testing.assert_close(
         update, adapters._hook(0, a, b)(torch.nn.Identity(), (ones,), zeros)[:, 0], atol=0.05, rtol=0
     )
+    assert bool((ones == 1).all()), "what a layer reads is left as it is"
 
 
 def test_a_gradient_of_one_person_is_clipped_by_their_own_norm(bench: Bench) -> None:
@@ -154,13 +160,14 @@ def shipped(name: str, **changed: Any) -> dict[str, Any]:
     return {k: v for k, v in settings.items() if k not in ("_target_", "name", "title", "quantization")} | changed
 
 
-def test_dpo_as_shipped_is_trained_as_trl_trains_it(bench: Bench) -> None:
+def test_dpo_as_shipped_is_trained_as_trl_trains_it(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its file has a dropout that TRL turns off, a cosine schedule, warm-up and decay: exact up to rounding."""
     assert shipped("dpo")["peft"]["lora_dropout"] > 0
     settings = shipped("dpo", steps=15, learning_rate=1e-3)
     ours = bench.aligner("dpo", **settings, cohort=2).align_many(cases(bench, 2))
+    stock = stock_aligner(bench, "dpo", monkeypatch, **settings)
     for alignment, case in zip(ours, cases(bench, 2), strict=True):
-        theirs = bench.aligner("dpo", **settings).align(case)
+        theirs = stock.align(case)
         assert largest_difference(alignment, theirs) < 1e-4
         for key in ("last_margin", "last_chosen_log_prob", "last_rejected_log_prob", "chosen_change", "moved_share"):
             assert alignment.summary[key] == pytest.approx(theirs.summary[key], abs=2e-3), key
@@ -174,15 +181,19 @@ def test_lora_as_shipped_is_trained_as_trl_trains_it_under_the_same_dropout(
     def mask(width: int) -> torch.Tensor:
         return torch.arange(width) % 20 != 7
 
+    def without(dropped: torch.Tensor | None, x: torch.Tensor) -> torch.Tensor:
+        return x if dropped is None else x * mask(x.shape[-1])
+
     assert shipped("lora")["peft"]["lora_dropout"] == 0.05
     monkeypatch.setattr(
         torch.nn.Dropout, "forward", lambda self, x: x * mask(x.shape[-1]) / (1 - self.p) if self.training else x
     )
-    monkeypatch.setattr(cohort.Adapters, "_kept", lambda self, layer, shape: mask(shape[-1]))
+    monkeypatch.setattr(low_rank, "_without", without)
     settings = shipped("lora", steps=15)
     ours = bench.aligner("lora", **settings, cohort=2).align_many(cases(bench, 2))
+    stock = stock_aligner(bench, "lora", monkeypatch, **settings)
     for alignment, case in zip(ours, cases(bench, 2), strict=True):
-        theirs = bench.aligner("lora", **settings).align(case)
+        theirs = stock.align(case)
         assert largest_difference(alignment, theirs) < 1e-4
         assert alignment.summary["last_loss"] == pytest.approx(theirs.summary["last_loss"], abs=1e-4)
 

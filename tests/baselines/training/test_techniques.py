@@ -7,7 +7,7 @@ import pytest
 import torch
 from peft import PeftModel
 
-from baselines.training.aligner import ReversibilityCheck
+from baselines.training.reversibility import ReversibilityCheck
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone

@@ -7,12 +7,13 @@ from typing import Any
 import pytest
 import torch
 from transformers import Trainer
-from trl import DPOTrainer, SFTTrainer
+from trl import SFTTrainer
 
-from baselines.training import ppo
+from baselines.training import ppo, trainers
 from baselines.training.aligner import TrainedAligner
 from baselines.training.ppo import RuleReward
 from baselines.training.texts import answer_text
+from baselines.training.tree import Passage
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory
@@ -21,17 +22,23 @@ from tests.baselines.training.conftest import LORA, METHODS, PROMPT, Bench
 
 
 @pytest.fixture
-def batches(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
-    """What the SFT and DPO trainers feed the model."""
-    seen: list[dict[str, Any]] = []
-    original = Trainer._prepare_inputs
+def passages(monkeypatch: pytest.MonkeyPatch) -> list[Passage]:
+    """What the supervised and the preference trainer feed the model; of a soft prompt the rows that TRL pads."""
+    seen: list[Passage] = []
+    original, prepare = trainers.answer_log_probs, Trainer._prepare_inputs
 
-    def spy(self: Trainer, inputs: Any) -> Any:
-        seen.append({key: value.clone() for key, value in inputs.items()})
-        return original(self, inputs)
+    def spy(anatomy: Any, groups: Any) -> Any:
+        seen.extend(passage for group in groups for passage in group)
+        return original(anatomy, groups)
 
-    monkeypatch.setattr(SFTTrainer, "_prepare_inputs", spy)
-    monkeypatch.setattr(DPOTrainer, "_prepare_inputs", spy)
+    def rows(self: Trainer, inputs: Any) -> Any:
+        for ids, labels in zip(inputs.get("input_ids", ()), inputs.get("labels", ()), strict=True):
+            answer = labels[labels != -100].tolist()
+            seen.append(Passage([*ids[labels == -100].tolist(), *answer], len(ids) - len(answer)))
+        return prepare(self, inputs)
+
+    monkeypatch.setattr(trainers, "answer_log_probs", spy)
+    monkeypatch.setattr(SFTTrainer, "_prepare_inputs", rows)
     return seen
 
 
@@ -49,7 +56,7 @@ def lengthen(aligner: TrainedAligner, tokens: int) -> None:
 
 @pytest.mark.parametrize("technique", ["lora", "full", "prompt"])
 def test_supervised_loss_is_on_the_whole_answer_and_on_it_alone(
-    bench: Bench, batches: list[dict[str, Any]], technique: str
+    bench: Bench, passages: list[Passage], technique: str
 ) -> None:
     aligner = bench.aligner(technique, steps=1, batch_size=4)
     lengthen(aligner, 1100)
@@ -57,15 +64,16 @@ def test_supervised_loss_is_on_the_whole_answer_and_on_it_alone(
     aligner.align(case)
     expected = {answer_text(value) for value in case.known.values()}
     tokenizer = bench.backbone.tokenizer
-    for labels, ids in zip(batches[0]["labels"], batches[0]["input_ids"], strict=True):
-        answer = labels[labels != -100].tolist()
+    assert len(passages) == 4
+    for passage in passages:
+        answer = passage.ids[passage.start :]
         assert answer[-1] == tokenizer.eos_token_id
         assert tokenizer.decode(answer[:-1]) in expected
-        assert int((ids == 7).sum()) >= 1100  # and nothing of the prompt was cut either
+        assert passage.ids.count(7) >= 1100  # and nothing of the prompt was cut either
 
 
 def test_dpo_prefers_the_persons_option_to_its_opposite_uncut_and_without_neutral_answers(
-    bench: Bench, batches: list[dict[str, Any]]
+    bench: Bench, passages: list[Passage]
 ) -> None:
     numbers = bench.inventory.known[:5]
     known = dict(zip(numbers, (5, 4, 3, 2, 1), strict=True))
@@ -74,11 +82,9 @@ def test_dpo_prefers_the_persons_option_to_its_opposite_uncut_and_without_neutra
     alignment = aligner.align(bench.case(known=known))
     assert alignment.summary["pairs"] == 4
     tokenizer = bench.backbone.tokenizer
-    texts = [
-        tokenizer.decode(ids[mask.bool()].tolist()).removesuffix(tokenizer.eos_token)
-        for ids, mask in zip(batches[0]["input_ids"], batches[0]["completion_mask"], strict=True)
-    ]
-    pairs = set(zip(texts[:4], texts[4:], strict=True))
+    texts = [tokenizer.decode(p.ids[p.start :]).removesuffix(tokenizer.eos_token) for p in passages]
+    assert all(passage.ids.count(7) >= 1100 for passage in passages)
+    pairs = set(zip(texts[::2], texts[1::2], strict=True))
     assert pairs == {(answer_text(value), answer_text(6 - value)) for value in (5, 4, 2, 1)}
 
 

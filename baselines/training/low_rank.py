@@ -1,0 +1,109 @@
+"""LoRA's update of a linear layer, forward and backward, without the copies that autograd would keep (Hu et al. 2021).
+
+``output + scaling × dropout(x) Aᵀ Bᵀ`` for one person, or for several in batched products. The matrices are float32,
+and so is what is computed from them, whatever the model's type: as in PEFT, up to rounding. Kept for the backward pass
+are ``x`` in the model's type, the narrow product, and the places that dropout took.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from typing import Any
+
+import torch
+from peft.tuners.lora import LoraLayer
+from torch import Tensor, nn
+
+
+class LowRankUpdate(torch.autograd.Function):
+    """``output`` ``(people, n, outputs)`` of a layer, updated.
+
+    ``x`` ``(people, n, inputs)``, ``a`` ``(people, rank, inputs)``, ``b`` ``(people, outputs, rank)``; ``dropped``:
+    what dropout takes from ``x`` (`dropped_numbers`), or None.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, output: Tensor, x: Tensor, a: Tensor, b: Tensor, scaling: float, dropped: Tensor | None
+    ) -> Tensor:
+        narrow = torch.bmm(_without(dropped, x.to(a.dtype, copy=dropped is not None)), a.mT)
+        ctx.scaling, ctx.dropped = scaling, dropped
+        ctx.save_for_backward(x, a, b, narrow)
+        return torch.baddbmm(output.to(a.dtype), narrow, b.mT, alpha=scaling).to(output.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, a, b, narrow = ctx.saved_tensors
+        wide = gradient.to(a.dtype)
+        narrower = torch.bmm(wide, b) * ctx.scaling
+        of_x = None
+        if ctx.needs_input_grad[1]:
+            of_x = _without(ctx.dropped, torch.bmm(narrower, a)).to(x.dtype)
+        of_a = torch.bmm(narrower.mT, _without(ctx.dropped, x.to(a.dtype, copy=ctx.dropped is not None)))
+        of_b = torch.bmm(wide.mT, narrow) * ctx.scaling
+        return gradient, of_x, of_a, of_b, None, None
+
+
+def _without(dropped: Tensor | None, x: Tensor) -> Tensor:
+    """``x``, its dropped numbers set to 0 in place."""
+    if dropped is None:
+        return x
+    if dropped.dtype == torch.bool:
+        return x.masked_fill_(dropped.view(x.shape), 0.0)
+    x.view(-1).index_fill_(0, dropped, 0.0)
+    return x
+
+
+def dropped_numbers(count: int, share: float, device: torch.device, generator: Any = None) -> Tensor:
+    """Which of so many numbers dropout takes, each with probability ``share``: their places, on a GPU a mask.
+
+    From one dropped number to the next it is as far as a geometric distribution says: few draws where few are dropped.
+    """
+    if device.type != "cpu":
+        return torch.rand(count, device=device, generator=generator) < share
+    found, last = [], -1
+    while last < count:
+        steps = torch.empty(int(count * share * 1.05) + 64, dtype=torch.int64).geometric_(share, generator=generator)
+        found.append(steps.cumsum_(0).add_(last))
+        last = int(found[-1][-1])
+    places = torch.cat(found)
+    return places[: int(torch.searchsorted(places, count))]
+
+
+@contextmanager
+def lean_adapters(model: nn.Module) -> Iterator[None]:
+    """Within the block PEFT's LoRA layers on the model update by `LowRankUpdate`; its variants stay as they are."""
+    with ExitStack() as stack:
+        for module in model.modules():
+            if _is_plain(module):
+                own: Callable[..., Tensor] = module.forward
+                module.forward = partial(_forward, module, own)
+                stack.callback(delattr, module, "forward")
+        yield
+
+
+def _is_plain(module: nn.Module) -> bool:
+    if not isinstance(module, LoraLayer) or type(module).__name__ not in ("Linear", "Linear4bit"):
+        return False
+    if list(module.lora_A) != ["default"] or module.lora_variant or "forward" in vars(module):
+        return False
+    a, b = module.lora_A["default"], module.lora_B["default"]
+    return bool(a.weight.dtype == b.weight.dtype == torch.float32 and b.bias is None)
+
+
+def _forward(module: Any, own: Callable[..., Tensor], x: Tensor, *arguments: Any, **named: Any) -> Tensor:
+    if module.disable_adapters or module.merged or arguments or named:
+        return own(x, *arguments, **named)
+    output: Tensor = module.base_layer(x)
+    share = float(getattr(module.lora_dropout["default"], "p", 0.0)) if module.training else 0.0
+    rows = x.reshape(1, -1, x.shape[-1])
+    dropped = dropped_numbers(rows.numel(), share, x.device) if share else None
+    updated: Tensor = LowRankUpdate.apply(
+        output.view(1, -1, output.shape[-1]),
+        rows,
+        module.lora_A["default"].weight[None],
+        module.lora_B["default"].weight[None],
+        module.scaling["default"] / (1 - share),
+        dropped,
+    )
+    return updated.view(output.shape)
