@@ -6,6 +6,7 @@ read once for all steps.
 """
 
 from collections.abc import Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -18,7 +19,7 @@ from trl.trainer.utils import disable_dropout_in_model
 
 from baselines.training.aligner import TrainedAligner
 from baselines.training.attention import attention_for_trees
-from baselines.training.cohort import Person
+from baselines.training.cohort import Person, batches
 from baselines.training.session import TrainingClock
 from baselines.training.trainers import Loss, PreferenceTrainer
 from baselines.training.tree import Passage, answer_log_probs
@@ -102,7 +103,7 @@ class DirectPreferenceOptimization(TrainedAligner):
             raise ValueError("the loss is DPO's own (sigmoid) alone")
         if settings.disable_dropout:
             disable_dropout_in_model(self.local.model)
-        beta, reference = settings.beta, self._reference(people)
+        beta, reference = settings.beta, self._reference(people, settings)
 
         def loss(log_probs: Tensor, chosen: Tensor, weights: Tensor) -> dict[str, Tensor]:
             rows = torch.arange(len(people), device=chosen.device)[:, None]
@@ -120,16 +121,29 @@ class DirectPreferenceOptimization(TrainedAligner):
         return loss
 
     @torch.no_grad()
-    def _reference(self, people: Sequence[Person]) -> Tensor:
-        """The bare model's log-probabilities of the answers ``(people, most examples, 2)``, each text read once."""
-        texts = {(*p.ids, p.start): p for person in people for example in person.examples for p in example}
-        keys, size, anatomy = list(texts), 2 * self.training.examples_at_once, Anatomy(self.local.model)
-        parts = [[texts[key] for key in keys[start : start + size]] for start in range(0, len(keys), size)]
+    def _reference(self, people: Sequence[Person], arguments: TrainingArguments) -> Tensor:
+        """The bare model's log-probabilities of the answers ``(people, most examples, 2)``, each text read once.
+
+        Of the examples that so many steps come to; not a number for the others.
+        """
+        size = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+        used = [
+            sorted({n for batch in islice(batches(len(p.examples), size, p.seed), arguments.max_steps) for n in batch})
+            for p in people
+        ]
+        texts = {
+            (*passage.ids, passage.start): passage
+            for person, numbers in zip(people, used, strict=True)
+            for number in numbers
+            for passage in person.examples[number]
+        }
+        keys, at_once, anatomy = list(texts), 2 * self.training.examples_at_once, Anatomy(self.local.model)
+        parts = [[texts[key] for key in keys[start : start + at_once]] for start in range(0, len(keys), at_once)]
         with attention_for_trees(self.local.model):
             found = torch.cat([answer_log_probs(anatomy, [part]) for part in parts]).cpu()
         row = {key: index for index, key in enumerate(keys)}
-        reference = torch.zeros(len(people), max(len(person.examples) for person in people), 2)
-        for index, person in enumerate(people):
-            own = [[row[(*p.ids, p.start)] for p in example] for example in person.examples]
-            reference[index, : len(own)] = found[torch.tensor(own)]
+        reference = torch.full((len(people), max(len(person.examples) for person in people), 2), torch.nan)
+        for own, person, numbers in zip(reference, people, used, strict=True):
+            rows = [[row[(*p.ids, p.start)] for p in person.examples[number]] for number in numbers]
+            own[numbers] = found[torch.tensor(rows)]
         return reference.to(self.local.model.device)
