@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.questionnaire.inventory import LETTERS
+from palign_bench.questionnaire.inventory import OPTIONS
 from palign_bench.settings import UserError
 
 BATCH = 10  # rows; larger ones were no faster on two cores
@@ -42,7 +42,7 @@ def lm_eval_log_probs(backbone: LocalBackbone, prompts: Sequence[str], batch: in
     task = _task(prompts)
     task.build_all_requests(rank=0, world_size=1)
     found = model.loglikelihood(task.instances, disable_tqdm=True)
-    result = torch.empty(len(prompts), len(LETTERS))
+    result = torch.empty(len(prompts), len(OPTIONS))
     for request, (log_prob, _) in zip(task.instances, found, strict=True):
         result[request.doc_id, request.idx] = log_prob
     return result.log_softmax(-1)
@@ -60,7 +60,7 @@ def _task(prompts: Sequence[str]) -> Any:
             "test_split": "test",
             "output_type": "multiple_choice",
             "doc_to_text": "{{prompt}}",
-            "doc_to_choice": list(LETTERS),
+            "doc_to_choice": [option.letter for option in OPTIONS],
             "doc_to_target": 0,  # nobody's right answer is looked at here
             "target_delimiter": "",
             "num_fewshot": 0,

@@ -30,7 +30,7 @@ from palign_bench.backbone.parts.statements import (
 from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, ipip_neo_300
 from palign_bench.questionnaire.prompts import statement_as_worded
 from palign_bench.questionnaire.protocol import Corrected
-from palign_bench.questionnaire.scoring import cross_composites
+from palign_bench.questionnaire.scoring import as_matrix, cross_composites
 from palign_bench.report.statistics import mean_interval, pearson
 from palign_bench.respondents import load_papi
 from palign_bench.settings import read_option
@@ -50,10 +50,11 @@ class Ablation:
         self.people = load_papi().people
         self.known, self.held_out = list(self.inventory.known), list(self.inventory.held_out)
         answers = [person.answers for person in self.people]
-        self.known_answers = predictors.as_table(self.known, answers)
-        self.truth = predictors.as_table(self.held_out, answers)
+        self.everything, self.known_answers, self.truth = (
+            torch.from_numpy(as_matrix(numbers, answers))
+            for numbers in (list(self.inventory.column), self.known, self.held_out)
+        )
         self._features: dict[str, Tensor] = {}
-        self.everything = predictors.as_table([item.number for item in self.inventory.items], answers)
 
     def composites(self, numbers: Sequence[int], predicted: Tensor, truth: Tensor) -> np.ndarray:
         """Every prediction against every person's truth ``(people, people)``."""
@@ -121,8 +122,7 @@ class Ablation:
     def kernel_of(self, features: Tensor, linear: bool = False) -> ItemKernel:
         """The kernel of unit features ``(items, parts, width)``; ``linear``: their mean cosine."""
         flat = features.flatten(1) / features.shape[1] ** 0.5
-        column = {item.number: index for index, item in enumerate(self.inventory.items)}
-        return ItemKernel(column, flat @ flat.T if linear else exponential_kernel(features))
+        return ItemKernel(self.inventory.column, flat @ flat.T if linear else exponential_kernel(features))
 
     def plain_features(self) -> Tensor:
         """Features of the statement itself, ``I worry about things.``, at `DEPTHS`."""

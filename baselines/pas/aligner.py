@@ -84,7 +84,6 @@ class PersonalityActivationSearch(Aligner):
         self.check_shape(self._activations.layers, self._activations.heads)
 
     def align(self, case: Case) -> Alignment:
-        """Align one respondent."""
         return self.align_many([case])[0]
 
     def align_many(self, cases: Sequence[Case]) -> list[Alignment]:

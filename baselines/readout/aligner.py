@@ -74,7 +74,6 @@ class ClosedFormReadout(Aligner):
             self._neutral = dict(zip(known, rows, strict=True))
 
     def align(self, case: Case) -> Alignment:
-        """Align one respondent."""
         return self.align_many([case])[0]
 
     def align_many(self, cases: Sequence[Case]) -> list[Alignment]:

@@ -12,6 +12,7 @@ from palign_bench.backbone.parts.ordinal import medians, normal_scores, option_s
 from palign_bench.backbone.parts.readout import ItemReadout, Readout, StatementReadout
 from palign_bench.backbone.parts.statements import FeatureRecipe, ItemKernel
 from palign_bench.questionnaire.inventory import Answers, Inventory
+from palign_bench.questionnaire.scoring import as_matrix
 
 # Of `OtherPeople`, chosen by leave-one-out predictions of everybody's known answers (`readout.ablation`); flat around.
 NOISE = 1.0
@@ -84,8 +85,7 @@ class PeoplePrediction(Prediction):
     all_cuts: Tensor  # (items of the inventory, 4)
 
     def cuts(self, numbers: Sequence[int]) -> Tensor:
-        column = {item.number: index for index, item in enumerate(self.inventory.items)}
-        return self.all_cuts[[column[number] for number in numbers]]
+        return self.all_cuts[[self.inventory.column[number] for number in numbers]]
 
     def readout(self, weight: float) -> ItemReadout:
         held_out = self.inventory.held_out
@@ -105,7 +105,7 @@ def predict_alone(
     smallest noise). Raises ValueError for a person without two known answers.
     """
     known = [number for number in inventory.known if any(number in answers for answers in people)]
-    table = as_table(known, people)
+    table = torch.from_numpy(as_matrix(known, people))
     if ((~table.isnan()).sum(1) < 2).any():
         raise ValueError("a readout needs two known answers or more, and a person has fewer")
     shares = option_shares(table, len(inventory.options))
@@ -147,7 +147,7 @@ def predict_with_others(inventory: Inventory, kernel: ItemKernel, answers: Answe
     scores = normal_scores(others.T, shares).nan_to_num(0.0)
     covariance = scores @ scores.T / scores.shape[1] + SHARE_OF_FEATURES * kernel.values
     at = torch.tensor([kernel.column[number] for number in numbers])
-    own = as_table(numbers, [answers])[0]
+    own = torch.from_numpy(as_matrix(numbers, [answers]))[0]
     targets = normal_scores(own[:, None], shares[at]).T
     inner, cross = covariance[at][:, at], covariance[:, at]
     fitted = fit(inner, targets, torch.tensor([NOISE]).double())
@@ -162,12 +162,6 @@ def predict_with_others(inventory: Inventory, kernel: ItemKernel, answers: Answe
         inventory=inventory,
         all_cuts=_cuts(THRESHOLD_SCALE * thresholds, cross @ fitted.coefficients[0, 0], within + scale * new),
     )
-
-
-def as_table(numbers: Sequence[int], people: Sequence[Answers]) -> Tensor:
-    """Answers as float64 ``(people, items)``; NaN where one is absent."""
-    rows = [[float(answers.get(number, torch.nan)) for number in numbers] for answers in people]
-    return torch.tensor(rows, dtype=torch.float64).reshape(len(people), len(numbers))
 
 
 def _left_out(fitted: Fit, noise: int, row: int, present: Tensor, targets: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -49,14 +49,12 @@ class LocalBackbone(Backbone):
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a text written by this model depends on."""
         loaded = self.loaded
         kept = {"name": loaded.name, "weights": loaded.weights_hash, "quantization": loaded.quantization}
         texts = {"tokenizer": loaded.tokenizer_hash, "chat_format": self.chat.hash}
         return kept | texts | {"dtype": str(self.model.dtype)}
 
     def option_scores(self, alignment: Alignment, items: Sequence[Item]) -> OptionScores | None:
-        """The second opinion of the alignment's readout on the items' options; None where it has none."""
         return None if alignment.readout is None or not items else alignment.readout.option_scores(self, items)
 
     @contextmanager
@@ -125,15 +123,12 @@ class LocalBackbone(Backbone):
 
     @property
     def layers(self) -> int:
-        """How many decoder layers the model has."""
         return len(self.anatomy.layers)
 
     def hidden_states(self, texts: Sequence[str], layers: Sequence[int]) -> Tensor:
-        """Hidden states of plain texts; see `palign_bench.backbone.engines.hidden`."""
         return hidden_states(self.engine, texts, layers)
 
     def head_activations(self, dialogues: Sequence[Dialogue]) -> Tensor:
-        """Head outputs at the last token of each dialogue: float32 ``(dialogues, layers, heads, head width)``."""
         rows = [encode(self.tokenizer, self.chat.render(dialogue)) for dialogue in dialogues]
         self.engine.check_context(rows)
         shape = len(self.anatomy.output_projections), self.anatomy.heads, self.anatomy.head_width
@@ -149,7 +144,6 @@ class LocalBackbone(Backbone):
         return result
 
     def generate(self, alignment: Alignment, system: str, user: str, max_new_tokens: int, temperature: float) -> str:
-        """Free text, sampled at ``temperature`` (0: greedy) from torch's global generator."""
         ids = torch.tensor([encode(self.tokenizer, self.chat.render((system, user, "")))])
         ids = ids.to(self.model.device)
         sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}

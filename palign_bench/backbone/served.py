@@ -93,7 +93,6 @@ class ServedBackbone(Backbone):
 
     @property
     def identity(self) -> dict[str, str]:
-        """What a text written by this model depends on."""
         return self._identity
 
     @contextmanager

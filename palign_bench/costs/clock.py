@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 from palign_bench.costs.energy import joules_by_device
-from palign_bench.costs.memory import MIB, MemoryLevel, _gpus, _HighWaterMark, _mark, _return_freed_memory
+from palign_bench.costs.memory import MIB, HighWaterMark, MemoryLevel, _gpus, _mark, _return_freed_memory
 
 
 @dataclass
@@ -124,7 +124,7 @@ def part(name: str) -> Iterator[None]:
         charge(**{f"{name}_seconds": time.perf_counter() - start})
 
 
-def _keep_peaks(mark: _HighWaterMark) -> None:
+def _keep_peaks(mark: HighWaterMark) -> None:
     """Credit every open block with the peaks since the last reset: all of them were open all that time."""
     allocated = sum(cuda.max_memory_allocated(device) for cuda, device in _gpus()) / MIB
     reserved = sum(cuda.max_memory_reserved(device) for cuda, device in _gpus()) / MIB
@@ -142,7 +142,7 @@ def _joules_since(before: dict[int, float]) -> float | None:
     return sum(now[device] - before[device] for device in before) if before and before.keys() <= now.keys() else None
 
 
-def _reset(mark: _HighWaterMark) -> None:
+def _reset(mark: HighWaterMark) -> None:
     mark.reset()
     for cuda, device in _gpus():
         cuda.reset_peak_memory_stats(device)

@@ -11,7 +11,7 @@ import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -29,18 +29,6 @@ class MemoryLevel:
 
     mib: float
     reserved_mib: float = 0.0
-
-
-class _HighWaterMark(Protocol):
-    """The highest resident set since the last reset, in MiB."""
-
-    def start(self) -> None: ...
-
-    def reset(self) -> None: ...
-
-    def read(self) -> float: ...
-
-    def stop(self) -> None: ...
 
 
 class KernelMark:
@@ -108,8 +96,11 @@ class SampledMark:
             self._thread = None
 
 
+HighWaterMark = KernelMark | SampledMark  # the highest resident set since the last reset, in MiB
+
+
 @lru_cache(maxsize=1)
-def _mark() -> _HighWaterMark:
+def _mark() -> HighWaterMark:
     return KernelMark() if KernelMark.available() else SampledMark()
 
 

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerFast
 from palign_bench.organism.people import draw_people
 from palign_bench.organism.vocabulary import ASSISTANT, END, SYSTEM, UNKNOWN, USER, StatementForms, answer_pieces
 from palign_bench.questionnaire import prompts
-from palign_bench.questionnaire.inventory import LABELS, OPTIONS, Inventory
+from palign_bench.questionnaire.inventory import OPTIONS, Inventory
 from palign_bench.questionnaire.protocol import FREE_GENERATION
 from palign_bench.respondents.simulated import FactorModel
 
@@ -78,7 +78,7 @@ class Curriculum:
         self.asked_as_released = ids([form.asked_as_released for form in forms])
         self.told = ids([" " + form.told for form in forms])
         self.told_first = ids([form.told for form in forms])
-        self.labels = ids([UNKNOWN, *(f":{LABELS[value]}" for value in values)])  # by value, 0 is Unknown
+        self.labels = ids([UNKNOWN, *(f":{inventory.labels[value]}" for value in values)])  # by value, 0 is Unknown
         self.endings = ids([prompts.PORTRAIT_ENDINGS[value] for value in values])
         self.letters = ids([answer_pieces(value)[1] for value in values])
         self.options = np.stack([self.labels[1:], self.endings, self.letters])  # (3, 5): every way of writing them

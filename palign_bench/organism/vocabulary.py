@@ -13,7 +13,7 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from palign_bench.questionnaire import prompts
-from palign_bench.questionnaire.inventory import LABELS, OPTIONS, Inventory, Item
+from palign_bench.questionnaire.inventory import OPTIONS, Inventory, Item
 from palign_bench.questionnaire.protocol import FREE_GENERATION
 
 PAD, SYSTEM, USER, ASSISTANT, END = "<|pad|>", "<|system|>", "<|user|>", "<|assistant|>", "<|end|>"
@@ -61,6 +61,7 @@ def answer_pieces(value: int) -> tuple[str, str, str]:
 def phrases() -> list[str]:
     """The templates' fixed phrases."""
     before, after = prompts.question_parts()
+    labels = [option.label for option in OPTIONS]
     agree_before, agree_after = 'Question: Given a statement of you: "You ', '", Do you agree?'
     return [
         prompts.NEUTRAL_SYSTEM_PROMPT,
@@ -72,10 +73,10 @@ def phrases() -> list[str]:
         agree_after,
         FREE_GENERATION.opening,
         " (",
-        *(f":{label}" for label in LABELS.values()),
+        *(f":{label}" for label in labels),
         UNKNOWN,
         *(answer_pieces(option.value)[2] for option in OPTIONS),
-        *LABELS.values(),
+        *labels,
         *prompts.PORTRAIT_ENDINGS.values(),
         "Yes",
         "No",

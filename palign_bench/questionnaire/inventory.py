@@ -55,9 +55,6 @@ OPTIONS: tuple[Option, ...] = options_of(
         "Very Inaccurate",
     )
 )
-LABELS: dict[int, str] = {option.value: option.label for option in OPTIONS}
-LETTERS: str = "".join(option.letter for option in OPTIONS)
-VALUE_OF_LETTER: dict[str, int] = {option.letter: option.value for option in OPTIONS}
 LOWEST, HIGHEST = 1, 5
 
 # The scales of IPIP-NEO, in the order of the paper's tables and of the released code (alphabetical).

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from palign_bench.questionnaire.inventories import DARK_TRIAD_SCALES
 from palign_bench.questionnaire.inventory import Inventory, Item
 from palign_bench.respondents.formats.delimited import ROW_NUMBERS, read_delimited
 from palign_bench.respondents.matrix import AnswerMatrix
@@ -57,8 +58,7 @@ def dark_triad_layout() -> Inventory:
         Item(number, name, -1 if name in _NEGATIVE else 1, name[0]) for number, name in enumerate(_COLUMNS, start=1)
     )
     known = tuple(number for number, name in enumerate(_COLUMNS, start=1) if name[1] <= "6")
-    scales = {"M": "machiavellianism", "N": "narcissism", "P": "psychopathy"}
-    return Inventory("dark_triad", items, known, scales)
+    return Inventory("dark_triad", items, known, DARK_TRIAD_SCALES)
 
 
 def load_dark_triad(

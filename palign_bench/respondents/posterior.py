@@ -54,7 +54,7 @@ class FactorPosterior:
         if sweeps < 1 or burn_in < 0:
             raise ValueError(f"sweeps={sweeps}, burn_in={burn_in}: keep at least one sweep after none or more")
         self.sweeps, self.burn_in = sweeps, burn_in
-        row_of = {item.number: row for row, item in enumerate(model.inventory.items)}
+        row_of = model.inventory.column
         known_rows, asked_rows = [row_of[number] for number in known], [row_of[number] for number in asked]
         factors = np.linalg.cholesky(model.facet_correlations)
         # (items, factors): loadings on independent standard normal factors, the last one acquiescence.

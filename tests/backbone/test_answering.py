@@ -10,7 +10,7 @@ from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.tokenizing import encode, split_prompts
-from palign_bench.questionnaire.inventory import LETTERS, Inventory
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import parse_is_decided, parse_released
 from palign_bench.respondents import RespondentSource
 from palign_bench.settings import UserError
@@ -55,7 +55,7 @@ def test_log_probabilities_equal_a_bare_forward_pass(smollm2, inventory, few_sho
     ids = torch.tensor([encode(smollm2.tokenizer, text)])
     with torch.no_grad():
         logits = smollm2.model(ids).logits[0, -1]
-    letters = [smollm2.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in LETTERS]
+    letters = [smollm2.tokenizer.encode(letter, add_special_tokens=False)[0] for letter in "ABCDE"]
     expected = logits[letters].log_softmax(-1).tolist()
     assert backbone.answer(few_shot, [item]).log_probs[item.number] == pytest.approx(expected, abs=1e-4)
 
@@ -95,7 +95,7 @@ def test_soft_prompt_stands_before_the_whole_prompt_in_both_engines(tiny, invent
     results = []
     for engine in (SharedPrefixEngine(tiny.model, tiny.tokenizer), FullPromptEngine(tiny.model, tiny.tokenizer)):
         backbone = LocalBackbone(tiny, CORRECTED, engine)
-        opening, options = backbone.chat.option_tokens("Option (", LETTERS)
+        opening, options = backbone.chat.option_tokens("Option (", "ABCDE")
         split = backbone.split(Alignment(), items, opening)
         results.append(engine.option_log_probs(Request(split, virtual), options))
         without = engine.option_log_probs(Request(split), options)

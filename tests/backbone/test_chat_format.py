@@ -14,7 +14,7 @@ from transformers.utils import chat_template_utils
 
 from palign_bench.backbone.chat_format import ChatFormat, ChatFormatError
 from palign_bench.backbone.tokenizing import encode
-from palign_bench.questionnaire.inventory import LETTERS, Inventory
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents import RespondentSource
 from tests.protocols import CORRECTED
 from tests.tiny import tiny_tokenizer
@@ -133,8 +133,8 @@ def test_the_identity_is_that_of_what_is_written() -> None:
 def test_the_option_tokens_are_those_of_the_whole_prompt(name: str, inventory: Inventory) -> None:
     tokenizer = tokenizer_with(name)
     chat, question = ChatFormat(tokenizer), CORRECTED.question(inventory[7])
-    opening, tokens = chat.option_tokens("Option (", LETTERS)
-    for letter, token in zip(LETTERS, tokens, strict=True):
+    opening, tokens = chat.option_tokens("Option (", "ABCDE")
+    for letter, token in zip("ABCDE", tokens, strict=True):
         whole = encode(tokenizer, chat.render(("You like maps.", question, f"Option ({letter}")))
         assert whole == [*encode(tokenizer, chat.render(("You like maps.", question, opening))), token]
     with pytest.raises(ChatFormatError, match="do not differ in one token"):

@@ -10,11 +10,13 @@ from palign_bench.backbone.chat_format import ChatFormat
 from palign_bench.organism.curriculum import QUESTION_WEIGHT, Curriculum
 from palign_bench.organism.vocabulary import build_tokenizer
 from palign_bench.questionnaire import prompts
-from palign_bench.questionnaire.inventory import LABELS, Inventory
+from palign_bench.questionnaire.inventory import OPTIONS, Inventory
 from palign_bench.respondents.simulated import factor_model
 from tests.protocols import AS_RELEASED, CORRECTED
 
 BATCHES = range(40)
+
+LABELS = {option.value: option.label for option in OPTIONS}
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from palign_bench.backbone.chat_format import ChatFormat
 from palign_bench.backbone.tokenizing import encode
 from palign_bench.organism.vocabulary import build_tokenizer, forms_of_one_statement
 from palign_bench.questionnaire import prompts
-from palign_bench.questionnaire.inventory import LETTERS, Inventory
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import AsReleased, EvaluationProtocol
 from palign_bench.respondents import RespondentSource
 from tests.protocols import AS_RELEASED, CORRECTED
@@ -44,7 +44,7 @@ def test_portraits_and_probes_are_short_too(
 
 
 def test_options_differ_in_one_token_and_anything_else_falls_back_to_bytes(tokenizer: PreTrainedTokenizerFast) -> None:
-    opening, options = ChatFormat(tokenizer).option_tokens("Option (", LETTERS)
+    opening, options = ChatFormat(tokenizer).option_tokens("Option (", "ABCDE")
     assert opening == "Option (" and len(set(options)) == 5
     text = "Grüße, 世界! <|not a token|>"
     assert tokenizer.decode(encode(tokenizer, text)) == text

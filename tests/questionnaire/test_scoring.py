@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from palign_bench.questionnaire.inventory import DOMAINS, VALUE_OF_LETTER, Inventory, Item
+from palign_bench.questionnaire.inventory import DOMAINS, Inventory, Item
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.questionnaire.scoring import SCORES, aligned_scores, as_matrix, cross_composites, trait_scores
 from palign_bench.respondents.source import RespondentSource
@@ -102,7 +102,7 @@ def test_constants_on_the_real_people(
     papi: RespondentSource, inventory: Inventory, protocol: str, letter: str, composite: float
 ) -> None:
     rules = PROTOCOLS[protocol](inventory)
-    answers = dict.fromkeys(inventory.held_out, VALUE_OF_LETTER[letter])
+    answers = dict.fromkeys(inventory.held_out, 5 - "ABCDE".index(letter))
     scores = [aligned_scores(inventory, answers, rules.truth(rules.held_out(p)))["composite"] for p in papi.people]
     assert len(scores) == 300
     assert np.mean([score for score in scores if score is not None]) == pytest.approx(composite, abs=0.005)

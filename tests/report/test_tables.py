@@ -11,7 +11,7 @@ import pytest
 
 from palign_bench.files import LedgerError
 from palign_bench.ledger.plan import Command, Plan
-from palign_bench.questionnaire.inventory import VALUE_OF_LETTER, Inventory, Item, ipip_neo_300
+from palign_bench.questionnaire.inventory import Inventory, Item, ipip_neo_300
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from palign_bench.report import make_report
 from palign_bench.report.document import markdown, terminal
@@ -44,7 +44,7 @@ def twelve_people(make_record: MakeRecord) -> dict[str, dict[str, Any]]:
     bad = {p: record({n: 6 - v for n, v in truth[p].items()}, p) for p in PEOPLE}
     rows = {"pas": good, "my_own_method": bad}
     for key in CONSTANTS:
-        answers = dict.fromkeys(inventory.held_out, VALUE_OF_LETTER[key[-1].upper()])
+        answers = dict.fromkeys(inventory.held_out, 5 - "abcde".index(key[-1]))
         rows[key] = {p: record(answers, p) for p in PEOPLE}
     return rows
 

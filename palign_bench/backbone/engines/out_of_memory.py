@@ -6,21 +6,17 @@ Another batch geometry may move the last bits of a log-probability, so a record 
 import gc
 import re
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import TypeVar
 
 import torch
+
+from palign_bench.backbone.engines.base import Engine
 
 BATCH_DIVISORS = (1, 4, 64)  # of the positions in one forward pass, tried one after the other
 AGAIN = "memory ran out, again with smaller batches"
 _WORDS = re.compile("can't allocate memory|not enough memory|out of memory", re.IGNORECASE)
 
 Result = TypeVar("Result")
-
-
-class HasPositions(Protocol):
-    """An engine whose forward passes hold at most ``positions`` positions."""
-
-    positions: int
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -30,7 +26,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, RuntimeError) and _WORDS.search(str(error)) is not None
 
 
-def within_memory(engine: HasPositions, attempt: Callable[[int], Result], say: Callable[[], None]) -> Result:
+def within_memory(engine: Engine, attempt: Callable[[int], Result], say: Callable[[], None]) -> Result:
     """What ``attempt(divisor)`` returns with the first of `BATCH_DIVISORS` that fits into memory.
 
     Raises what the attempt raises when that is no lack of memory, or when the smallest batches do not fit either.

@@ -64,8 +64,7 @@ def item_kernel(backbone: Backbone, inventory: Inventory, recipe: FeatureRecipe)
     key = (inventory.name, recipe)
     if key not in kept:
         features = contrast_features(backbone, inventory, recipe)
-        column = {item.number: index for index, item in enumerate(inventory.items)}
-        kept[key] = ItemKernel(column, exponential_kernel(features))
+        kept[key] = ItemKernel(inventory.column, exponential_kernel(features))
     return kept[key]
 
 

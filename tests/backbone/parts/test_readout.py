@@ -12,7 +12,6 @@ from palign_bench.backbone.parts.ordinal import medians
 from palign_bench.backbone.parts.readout import ItemReadout
 from palign_bench.backbone.parts.statements import FeatureRecipe, item_kernel
 from palign_bench.costs.clock import measure
-from palign_bench.questionnaire.inventory import LETTERS
 from palign_bench.questionnaire.protocol import parse_released
 from palign_bench.questionnaire.scoring import aligned_scores
 from palign_bench.settings import read_option
@@ -24,7 +23,7 @@ RECIPE = FeatureRecipe(("people",), (1.0,))
 
 def certain_of(option: str, weight: float = 1.0) -> ItemReadout:
     """Sure that every literal answer is this option."""
-    value = 5 - LETTERS.index(option)
+    value = 5 - "ABCDE".index(option)
     cuts = torch.tensor([9.0 if k >= value else -9.0 for k in range(1, 5)]).expand(300, 4).contiguous()
     return ItemReadout(torch.arange(1, 301, dtype=torch.int16), torch.tensor([weight, 0.5]), cuts)
 
@@ -103,7 +102,7 @@ def test_what_the_real_model_writes_follows_the_readout(embedded, inventory):
     items = inventory.select(inventory.held_out[:3])
     for option in "AE":
         sheet = embedded.answer(Alignment(readout=certain_of(option)), items, audit=items)
-        value = 5 - LETTERS.index(option)
+        value = 5 - "ABCDE".index(option)
         assert set(sheet.answers.values()) == {value}
         assert {parse_released(text) for text in sheet.audit.values()} == {value}
 
