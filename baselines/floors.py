@@ -33,7 +33,7 @@ class Floor(Aligner):
 
     def answers(self, keyed: Mapping[int, float]) -> dict[int, float]:
         """Keyed predictions, rounded half up, as the protocol takes an answer."""
-        return {n: self.protocol.keyed(n, self.inventory.round_half_up(value)) for n, value in keyed.items()}
+        return {n: self.protocol.keyed(n, int(self.inventory.nearest(value))) for n, value in keyed.items()}
 
 
 class Constant(Floor):

@@ -133,7 +133,7 @@ def _columns(scales: Sequence[str]) -> tuple[str, ...]:
     return (*_FIXED, *(f"{kind}/{scale}" for kind in _OF_SCALES for scale in scales))
 
 
-def as_option(value: float, options: int = 5) -> int:
+def _as_option(value: float, options: int) -> int:
     """A floor's real number as the nearest option's value, 1 … the number of options; halves go up."""
     return min(options, max(1, int(value + 0.5)))
 
@@ -167,6 +167,6 @@ def _figures_of(record: Record, answers: Answers, scales: Sequence[str]) -> list
         len(audit),
         len(parsed),
         len(compared),
-        sum(parsed[number] == as_option(answers[number], options) for number in compared),
+        sum(parsed[number] == _as_option(answers[number], options) for number in compared),
         *(record[part].get(scale) for part in _OF_SCALES.values() for scale in scales),
     ]

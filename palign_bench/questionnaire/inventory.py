@@ -8,7 +8,6 @@ IPIP-NEO-300 (Goldberg 1999; Johnson 2014) is in the public domain (https://ipip
 from __future__ import annotations
 
 import csv
-import math
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -183,9 +182,9 @@ class Inventory:
         """The middle of the scale: an answer that says nothing; no option where these are of an even number."""
         return (1 + self.highest) / 2
 
-    def round_half_up(self, value: float) -> int:
-        """The nearest option's value, halves upwards."""
-        return min(max(math.floor(value + 0.5), 1), self.highest)
+    def nearest(self, value: Number) -> Number:
+        """The nearest option's value, halves upwards, of a real answer or an array of them; NaN stays NaN."""
+        return np.clip(np.floor(value + 0.5), LOWEST, self.highest)
 
     def reverse(self, value: Number) -> Number:
         """Mirror an answer, or an array of them: what the answer to a negatively keyed item says about its scale."""
@@ -198,7 +197,7 @@ class Inventory:
     def keyed_matrix(self, literal: NDArray[Any]) -> NDArray[Any]:
         """The same for a matrix of answers ``(people, items)``; NaN stays NaN."""
         negative = np.array([item.sign < 0 for item in self.items])
-        return np.where(negative, 1 + self.highest - literal, literal)
+        return np.where(negative, self.reverse(literal), literal)
 
 
 @dataclass(frozen=True)

@@ -174,7 +174,7 @@ def latex(document: Document) -> str:
     parts = [f"% {document.title}"]
     for block in document.blocks:
         if isinstance(block, Text):
-            parts += [f"% {_one_line(each)}" for each in (block.heading, *block.paragraphs) if each]
+            parts += [f"% {in_one_line(each)}" for each in (block.heading, *block.paragraphs) if each]
         elif isinstance(block, Table):
             parts += [f"% {block.heading}"] if block.heading else []
             parts.append(_tabular(block))
@@ -192,7 +192,7 @@ def html(document: Document) -> str:
         if block.heading:
             parts.append(f"<h2>{escape(block.heading)}</h2>")
         if isinstance(block, Table):
-            heads = "".join(f"<th>{escape(_one_line(name))}</th>" for name in block.columns)
+            heads = "".join(f"<th>{escape(in_one_line(name))}</th>" for name in block.columns)
             rows = "\n".join(_html_row(row, len(block.columns)) for row in block.rows)
             parts.append(f"<table>\n<tr>{heads}</tr>\n{rows}\n</table>")
         else:
@@ -277,7 +277,7 @@ def _shortened(label: str, width: int, marks: Sequence[str]) -> str:
 
 
 def _pipes(table: Table) -> str:
-    heads = [escape_markdown(_one_line(name)) for name in table.columns]
+    heads = [escape_markdown(in_one_line(name)) for name in table.columns]
     rows = [
         [f"**{escape_markdown(row)}**", *[""] * (len(heads) - 1)]
         if isinstance(row, str)
@@ -297,7 +297,7 @@ def _pipes(table: Table) -> str:
 def _tabular(table: Table) -> str:
     width = len(table.columns)
     lines = [rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\toprule"]
-    lines += [" & ".join(escape_latex(_one_line(name)) for name in table.columns) + r" \\", r"\midrule"]
+    lines += [" & ".join(escape_latex(in_one_line(name)) for name in table.columns) + r" \\", r"\midrule"]
     for index, row in enumerate(table.rows):
         if isinstance(row, str):
             lines += [r"\midrule"] if index else []
@@ -313,7 +313,8 @@ def _html_row(row: Row, width: int) -> str:
     return "<tr>" + "".join(f"<td>{html_entities.escape(cell)}</td>" for cell in row) + "</tr>"
 
 
-def _one_line(heading: str) -> str:
+def in_one_line(heading: str) -> str:
+    """A heading without its line breaks."""
     return heading.replace("-\n", "").replace("\n", " ")
 
 

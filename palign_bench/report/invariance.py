@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from scipy.stats import chi2_contingency
 
 from palign_bench.files import canonical
-from palign_bench.ledger.columns import as_option
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.variant import PLAIN, REVERSED, ROTATED, VARIANTS, Variant
@@ -184,7 +183,7 @@ def _answers(row: RowNumbers, people: Sequence[str], inventory: Inventory) -> Ar
 def _change(name: str, plain: Array, changed: Array, composites: Mapping[str, float], inventory: Inventory) -> Change:
     differences = np.abs(changed - plain)
     compared = ~np.isnan(differences)
-    flips = chosen(plain, inventory)[compared] != chosen(changed, inventory)[compared]
+    flips = (inventory.nearest(plain) != inventory.nearest(changed))[compared]
     return Change(
         answers=int(compared.sum()),
         instability=_mean(list(differences[compared])),
@@ -194,19 +193,11 @@ def _change(name: str, plain: Array, changed: Array, composites: Mapping[str, fl
     )
 
 
-def chosen(answers: Array, inventory: Inventory) -> Array:
-    """Answers as options' values; a floor's real number is the nearest one's. NaN stays NaN."""
-    found = answers.copy()
-    there = ~np.isnan(answers)
-    found[there] = [as_option(value, inventory.highest) for value in answers[there]]
-    return found
-
-
 def letters_kept(plain: Array, changed: Array, asked: Variant, inventory: Inventory) -> Array:
     """For every answer whose plain letter has another label in the variant: 1.0 where the letter stayed, else 0.0."""
     usual = {option.value: option.letter for option in inventory.options}
     now = {option.letter: option.value for option in asked.options(inventory)}
-    before, after = chosen(plain, inventory), chosen(changed, inventory)
+    before, after = inventory.nearest(plain), inventory.nearest(changed)
     there = ~np.isnan(before) & ~np.isnan(after)
     pairs_ = ((value, now[usual[int(value)]], other) for value, other in zip(before[there], after[there], strict=True))
     return np.array([float(other == of_letter) for value, of_letter, other in pairs_ if of_letter != value])
@@ -220,7 +211,7 @@ def position_test(orders: Sequence[Array], inventory: Inventory) -> tuple[float,
     """
     if len(orders) < 2:
         return float("nan"), float("nan")
-    values = np.stack([chosen(each, inventory) for each in orders])
+    values = np.stack([inventory.nearest(each) for each in orders])
     values = values[:, ~np.isnan(values).any(axis=0)]  # (orders, answers)
     counts = np.array([(values == option.value).sum(axis=1) for option in inventory.options]).T
     counts = counts[:, counts.any(axis=0)]  # (orders, labels that were chosen)

@@ -28,11 +28,8 @@ def best_floor(row: RowNumbers, floors: Sequence[RowNumbers]) -> RowNumbers | No
     own = row.composites
     shared = [(floor, [s for r, s in floor.composites.items() if r in own]) for floor in floors]
     most = max((len(scores) for _, scores in shared), default=0)
-    if most == 0:
-        return None
-    return min(((floor, scores) for floor, scores in shared if len(scores) == most), key=lambda pair: np.mean(pair[1]))[
-        0
-    ]
+    means = [(np.mean(scores), floor) for floor, scores in shared if len(scores) == most > 0]
+    return min(means, key=lambda pair: pair[0])[1] if means else None
 
 
 def differences(row: RowNumbers, floor: RowNumbers | None) -> list[float]:

@@ -80,7 +80,7 @@ def validity(inventory: Inventory, row: RowNumbers, pool: Truths) -> dict[str, f
         "trait_correlation": convergent,
         "discriminant_gap": None if convergent is None or elsewhere is None else convergent - elsewhere,
         "dispersion_ratio": dispersion,
-        "exact_agreement": _share((_options(inventory, answers) == truth)[~np.isnan(answers + truth)]),
+        "exact_agreement": _share((inventory.nearest(answers) == truth)[~np.isnan(answers + truth)]),
         "retest_normalised_accuracy": retest_accuracy(inventory, pool.items, truth[scored], mean(composites)),
         **response_style(inventory, pool.items, answers),
     }
@@ -104,7 +104,7 @@ def response_style(inventory: Inventory, numbers: Whole, answers: Array) -> dict
         present = ~np.isnan(plus + minus)
         if present.any():
             pairs.append(pearson(plus[present], inventory.reverse(minus[present])))
-    given = _options(inventory, answers[~np.isnan(answers)])
+    given = inventory.nearest(answers[~np.isnan(answers)])
     return {
         "acquiescence": mean(per_person[~np.isnan(per_person)] - inventory.midpoint),
         "reverse_key_consistency": _mean_correlation(pairs),
@@ -196,11 +196,6 @@ def _mean_correlation(correlations: Sequence[float | None]) -> float | None:
     if all(r is None for r in correlations):
         return None
     return mean([0.0 if r is None else r for r in correlations])
-
-
-def _options(inventory: Inventory, answers: Array) -> Array:
-    """Real numbers as the nearest option, halves up."""
-    return np.clip(np.floor(answers + 0.5), LOWEST, inventory.highest)
 
 
 def _share(true: Array) -> float | None:

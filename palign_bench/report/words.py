@@ -7,13 +7,13 @@ from typing import Any
 from palign_bench.costs.figures import FIGURES
 from palign_bench.questionnaire.inventory import DOMAINS
 from palign_bench.questionnaire.protocol import PROTOCOLS
-from palign_bench.report.document import Document, Picture, Row, Table, Text
+from palign_bench.report.document import Document, Picture, Row, Table, Text, in_one_line
 from palign_bench.report.findings import HEADING, findings, next_step
 from palign_bench.report.names import BLOCKS, KNOWN_TRUTH, METHODS, PEOPLE_METHODS
 from palign_bench.report.paper import PAPER_PEOPLE, TITLES, is_the_papers_model, nearest_setting
 from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP
 from palign_bench.report.table import Report
-from palign_bench.report.validity import PANEL, PanelColumn
+from palign_bench.report.validity import PANEL
 
 MARK = "†"
 MARK_LEGEND = f"{MARK} does not beat the best constant option (one option for every item) on the same people."
@@ -35,7 +35,7 @@ def describe(report: Report, pictures: Sequence[str] = ()) -> Document:
         Text(legends(report), detail=True),
         *(Picture(name) for name in pictures),
         validity_table(report),
-        Text([f"{_heading(each)}: {each.meaning}." for each in PANEL], detail=True),
+        Text([f"{in_one_line(each.heading)}: {each.meaning}." for each in PANEL], detail=True),
         cost_table(report),
         *([gpu] if gpu.rows else []),
         *noted,
@@ -55,29 +55,27 @@ def conclusions(report: Report) -> list[Text]:
 def score_table(report: Report) -> Table:
     """The scores, with a heading before each group of rows."""
     cells = [_score_cells(report, row) for row in report.rows]
-    rows: list[Row] = []
-    for block, heading in BLOCKS.items():
-        members = [list(c.values()) for c, row in zip(cells, report.rows, strict=True) if row["block"] == block]
-        rows += [heading, *members] if members else []
-    return Table(
-        list(cells[0]), rows, left_out_first=[*LEFT_OUT_FIRST, tuple(report.inventory.scales), "paper"], marks=[MARK]
-    )
+    rows = _in_blocks(report, [list(each.values()) for each in cells])
+    narrow = [*LEFT_OUT_FIRST, tuple(report.inventory.scales), "paper"]
+    return Table(list(cells[0]), rows, left_out_first=narrow, marks=[MARK])
 
 
 def validity_table(report: Report) -> Table:
     """The validity panel, block after block as the scores."""
+    cells = [[_label(row), *((_percent if c.share else _signed)(row[c.name]) for c in PANEL)] for row in report.rows]
+    columns = ["method", *(column.heading for column in PANEL)]
+    return Table(
+        columns, _in_blocks(report, cells), PANEL_HEADING, left_out_first=list(reversed(columns[4:])), marks=[MARK]
+    )
+
+
+def _in_blocks(report: Report, cells: Sequence[Sequence[str]]) -> list[Row]:
+    """The rows' cells block by block, each block under its heading."""
     rows: list[Row] = []
     for block, heading in BLOCKS.items():
-        members = [row for row in report.rows if row["block"] == block]
-        rows += [heading] if members else []
-        for row in members:
-            rows.append([_label(row), *((_percent if c.share else _signed)(row[c.name]) for c in PANEL)])
-    columns = ["method", *(column.heading for column in PANEL)]
-    return Table(columns, rows, PANEL_HEADING, left_out_first=list(reversed(columns[4:])), marks=[MARK])
-
-
-def _heading(column: PanelColumn) -> str:
-    return column.heading.replace("-\n", "").replace("\n", " ")
+        members = [own for own, row in zip(cells, report.rows, strict=True) if row["block"] == block]
+        rows += [heading, *members] if members else []
+    return rows
 
 
 def cost_table(report: Report) -> Table:

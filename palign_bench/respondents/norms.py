@@ -38,14 +38,14 @@ class Figures:
 
     domain_correlations: tuple[tuple[float, ...], ...]
     facets: Mapping[str, FacetFigures]
-    mean_spread: float
-    deviation_spread: float
-    loading_spread: float
-    cross_loading: float
-    wording_loading: float
     acquiescence: float
     extremity: float
     cuts: tuple[float, ...]
+    mean_spread: float = 0.0
+    deviation_spread: float = 0.0
+    loading_spread: float = 0.0
+    cross_loading: float = 0.0
+    wording_loading: float = 0.0
 
 
 def _facet_rows(figures: str) -> dict[str, tuple[float, ...]]:
@@ -105,11 +105,6 @@ def _published(mean: float, deviation: float, alpha: float, *loadings: float) ->
 PUBLISHED = Figures(
     domain_correlations=tuple(tuple(float(row == column) for column in range(5)) for row in range(5)),
     facets={facet: _published(*row) for facet, row in _PUBLISHED_FACETS.items()},
-    mean_spread=0.0,
-    deviation_spread=0.0,
-    loading_spread=0.0,
-    cross_loading=0.0,
-    wording_loading=0.0,
     acquiescence=0.2,
     extremity=0.35,
     cuts=(1.5, 2.5, 3.5, 4.5),

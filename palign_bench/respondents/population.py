@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from palign_bench.questionnaire.inventory import LOWEST, Inventory
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.scoring import mean_present
 from palign_bench.respondents.matrix import MISSING, AnswerMatrix
 from palign_bench.respondents.norms import FACET_NORMS
@@ -85,7 +85,7 @@ class Population:
         for part, keyed in self._chunks():
             for name, predict in predictors.items():
                 # Halves are rounded up, as the table's floors do; a regression's dust must not decide.
-                rounded = np.clip(np.floor(np.round(predict(keyed), 9) + 0.5), LOWEST, inventory.highest)
+                rounded = inventory.nearest(np.round(predict(keyed), 9))
                 distances = np.abs(keyed - rounded)
                 errors[name][part] = np.stack([mean_present(distances[:, columns]) for columns in held_out], axis=1)
         return errors

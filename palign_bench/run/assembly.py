@@ -324,9 +324,8 @@ def training_notes(method: Settings, model: Settings, asked_model: Settings, tra
 def batch_notes(model: Settings, protocol: EvaluationProtocol, repeats: int | None) -> list[str]:
     """What the table says where people's answers share batches."""
     together = model["cohort"] > 1 and not protocol.reading.generates and not repeats
-    if not together:
-        return []
-    return [f"model.cohort={model['cohort']}: people answered in one batch share its seconds equally."]
+    note = f"model.cohort={model['cohort']}: people answered in one batch share its seconds equally."
+    return [note] if together else []
 
 
 def protocol_of(settings: Mapping[str, Any], inventory: Inventory) -> EvaluationProtocol:

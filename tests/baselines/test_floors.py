@@ -71,9 +71,7 @@ def random_people(inventory: Inventory, count: int, seed: int = 0) -> list[Respo
     for index in range(count):
         traits = {domain: generator.normal(3.0, 0.8) for domain in DOMAINS}
         answers = {
-            item.number: inventory.keyed(
-                item.number, inventory.round_half_up(traits[item.scale] + generator.normal(0, 0.9))
-            )
+            item.number: inventory.keyed(item.number, inventory.nearest(traits[item.scale] + generator.normal(0, 0.9)))
             for item in inventory.items
             if generator.random() > 0.03
         }
@@ -81,8 +79,8 @@ def random_people(inventory: Inventory, count: int, seed: int = 0) -> list[Respo
     return people
 
 
-def test_round_half_up() -> None:
-    assert [TINY.round_half_up(value) for value in (2.5, 3.5, 2.49, 0.2, 5.7, 1.0)] == [3, 4, 2, 1, 5, 1]
+def test_the_nearest_option() -> None:
+    assert [TINY.nearest(value) for value in (2.5, 3.5, 2.49, 0.2, 5.7, 1.0)] == [3, 4, 2, 1, 5, 1]
 
 
 def test_constants_answer_one_option_under_both_protocols() -> None:

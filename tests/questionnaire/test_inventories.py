@@ -90,7 +90,7 @@ question: 'Is it true of you? "You {statement}."'
         ("A", 4, "Yes"), ("B", 3, "Rather yes"), ("C", 2, "Rather no"), ("D", 1, "No")
     ]  # fmt: skip
     assert (made.known, made.held_out, made.subscales) == ((1, 2, 4), (3, 5), ())
-    assert made.keyed(2, 4) == 1 and made.midpoint == 2.5 and made.round_half_up(2.5) == 3
+    assert made.keyed(2, 4) == 1 and made.midpoint == 2.5 and made.nearest(2.5) == 3
     assert made.selection(0)[-1] == 4 and len(made.selection(0)) == 2  # one of each scale's
     protocol = Corrected(made)
     assert protocol.question(made[1]) == (

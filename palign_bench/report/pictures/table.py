@@ -79,11 +79,8 @@ def compose_figure(report: Report) -> Figure:
     axes.set_ylim(-0.7, max(len(scored), 2) - 0.3)
     axes.set_yticks(range(len(scored)), [_tick(row) for row, _ in scored], fontsize=9)
     axes.set_xlabel("composite: sum of the mean absolute differences (lower is better)", fontsize=9)
-    axes.spines[["top", "right", "left"]].set_visible(False)
     axes.tick_params(axis="y", length=0, pad=8)
-    axes.tick_params(axis="x", labelsize=9)
-    axes.grid(axis="x", color="#EEEEEE", zorder=0)
-    axes.set_axisbelow(True)
+    _open_up(axes)
     _draw_references(axes, references)
     figure.text(0.02, 1 - 0.10 / height, heading, va="top", fontsize=10, fontweight="bold")
     figure.text(0.02, 1 - (0.10 + heading_height) / height, setting, va="top", fontsize=9)
@@ -145,9 +142,14 @@ def _draw_distinctive(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
     axes.set_ylim(-0.7, max(len(rows), 2) - 0.3)
     axes.set_yticks([])
     axes.set_xticks([0, 0.5, 1])
-    axes.tick_params(axis="x", labelsize=9)
     axes.set_xlabel("distinctive r (higher is better)", fontsize=9)
+    _open_up(axes)
+
+
+def _open_up(axes: Axes) -> None:
+    """No frame but the axis below, and faint lines up from its ticks."""
     axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.tick_params(axis="x", labelsize=9)
     axes.grid(axis="x", color="#EEEEEE", zorder=0)
     axes.set_axisbelow(True)
 
