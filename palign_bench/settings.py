@@ -1,4 +1,4 @@
-"""The one kind of error that is the user's to mend: shown as one line, without a traceback."""
+"""What a user may set, and the one kind of error that is the user's to mend: one line, without a traceback."""
 
 import math
 import os

@@ -14,7 +14,7 @@ from palign_bench.backbone.parts.statements import FeatureRecipe, ItemKernel
 from palign_bench.questionnaire.inventory import Answers, Inventory
 from palign_bench.questionnaire.scoring import as_matrix
 
-# Of `OtherPeople`, chosen by leave-one-out predictions of everybody's known answers (`readout.ablation`); flat around.
+# Of `predict_with_others`, chosen by leave-one-out predictions of everybody's known answers; flat around.
 NOISE = 1.0
 SHARE_OF_FEATURES = 0.2  # of the model's kernel, added to the correlations among other people
 THRESHOLD_SCALE = 0.8  # a person's answers spread wider than their shrunken prediction

@@ -1,7 +1,6 @@
-"""What a method makes (`Alignment`), what makes it (`Aligner`), and what it acts on (`Backbone`).
+"""What a method makes of a person (`Alignment`), and what a backbone answers under it (`AnswerSheet`).
 
-Design: an alignment is a *value*. It holds everything that makes a backbone answer as one respondent, can be saved,
-loaded, measured in bytes, applied and removed, and never holds the backbone itself.
+An alignment is a *value*: it can be saved, loaded, measured in bytes, applied and removed, and holds no backbone.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ class Alignment:
     ``head_shifts``: ``(layers, heads × head_dim)`` float tensor added to the outputs of every layer's heads.
     ``adapter``: trained tensors by name, applied as ``adapter_kind`` (peft, full) says; ``adapter_settings`` is PEFT's
     configuration as JSON values (see ``backbone/parts/adapters.py``).
-    ``readout``: a prediction of the options, pooled with the model's own at the answer position (`readout/value.py`).
+    ``readout``: a prediction of the options, pooled with the model's own at the answer position (`parts/readout.py`).
     ``answers``: a fixed answer per item, for floors, which need no backbone.
     ``summary``: what the ledger and the table tell about it (alpha, heads, losses, …): JSON values only.
     """

@@ -1,7 +1,7 @@
 """Simulated people: a hierarchical factor model of IPIP-NEO-300 (five correlated domains, 30 facets, 300 items).
 
 For where the real people cannot be had, for tests, and to train the model organism. Means, spreads and correlations
-are those of `figures.py`: measured on the 300 people of PAPI, or published; where items of one facet differ, the
+are those of `norms.py`: measured on the 300 people of PAPI, or published; where items of one facet differ, the
 difference is drawn from a fixed seed with the measured spread, so that no item's own figures are copied. Tests compare
 simulated people with the real 300.
 
@@ -92,7 +92,7 @@ def _facet_correlations(loadings: Array, domain_correlations: Array) -> Array:
 
 @lru_cache(maxsize=2)
 def factor_model(figures: str = "measured") -> FactorModel:
-    """The model of IPIP-NEO-300 with these figures (`figures.py`), from which `simulate` draws; always the same.
+    """The model of IPIP-NEO-300 with these figures (`norms.py`), from which `simulate` draws; always the same.
 
     Raises `RespondentsError` for figures that do not exist.
     """

@@ -40,7 +40,7 @@ class Readout(ABC):
 
     @abstractmethod
     def cuts(self, backbone: Backbone, numbers: Sequence[int]) -> Tensor:
-        """The prediction for these items, float64 ``(items, 4)``; see `readout.ordinal`. KeyError: an unknown item."""
+        """The prediction for these items, float64 ``(items, 4)``; see `parts/ordinal.py`. KeyError: an unknown item."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
