@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 from transformers import LlamaForCausalLM
 
-from palign_bench.questionnaire.inventory import LABELS, ipip_neo_300
+from palign_bench.questionnaire.inventory import OPTIONS, ipip_neo_300
 from palign_bench.questionnaire.prompts import question
 from tests.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 
@@ -31,7 +31,7 @@ COST_COLUMNS = [
 
 def save_many_headed(folder: Path) -> Path:
     """A tiny model with the 24 heads that PAS shifts by default, and words for the statements: short prompts."""
-    texts = [question(item.text) for item in ipip_neo_300().items] + list(LABELS.values()) * 50
+    texts = [question(item.text) for item in ipip_neo_300().items] + [option.label for option in OPTIONS] * 50
     tokenizer = tiny_tokenizer().train_new_from_iterator(texts, vocab_size=2000, show_progress=False)
     tokenizer.chat_template = CHAT_TEMPLATE
     config = tiny_model(tokenizer).config
