@@ -71,7 +71,7 @@ ON_A_GPU = Scale(
 )
 REHEARSAL = Scale(
     small="organism",
-    taught="organism",
+    taught=None,
     shape=tuple(
         f"model.shape.{each}"
         for each in (

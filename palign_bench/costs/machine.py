@@ -53,7 +53,7 @@ def machine_state() -> dict[str, Any]:
 
 def git_state() -> tuple[str | None, bool | None]:
     """Commit and whether tracked files differ from it; (None, None) when the code is in no git checkout."""
-    root = Path(__file__).resolve().parent.parent
+    root = Path(__file__).resolve().parents[2]
     if not (root / ".git").exists():
         return None, None
 
