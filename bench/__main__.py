@@ -240,7 +240,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     settings = resolve_model(settings | ({"name_or_path": chosen.path} if chosen.path else {}))
     backbone = LocalBackbone(load(settings), protocol)
     source = load_respondents(read_option("respondents", chosen.respondents), inventory)
-    prompts = [protocol.few_shot_prompt(protocol.known(p)) for p in source.people[: max(PEOPLE)]]
+    known = [protocol.known(person) for person in source.people[: max(PEOPLE)]]
     machine = (
         f"{model_title(settings)}, {backbone.model.dtype}, {processor()}, {torch.get_num_threads()} threads; load "
         f"average {os.getloadavg()[0]:.1f} at the start; people: {source.description}"
@@ -251,7 +251,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         write_atomically(chosen.runs / "bench" / "profile.txt", text)
         print(text)
         return
-    alignment, items = Alignment(system_prompt=prompts[0]), inventory.select(inventory.held_out)
+    alignment, items = Alignment(system_prompt=protocol.few_shot_prompt(known[0])), inventory.select(inventory.held_out)
     rows = bench_answering(backbone, alignment, items, chosen.plain_items, chosen.repeats)
     if chosen.lm_eval:
         rows.append(bench_lm_eval(backbone, alignment, items, chosen.plain_items, ours=rows[0].seconds))
@@ -260,7 +260,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows += bench_cohort(backbone, inventory, source.people[: chosen.cohort], chosen.steps)
     folder = chosen.runs / "bench"
     if chosen.growth:
-        found = measure_growth(backbone, inventory, prompts, lambda work: seconds_of(work, chosen.repeats))
+        found = measure_growth(backbone, inventory, known, lambda work: seconds_of(work, chosen.repeats))
         draw_growth(found, machine.split(";")[0], folder / "growth")
         for growth in found:
             note = f"{growth.seconds[0]:.3g} s at {growth.amounts[0]:g}; exponent {growth.exponent:.2f} (1: linear)"
@@ -286,7 +286,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--lm-eval", action="store_true", help="compare with lm-evaluation-harness (pip install lm-eval)"
     )
-    parser.add_argument("--growth", action="store_true", help="also people × items × model size, with a picture")
+    parser.add_argument("--growth", action="store_true", help="also people × items × known answers × model size, drawn")
     parser.add_argument(
         "--profile", type=int, metavar="ITEMS", help="only profile so many answers and PAS; write profile.txt"
     )

@@ -1,9 +1,10 @@
-"""How the cost of answering grows with people, items and the model's size: timings, exponents and one picture."""
+"""How the cost of answering grows with people, items, known answers and the model's size, in one picture."""
 
 import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from transformers import AutoModelForCausalLM
 
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.inventory import Answers, Inventory
 
 PEOPLE = (1, 2, 4)
 ITEMS = (45, 90, 180)
+KNOWN = (15, 30, 60, 120)
 DEPTHS = (0.25, 0.5, 1.0)  # shares of the model's layers
 FEW_ITEMS = 30  # asked where people or layers grow
 
@@ -24,7 +26,10 @@ Timer = Callable[[Callable[[], Any]], float]
 
 @dataclass(frozen=True)
 class Growth:
-    """Seconds of Few-Shot answering as one thing grows: ``what`` is people, items or parameters (of the layers)."""
+    """Seconds of Few-Shot answering as one thing grows.
+
+    ``what``: people, items, known_answers or parameters (of the layers).
+    """
 
     what: str
     amounts: tuple[float, ...]
@@ -39,17 +44,23 @@ class Growth:
         return sum((a - centre) * (b - mean) for a, b in zip(x, y, strict=True)) / sum((a - centre) ** 2 for a in x)
 
 
-def measure_growth(backbone: LocalBackbone, inventory: Inventory, prompts: Sequence[str], timed: Timer) -> list[Growth]:
-    """Time Few-Shot answers of more people (one of ``prompts`` each), of more items, and of deeper models.
+def measure_growth(
+    backbone: LocalBackbone, inventory: Inventory, known: Sequence[Answers], timed: Timer
+) -> list[Growth]:
+    """Time Few-Shot answers of more people, of more items, of longer prompts, and of deeper models.
 
-    The deeper models have random weights in the backbone's shape: their cost is that of the shape.
+    ``known``: each person's known answers. The deeper models have random weights in the backbone's shape: their cost is
+    that of the shape.
     """
-    alignments = [Alignment(system_prompt=prompt) for prompt in prompts]
+    alignments = [told(backbone, answers) for answers in known]
     items = inventory.select(inventory.held_out)
     few = items[:FEW_ITEMS]
-    counts = [count for count in PEOPLE if count <= len(prompts)]
+    counts = [count for count in PEOPLE if count <= len(known)]
+    lengths = [count for count in KNOWN if count <= len(known[0])]
+    shorter = [told(backbone, dict(islice(known[0].items(), count))) for count in lengths]
     people = [timed(lambda n=count: [backbone.answer(each, few) for each in alignments[:n]]) for count in counts]  # type: ignore[misc]
     asked = [timed(lambda n=count: backbone.answer(alignments[0], items[:n])) for count in ITEMS]  # type: ignore[misc]
+    prompts = [timed(lambda alignment=each: backbone.answer(alignment, few)) for each in shorter]  # type: ignore[misc]
     sizes, seconds = [], []
     for depth in depths(backbone):
         other = random_model(backbone, depth)
@@ -59,8 +70,14 @@ def measure_growth(backbone: LocalBackbone, inventory: Inventory, prompts: Seque
     return [
         Growth("people", tuple(map(float, counts)), tuple(people)),
         Growth("items", tuple(map(float, ITEMS)), tuple(asked)),
+        Growth("known_answers", tuple(map(float, lengths)), tuple(prompts)),
         Growth("parameters", tuple(sizes), tuple(seconds)),
     ]
+
+
+def told(backbone: LocalBackbone, known: Answers) -> Alignment:
+    """Few-Shot of these known answers."""
+    return Alignment(system_prompt=backbone.protocol.few_shot_prompt(known))
 
 
 def depths(backbone: LocalBackbone) -> list[int]:
@@ -81,24 +98,32 @@ def random_model(backbone: LocalBackbone, layers: int) -> LocalBackbone:
 
 
 def draw_growth(found: Sequence[Growth], title: str, base: Path) -> list[Path]:
-    """Write ``<base>.png`` and ``.pdf``: seconds against each amount, with the line of proportion; return the paths."""
+    """Write ``<base>.png`` and ``.pdf``: how many times the seconds against how many times the amount."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    from palign_bench.report.pictures.style import save_figure
+    from palign_bench.report.pictures.style import COLOURS, save_figure
 
-    figure = Figure(figsize=(9, 3.4))
-    for position, growth in enumerate(found, start=1):
-        axes = figure.add_subplot(1, len(found), position)
-        axes.loglog(growth.amounts, growth.seconds, "o-", color="#0072B2")
-        proportion = [growth.seconds[0] * amount / growth.amounts[0] for amount in growth.amounts]
-        axes.loglog(growth.amounts, proportion, "--", color="#777777", linewidth=1)
-        axes.set_title(f"{growth.what}: exponent {growth.exponent:.2f}", fontsize=9)
-        axes.set_xticks(growth.amounts, [f"{amount:.3g}" for amount in growth.amounts])
-        axes.set_yticks(growth.seconds, [f"{seconds:.3g}" for seconds in growth.seconds])
-        axes.minorticks_off()
-        axes.set_xlabel(growth.what)
-        if position == 1:
-            axes.set_ylabel("seconds")
-    figure.suptitle(f"{title} (dashed: proportional)", fontsize=9)
+    figure = Figure(figsize=(7, 4.2))
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    for growth, marker, colour in zip(found, "os^D", COLOURS, strict=False):
+        times = [amount / growth.amounts[0] for amount in growth.amounts]
+        ratios = [seconds / growth.seconds[0] for seconds in growth.seconds]
+        amounts = f"{growth.amounts[0]:.3g} to {growth.amounts[-1]:.3g} {growth.what.replace('_', ' ')}"
+        label = f"{amounts}: {growth.seconds[0]:.2g} to {growth.seconds[-1]:.2g} s, exponent {growth.exponent:.2f}"
+        axes.loglog(times, ratios, f"{marker}-", color=colour, label=label)
+    most = max(growth.amounts[-1] / growth.amounts[0] for growth in found)
+    axes.loglog([1, most], [1, most], "--", color="#777777", linewidth=1, label="in proportion")
+    axes.set_xlabel("times as much")
+    axes.set_ylabel("times as many seconds")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter("{x:g}")
+        axis.set_minor_formatter("")
+    ticks = [1, 2, 4, 8]
+    axes.set_xticks(ticks)
+    axes.set_yticks(ticks)
+    axes.legend(fontsize=8, frameon=False)
+    axes.set_title(title, fontsize=9)
     figure.tight_layout()
     return save_figure(figure, base)

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from bench import __main__ as bench
-from bench.growth import DEPTHS, ITEMS, PEOPLE, Growth, depths, random_model
+from bench.growth import DEPTHS, ITEMS, KNOWN, PEOPLE, Growth, depths, random_model
 from bench.lm_eval import lm_eval_log_probs, require_lm_eval
 from bench.profile import profiled
 from palign_bench.backbone.alignment import Alignment
@@ -55,7 +55,7 @@ def test_plain_generation_answers_as_ours_does(rows: pd.DataFrame) -> None:
 def test_growth_is_measured_drawn_and_told(folder: Path, rows: pd.DataFrame) -> None:
     told = rows.loc[f"few_shot_answers_{PEOPLE[-1]}_people", "note"]
     assert re.search(r"exponent -?[0-9.]+ \(1: linear\)", told)
-    assert f"few_shot_answers_{ITEMS[-1]}_items" in rows.index
+    assert {f"few_shot_answers_{ITEMS[-1]}_items", f"few_shot_answers_{KNOWN[-1]}_known_answers"} <= set(rows.index)
     assert {path.name for path in folder.iterdir()} == {"bench.csv", "bench.md", "growth.png", "growth.pdf"}
     assert "load average" in (folder / "bench.md").read_text()
 
