@@ -18,7 +18,7 @@ from typing import Any
 
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Command, Plan, PlannedJob, Row
-from palign_bench.ledger.record import text_of
+from palign_bench.ledger.record import content_of
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from palign_bench.report import make_report
@@ -101,8 +101,8 @@ def make_cells(planned: Row, row: int) -> None:
     """The cells of one row."""
     generator = random.Random(row)
     for person in planned.ids:
-        text = text_of(a_record(person, generator))
-        (planned.folder.path / "respondents" / f"{person}.json").write_text(text, encoding="utf-8")
+        content = content_of(a_record(person, generator))
+        (planned.folder.path / "respondents" / f"{person}.json").write_bytes(content)
 
 
 def measure_ledger(runs: Path, cells: int, rows: int) -> dict[str, float]:

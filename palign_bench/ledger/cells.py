@@ -23,7 +23,7 @@ from palign_bench.files import LedgerError, canonical, read_json, write_atomical
 from palign_bench.ledger.columns import Digest
 from palign_bench.ledger.index import verify
 from palign_bench.ledger.locks import CellLocks, guarded
-from palign_bench.ledger.record import Record, intact_record, text_of
+from palign_bench.ledger.record import Record, content_of, intact_record
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
@@ -106,7 +106,7 @@ class CellFolder:
 
     def record(self, respondent_id: str, body: Record) -> None:
         """Store a finished cell and forget an earlier failure of it."""
-        write_atomically(self._file(respondent_id), text_of(body))
+        write_atomically(self._file(respondent_id), content_of(body))
         self._file(respondent_id, ".error.json").unlink(missing_ok=True)
 
     def read(self, respondent_id: str) -> Record | None:

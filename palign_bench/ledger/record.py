@@ -16,11 +16,10 @@ _SUM_END = _SUM_START + 64
 _RECORD_START = _SUM_END + len(_BEFORE_RECORD)
 
 
-def text_of(record: Mapping[str, Any]) -> str:
+def content_of(record: Mapping[str, Any]) -> bytes:
     """The content of the cell's file. Raises ValueError for a number that is none."""
-    plain = json.loads(canonical(record))  # what a reader will see: string keys, lists
-    checksum = hashlib.sha256(canonical(plain).encode()).hexdigest()
-    return json.dumps({"sha256": checksum, "record": plain}, ensure_ascii=False) + "\n"
+    body = canonical(json.loads(canonical(record))).encode()  # of what a reader will see: string keys, lists
+    return _BEFORE_SUM + hashlib.sha256(body).hexdigest().encode() + _BEFORE_RECORD + body + _AFTER_RECORD
 
 
 def intact_record(path: Path) -> Record | None:
@@ -38,14 +37,7 @@ def intact_record(path: Path) -> Record | None:
 
 
 def _as_written(content: bytes) -> bool:
-    """Whether this is a whole file as `text_of` makes it, without forming the canonical text of its record anew.
-
-    Such a record has its keys in order, so that it is canonical but for the spaces between its tokens. Splitting at the
-    quotes tells these from spaces inside strings, as long as no quote is escaped. False: not known.
-    """
+    """Whether this is a file as `content_of` makes it, found without writing its record anew; False: not known."""
     framed = content.startswith(_BEFORE_SUM) and content[_SUM_END:_RECORD_START] == _BEFORE_RECORD
-    if not framed or not content.endswith(_AFTER_RECORD) or b'\\"' in content:
-        return False
-    parts = content[_RECORD_START : -len(_AFTER_RECORD)].split(b'"')
-    parts[::2] = b'"'.join(parts[::2]).replace(b" ", b"").split(b'"')
-    return hashlib.sha256(b'"'.join(parts)).hexdigest().encode() == content[_SUM_START:_SUM_END]
+    body = content[_RECORD_START : -len(_AFTER_RECORD)]
+    return framed and hashlib.sha256(body).hexdigest().encode() == content[_SUM_START:_SUM_END]
