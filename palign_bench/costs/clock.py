@@ -6,14 +6,13 @@ outer one's peak. Blocks that overlap in several threads share one process and s
 blocks what is counted where it arises (tokens, optimizer steps), `part` the seconds of a stretch of them.
 """
 
-from __future__ import annotations
-
 import threading
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from palign_bench.costs.energy import joules_by_device
 from palign_bench.costs.memory import MIB, HighWaterMark, MemoryLevel, _gpus, _mark, _return_freed_memory
@@ -34,18 +33,19 @@ class Cost:
     amounts: dict[str, float] = field(default_factory=dict)
     _highest: dict[str, float] = field(default_factory=dict, init=False, repr=False)  # MiB by kind of memory, so far
 
-    def above(self, bare: MemoryLevel) -> Cost:
+    def above(self, bare: MemoryLevel) -> Self:
         """The same cost with memory counted from a level taken with `bare_memory`; never negative."""
         reserved = self.reserved_memory_mib
         if reserved is not None:
             reserved = max(reserved - bare.reserved_mib, 0.0)
         return replace(self, peak_memory_mib=max(self.peak_memory_mib - bare.mib, 0.0), reserved_memory_mib=reserved)
 
-    def followed_by(self, later: Cost) -> Cost:
+    def followed_by(self, later: Self) -> Self:
         """Both in one: time, energy and amounts added, the higher of each peak."""
         reserved = [c.reserved_memory_mib for c in (self, later) if c.reserved_memory_mib is not None]
         joules = [c.joules for c in (self, later) if c.joules is not None]
-        return Cost(
+        return replace(
+            self,
             seconds=self.seconds + later.seconds,
             peak_memory_mib=max(self.peak_memory_mib, later.peak_memory_mib),
             reserved_memory_mib=max(reserved, default=None),
@@ -53,7 +53,7 @@ class Cost:
             amounts=dict(Counter(self.amounts) + Counter(later.amounts)),
         )
 
-    def share(self, people: int) -> Cost:
+    def share(self, people: int) -> Self:
         """The cost of each of several people treated at once: time, energy and amounts divided, memory shared."""
         joules = None if self.joules is None else self.joules / people
         amounts = {name: amount / people for name, amount in self.amounts.items()}

@@ -1,7 +1,5 @@
 """Peak memory of a block: the kernel's high-water mark, or a sampling thread where it keeps none; GPUs beside it."""
 
-from __future__ import annotations
-
 import ctypes
 import gc
 import os
@@ -11,11 +9,7 @@ import threading
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from types import ModuleType
-
+from types import ModuleType
 
 MIB = 1024.0**2
 

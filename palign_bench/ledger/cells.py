@@ -6,8 +6,6 @@ fingerprint is a hash of everything that can change a number. A finished cell is
 synced and renamed, so that a process killed at any moment leaves either a whole cell or none.
 """
 
-from __future__ import annotations
-
 import hashlib
 import json
 import sys
@@ -16,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 from urllib.parse import quote, unquote
 
 from palign_bench.files import LedgerError, canonical, read_json, write_atomically, write_json
@@ -38,7 +36,7 @@ class CellFolder:
     path: Path
 
     @classmethod
-    def at(cls, runs: Path, name: str, identity: Mapping[str, Any]) -> CellFolder:
+    def at(cls, runs: Path, name: str, identity: Mapping[str, Any]) -> Self:
         """The folder ``runs/cells/<name>-<fingerprint of identity>/``, whether it is there yet or not."""
         return cls(runs / "cells" / f"{quote(name, safe='')}-{fingerprint(identity)}")
 

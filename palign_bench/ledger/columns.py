@@ -3,11 +3,9 @@
 A digest is derived from whole records and may be kept beside them, so that a table of 100,000 cells need not read them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +44,7 @@ class Digest:
     columns: tuple[str, ...] = _FIXED
 
     @classmethod
-    def of(cls, records: Sequence[Record]) -> Digest:
+    def of(cls, records: Sequence[Record]) -> Self:
         """The digest of these records, in order. Raises KeyError, TypeError or ValueError for one of another shape."""
         people = [(_numbered(record["answers"]), _numbered(record["truth"])) for record in records]
         items = sorted({number for pair in people for answers in pair for number in answers})
@@ -64,7 +62,7 @@ class Digest:
         )
 
     @classmethod
-    def joined(cls, parts: Sequence[Digest]) -> Digest:
+    def joined(cls, parts: Sequence[Self]) -> Self:
         """The cells of all parts, one after the other."""
         columns = tuple(dict.fromkeys((*_FIXED, *(name for part in parts for name in part.columns))))
         items = np.unique(np.concatenate([part.items for part in parts])) if parts else np.array([], dtype=np.int64)
@@ -79,11 +77,14 @@ class Digest:
     def __len__(self) -> int:
         return len(self.figures)
 
-    def take(self, rows: Sequence[int]) -> Digest:
+    def take(self, rows: Sequence[int]) -> Self:
         """These rows, in this order."""
         index = np.array(rows, dtype=np.int64)
-        return Digest(
-            self.items, self.packed_answers[index], self.packed_truth[index], self.figures[index], self.columns
+        return replace(
+            self,
+            packed_answers=self.packed_answers[index],
+            packed_truth=self.packed_truth[index],
+            figures=self.figures[index],
         )
 
     def figure(self, name: str) -> Array:

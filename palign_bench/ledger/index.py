@@ -5,14 +5,13 @@ time, one that cannot be read or does not fit is made anew, and of two processes
 in which each cell still stands for itself.
 """
 
-from __future__ import annotations
-
 import io
 import os
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Self
 
 import numpy as np
 
@@ -38,7 +37,7 @@ class KeptDigest:
     digest: Digest
 
     @classmethod
-    def read(cls, path: Path) -> KeptDigest:
+    def read(cls, path: Path) -> Self:
         """What is kept at ``path``; nothing where there is no file, a damaged one, or one of another version."""
         try:
             with np.load(path, allow_pickle=False) as kept:

@@ -4,10 +4,8 @@ Short prompts make a short context do for 120 answers, and one token per stateme
 learn to read.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
-from typing import cast
+from typing import Self, cast
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -36,7 +34,7 @@ class StatementForms:
     told: str  # inside a sentence
 
     @classmethod
-    def of(cls, item: Item) -> StatementForms:
+    def of(cls, item: Item) -> Self:
         worded = prompts.statement_as_worded(item)
         return cls(
             ";" + item.text,

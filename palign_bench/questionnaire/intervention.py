@@ -4,10 +4,9 @@ A changed answer is clipped to the options, so that the *dose* (how far the know
 what was asked for. Changes are made in the keyed direction: raising literal answers alike would hardly move a trait.
 """
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
+from typing import Self
 
 from palign_bench.questionnaire.inventory import LOWEST, Answers, Inventory
 from palign_bench.questionnaire.scoring import trait_scores
@@ -29,7 +28,7 @@ class Intervention:
     step: int
 
     @classmethod
-    def parse(cls, text: str, inventory: Inventory) -> Intervention:
+    def parse(cls, text: str, inventory: Inventory) -> Self:
         """Raises ValueError naming what can be asked for."""
         if text == INVERTED:
             return cls(text, tuple(inventory.scales), 0)

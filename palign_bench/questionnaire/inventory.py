@@ -5,15 +5,13 @@ IPIP-NEO-300 (Goldberg 1999; Johnson 2014) is in the public domain (https://ipip
 ``five-factor-e`` and, where the PAPI files are at hand, wording, keys and split with theirs.
 """
 
-from __future__ import annotations
-
 import csv
 import random
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from importlib.resources import files
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Self, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -150,7 +148,7 @@ class Inventory:
         }
 
     @classmethod
-    def of_outline(cls, outline: Mapping[str, Any]) -> Inventory:
+    def of_outline(cls, outline: Mapping[str, Any]) -> Self:
         """An inventory whose items have no text, from `outline`: answers to it can be scored, but nothing be asked."""
         items = tuple(Item(number, "", sign, scale, subscale) for number, sign, scale, subscale in outline["items"])
         options = options_of(outline["options"])

@@ -5,12 +5,11 @@ once more. ``shuffled`` alone changes what it is told: the known answers stand i
 are read by the option's label, whatever letter it has, so that they stay literal.
 """
 
-from __future__ import annotations
-
 import copy
 import math
 import random
 from dataclasses import dataclass, replace
+from typing import Self
 
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Inventory, Option
@@ -31,7 +30,7 @@ class Variant:
     name: str
 
     @classmethod
-    def parse(cls, text: str, inventory: Inventory) -> Variant:
+    def parse(cls, text: str, inventory: Inventory) -> Self:
         """Raises ValueError saying what can be asked for."""
         if text not in VARIANTS:
             raise ValueError(f"choose one of {', '.join(VARIANTS)}")

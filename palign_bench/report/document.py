@@ -1,7 +1,5 @@
 """One document: a title, tables, texts, notes and pictures, laid out for a terminal, Markdown, LaTeX and HTML."""
 
-from __future__ import annotations
-
 import html as html_entities
 import math
 import re
@@ -54,20 +52,6 @@ class Picture:
     name: str
 
 
-@dataclass(frozen=True)
-class Document:
-    """What one report says, in order. ``hint``: the last line on a terminal, where something was left out."""
-
-    title: str
-    blocks: Sequence[Table | Text | Picture]
-    hint: str = ""
-
-    def write(self, base: Path, written: Written) -> None:
-        """Write ``<base>.md``, ``.tex`` and ``.html``."""
-        for ending, text in (("md", markdown(self)), ("tex", latex(self)), ("html", html(self))):
-            written.add(base.with_name(f"{base.name}.{ending}"), text)
-
-
 class Written:
     """The files of one report, each written whole or, in a folder that can only be read, told to be missing."""
 
@@ -100,6 +84,20 @@ class Written:
         """One line: what was written where, or why nothing could be."""
         said = f"Written to {folder}: {', '.join(self.names)}" if self.names else ""
         return said if self.refused is None else f"{said}\nNot written: {self.refused}".strip()
+
+
+@dataclass(frozen=True)
+class Document:
+    """What one report says, in order. ``hint``: the last line on a terminal, where something was left out."""
+
+    title: str
+    blocks: Sequence[Table | Text | Picture]
+    hint: str = ""
+
+    def write(self, base: Path, written: Written) -> None:
+        """Write ``<base>.md``, ``.tex`` and ``.html``."""
+        for ending, text in (("md", markdown(self)), ("tex", latex(self)), ("html", html(self))):
+            written.add(base.with_name(f"{base.name}.{ending}"), text)
 
 
 def write_page(title: str, blocks: Sequence[Table | Text | Picture], base: Path, written: Written) -> str:

@@ -1,9 +1,8 @@
 """Specificity: how much worse a person's answers fit the table's other people than that person."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +28,7 @@ class Truths:
     truths: Array
 
     @classmethod
-    def of(cls, rows: Iterable[RowNumbers]) -> Truths:
+    def of(cls, rows: Iterable[RowNumbers]) -> Self:
         """The truths that the rows' cells hold; of a person that several rows have, the last one's."""
         rows = list(rows)
         position = {each: n for n, each in enumerate(dict.fromkeys(p for row in rows for p in row.respondents))}

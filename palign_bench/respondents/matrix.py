@@ -1,10 +1,8 @@
 """Many people's literal answers as one array: for reading, checking, describing and selecting them."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,7 +22,7 @@ class AnswerMatrix:
     answers: NDArray[np.int8]
 
     @classmethod
-    def of(cls, people: Sequence[Respondent], inventory: Inventory) -> AnswerMatrix:
+    def of(cls, people: Sequence[Respondent], inventory: Inventory) -> Self:
         answers = np.zeros((len(people), len(inventory.items)), dtype=np.int8)
         for row, person in zip(answers, people, strict=True):
             for number, value in person.answers.items():
@@ -34,10 +32,10 @@ class AnswerMatrix:
     def __len__(self) -> int:
         return len(self.ids)
 
-    def take(self, rows: Iterable[int] | NDArray[Any]) -> AnswerMatrix:
+    def take(self, rows: Iterable[int] | NDArray[Any]) -> Self:
         """These people alone, in the order given."""
         chosen = np.asarray(rows if isinstance(rows, np.ndarray) else list(rows), dtype=int)
-        return AnswerMatrix(self.inventory, tuple(self.ids[row] for row in chosen), self.answers[chosen])
+        return replace(self, ids=tuple(self.ids[row] for row in chosen), answers=self.answers[chosen])
 
     def columns(self, numbers: Iterable[int]) -> list[int]:
         """The columns of these item numbers, in the order given."""

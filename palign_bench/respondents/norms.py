@@ -4,8 +4,6 @@
 them: what is trained on people drawn from it (`organism/`) has never seen the 300, not even as aggregates.
 """
 
-from __future__ import annotations
-
 import csv
 import math
 from collections.abc import Mapping

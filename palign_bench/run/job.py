@@ -1,11 +1,10 @@
 """One job: everything that its settings mean, resolved and checked before anything is loaded or written."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Self
 
 from palign_bench.aligner import Aligner
 from palign_bench.backbone import loading
@@ -78,7 +77,7 @@ class Job:
     variant: Variant | None = None  # how some of the held-out items are asked; None: all of them, as usual
 
     @classmethod
-    def of(cls, settings: Settings, session: Session) -> Job:
+    def of(cls, settings: Settings, session: Session) -> Self:
         """Resolve the settings, then refuse what cannot be done as asked. Writes nothing, loads no model.
 
         Raises UserError.

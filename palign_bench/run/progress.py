@@ -1,11 +1,9 @@
 """How far a row is: a bar at a terminal, a line a minute in a log."""
 
-from __future__ import annotations
-
 import sys
 import time
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -26,7 +24,7 @@ class Progress:
             self._bar = tqdm(total=people, desc=title, unit="person", file=sys.stderr)
         self._started = self._told = time.monotonic()
 
-    def __enter__(self) -> Progress:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

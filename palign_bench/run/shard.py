@@ -1,11 +1,9 @@
 """A part of the people: `shard=2/4`."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from palign_bench.settings import UserError
 
@@ -23,7 +21,7 @@ class Shard:
     count: int
 
     @classmethod
-    def parse(cls, text: Any) -> Shard | None:
+    def parse(cls, text: Any) -> Self | None:
         """``shard=2/4``; None for null. Raises UserError for anything but a part of a whole."""
         if text is None:
             return None
