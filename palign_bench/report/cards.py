@@ -233,11 +233,10 @@ def _result(
 
 def _marks(row: RowNumbers, columns: Mapping[str, Any]) -> dict[str, Any]:
     """What a reader must know before the number."""
-    model = row.identity.get("model") or {}
     marks = {"beats_best_constant": columns["beats_best_constant"]}
     if columns["beats_best_constant"] is False:
         marks["mark"] = "does not beat the best constant option (one option for every item) on the same people"
-    if model.get("weights") == "random":
+    if row.has_random_weights:
         marks["warning"] = "random weights: costs only, the scores mean nothing"
     return marks
 

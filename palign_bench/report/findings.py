@@ -13,6 +13,7 @@ from palign_bench.report.names import METHODS, OWN_FLOORS, PEOPLE_FLOORS, PEOPLE
 from palign_bench.report.rows import RowNumbers
 from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP, mean, mean_interval, paired_differences
 from palign_bench.report.table import Report
+from palign_bench.settings import counted
 
 HEADING = "What this table shows"
 ONE_OPTION = 0.9  # share of one option from which a row is said to give hardly any other
@@ -85,7 +86,7 @@ def findings(report: Report) -> list[str]:
     methods = [line for line in lines if line.is_method]
     if not methods or report.about.get("cost_repeats") or len({line.numbers.told for line in lines}) > 1:
         return []
-    if any(_has_random_weights(line.numbers) for line in methods):
+    if any(line.numbers.has_random_weights for line in methods):
         return ["The weights are random: the scores mean nothing, the costs are those of the model's shape."]
     said = [
         *_lowest(lines),
@@ -106,8 +107,7 @@ def next_step(report: Report) -> str:
     name = report.about["experiment"]
     missing = sum(row["missing_cells"] for row in report.rows)
     if missing:
-        cells = "1 missing cell" if missing == 1 else f"{missing} missing cells"
-        return f"Next: `palign-bench resume {name}` computes the {cells}."
+        return f"Next: `palign-bench resume {name}` computes the {counted(missing, 'missing cell', 'missing cells')}."
     everybody = report.about.get("source_people")
     more = min(report.people * _NEXT_PEOPLE, everybody or report.people * _NEXT_PEOPLE)
     if more <= report.people:
@@ -136,7 +136,7 @@ def _lowest(lines: Sequence[Line]) -> list[str]:
         why = "which reads no sentence" if not whole[0].is_method else "which learns from other people's answers"
         first += f", {why}; lowest of the methods that are told of the person alone: {own[0].label}, "
         first += f"{own[0].row['composite']:.2f}"
-    return [f"{first} ({_people(most)})."]
+    return [f"{first} ({counted(most)})."]
 
 
 _COMPETING = (METHODS, PEOPLE_METHODS, OWN_FLOORS, PEOPLE_FLOORS)
@@ -212,7 +212,7 @@ def _pas(lines: Sequence[Line]) -> list[str]:
         base = _partner(line, "few_shot" if method.get("system_prompt") == "few_shot" else "vanilla", lines)
         difference = Difference.of(line.numbers, base.numbers) if base else None
         nothing = sum(alpha == 0 for alpha in chosen)
-        often = f"alpha 0, the prompt alone, was chosen for {nothing} of {_people(len(chosen))}"
+        often = f"alpha 0, the prompt alone, was chosen for {nothing} of {counted(len(chosen))}"
         if base is None or difference is None:
             said.append(f"{line.label}: {often}.")
         else:
@@ -254,7 +254,7 @@ def _too_few(methods: Sequence[Line]) -> list[str]:
         if line.people < FEWEST_FOR_A_BOOTSTRAP:
             few.setdefault(line.people, []).append(line.label)
     return [
-        f"{_listed(few[count])}: {_people(count)}, so no ranking {'between them' if len(few[count]) > 1 else 'of it'}."
+        f"{_listed(few[count])}: {counted(count)}, so no ranking {'between them' if len(few[count]) > 1 else 'of it'}."
         for count in sorted(few)
     ]
 
@@ -290,14 +290,6 @@ def _same_answers(first: RowNumbers, second: RowNumbers) -> bool:
         for each in (first, second)
     )
     return bool(np.array_equal(own, other, equal_nan=True))
-
-
-def _has_random_weights(row: RowNumbers) -> bool:
-    return (row.identity.get("model") or {}).get("weights") == "random"
-
-
-def _people(count: int) -> str:
-    return "1 person" if count == 1 else f"{count} people"
 
 
 def _listed(names: Sequence[str]) -> str:

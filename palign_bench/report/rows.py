@@ -39,6 +39,11 @@ class RowNumbers(Row):
         return self.folder.identity()
 
     @property
+    def has_random_weights(self) -> bool:
+        """Whether its scores mean nothing, since the model's weights are random."""
+        return (self.identity.get("model") or {}).get("weights") == "random"
+
+    @property
     def budget(self) -> str | None:
         """A trained row's budget, and what departs from its method's file: "quick", "custom: steps=2"."""
         budget = self.identity["method"].get("budget")

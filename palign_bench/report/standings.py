@@ -11,6 +11,7 @@ from palign_bench.ledger.plan import Command, Row
 from palign_bench.report.document import Document, Table, terminal
 from palign_bench.report.names import CHECKS
 from palign_bench.report.table import Report, build_report
+from palign_bench.settings import counted
 
 SECONDS_BETWEEN = 60.0  # two tables of all rows so far; between them each row has a line
 _MOST_OF_THE_TIME = 0.1  # that reading the ledger for this may take, of a command over very many people
@@ -72,7 +73,7 @@ def so_far(report: Report) -> str:
     if not cells:
         return ""
     waiting = sum(not row["respondents"] for row in report.rows)
-    title = f"So far, the best first ({waiting} {'row' if waiting == 1 else 'rows'} to come; lower is better)"
+    title = f"So far, the best first ({counted(waiting, 'row', 'rows')} to come; lower is better)"
     columns = ["row", "n", "composite", "95 %\ninterval", "distinc-\ntive r"]
     return terminal(Document(title, [Table(columns, cells)])).rstrip()
 

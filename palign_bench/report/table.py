@@ -91,7 +91,7 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
     rows, about = read_rows(plan)
     inventory = inventory or Inventory.of_outline(about["inventory"])
     people = len({respondent for row in rows for respondent in row.ids})
-    paper = matching_setting(about, random_weights=any(_random_weights(row) for row in rows))
+    paper = matching_setting(about, random_weights=any(row.has_random_weights for row in rows))
     truths = Truths.of(rows)
     columns = [
         _columns(row, label, [other for other in rows if other.told == row.told], inventory, truths, paper)
@@ -182,8 +182,3 @@ def _against_best(row: RowNumbers, floors: Sequence[RowNumbers]) -> _Comparison:
     best = measures.best_floor(row, floors)
     differences = measures.differences(row, best)
     return _Comparison(best.name if best else None, mean(differences), *(mean_interval(differences) or (None, None)))
-
-
-def _random_weights(row: RowNumbers) -> bool:
-    model = row.identity["model"]
-    return model is not None and model.get("weights") == "random"
