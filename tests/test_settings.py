@@ -10,7 +10,7 @@ import pytest
 from palign_bench.backbone.loading.settings import package_path
 from palign_bench.backbone.loading.sources import converted_package, read_embedded
 from palign_bench.respondents import released
-from palign_bench.settings import CACHE_VARIABLE, UserError, cache_folder, counted
+from palign_bench.settings import CACHE_VARIABLE, UserError, cache_folder, counted, is_number, is_whole
 
 
 def test_a_tilde_is_the_home_directory_for_people_and_for_models(
@@ -63,3 +63,11 @@ def test_somebody_elses_folder_is_not_used(tmp_path: Path) -> None:
 def test_one_is_singular() -> None:
     assert (counted(1), counted(0), counted(1200)) == ("1 person", "0 people", "1,200 people")
     assert (counted(1, "cell", "cells"), counted(2, "cell", "cells")) == ("1 cell", "2 cells")
+
+
+def test_what_counts_as_a_number_and_as_a_whole_one() -> None:
+    assert [is_number(each) for each in (0, -1.5, float("nan"), float("inf"), True, "1", None)] == [True] * 2 + [
+        False
+    ] * 5
+    assert [is_whole(each) for each in (0, -3, 10**400, 1.0, True, "1", None)] == [True] * 3 + [False] * 4
+    assert is_whole(1, 1) and not is_whole(0, 1)
