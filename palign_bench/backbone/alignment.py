@@ -3,20 +3,17 @@
 An alignment is a *value*: it can be saved, loaded, measured in bytes, applied and removed, and holds no backbone.
 """
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Self
 
+import torch
+from safetensors.torch import load_file, save_file
+
+from palign_bench.backbone.parts.readout import Readout, load_readout
 from palign_bench.questionnaire.inventory import Answers
-
-if TYPE_CHECKING:
-    import torch
-
-    from palign_bench.backbone.parts.readout import Readout
 
 _TENSORS = "alignment.safetensors"
 _PEFT_TENSORS, _PEFT_CONFIG = "adapter_model.safetensors", "adapter_config.json"  # as PEFT calls them
@@ -90,13 +87,8 @@ class Alignment:
         (folder / "alignment.json").write_text(json.dumps(document, indent=1), encoding="utf-8")
 
     @classmethod
-    def load(cls, folder: Path) -> Alignment:
+    def load(cls, folder: Path) -> Self:
         """Read what `save` wrote."""
-        import torch
-        from safetensors.torch import load_file
-
-        from palign_bench.backbone.parts.readout import load_readout
-
         document = json.loads((folder / "alignment.json").read_text(encoding="utf-8"))
         tensors, adapter_of_peft = (
             load_file(folder / name) if (folder / name).exists() else {} for name in (_TENSORS, _PEFT_TENSORS)
@@ -124,8 +116,6 @@ class Alignment:
 
 
 def _save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    from safetensors.torch import save_file
-
     if tensors:  # cloned: the format holds no two names for one memory
         save_file({name: each.detach().cpu().contiguous().clone() for name, each in tensors.items()}, path)
 

@@ -1,13 +1,11 @@
 """`palign-bench select`: pick people from a population, and say how well they stand for it."""
 
 import argparse
-import csv
-import io
 import shlex
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from palign_bench.cli.people import add_source, inventory_settings, measures, source_of
 from palign_bench.files import write_atomically
@@ -63,22 +61,14 @@ def _report(people: AnswerMatrix, selection: Selection, command: str) -> str:
 
 
 def _ids(people: AnswerMatrix, selection: Selection) -> str:
-    if selection.sizes is None:
-        return _written([["id"], *([people.ids[row]] for row in selection.rows)])
-    sizes = selection.sizes.tolist()
-    return _written([["id", "people_in_cluster"],
-                     *([people.ids[row], size] for row, size in zip(selection.rows, sizes, strict=True))])  # fmt: skip
+    frame = pd.DataFrame({"id": [people.ids[row] for row in selection.rows]})
+    if selection.sizes is not None:
+        frame["people_in_cluster"] = selection.sizes
+    return frame.to_csv(index=False)
 
 
 def _people(people: AnswerMatrix) -> str:
     """Literal answers in the format that `respondents=file` reads."""
-    header = ["id", *(f"i{item.number}" for item in people.inventory.items)]
-    rows = ([name, *("" if value == MISSING else value for value in row)]
-            for name, row in zip(people.ids, people.answers.tolist(), strict=True))  # fmt: skip
-    return _written([header, *rows])
-
-
-def _written(rows: Sequence[Sequence[object]]) -> str:
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
+    columns = [f"i{item.number}" for item in people.inventory.items]
+    frame = pd.DataFrame(people.answers, index=pd.Index(people.ids, name="id"), columns=columns)
+    return frame.astype(object).replace(MISSING, "").to_csv()

@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote, unquote
 
+import yaml
+
 from palign_bench.files import LedgerError, canonical, read_json, write_atomically, write_json
 from palign_bench.ledger.columns import Digest
 from palign_bench.ledger.index import verify
@@ -43,7 +45,8 @@ class CellFolder:
     def keep(self, config: Mapping[str, Any], identity: Mapping[str, Any]) -> None:
         """Make the folder and keep in it whose cells they are, unless that is there already."""
         if not (self.path / "config.yaml").exists():
-            write_atomically(self.path / "config.yaml", _as_yaml(config))
+            config_text = yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)
+            write_atomically(self.path / "config.yaml", config_text)
         if not (self.path / "identity.json").exists():
             write_json(self.path / "identity.json", dict(identity))
 
@@ -53,8 +56,6 @@ class CellFolder:
 
     def config(self) -> Record:
         """The settings of the command that opened the folder."""
-        import yaml
-
         path = self.path / "config.yaml"
         try:
             return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
@@ -207,9 +208,3 @@ class CellFolder:
 def _respondent_id(name: str) -> str:
     """The respondent of a cell's file."""
     return unquote(name.removesuffix(".json"))
-
-
-def _as_yaml(config: Mapping[str, Any]) -> str:
-    import yaml
-
-    return yaml.safe_dump(dict(config), sort_keys=False, allow_unicode=True)

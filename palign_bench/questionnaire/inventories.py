@@ -25,6 +25,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from palign_bench.questionnaire.inventory import MOST_OPTIONS, OPTIONS, Inventory, Item, options_of
 from palign_bench.settings import UserError
 
@@ -160,8 +162,6 @@ def _known(path: Path, rows: Sequence[tuple[int, Mapping[str, str]]], items: Seq
 
 def _about(path: Path) -> dict[str, Any]:
     """What the YAML file beside the items says; nothing where there is none."""
-    import yaml
-
     place = path.with_suffix(".yaml")
     if not place.exists():
         return {}

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.loading.identity import identify
@@ -111,8 +111,6 @@ def _merged(model: PreTrainedModel, settings: Mapping[str, Any]) -> PreTrainedMo
 
 
 def _nf4(dtype: torch.dtype) -> Any:
-    from transformers import BitsAndBytesConfig
-
     # Paper C.1 runs the 70B model in 4 bits; QLoRA (Dettmers et al. 2023) is NF4 with double quantization.
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
