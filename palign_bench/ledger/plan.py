@@ -1,13 +1,11 @@
 """What a command planned: the rows of its tables and the people of each, written before the first cell is computed."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from palign_bench.files import LedgerError, canonical, read_json, write_json
 from palign_bench.ledger.cells import CellFolder
@@ -36,7 +34,7 @@ class Row:
         finished = self.folder.finished()
         return [each for each in self.ids if each not in finished]
 
-    def of(self, ids: Iterable[str]) -> Row:
+    def of(self, ids: Iterable[str]) -> Self:
         """The same row for these respondents alone."""
         return replace(self, ids=tuple(ids))
 
@@ -68,7 +66,7 @@ class Command:
         self.folder = runs / experiment / "commands" / id_
 
     @classmethod
-    def all(cls, runs: Path, experiment: str) -> list[Command]:
+    def all(cls, runs: Path, experiment: str) -> list[Self]:
         """The experiment's commands, the last one typed at the end. Raises LedgerError when there is none."""
         found = [
             cls(runs, experiment, path.parent.name) for path in (runs / experiment / "commands").glob("*/command.json")
@@ -78,7 +76,7 @@ class Command:
         return sorted(found, key=lambda command: command.started)
 
     @classmethod
-    def last(cls, runs: Path, experiment: str) -> Command:
+    def last(cls, runs: Path, experiment: str) -> Self:
         """The experiment's last command. Raises LedgerError when there is none."""
         return cls.all(runs, experiment)[-1]
 
@@ -197,7 +195,7 @@ class Command:
             for job in document["jobs"]
         ]
 
-    def tables(self) -> list[Plan]:
+    def tables(self) -> "list[Plan]":
         """The command's tables: one for each combination of settings that rows must share to be compared."""
         groups: dict[str, list[PlannedJob]] = {}
         for job in self.jobs():
@@ -256,7 +254,7 @@ class Plan:
         return self.runs / self.experiment / self.name
 
     @classmethod
-    def all(cls, runs: Path, experiment: str | None) -> list[Plan]:
+    def all(cls, runs: Path, experiment: str | None) -> "list[Plan]":
         """The tables of the last command of one experiment (None: of every one in the ledger).
 
         Raises LedgerError when there is none.

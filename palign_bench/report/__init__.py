@@ -1,7 +1,5 @@
 """Tables and pictures from the ledger; no model is ever loaded here."""
 
-from __future__ import annotations
-
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -15,7 +13,7 @@ if TYPE_CHECKING:
 class MadeReport(NamedTuple):
     """A table on disk: the report, the paths of its pictures (PNG, PDF) and the text for the terminal."""
 
-    report: Report
+    report: "Report"
     pictures: list[Path]
     text: str
 

@@ -1,16 +1,13 @@
 """What stands for a person outside this machine, and values in a form that a mirror can keep."""
 
-from __future__ import annotations
-
 import hmac
 import math
 import os
 import secrets
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    import pandas as pd
+import pandas as pd
 
 
 def read_salt(path: Path) -> str:

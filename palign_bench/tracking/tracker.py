@@ -6,22 +6,19 @@ salt decides. A score over fewer than `FEWEST_ITEMS` answers of a person is with
 answer.
 """
 
-from __future__ import annotations
-
 import logging
 import re
 from abc import abstractmethod
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from palign_bench.costs.figures import BY_NAME, FIGURES
 from palign_bench.settings import counted
 from palign_bench.tracking.public import hashed_id, plain, read_salt
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
@@ -229,8 +226,6 @@ def public_table(table: pd.DataFrame, scale_of: Mapping[str, str]) -> pd.DataFra
 
     Of fewer than `FEWEST_PEOPLE` people nothing leaves that hangs on a scale with fewer than `FEWEST_ITEMS` items.
     """
-    import pandas as pd
-
     counts = Counter(scale_of.values())
     thin = [scale for scale, count in counts.items() if count < FEWEST_ITEMS]
     few = "respondents" in table.columns and bool((table["respondents"] < FEWEST_PEOPLE).any())

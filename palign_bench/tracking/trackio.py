@@ -4,22 +4,19 @@ A row is one run of Trackio, a person is one step. It gets what `palign_bench.tr
 anywhere, whatever Space or server the environment names: `trackio sync` is the user's own, later step.
 """
 
-from __future__ import annotations
-
 import io
 import re
 import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from palign_bench.settings import UserError
 from palign_bench.tracking.public import plain_rows
 from palign_bench.tracking.tracker import Mirror
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 
 class TrackioTracker(Mirror):

@@ -5,21 +5,18 @@ demographics, folders, file names, the command line (it may name ids), and the h
 for long and never stops a run: without an account it logs offline, and what it cannot keep it says once.
 """
 
-from __future__ import annotations
-
 import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
+
+import pandas as pd
 
 from palign_bench.settings import UserError
 from palign_bench.tracking.public import plain_rows
 from palign_bench.tracking.tracker import Mirror, one_line
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 log = logging.getLogger(__name__)
 
