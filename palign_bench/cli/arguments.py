@@ -16,6 +16,10 @@ _CHECKED_LATER = ("method.", "respondents.", "tracking.")
 # The last words of keys whose values are texts, most of them places: taken as typed, whatever characters they hold.
 _TEXTS = frozenset({"runs", "name", "path", "folder", "file", "name_or_path", "hub_name", "revision", "portraits"})
 _PLAIN = re.compile(r"[A-Za-z0-9_./@%+$-]*")  # what Hydra reads as itself, unless it is a number
+_FLAGS = frozenset({"-m", "--multirun", "-r", "--run", "--resolve", "-h", "--help", "--hydra-help", "--version", "-i",
+                    "--info", "-sc", "--shell-completion"})  # fmt: skip
+_FLAGS_WITH_VALUE = frozenset({"-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd",
+                               "--config-dir", "--experimental-rerun"})  # fmt: skip
 _WORDS = ("true", "false", "inf", "nan")
 _MEANT_FOR_HYDRA = re.compile(r"""'.*'|".*"|\[.*\]|\{.*\}|\$\{.*\}|[a-z_]+\(.*\)""", re.DOTALL)
 
@@ -69,6 +73,26 @@ def _is_number(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def options_first(arguments: Sequence[str]) -> list[str]:
+    """Hydra's own options before the settings: its parser gives up where they stand among them.
+
+    Raises UserError for an option that Hydra does not have, which it would answer with all of its own.
+    """
+    options_, settings = [], []
+    left = iter(arguments)
+    for each in left:
+        name, equals, _ = each.partition("=")
+        if not each.startswith("-"):
+            settings.append(each)
+        elif name not in _FLAGS and name not in _FLAGS_WITH_VALUE:
+            raise UserError(f"{each} is no option of a run (see palign-bench run --help); settings are KEY=VALUE.")
+        else:
+            options_.append(each)
+            if name in _FLAGS_WITH_VALUE and not equals:
+                options_ += [value for value in [next(left, None)] if value is not None]
+    return [*options_, *settings]
 
 
 def check_changes(arguments: Sequence[str]) -> None:

@@ -24,6 +24,7 @@ from palign_bench.cli.arguments import (
     at_home,
     check_changes,
     command_id,
+    options_first,
     swept_by_experiment,
 )
 from palign_bench.cli.commands import dispatch
@@ -74,7 +75,7 @@ def main() -> None:
         asked = dispatch(arguments)
         if asked is None:
             return
-        arguments = as_typed(asked)
+        arguments = options_first(as_typed(asked))
         if any(each in _QUERIES or each.startswith(("--cfg", "--info")) for each in arguments):
             _tell(arguments)
             return

@@ -270,7 +270,9 @@ def _aligned(cells: Sequence[str], widths: Sequence[int], marks: Sequence[str]) 
 def _shortened(label: str, width: int, marks: Sequence[str]) -> str:
     if len(label) <= width:
         return label
-    ending = next((f" {mark}" for mark in marks if label.endswith(f" {mark}")), "")
+    mark = next((f" {mark}" for mark in marks if label.endswith(f" {mark}")), "")
+    told = re.search(r" \[[^][]*\]$", label.removesuffix(mark))  # what tells a row from others of its name
+    ending = (told.group() if told and len(told.group()) < width / 2 else "") + mark
     return label.removesuffix(ending)[: width - 1 - len(ending)] + "…" + ending
 
 

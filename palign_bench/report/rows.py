@@ -137,9 +137,14 @@ def _difference(row: RowNumbers, rows: Sequence[RowNumbers]) -> str:
 
 
 def _settings(row: RowNumbers) -> dict[str, Any]:
-    """The method's settings, the seed, and how many answers it was told: what one command may sweep over."""
-    swept = ("seed", "known_answers", "intervention", "variant")
-    return {**row.identity["method"], **{key: row.identity[key] for key in swept if key in row.identity}}
+    """The method's settings, the seed, and what it was told and asked: what one command may sweep over."""
+    told = {
+        "seed": row.identity.get("seed"),
+        "known": row.known_answers or "all",
+        "intervention": row.intervention or "none",
+        "variant": row.variant or "none",
+    }
+    return {**row.identity["method"], **told}
 
 
 def ledger_notes(rows: list[RowNumbers]) -> list[str]:

@@ -8,7 +8,8 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from palign_bench.cli.arguments import as_typed, at_home
+from palign_bench.cli.arguments import as_typed, at_home, options_first
+from palign_bench.settings import UserError
 from tests.command import run
 
 TYPED = ["people (1).csv", "mü ller & co/x.csv", "a=b.csv", "it's.csv", "back\\slash", "ends\\", "q\\'uote", "1e5",
@@ -79,6 +80,14 @@ def test_what_is_meant_for_hydra_stays(tmp_path: Path, monkeypatch: pytest.Monke
     for name in ("a,b.csv", "f(1)", "'x'"):
         (tmp_path / name).touch()
         assert read_by_hydra(*as_typed(["-m", f"respondents.path={name}"])[1:]) == name
+
+
+def test_hydras_options_may_stand_anywhere() -> None:
+    typed = ["seed=1", "-m", "+method.foo=1", "--config-dir", "my conf", "~seed", "--cfg=job"]
+    assert options_first(typed) == ["-m", "--config-dir", "my conf", "--cfg=job", "seed=1", "+method.foo=1", "~seed"]
+    assert options_first(["--info", "config"]) == ["--info", "config"]
+    with pytest.raises(UserError, match=r"--fast is no option of a run \(see palign-bench run --help\)"):
+        options_first(["method=pas", "--fast"])
 
 
 def test_a_run_and_its_resumption_with_awkward_paths(tmp_path: Path) -> None:

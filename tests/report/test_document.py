@@ -36,6 +36,15 @@ DOCUMENT = Document(
 )
 
 
+def test_what_tells_rows_apart_stays_when_a_name_is_shortened() -> None:
+    rows = [["The mean of all own answers [known=30] †", "1"], ["The mean of all own [a very long difference]", "2"]]
+    told = terminal(Document("", [Table(["method", "n"], rows, marks=["†"])]), 40).splitlines()
+    assert told[2:] == [
+        f"{'The mean of all own … [known=30] †':37}  1",
+        f"{'The mean of all own [a very long dif…':37}  2",
+    ]
+
+
 def test_terminal_gives_up_columns_then_shortens_labels() -> None:
     assert terminal(DOCUMENT, 40).splitlines() == [
         "A title",

@@ -290,6 +290,17 @@ def test_rows_of_one_method_are_told_apart_and_shards_join(
     assert [row["label"] for row in build_report(plan, five_items).rows] == prints
 
 
+def test_how_many_answers_a_row_was_told_is_said_in_words(
+    make_record: MakeRecord, make_plan: MakePlan, five_items: Inventory
+) -> None:
+    plan = make_plan({"pas": {"p0": make_record({6: 1}, {6: 2}, 3.0)}}, ("p0",))
+    (every,), about = plan.read()
+    fewer = kept_folder(plan.runs, "pas", {"method": {"name": "pas"}, "model": None, "known_answers": 30})
+    fewer.record("p0", make_record({6: 1}, {6: 2}, 7.0))
+    plan = plan_of(plan.runs, [every, row_of("pas", fewer, ("p0",))], about)
+    assert [row["label"] for row in build_report(plan, five_items).rows] == ["PAS [known=all]", "PAS [known=30]"]
+
+
 def test_the_training_budget_is_part_of_the_name(
     make_record: MakeRecord, make_plan: MakePlan, five_items: Inventory
 ) -> None:
