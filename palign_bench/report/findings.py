@@ -233,7 +233,8 @@ def _one_option(report: Report, methods: Sequence[Line]) -> list[str]:
             by_option.setdefault(letter, []).append((line.label, counts.max() / len(options)))
     return [
         f"One option for nearly everything: {_listed([label for label, _ in rows])} answer {letter} to "
-        f"{100 * min(share for _, share in rows):.0f} % of the items or more; no composite can then tell of a person."
+        f"{'at least ' if len(rows) > 1 else ''}{100 * min(share for _, share in rows):.0f} % of the items; no "
+        "composite can then tell of a person."
         for letter, rows in by_option.items()
     ]
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from palign_bench.cli.commands import dispatch
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
@@ -95,6 +96,12 @@ def test_pictures_lie_beside_the_table_and_can_be_read(report: Report, tmp_path:
     compared = _Compared(report)
     assert_legible(traits.trait_figure(compared.densities(True), report.inventory, report.title, traits.TWICE_REVERSED))
     assert_legible(traits.profile_figure(compared.profiles([]), report.inventory, report.headline))
+
+
+def test_the_command_draws_them(report: Report, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    dispatch(["report", "table1", "--runs", str(tmp_path), "--ids", "simulated-0003"])
+    names = ", ".join(f"table1_{what}.{ending}" for what in ("traits", "profiles") for ending in ("png", "pdf"))
+    assert capsys.readouterr().out.rstrip().endswith(names)
 
 
 def test_a_table_without_a_method_is_told(
