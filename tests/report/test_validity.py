@@ -219,3 +219,16 @@ def test_correlations_are_pearsons(small: Inventory) -> None:
     blocks = answers.reshape(9, 5, 4)
     expected = [stats.pearsonr(blocks[:, d, :2].mean(axis=1), 6 - blocks[:, d, 2:].mean(axis=1))[0] for d in range(5)]
     assert style["reverse_key_consistency"] == pytest.approx(np.mean(expected))
+
+
+def test_chance_that_small_tables_give_to_a_constant(
+    papi: RespondentSource, inventory: Inventory, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    """As the legend and docs/concepts.md say: +.12 among 10 people, +.06 among 20, about 0 among 300."""
+    for count, expected in ((10, 0.12), (20, 0.06), (300, 0.0)):
+        people = papi.people[:count] if count == 300 else papi.people[:: 300 // count]
+        truths = {p.id: {n: p.answers[n] for n in inventory.held_out if n in p.answers} for p in people}
+        answers: dict[str, Answers] = {each: dict.fromkeys(truth, 3) for each, truth in truths.items()}
+        row = numbers_of(inventory, answers, truths, make_record, tmp_path / str(count))
+        found = validity(inventory, row, Truths.of([row]))["distinctive_profile_correlation"]
+        assert found == pytest.approx(expected, abs=0.05 if count < 300 else 0.005)
