@@ -35,7 +35,7 @@ help:
 	@echo "make status     what is finished, failed and missing, and the time left (palign-bench report, forecast: the tables, the cost of more)"
 	@echo "make efficiency what each method costs relative to PAS, measured one by one [METHODS= MODEL= WEIGHTS=random LIMIT=1 REPEATS=3]"
 	@echo "make test       the tests [PROCESSES=2] (make test-slow: those that take minutes)"
-	@echo "make bench      how fast answering and PAS are, as ratios measured in one run"
+	@echo "make bench      how fast answering and PAS are, as ratios measured in one run [ARGS=--peers: beside other programs]"
 	@echo "make gpu-reference what one GPU shows, in 25 minutes, resumable, into runs/reference/ [REHEARSAL=1: on the CPU, tiny]"
 	@echo "make lint       ruff, mypy and the floors that imports keep to"
 	@echo "make docs       the documentation as pages in build/docs; a broken link is an error"

@@ -1,9 +1,10 @@
 """`make bench`: how fast answering, PAS and training are, as ratios measured in one run on one machine.
 
-Answering is compared with plain batched `model.generate` on full prompts and, with ``--lm-eval``, with
-lm-evaluation-harness (same model, dtype, prompts and items); PAS's probes with scikit-learn in a loop over heads; with
-``--cohort N``, the training of N people at once with TRL one by one. What others take is timed on a part of the items
-and scaled, since their cost is the same for each item; the table says on how many.
+Answering is compared with plain batched `model.generate` on full prompts and, with ``--peers``, with
+lm-evaluation-harness, llama.cpp and OpenVINO GenAI (`bench.peers`: same model, prompts and items); PAS's probes with
+scikit-learn in a loop over heads; with ``--cohort N``, the training of N people at once with TRL one by one. What
+others take is timed on a part of the items and scaled, since their cost is the same for each item; the table says on
+how many.
 """
 
 import argparse
@@ -11,9 +12,8 @@ import os
 import statistics
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,58 +23,55 @@ import torch
 from baselines.pas.aligner import PersonalityActivationSearch
 from baselines.pas.probes import collect_activations, label_samples
 from bench.growth import PEOPLE, draw_growth, measure_growth
-from bench.lm_eval import require_lm_eval
+from bench.peers import PEERS, Answered, Clock, Questions, ask, compared, questions, why_not_asked
 from bench.probes import time_probes
 from bench.profile import profiled
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment
-from palign_bench.backbone.loading.settings import model_title, resolve_model
+from palign_bench.backbone.engines.products import product_dtype
+from palign_bench.backbone.loading.settings import model_title, package_path, resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.tokenizing import encode
 from palign_bench.costs.machine import processor
 from palign_bench.files import write_atomically
 from palign_bench.questionnaire.inventory import Inventory, Item, Respondent, ipip_neo_300
-from palign_bench.questionnaire.protocol import AsReleased, Corrected, parse_released
+from palign_bench.questionnaire.protocol import AsReleased, Corrected
 from palign_bench.report.document import Document, Table, markdown, terminal
 from palign_bench.respondents import load_respondents
 from palign_bench.run.assembly import resolve_budget
 from palign_bench.settings import UserError, read_option
 
-RELEASED_BATCH = (
-    10  # rows per `generate` call in the timing of plain generation; larger ones were no faster on two cores
-)
-
 
 @dataclass(frozen=True)
 class Measurement:
-    """One line of the benchmark; ``ratio_to_ours`` is None where there is nothing to compare."""
+    """One line of the benchmark; ``seconds`` is None for what cannot run, ``ratio_to_ours`` where none is compared."""
 
     name: str
-    seconds: float
+    seconds: float | None
     ratio_to_ours: float | None
     note: str = ""
 
 
-def seconds_of(work: Callable[[], Any], repeats: int) -> float:
-    """Median wall-clock seconds of ``work`` over ``repeats`` runs, CUDA synchronised."""
+def seconds_of(work: Callable[[], Any], repeats: int = 1, processor_time: bool = False) -> float:
+    """Median seconds of ``work`` over ``repeats`` runs, CUDA synchronised: by the wall clock, or of the processor."""
+    clock = time.process_time if processor_time else time.perf_counter
     times = []
     for _ in range(repeats):
         _synchronize()
-        started = time.perf_counter()
+        started = clock()
         work()
         _synchronize()
-        times.append(time.perf_counter() - started)
+        times.append(clock() - started)
     return statistics.median(times)
 
 
-def matrix_rate(dtype: torch.dtype, device: torch.device, size: int = 2048) -> float:
-    """The machine's measured matrix-multiplication rate: floating-point operations per second."""
+def matrix_rate(dtype: torch.dtype, device: torch.device, clock: Clock = seconds_of, size: int = 2048) -> float:
+    """The machine's measured matrix-multiplication rate in this dtype: floating-point operations per second."""
     size = size * (4 if device.type == "cuda" else 1)
     first, second = (torch.randn(size, size, device=device).to(dtype) for _ in range(2))
     for _ in range(3):
         first @ second
-    return 2 * size**3 / seconds_of(lambda: first @ second, repeats=7)
+    return 2 * size**3 / statistics.median(clock(lambda: first @ second) for _ in range(7))
 
 
 def answering_operations(backbone: LocalBackbone, prefix: int, suffixes: Sequence[int]) -> float:
@@ -89,76 +86,64 @@ def answering_operations(backbone: LocalBackbone, prefix: int, suffixes: Sequenc
 
 
 def bench_answering(
-    backbone: LocalBackbone, alignment: Alignment, items: Sequence[Item], plain_items: int, repeats: int
+    backbone: LocalBackbone,
+    alignment: Alignment,
+    items: Sequence[Item],
+    repeats: int,
+    asked: Questions,
+    peers: Sequence[str],
 ) -> list[Measurement]:
-    """Few-Shot's 180 answers with our engine, and with plain generation."""
+    """Few-Shot's answers with our engine, and with its peers: ours between theirs, at least ``repeats`` times."""
     backbone.answer(alignment, items[:8])  # warm-up
-    ours = seconds_of(lambda: backbone.answer(alignment, items), repeats)
-    rows = [Measurement("few_shot_answers_ours", ours, None, f"{len(items)} items, one person, log-probabilities")]
-    released = LocalBackbone(backbone.loaded, AsReleased(backbone.protocol.inventory), backbone.engine)
-    greedy = seconds_of(lambda: released.answer(alignment, items), repeats)
-    note = "greedy until the parse is decided"
-    rows.append(Measurement("few_shot_answers_ours_generating", greedy, greedy / ours, note))
-    part = items[:plain_items]
-    texts: list[str] = []
-    plain = seconds_of(lambda: texts.extend(plain_generation(backbone, alignment, part)), 1) * len(items) / len(part)
-    theirs = [parse_released(text) for text in texts]
-    own = backbone.answer(alignment, part[:1], audit=part).audit or {}
-    same = sum(parse_released(own[item.number]) == option for item, option in zip(part, theirs, strict=True)) / len(
-        part
+    part = items[: len(asked.texts)]
+    sheet = backbone.answer(alignment, part, audit=part)
+    rows, texts = torch.tensor(list((sheet.log_probs or {}).values())), list((sheet.audit or {}).values())
+    times: list[float] = []
+    theirs: dict[str, tuple[str, Answered]] = {}
+    lines = []
+    for name in peers:
+        reason = why_not_asked(name, asked)
+        if reason is not None:
+            lines.append(Measurement(f"few_shot_answers_{name}", None, None, reason))
+            continue
+        times.append(asked.clock(lambda: backbone.answer(alignment, items)))
+        theirs |= {way: (name, answered) for way, answered in ask(name, asked).items()}
+    while len(times) < repeats:
+        times.append(asked.clock(lambda: backbone.answer(alignment, items)))
+    ours = statistics.median(times)
+    note = (
+        f"{len(items)} items, one person, log-probabilities; {len(times)} runs, {min(times):.3g} to {max(times):.3g} s"
     )
-    note = f"plain generate on full prompts, 15 new tokens; {len(part)} of {len(items)} items timed, scaled; "
-    note += f"{same:.0%} equal answers to ours generating"
-    rows.append(Measurement("few_shot_answers_plain_generate", plain, plain / ours, note))
-    lengths = [len(encode(backbone.tokenizer, t)) for t in _texts(backbone, alignment, items)]
-    shared = len(encode(backbone.tokenizer, backbone.chat.render((backbone.system_prompt(alignment), "", ""))))
-    operations = answering_operations(backbone, shared, [length - shared for length in lengths])
-    rate = matrix_rate(backbone.model.dtype, backbone.model.device)
+    found = [Measurement("few_shot_answers_ours", ours, None, note)]
+    released = LocalBackbone(backbone.loaded, AsReleased(backbone.protocol.inventory), backbone.engine)
+    greedy = asked.clock(lambda: released.answer(alignment, items))
+    note = "greedy until the parse is decided"
+    found.append(Measurement("few_shot_answers_ours_generating", greedy, greedy / ours, note))
+    for way, (name, answered) in theirs.items():
+        note = compared(name, answered, texts, rows)
+        found.append(Measurement(f"few_shot_answers_{way}", answered.seconds, answered.seconds / ours, note))
+    whole = questions(backbone, alignment, items, len(items), asked.clock, None)
+    return [*found, *lines, _share_of_matrix_rate(whole, ours)]
+
+
+def _share_of_matrix_rate(asked: Questions, ours: float) -> Measurement:
+    """What the same operations would take at the rate of one large product, in the faster arithmetic."""
+    model, prompts = asked.backbone.model, asked.prompts
+    operations = answering_operations(asked.backbone, len(prompts.prefix), [len(each) for each in prompts.suffixes])
+    dtype = product_dtype(model.dtype, model.device)
+    rate = matrix_rate(dtype, model.device, asked.clock)
     ideal = operations / rate
-    note = f"ours reaches {operations / ours / 1e9:.0f} of {rate / 1e9:.0f} GFLOP/s: {ideal / ours:.0%}"
-    rows.append(Measurement("few_shot_answers_at_the_measured_matrix_rate", ideal, ideal / ours, note))
-    return rows
+    note = f"ours reaches {operations / ours / 1e9:.0f} of {rate / 1e9:.0f} GFLOP/s ({dtype}): {ideal / ours:.0%}"
+    return Measurement("few_shot_answers_at_the_measured_matrix_rate", ideal, ideal / ours, note)
 
 
-def bench_lm_eval(
-    backbone: LocalBackbone, alignment: Alignment, items: Sequence[Item], part_items: int, ours: float
-) -> Measurement:
-    """The same five-way choices through lm-evaluation-harness."""
-    from bench.lm_eval import lm_eval_log_probs
-
-    part = items[:part_items]
-    texts = [backbone.chat.render(backbone.dialogue(alignment, item, "Option (")) for item in part]
-    found: list[torch.Tensor] = []
-    seconds = seconds_of(lambda: found.append(lm_eval_log_probs(backbone, texts)), 1) * len(items) / len(part)
-    own = backbone.answer(alignment, part).log_probs or {}
-    rows = torch.tensor([list(own[item.number]) for item in part])
-    same = (found[0].argmax(-1) == rows.argmax(-1)).float().mean()
-    note = f"lm-eval {version('lm-eval')}, HF backend; {len(part)} of {len(items)} items timed, scaled; "
-    note += f"{same:.0%} equal answers, log-probabilities differ by at most {(found[0] - rows).abs().max():.2g}"
-    return Measurement("few_shot_answers_lm_eval", seconds, seconds / ours, note)
-
-
-def plain_generation(backbone: LocalBackbone, alignment: Alignment, items: Sequence[Item]) -> list[str]:
-    """What a script without an engine does: whole prompts, left-padded, `generate` with 15 new tokens."""
-    rows = [encode(backbone.tokenizer, text) for text in _texts(backbone, alignment, items)]
-    texts: list[str] = []
-    for start in range(0, len(rows), RELEASED_BATCH):
-        batch = rows[start : start + RELEASED_BATCH]
-        longest = max(map(len, batch))
-        ids = torch.tensor([[0] * (longest - len(row)) + row for row in batch])
-        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in batch])
-        inputs = {"input_ids": ids.to(backbone.model.device), "attention_mask": mask.to(backbone.model.device)}
-        with torch.no_grad():
-            tokens = backbone.model.generate(**inputs, max_new_tokens=15, do_sample=False, pad_token_id=0)
-        texts += backbone.tokenizer.batch_decode(tokens[:, longest:], clean_up_tokenization_spaces=False)
-    return texts
-
-
-def bench_pas(backbone: LocalBackbone, inventory: Inventory, person: Respondent, few_shot: float) -> list[Measurement]:
+def bench_pas(
+    backbone: LocalBackbone, inventory: Inventory, person: Respondent, few_shot: float, clock: Clock
+) -> list[Measurement]:
     """PAS with prompt under `corrected`: preparation, one person's alignment, and its probes apart."""
     protocol = Corrected(inventory)
     aligner = PersonalityActivationSearch()
-    prepare = seconds_of(lambda: aligner.prepare(backbone, protocol), 1)
+    prepare = clock(lambda: aligner.prepare(backbone, protocol))
     case = Case(
         respondent_id=person.id,
         known=protocol.known(person),
@@ -166,10 +151,10 @@ def bench_pas(backbone: LocalBackbone, inventory: Inventory, person: Respondent,
         seed=0,
     )
     made: list[Alignment] = []
-    align = seconds_of(lambda: made.append(aligner.align(case)), 1)
+    align = clock(lambda: made.append(aligner.align(case)))
     items = inventory.select(inventory.held_out)
     # Alpha 0 is Few-Shot, whose answers are taken over; a shift needs answers of its own.
-    answers = seconds_of(lambda: backbone.answer(made[0], items), 1) if made[0].head_shifts is not None else few_shot
+    answers = clock(lambda: backbone.answer(made[0], items)) if made[0].head_shifts is not None else few_shot
     activations = collect_activations(backbone, inventory, aligner.probe_prompt)
     samples = label_samples(activations.numbers, case.known, seed=0, by_item=True)
     training = samples.rows[samples.training]
@@ -207,7 +192,7 @@ def profile_text(backbone: LocalBackbone, inventory: Inventory, person: Responde
 
 
 def bench_cohort(
-    backbone: LocalBackbone, inventory: Inventory, people: Sequence[Respondent], steps: int
+    backbone: LocalBackbone, inventory: Inventory, people: Sequence[Respondent], steps: int, clock: Clock
 ) -> list[Measurement]:
     """Supervised LoRA of several people, in one pass and with TRL one by one; seconds per person."""
     from palign_bench.run.assembly import make_aligners
@@ -220,7 +205,7 @@ def bench_cohort(
         aligner = make_aligners(method)["lora"]
         aligner.prepare(backbone, protocol)
         aligner.warm_up(cases[0])
-        seconds.append(seconds_of(lambda aligner=aligner: aligner.align_many(cases), 1) / len(people))  # type: ignore[misc]
+        seconds.append(clock(lambda aligner=aligner: aligner.align_many(cases)) / len(people))  # type: ignore[misc]
     ours, alone = seconds
     note = f"LoRA, {len(people)} people, {steps} steps of 8, seconds per person"
     return [
@@ -232,8 +217,6 @@ def bench_cohort(
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark, print it and write ``bench.csv`` and ``bench.md`` into ``runs/bench/``."""
     chosen = _parse(arguments)
-    if chosen.lm_eval:
-        require_lm_eval()
     inventory = ipip_neo_300()
     protocol = Corrected(inventory)
     settings = read_option("model", chosen.model) | {"dtype": chosen.dtype}
@@ -242,7 +225,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     source = load_respondents(read_option("respondents", chosen.respondents), inventory)
     known = [protocol.known(person) for person in source.people[: max(PEOPLE)]]
     machine = (
-        f"{model_title(settings)}, {backbone.model.dtype}, {processor()}, {torch.get_num_threads()} threads; load "
+        f"{model_title(settings)}, {backbone.model.dtype}, {processor()}, {torch.get_num_threads()} threads"
+        f"{', seconds of processor time' if chosen.processor_time else ''}; load "
         f"average {os.getloadavg()[0]:.1f} at the start; people: {source.description}"
     )
     print(machine, flush=True)
@@ -252,12 +236,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(text)
         return
     alignment, items = Alignment(system_prompt=protocol.few_shot_prompt(known[0])), inventory.select(inventory.held_out)
-    rows = bench_answering(backbone, alignment, items, chosen.plain_items, chosen.repeats)
-    if chosen.lm_eval:
-        rows.append(bench_lm_eval(backbone, alignment, items, chosen.plain_items, ours=rows[0].seconds))
-    rows += bench_pas(backbone, inventory, source.people[0], few_shot=rows[0].seconds)
+
+    def clock(work: Callable[[], Any]) -> float:
+        return seconds_of(work, processor_time=chosen.processor_time)
+
+    asked = questions(backbone, alignment, items[: chosen.plain_items], len(items), clock, _gguf(settings))
+    rows = bench_answering(backbone, alignment, items, chosen.repeats, asked, chosen.peers or ["generate"])
+    few_shot = rows[0].seconds or 0.0
+    rows += bench_pas(backbone, inventory, source.people[0], few_shot, clock)
     if chosen.cohort > 1:
-        rows += bench_cohort(backbone, inventory, source.people[: chosen.cohort], chosen.steps)
+        rows += bench_cohort(backbone, inventory, source.people[: chosen.cohort], chosen.steps, clock)
     folder = chosen.runs / "bench"
     if chosen.growth:
         found = measure_growth(backbone, inventory, known, lambda work: seconds_of(work, chosen.repeats))
@@ -284,7 +272,10 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dtype", default="auto", help="auto, bfloat16, float32 or float16")
     parser.add_argument("--plain-items", type=int, default=10, help="items that others are timed on (180: all)")
     parser.add_argument(
-        "--lm-eval", action="store_true", help="compare with lm-evaluation-harness (pip install lm-eval)"
+        "--peers", nargs="*", choices=PEERS, help="compare answering with all of these, or with those named"
+    )
+    parser.add_argument(
+        "--processor-time", action="store_true", help="seconds of the processor, for one thread beside other work"
     )
     parser.add_argument("--growth", action="store_true", help="also people × items × known answers × model size, drawn")
     parser.add_argument(
@@ -294,11 +285,17 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps of that training")
     parser.add_argument("--repeats", type=int, default=3, help="repetitions of our own timings (median)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder")
-    return parser.parse_args(arguments)
+    chosen = parser.parse_args(arguments)
+    chosen.peers = list(PEERS) if chosen.peers == [] else chosen.peers
+    return chosen
 
 
-def _texts(backbone: LocalBackbone, alignment: Alignment, items: Sequence[Item]) -> list[str]:
-    return [backbone.chat.render(backbone.dialogue(alignment, item, "Option")) for item in items]
+def _gguf(settings: Mapping[str, Any]) -> Path | None:
+    """The model's GGUF file, where its weights come in one."""
+    file = str(settings.get("package_file") or "")
+    return (
+        package_path(settings["package"], file) if settings["weights"] == "package" and file.endswith(".gguf") else None
+    )
 
 
 def _synchronize() -> None:

@@ -3,37 +3,30 @@
 Optional: ``pip install lm-eval``.
 """
 
-import importlib
 from collections.abc import Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import OPTIONS
-from palign_bench.settings import UserError
 
 BATCH = 10  # rows; larger ones were no faster on two cores
 
 
-def require_lm_eval() -> None:
-    """Raise UserError where lm-evaluation-harness is not installed."""
-    try:
-        importlib.import_module("lm_eval")
-    except ImportError as error:
-        raise UserError("--lm-eval needs lm-evaluation-harness: pip install lm-eval.") from error
-
-
-def lm_eval_log_probs(backbone: LocalBackbone, prompts: Sequence[str], batch: int = BATCH) -> Tensor:
+def lm_eval_log_probs(
+    backbone: LocalBackbone, prompts: Sequence[str], batch: int = BATCH, model: nn.Module | None = None
+) -> Tensor:
     """Log-probabilities of A…E after each whole prompt among the five, float32 ``(prompts, 5)``.
 
-    ``prompts`` end where the letter stands. What lm-eval does once for a model (its wrapper) is part of the work.
+    ``prompts`` end where the letter stands. ``model``: the backbone's in another dtype. What lm-eval does once for a
+    model (its wrapper) is part of the work.
     """
     from lm_eval.models.huggingface import HFLM
 
-    model = HFLM(
-        pretrained=backbone.model,
+    harness = HFLM(
+        pretrained=model or backbone.model,
         tokenizer=backbone.tokenizer,
         batch_size=batch,
         add_bos_token=False,  # the chat format has written it
@@ -41,7 +34,7 @@ def lm_eval_log_probs(backbone: LocalBackbone, prompts: Sequence[str], batch: in
     )
     task = _task(prompts)
     task.build_all_requests(rank=0, world_size=1)
-    found = model.loglikelihood(task.instances, disable_tqdm=True)
+    found = harness.loglikelihood(task.instances, disable_tqdm=True)
     result = torch.empty(len(prompts), len(OPTIONS))
     for request, (log_prob, _) in zip(task.instances, found, strict=True):
         result[request.doc_id, request.idx] = log_prob

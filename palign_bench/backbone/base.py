@@ -86,7 +86,7 @@ class Backbone(ABC):
             raise ValueError("a floor's alignment holds its answers and is not put to a backbone")
         # Before anything is applied: the readout reads the bare model's hidden states.
         scores, audit_scores = self.option_scores(alignment, items), self.option_scores(alignment, audit)
-        with self.applied(alignment):
+        with self.applied(alignment), self.engine.one_alignment():
             if self.protocol.reading.generates:
                 texts = self._generated(alignment, items, self.protocol.reading, scores)
                 parsed = {item.number: self.protocol.parse(texts[item.number]) for item in items}

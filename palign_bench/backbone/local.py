@@ -96,21 +96,21 @@ class LocalBackbone(Backbone):
     ) -> list[AnswerSheet]:
         assert isinstance(self.engine, SharedPrefixEngine)
         opening, options = self.chat.option_tokens(self.protocol.reading.opening, self.protocol.letters)
-        splits, shifts = self._splits(alignments, items, opening), stacked_shifts(alignments)
-        with nullcontext() if shifts is None else shifted_heads(self.anatomy, shifts):
-            tables = self.engine.option_log_probs_of([Request(split) for split in splits], options)
+        reading = [Request(split) for split in self._splits(alignments, items, opening)]
+        writing = [
+            Request(split, max_new_tokens=FREE_GENERATION.max_new_tokens, is_decided=self.protocol.is_decided)
+            for split in (self._splits(alignments, audit, FREE_GENERATION.opening) if audit else [])
+        ]
+        shifts = stacked_shifts(alignments)
+        shifted = nullcontext() if shifts is None else shifted_heads(self.anatomy, shifts)
+        with shifted, self.engine.one_alignment():
+            tables = self.engine.option_log_probs_of(reading, options)
+            written = self.engine.continuations_of(writing) if writing else []
         numbers = [item.number for item in items]
         found = [dict(zip(numbers, table.tolist(), strict=True)) for table in tables]
         sheets = [AnswerSheet(tuple(numbers), likeliest(rows), rows, ties(rows)) for rows in found]
         if not audit:
             return sheets
-        splits = self._splits(alignments, audit, FREE_GENERATION.opening)
-        requests = [
-            Request(split, max_new_tokens=FREE_GENERATION.max_new_tokens, is_decided=self.protocol.is_decided)
-            for split in splits
-        ]
-        with nullcontext() if shifts is None else shifted_heads(self.anatomy, shifts):
-            written = self.engine.continuations_of(requests)
         return [
             replace(sheet, audit={item.number: self.engine.text(text) for item, text in zip(audit, texts, strict=True)})
             for sheet, texts in zip(sheets, written, strict=True)

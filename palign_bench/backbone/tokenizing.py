@@ -23,6 +23,11 @@ class SplitPrompts:
         """Token ids of every prompt."""
         return [self.prefix + suffix for suffix in self.suffixes]
 
+    def cut(self, length: int) -> "SplitPrompts":
+        """The same prompts with a prefix of ``length`` tokens, which is no longer than the present one."""
+        rest = self.prefix[length:]
+        return SplitPrompts(self.prefix[:length], [rest + suffix for suffix in self.suffixes])
+
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of a rendered text; its special tokens are written out, so none are added."""

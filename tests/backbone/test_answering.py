@@ -9,7 +9,8 @@ from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.tokenizing import encode, split_prompts
+from palign_bench.backbone.tokenizing import SplitPrompts, encode, split_prompts
+from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import parse_is_decided, parse_released
 from palign_bench.respondents import RespondentSource
@@ -125,3 +126,44 @@ def test_shared_prefix_is_refused_for_an_unknown_architecture(tiny: LoadedModel)
     with pytest.raises(UserError, match="engine=shared_prefix: the attention of model_type gemma2"):
         LocalBackbone(tiny, CORRECTED, "shared_prefix")
     assert isinstance(LocalBackbone(tiny, CORRECTED, "auto").engine, FullPromptEngine)
+
+
+def test_answers_and_audit_share_one_computed_beginning(tiny: LoadedModel, inventory: Inventory) -> None:
+    """And what is computed for one alignment serves no other: each gives what a fresh engine gives."""
+    items, audit = inventory.select(inventory.held_out[:9]), inventory.select(inventory.held_out[4:7])
+    engine = SharedPrefixEngine(tiny.model, tiny.tokenizer)
+    backbone = LocalBackbone(tiny, CORRECTED, engine)
+    shift = torch.randn(2, 64, generator=torch.Generator().manual_seed(3))
+    alignments = [Alignment("You worry."), Alignment("You worry.", shift), Alignment("You like parties."), Alignment()]
+    for alignment in alignments:
+        with measure() as cost:
+            sheet = backbone.answer(alignment, items, audit)
+        fresh = LocalBackbone(tiny, CORRECTED, "full_prompts").answer(alignment, items, audit)
+        assert sheet.audit == fresh.audit and sheet.log_probs is not None and fresh.log_probs is not None
+        for number, row in fresh.log_probs.items():
+            assert sheet.log_probs[number] == pytest.approx(list(row), abs=1e-4)
+        reading, writing = (
+            backbone.split(alignment, asked, opening) for asked, opening in ((items, "Option ("), (audit, "Option"))
+        )
+        own = sum(len(row) for split in (reading, writing) for row in split.whole)
+        beginning = len(reading.prefix)
+        rows = len(items) + len(audit)
+        assert cost.amounts["tokens_read"] == own - (rows - 1) * beginning and beginning > 5
+        assert engine._kept is None
+
+
+def test_a_beginning_is_kept_only_while_one_alignment_answers(tiny: LoadedModel) -> None:
+    engine = SharedPrefixEngine(tiny.model, tiny.tokenizer)
+    prompts = SplitPrompts([7, 8, 9, 10], [[11], [12, 13]])
+    longer = SplitPrompts([7, 8, 9, 10, 11], [[12], [13]])
+    other = SplitPrompts([7, 8, 9, 14], [[11], [12, 13]])
+    plain = [engine.option_log_probs(Request(each), [20, 30]) for each in (prompts, longer, other)]
+    with pytest.raises(KeyError), engine.one_alignment():
+        for each, expected, read in zip((prompts, longer, other), plain, (7, 4, 7), strict=True):
+            with measure() as cost:
+                torch.testing.assert_close(engine.option_log_probs(Request(each), [20, 30]), expected)
+            assert cost.amounts["tokens_read"] == read
+        raise KeyError
+    with measure() as cost:
+        engine.option_log_probs(Request(other), [20, 30])
+    assert cost.amounts["tokens_read"] == 7

@@ -1,28 +1,35 @@
 """`make bench` for real on a tiny model, and whether its peers answer the same questions."""
 
 import re
-import sys
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 import torch
+import transformers
 
 from bench import __main__ as bench
+from bench import peers
+from bench.__main__ import seconds_of
 from bench.growth import DEPTHS, ITEMS, KNOWN, PEOPLE, Growth, depths, random_model
-from bench.lm_eval import lm_eval_log_probs, require_lm_eval
+from bench.lm_eval import lm_eval_log_probs
+from bench.peers import Answered, Questions, ask, compared, parsed, questions, why_not_asked
 from bench.profile import profiled
 from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.engines import products
+from palign_bench.backbone.engines.base import Request
+from palign_bench.backbone.loading.settings import package_path, resolve_model
+from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.settings import UserError
+from palign_bench.settings import read_option
 from tests.command import save_many_headed
+from tests.protocols import CORRECTED
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What one run of everything but lm-eval wrote."""
+    """What one run of everything but the optional peers wrote."""
     here = tmp_path_factory.mktemp("bench")
     model = save_many_headed(here / "tiny24")
     options = ["--model", "local", "--path", str(model), "--dtype", "float32", "--respondents", "simulated"]
@@ -83,19 +90,62 @@ def test_deeper_models_keep_the_shape(tiny_backbone: LocalBackbone) -> None:
     assert len(shallow.model.base_model.layers) == 1 and tiny_backbone.model.config.num_hidden_layers == layers
 
 
-def test_without_lm_eval_the_way_to_it_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "lm_eval", None)
-    with pytest.raises(UserError, match="pip install lm-eval"):
-        require_lm_eval()
-
-
-def test_lm_eval_gives_our_log_probabilities(tiny_backbone: LocalBackbone, inventory: Inventory) -> None:
-    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is optional")
+@pytest.fixture
+def asked(tiny_backbone: LocalBackbone, inventory: Inventory) -> Questions:
     items, alignment = (
         inventory.select(inventory.held_out[:12]),
         Alignment(system_prompt="You worry, and you are kind."),
     )
-    texts = [tiny_backbone.chat.render(tiny_backbone.dialogue(alignment, item, "Option (")) for item in items]
-    ours: Any = tiny_backbone.answer(alignment, items).log_probs
-    rows = torch.tensor([list(ours[item.number]) for item in items])
-    torch.testing.assert_close(lm_eval_log_probs(tiny_backbone, texts), rows, atol=1e-4, rtol=0)
+    return questions(tiny_backbone, alignment, items, 180, seconds_of, None)
+
+
+def test_a_peer_that_cannot_be_asked_is_one_line(monkeypatch: pytest.MonkeyPatch, asked: Questions) -> None:
+    assert why_not_asked("generate", asked) is None
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda module: None)
+    assert why_not_asked("llama.cpp", asked) == "not installed: pip install llama-cpp-python"
+    monkeypatch.setattr(peers.importlib.util, "find_spec", lambda module: True)
+    assert why_not_asked("openvino", asked) == "reads GGUF files, and this model comes in none"
+
+
+def test_peers_are_asked_in_the_faster_arithmetic_too(monkeypatch: pytest.MonkeyPatch, asked: Questions) -> None:
+    """And their answers are ours: the same greedy text, parsed."""
+    assert set(ask("generate", asked)) == {"plain_generate"}
+    asked.backbone.model.to(torch.bfloat16)
+    for speedup, ways in ((0.4, {"plain_generate"}), (2.0, {"plain_generate", "plain_generate_float32"})):
+        monkeypatch.setattr(products, "float32_speedup", lambda dtype, speedup=speedup: speedup)
+        assert set(ask("generate", asked)) == ways
+    assert asked.backbone.model.dtype == torch.bfloat16
+
+
+def test_what_is_compared_and_how_seconds_are_scaled(monkeypatch: pytest.MonkeyPatch, asked: Questions) -> None:
+    """One item paid for the beginning, eleven for themselves; scaled to 180."""
+    assert asked.scaled(first=10.0, others=22.0) == pytest.approx(10.0 + 2.0 * 179)
+    ours = torch.eye(5).repeat(3, 1)[:12].log_softmax(-1)
+    answers = [0, 1, 2, 3, 4, 0, 1, 2, 3, 4, 0, None]
+    monkeypatch.setattr(peers, "version", lambda package: transformers.__version__)
+    note = compared("lm-eval", Answered(1.0, answers, "its way", ours + 0.25), [], ours)
+    assert "12 items timed, scaled; 92% equal answers, log-probabilities differ by at most 0.25" in note
+    texts = [" (A).", " (E)", " maybe"]
+    assert parsed(texts) == [0, 4, None]
+    note = compared("generate", Answered(1.0, [0, 1, None], "greedy"), texts, ours)
+    assert note == f"transformers {transformers.__version__}, greedy; 3 items timed, scaled; 67% equal answers"
+
+
+def test_lm_eval_gives_our_log_probabilities(asked: Questions) -> None:
+    pytest.importorskip("lm_eval", reason="lm-evaluation-harness is optional")
+    rows = asked.backbone.engine.option_log_probs(Request(asked.prompts), asked.options)
+    torch.testing.assert_close(lm_eval_log_probs(asked.backbone, asked.texts), rows, atol=1e-4, rtol=0)
+
+
+def test_llama_cpp_reads_what_we_read(smollm2: LoadedModel, inventory: Inventory) -> None:
+    """One by one and several at once, from a beginning longer than one call; its activations have 8 bits."""
+    pytest.importorskip("llama_cpp", reason="llama-cpp-python is optional")
+    backbone = LocalBackbone(smollm2, CORRECTED, "shared_prefix")
+    settings = resolve_model(read_option("model", "smollm2_135m"))
+    file = package_path(settings["package"], settings["package_file"])
+    items = inventory.select(inventory.held_out[:3])
+    asked = questions(backbone, Alignment(system_prompt="You worry, and you are kind."), items, 180, seconds_of, file)
+    ours = backbone.engine.option_log_probs(Request(asked.prompts), asked.options)
+    for answered in ask("llama.cpp", asked).values():
+        assert answered.log_probs is not None and answered.seconds > 0
+        assert float((answered.log_probs - ours).abs().max()) < 0.5 and float(ours.std()) > 1

@@ -2,6 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,6 +60,11 @@ class Engine(ABC):
     @abstractmethod
     def greedy(self, request: Request) -> list[str]:
         """Greedy continuation per prompt, special tokens kept; a row stops when its text is decided or ends."""
+
+    @contextmanager
+    def one_alignment(self) -> Iterator[None]:
+        """Within the block the model answers under one alignment: an engine may keep the beginning it has computed."""
+        yield
 
     def decided_text(self, tokens: Sequence[int], is_decided: IsDecided) -> tuple[str, int]:
         """The text up to where it is decided or ends, and of how many tokens it is."""

@@ -34,10 +34,8 @@ def why_not_exact(engine: TorchEngine) -> str | None:
         return (
             f"large matrix products err on this processor by {found:.2g} of their spread (allowed: {tolerance / 10:g})"
         )
-    for prefix in (_long_prefix(engine), 0):
-        found = deviation(engine, prefix)
+    for kind, found in deviations(engine, _long_prefix(engine)).items():
         if not found <= tolerance:  # also where it is no number
-            kind = "with a shared beginning" if prefix else "without a shared beginning"
             return (
                 f"{type(engine).__name__} differs from a plain forward pass {kind} by {found:.2g} "
                 f"of the log-probabilities' spread (rounding stays below {tolerance:g})"
@@ -45,27 +43,32 @@ def why_not_exact(engine: TorchEngine) -> str | None:
     return None
 
 
-def deviation(engine: TorchEngine, prefix: int) -> float:
-    """The mean relative deviation of prompts with a shared beginning of ``prefix`` tokens.
+def deviations(engine: TorchEngine, prefix: int) -> dict[str, float]:
+    """The mean relative deviation of prompts with a shared beginning of ``prefix`` tokens, and of a short one without.
 
-    A short prompt, twice, since batches go wrong where single rows do not; with a prefix also a longer one, read and
-    then continued. Raises FloatingPointError for logits that are not finite.
+    A short prompt, twice, since batches go wrong where single rows do not; with a beginning also a longer one, read and
+    then continued. All of them begin one text, which a plain forward pass reads once. Raises FloatingPointError for
+    logits that are not finite.
     """
     tokens = _tokens(engine, COMPARED, start=1)
-    text = _tokens(engine, prefix + SHORT + LONG, start=0)
-    short, longer = text[prefix : prefix + SHORT], text[prefix + SHORT :]
-    prompts = SplitPrompts(text[:prefix], [short, short, longer] if prefix else [short, short])
-    read = engine.option_log_probs(Request(prompts), tokens)
-    found = [_difference(read[1], _plain_logits(engine, text[: prefix + SHORT])[-1, tokens])]
-    if prefix:
-        once = Request(SplitPrompts(text[:prefix], [longer]), max_new_tokens=NEW_TOKENS, is_decided=lambda _: False)
+    text = _tokens(engine, prefix + LONG, start=0)
+    beginning, longer = text[:prefix], text[prefix:]
+    with engine.one_alignment():
+        prompts = SplitPrompts(beginning, [longer[:SHORT], longer[:SHORT], longer])
+        read = engine.option_log_probs(Request(prompts), tokens)
+        once = Request(SplitPrompts(beginning, [longer]), max_new_tokens=NEW_TOKENS, is_decided=lambda _: False)
         written = engine.continuations(once)[0]
-        plain = _plain_logits(engine, text[:prefix] + longer + written[:-1])[-len(written) :]
-        found.append(_difference(read[2], plain[0, tokens]))
-        # Another token than the plain pass's likeliest is as good where the two are equally likely to rounding.
-        lost = [float(logits.max() - logits[token]) for logits, token in zip(plain, written, strict=True)]
-        found += [each / (float(plain.std()) or 1.0) for each in lost]
-    return sum(found) / len(found)
+    alone = engine.option_log_probs(Request(SplitPrompts([], [text[:SHORT], text[:SHORT]])), tokens)
+    ends = [SHORT, prefix + SHORT, *range(len(text), len(text) + len(written))]
+    first, short, *plain = _plain_logits(engine, text + written[:-1], ends)
+    found = [_difference(read[1], short[tokens]), _difference(read[2], plain[0][tokens])]
+    # Another token than the plain pass's likeliest is as good where the two are equally likely to rounding.
+    lost = [float(logits.max() - logits[token]) for logits, token in zip(plain, written, strict=True)]
+    found += [each / (float(torch.stack(plain).std()) or 1.0) for each in lost]
+    return {
+        "with a shared beginning": sum(found) / len(found),
+        "without a shared beginning": _difference(alone[1], first[tokens]),
+    }
 
 
 @lru_cache
@@ -102,13 +105,21 @@ def _long_prefix(engine: TorchEngine) -> int:
     return min(max(affordable, SHORTEST), LONGEST, longest)
 
 
-def _plain_logits(engine: TorchEngine, row: list[int]) -> Tensor:
-    """The model's own logits at every position of one whole text, float32 ``(positions, vocabulary)`` on the CPU."""
+def _plain_logits(engine: TorchEngine, text: list[int], ends: list[int]) -> list[Tensor]:
+    """The model's own logits after each of these beginnings of one text, float32 ``(vocabulary,)`` on the CPU.
+
+    One pass tells them all, since nothing that follows reaches a position; unless angles depend on a text's length.
+    """
+    if engine.anatomy.scales_with_length:
+        return [logits for end in ends for logits in _read_whole(engine, text[:end], [end])]
+    return _read_whole(engine, text, ends)
+
+
+def _read_whole(engine: TorchEngine, text: list[int], ends: list[int]) -> list[Tensor]:
     engine.anatomy.forget_lengths()
     with torch.no_grad():
-        ids = torch.tensor([row], device=engine.model.device)
-        logits: Tensor = engine.model(input_ids=ids, use_cache=False).logits[0]
-    return logits.float().cpu()
+        logits = engine.model(input_ids=torch.tensor([text], device=engine.model.device), use_cache=False).logits[0]
+    return [logits[end - 1].float().cpu() for end in ends]
 
 
 def _tokens(engine: TorchEngine, count: int, start: int) -> list[int]:

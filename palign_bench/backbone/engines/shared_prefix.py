@@ -7,6 +7,7 @@ batch geometry can.
 """
 
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -27,6 +28,18 @@ class SharedPrefixEngine(TorchEngine):
 
     Requests that share a forward pass have equally many prompts and are to be continued equally far.
     """
+
+    _keeps = False
+    _kept: tuple[Sequence[Request], SharedPrefix] | None = None  # whose beginnings these are
+
+    @contextmanager
+    def one_alignment(self) -> Iterator[None]:
+        """Within the block a beginning is computed once, also where reading and writing both ask for it."""
+        self._keeps = True
+        try:
+            yield
+        finally:
+            self._keeps, self._kept = False, None
 
     def option_log_probs(self, request: Request, options: Sequence[int]) -> Tensor:
         return self.option_log_probs_of([request], options)[0]
@@ -60,15 +73,35 @@ class SharedPrefixEngine(TorchEngine):
         return written
 
     def _ready(self, requests: Sequence[Request]) -> Sequence[Request]:
-        """The same requests, with no prefix at all where one is empty: nothing attends to one that is not there."""
+        """The same requests, split where a kept beginning ends.
+
+        With no prefix at all where one is empty: nothing attends to one that is not there.
+        """
         for request in requests:
             self.check_length(request.longest)
+        lengths = self._kept_lengths(requests)
+        if lengths is not None:
+            return [replace(r, prompts=r.prompts.cut(n)) for r, n in zip(requests, lengths, strict=True)]
         if all(request.prompts.prefix or request.virtual is not None for request in requests):
             return requests
         return [replace(r, prompts=SplitPrompts([], r.prompts.whole)) if r.virtual is None else r for r in requests]
 
+    def _kept_lengths(self, requests: Sequence[Request]) -> list[int] | None:
+        """How many tokens of each request's beginning are kept; None where they are not these requests' beginnings."""
+        if self._kept is None or len(self._kept[0]) != len(requests):
+            return None
+        pairs = list(zip(requests, self._kept[0], strict=True))
+        lengths = [len(kept.prompts.prefix) for _, kept in pairs]
+        same = all(
+            request.virtual is kept.virtual and request.prompts.prefix[:length] == kept.prompts.prefix
+            for (request, kept), length in zip(pairs, lengths, strict=True)
+        )
+        return lengths if same else None
+
     def compute_prefix(self, requests: Sequence[Request]) -> SharedPrefix | None:
         """Keys and values of each request's beginning, its soft prompt included; None where there are none."""
+        if self._kept is not None and self._kept_lengths(requests) == [len(r.prompts.prefix) for r in requests]:
+            return self._kept[1]
         embeddings, rows = self.model.get_input_embeddings(), []
         for request in requests:
             row = embeddings(torch.tensor(request.prompts.prefix, dtype=torch.long, device=self.model.device))
@@ -80,7 +113,10 @@ class SharedPrefixEngine(TorchEngine):
         cache = DynamicCache(config=self.model.config)
         self.anatomy.decoder(inputs_embeds=pad_sequence(rows, batch_first=True), past_key_values=cache, use_cache=True)
         layers: list[Any] = list(cache.layers)
-        return SharedPrefix([layer.keys for layer in layers], [layer.values for layer in layers], lengths)
+        prefix = SharedPrefix([layer.keys for layer in layers], [layer.values for layer in layers], lengths)
+        if self._keeps:
+            self._kept = requests, prefix
+        return prefix
 
     def _batches_of(self, requests: Sequence[Request]) -> Iterator[tuple[list[int], list[list[int]]]]:
         """Batches of prompts, each with its rows: request by request, equally many each."""

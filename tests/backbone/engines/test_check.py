@@ -8,7 +8,7 @@ import torch
 
 from palign_bench.backbone import loading
 from palign_bench.backbone.engines import attention
-from palign_bench.backbone.engines.check import deviation, why_not_exact
+from palign_bench.backbone.engines.check import deviations, why_not_exact
 from palign_bench.backbone.engines.choice import choose_engine
 from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
@@ -67,7 +67,7 @@ def test_the_check_takes_a_fraction_of_loading() -> None:
     loaded = loading.load(settings)
     seconds = time.process_time() - started
     engine = SharedPrefixEngine(loaded.model, loaded.tokenizer)
-    deviation(engine, 12)  # kernels are set up
+    deviations(engine, 12)  # kernels are set up
     started = time.process_time()
     assert why_not_exact(engine) is None
     assert time.process_time() - started < max(seconds, 0.5)

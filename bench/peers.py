@@ -1,0 +1,200 @@
+"""The same questions to other programs, each with its best settings for them, timed beside ours; answers are compared.
+
+A program that is not installed is one line that says how to install it. vLLM and SGLang are not among them: what they
+are good at takes a GPU (`model.engine=vllm` answers through vLLM there).
+"""
+
+import copy
+import importlib.util
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from bench.llama_cpp import LlamaCpp
+from bench.lm_eval import lm_eval_log_probs
+from bench.openvino import OpenVino
+from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.engines.products import product_dtype
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.backbone.tokenizing import SplitPrompts, encode
+from palign_bench.questionnaire.inventory import OPTIONS, Item
+from palign_bench.questionnaire.protocol import parse_released
+
+GENERATE_BATCH = 10  # rows per `generate` call; larger ones were no faster on two cores
+NEW_TOKENS = 15  # as the released code
+SEQUENCES = 24  # items that llama.cpp continues in one call, about 2,048 tokens
+
+Clock = Callable[[Callable[[], object]], float]  # seconds of some work, done once
+
+
+@dataclass(frozen=True)
+class Questions:
+    """A part of one person's items as a peer is asked them; ``of``: items in all, to which its seconds are scaled.
+
+    ``openings``: whole prompts up to ``Option``; ``texts``: up to where the letter stands; ``file``: the model's GGUF.
+    """
+
+    backbone: LocalBackbone
+    openings: list[str]
+    texts: list[str]
+    prompts: SplitPrompts
+    options: list[int]
+    of: int
+    clock: Clock
+    file: Path | None = None
+
+    def scaled(self, first: float, others: float) -> float:
+        """Seconds for all items, where the first of the part took so long and all its others so long."""
+        return first + others / max(1, len(self.texts) - 1) * (self.of - 1)
+
+
+def questions(
+    backbone: LocalBackbone, alignment: Alignment, part: Sequence[Item], of: int, clock: Clock, file: Path | None
+) -> Questions:
+    """These items as peers are asked them."""
+    opening, options = backbone.chat.option_tokens("Option (", backbone.protocol.letters)
+    texts = {
+        each: [backbone.chat.render(backbone.dialogue(alignment, item, each)) for item in part]
+        for each in ("Option", opening)
+    }
+    prompts = backbone.split(alignment, part, opening)
+    return Questions(backbone, texts["Option"], texts[opening], prompts, options, of, clock, file)
+
+
+@dataclass(frozen=True)
+class Answered:
+    """Seconds for all items; the part's answers (0: the first option, None: none) and, if told, log-probabilities."""
+
+    seconds: float
+    answers: list[int | None]
+    note: str
+    log_probs: Tensor | None = None
+
+
+def generate(asked: Questions, model: torch.nn.Module | None = None) -> Answered:
+    """What a script without an engine does: whole prompts, left-padded, transformers' `generate`."""
+    backbone, texts = asked.backbone, []
+    seconds = asked.clock(lambda: texts.extend(plain_generation(backbone, asked.openings, model)))
+    return Answered(seconds * asked.of / len(texts), parsed(texts), f"whole prompts, {NEW_TOKENS} new tokens")
+
+
+def lm_eval(asked: Questions, model: torch.nn.Module | None = None) -> Answered:
+    """lm-evaluation-harness with its HF backend."""
+    found: list[Tensor] = []
+    seconds = asked.clock(lambda: found.append(lm_eval_log_probs(asked.backbone, asked.texts, model=model)))
+    return Answered(seconds * asked.of / len(asked.texts), _likeliest(found[0]), "HF backend", found[0])
+
+
+def llama_cpp(asked: Questions, sequences: int = 1) -> Answered:
+    """llama.cpp; the beginning is computed once, then ``sequences`` items at a time."""
+    assert asked.file is not None
+    positions = len(asked.prompts.prefix) + 2 * LlamaCpp.BATCH
+    peer = LlamaCpp(asked.file, positions, sequences, torch.get_num_threads())
+    one = SplitPrompts(asked.prompts.prefix, asked.prompts.suffixes[:1])
+    found: list[Tensor] = []
+    peer.log_probs(SplitPrompts(one.prefix[:8], one.suffixes), asked.options)  # warm-up
+    first = asked.clock(lambda: peer.log_probs(one, asked.options))
+    others = asked.clock(lambda: found.append(peer.log_probs(asked.prompts, asked.options))) - first
+    peer.close()
+    how = "one item at a time" if sequences == 1 else f"{sequences} items in one call"
+    return Answered(asked.scaled(first, others), _likeliest(found[0]), f"{asked.file.name}, {how}", found[0])
+
+
+def openvino(asked: Questions) -> Answered:
+    """OpenVINO GenAI; its cache keeps the beginning, one token is generated."""
+    assert asked.file is not None
+    peer = OpenVino(asked.file, torch.get_num_threads())
+    letters: list[str] = []
+    peer.letters(["Option ("])  # warm-up
+    first = asked.clock(lambda: letters.extend(peer.letters(asked.texts[:1])))
+    others = asked.clock(lambda: letters.extend(peer.letters(asked.texts[1:])))
+    known = list(asked.backbone.protocol.letters)
+    answers = [known.index(letter) if letter in known else None for letter in letters]
+    return Answered(asked.scaled(first, others), answers, f"{asked.file.name}, prefix caching, one new token")
+
+
+@dataclass(frozen=True)
+class Peer:
+    """A program: what is imported and what pip calls it, and the ways in which it is asked."""
+
+    package: str
+    module: str
+    ways: dict[str, Callable[[Questions], Answered]]
+    takes_file: bool = False
+    in_torch: bool = False  # it computes with our model, so it can have it in either dtype
+    writes: bool = False  # text, which is parsed; ours is written and parsed likewise
+
+
+PEERS = {
+    "generate": Peer("transformers", "transformers", {"plain_generate": generate}, in_torch=True, writes=True),
+    "lm-eval": Peer("lm-eval", "lm_eval", {"lm_eval": lm_eval}, in_torch=True),
+    "llama.cpp": Peer(
+        "llama-cpp-python",
+        "llama_cpp",
+        {"llama_cpp": llama_cpp, "llama_cpp_batched": lambda asked: llama_cpp(asked, SEQUENCES)},
+        takes_file=True,
+    ),
+    "openvino": Peer("openvino-genai", "openvino_genai", {"openvino": openvino}, takes_file=True),
+}
+
+
+def why_not_asked(name: str, asked: Questions) -> str | None:
+    """Why a peer cannot be asked here, in one line; None where it can."""
+    peer = PEERS[name]
+    if importlib.util.find_spec(peer.module) is None:
+        return f"not installed: pip install {peer.package}"
+    if peer.takes_file and asked.file is None:
+        return "reads GGUF files, and this model comes in none"
+    return None
+
+
+def ask(name: str, asked: Questions) -> dict[str, Answered]:
+    """Answers and times of one peer, by way of asking; also in float32 where this processor multiplies that faster."""
+    peer, model = PEERS[name], asked.backbone.model
+    found = {way: work(asked) for way, work in peer.ways.items()}
+    if peer.in_torch and product_dtype(model.dtype, model.device) != model.dtype:
+        converted = copy.deepcopy(model).float()
+        found |= {f"{way}_float32": work(asked, converted) for way, work in peer.ways.items()}  # type: ignore[call-arg]
+    return found
+
+
+def compared(name: str, answered: Answered, ours: Sequence[str], log_probs: Tensor) -> str:
+    """A peer's note: its version, and how its answers compare with our texts or our log-probabilities of the part."""
+    own = parsed(ours) if PEERS[name].writes else _likeliest(log_probs)
+    same = [theirs == answer for theirs, answer in zip(answered.answers, own, strict=True)]
+    note = f"{PEERS[name].package} {version(PEERS[name].package)}, {answered.note}; {len(same)} items timed, scaled; "
+    note += f"{sum(same) / len(same):.0%} equal answers"
+    if answered.log_probs is not None:
+        note += f", log-probabilities differ by at most {float((answered.log_probs - log_probs).abs().max()):.2g}"
+    return note
+
+
+def parsed(texts: Sequence[str]) -> list[int | None]:
+    """Which option each text after ``Option`` names, 0 the first; None where it names none."""
+    found = [parse_released(text) for text in texts]
+    return [None if value is None else len(OPTIONS) - value for value in found]
+
+
+def plain_generation(backbone: LocalBackbone, texts: Sequence[str], model: torch.nn.Module | None = None) -> list[str]:
+    """Greedy continuations of whole prompts, left-padded, by transformers' `generate`."""
+    model = model or backbone.model
+    rows = [encode(backbone.tokenizer, text) for text in texts]
+    written: list[str] = []
+    for start in range(0, len(rows), GENERATE_BATCH):
+        batch = rows[start : start + GENERATE_BATCH]
+        longest = max(map(len, batch))
+        ids = torch.tensor([[0] * (longest - len(row)) + row for row in batch])
+        mask = torch.tensor([[0] * (longest - len(row)) + [1] * len(row) for row in batch])
+        inputs = {"input_ids": ids.to(backbone.model.device), "attention_mask": mask.to(backbone.model.device)}
+        with torch.no_grad():
+            tokens = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)  # type: ignore[operator]
+        written += backbone.tokenizer.batch_decode(tokens[:, longest:], clean_up_tokenization_spaces=False)
+    return written
+
+
+def _likeliest(log_probs: Tensor) -> list[int | None]:
+    return [int(row.argmax()) for row in log_probs]
