@@ -4,6 +4,7 @@ Optional: ``pip install llama-cpp-python`` (needs a C++ compiler). It multiplies
 activations of 8 bits, so its log-probabilities are close to those of the dequantized model, not equal.
 """
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ class LlamaCpp:
     def __init__(self, file: Path, positions: int, sequences: int, threads: int):
         import llama_cpp
 
+        logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)  # it prints pages
         self.library: Any = llama_cpp
         self.sequences = sequences
         llama_cpp.llama_backend_init()

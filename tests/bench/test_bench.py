@@ -138,7 +138,7 @@ def test_lm_eval_gives_our_log_probabilities(asked: Questions) -> None:
 
 
 def test_llama_cpp_reads_what_we_read(smollm2: LoadedModel, inventory: Inventory) -> None:
-    """One by one and several at once, from a beginning longer than one call; its activations have 8 bits."""
+    """One by one and several at once, to what 8 bits of its activations allow."""
     pytest.importorskip("llama_cpp", reason="llama-cpp-python is optional")
     backbone = LocalBackbone(smollm2, CORRECTED, "shared_prefix")
     settings = resolve_model(read_option("model", "smollm2_135m"))
@@ -148,4 +148,4 @@ def test_llama_cpp_reads_what_we_read(smollm2: LoadedModel, inventory: Inventory
     ours = backbone.engine.option_log_probs(Request(asked.prompts), asked.options)
     for answered in ask("llama.cpp", asked).values():
         assert answered.log_probs is not None and answered.seconds > 0
-        assert float((answered.log_probs - ours).abs().max()) < 0.5 and float(ours.std()) > 1
+        assert float((answered.log_probs - ours).square().mean().sqrt()) < 0.15 * float(ours.std())
