@@ -45,16 +45,15 @@ class KeptDigest:
                 marks = [tuple(each) for each in kept["marks"].tolist()]
                 arrays = (kept[part] for part in ("items", "answers", "truth", "figures"))
                 digest = replace(Digest(*arrays), columns=tuple(kept["columns"].tolist()))
-                fits = kept["version"].tolist() == [VERSION] and digest.has_known_columns
+                fits = (
+                    kept["version"].tolist() == [VERSION]
+                    and digest.has_known_columns
+                    and len(set(names)) == len(names) == len(marks)
+                    and digest.figures.shape == (len(names), len(digest.columns))
+                    and digest.packed_answers.shape == digest.packed_truth.shape == (len(names), len(digest.items))
+                )
         except Exception:  # NumPy raises all sorts of things over a damaged file, and no digest is worth a report
-            return cls([], [], Digest.of([]))
-        cells = (len(names), len(digest.items))
-        fits = (
-            fits
-            and len(set(names)) == len(names) == len(marks)
-            and digest.figures.shape == (cells[0], len(digest.columns))
-        )
-        fits = fits and digest.packed_answers.shape == digest.packed_truth.shape == cells
+            fits = False
         return cls(names, marks, digest) if fits else cls([], [], Digest.of([]))
 
     def write(self, path: Path) -> None:

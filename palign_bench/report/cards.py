@@ -31,8 +31,8 @@ SCHEMA_VERSION = "0.3.0"
 FOLDER = "cards"
 _NAMESPACE = "palign_bench"
 _ON_HUB = re.compile(r"hub:(?P<id>\S+)@(?P<commit>\w+)")  # `backbone.loading.identify`'s weights_hash of a hub model
-_UNBOUNDED = "Infinity"
 Bound = float | str
+_ANY: tuple[Bound, Bound] = ("-Infinity", "Infinity")
 
 
 @dataclass(frozen=True)
@@ -40,61 +40,35 @@ class Metric:
     """What a column of the table measures. ``bounds``: lowest and highest possible value; texts where there is none."""
 
     column: str
-    kind: str
-    unit: str
-    bounds: tuple[Bound, Bound]
     description: str
+    kind: str = "pearson"
+    unit: str = "correlation"
+    bounds: tuple[Bound, Bound] = (-1, 1)
     lower_is_better: bool = False
 
 
 _METRICS: tuple[Metric, ...] = (
-    Metric(
-        "difference_to_best_own_floor", "paired_difference", "points", (f"-{_UNBOUNDED}", _UNBOUNDED),
-        "composite less that of the best floor that knows the person's own answers", lower_is_better=True,
-    ),
-    Metric(
-        "difference_to_best_people_floor", "paired_difference", "points", (f"-{_UNBOUNDED}", _UNBOUNDED),
-        "composite less that of the best floor that knows other people's answers", lower_is_better=True,
-    ),
-    Metric(
-        "specificity", "difference", "points", (f"-{_UNBOUNDED}", _UNBOUNDED),
-        "how much worse a person's answers fit the table's other people than that person",
-    ),
-    Metric(
-        "distinctive_profile_correlation", "pearson", "correlation", (-1, 1),
-        "correlation over items with the person's own answers, other people's item means taken from both",
-    ),
-    Metric(
-        "overall_profile_correlation", "pearson", "correlation", (-1, 1),
-        "correlation over items with the person's own answers",
-    ),
-    Metric(
-        "trait_correlation", "pearson", "correlation", (-1, 1),
-        "correlation across people of answered with own trait scores, mean over scales",
-    ),
-    Metric(
-        "discriminant_gap", "difference", "correlation", (-2, 1),
-        "trait correlation less the mean absolute correlation with the other traits",
-    ),
-    Metric(
-        "exact_agreement", "accuracy", "proportion", (0, 1), "share of answers that are the person's own option",
-    ),
-    Metric(
-        "retest_normalised_accuracy", "normalised_accuracy", "ratio", (f"-{_UNBOUNDED}", _UNBOUNDED),
-        "0: always the middle option; 1: a simulated retest of the person",
-    ),
-    Metric(
-        "reverse_key_consistency", "pearson", "correlation", (-1, 1),
-        "correlation across people of a subscale's positive items with its reversed negative ones",
-    ),
-    Metric(
-        "unparsed_rate", "rate", "proportion", (0, 1), "share of generated answers without an option",
-        lower_is_better=True,
-    ),
-    Metric(
-        "audit_agreement", "rate", "proportion", (0, 1),
-        "share of answers generated in the audit that agree with the recorded ones",
-    ),
+    Metric("difference_to_best_own_floor", "composite less that of the best floor that knows the person's own answers",
+           "paired_difference", "points", _ANY, lower_is_better=True),
+    Metric("difference_to_best_people_floor", "composite less that of the best floor that knows other people's answers",
+           "paired_difference", "points", _ANY, lower_is_better=True),
+    Metric("specificity", "how much worse a person's answers fit the table's other people than that person",
+           "difference", "points", _ANY),
+    Metric("distinctive_profile_correlation",
+           "correlation over items with the person's own answers, other people's item means taken from both"),
+    Metric("overall_profile_correlation", "correlation over items with the person's own answers"),
+    Metric("trait_correlation", "correlation across people of answered with own trait scores, mean over scales"),
+    Metric("discriminant_gap", "trait correlation less the mean absolute correlation with the other traits",
+           "difference", bounds=(-2, 1)),
+    Metric("exact_agreement", "share of answers that are the person's own option", "accuracy", "proportion", (0, 1)),
+    Metric("retest_normalised_accuracy", "0: always the middle option; 1: a simulated retest of the person",
+           "normalised_accuracy", "ratio", _ANY),
+    Metric("reverse_key_consistency",
+           "correlation across people of a subscale's positive items with its reversed negative ones"),
+    Metric("unparsed_rate", "share of generated answers without an option", "rate", "proportion", (0, 1),
+           lower_is_better=True),
+    Metric("audit_agreement", "share of answers generated in the audit that agree with the recorded ones",
+           "rate", "proportion", (0, 1)),
 )  # fmt: skip
 # Neither direction is better: these stand in the details of the composite.
 _WITHOUT_DIRECTION = ("dispersion_ratio", "acquiescence", "extreme_share", "most_frequent_option_share")
@@ -177,9 +151,9 @@ def _results(report: Report, row: RowNumbers, columns: Mapping[str, Any]) -> Ite
     own = "mean absolute difference to the person's own held-out answers"
     for name in scales:
         if columns[name] is not None:
-            distance = Metric(name, "mae", "points", (0, farthest), own, lower_is_better=True)
+            distance = Metric(name, own, "mae", "points", (0, farthest), lower_is_better=True)
             yield _result(report, row, distance, columns[name], {}, _scatter(row.digest.figure(f"score/{name}")))
-    total = Metric("composite", "sum_of_mae", "points", (0, farthest * len(scales)), f"sum over scales of the {own}",
+    total = Metric("composite", f"sum over scales of the {own}", "sum_of_mae", "points", (0, farthest * len(scales)),
                    lower_is_better=True)  # fmt: skip
     details = {name: columns[name] for name in (*_WITHOUT_DIRECTION, "unscored", "best_own_floor", "best_people_floor")}
     uncertainty = _scatter(row.digest.figure(f"score/{COMPOSITE}")) | _interval(columns, "composite")
