@@ -15,9 +15,10 @@ from palign_bench.backbone.loading.settings import (
     check_settings,
     choose_device,
     choose_dtype,
+    package_adapter,
     package_path,
 )
-from palign_bench.backbone.loading.sources import base_of, config_of, named_errors, tokenizer_of
+from palign_bench.backbone.loading.sources import base_of, config_of, hash_of_adapter, named_errors, tokenizer_of
 
 RANDOM_RECIPE = "random-1"  # raise the number when other values are drawn for the same configuration
 
@@ -54,7 +55,9 @@ def _weights_hash(settings: Mapping[str, Any]) -> str:
         return hashlib.sha256(recipe.encode()).hexdigest()
     if settings["weights"] == "package":
         path = package_path(settings["package"], settings["package_file"])
-        return _hash_of_folder(path) if path.is_dir() else hash_of_files([path])
+        of_package = _hash_of_folder(path) if path.is_dir() else hash_of_files([path])
+        adapter = package_adapter(settings)
+        return of_package if adapter is None else f"{hash_of_adapter(adapter)} on {of_package}"
     with named_errors(settings):
         source, revision = str(settings["name_or_path"]), settings.get("revision")
         base, base_revision = base_of(settings)

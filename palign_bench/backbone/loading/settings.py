@@ -72,6 +72,8 @@ def check_settings(settings: Mapping[str, Any]) -> None:
             f"model={settings['name']}: the package {settings['package']} lacks {settings['package_file']}. "
             f"{settings.get('package_remedy') or 'Install it again.'}"
         )
+    if settings["weights"] == "package" and (adapter := package_adapter(settings)) and not adapter.is_dir():
+        raise ModelError(f"model={settings['name']}: its adapter {adapter} is missing. Install palign-bench again.")
     if settings["weights"] == "hub" and not settings.get("name_or_path"):
         raise ModelError("model.name_or_path is empty: give a folder or a hub name.")
     if settings["weights"] == "hub" and _looks_like_a_path(settings["name_or_path"]):
@@ -130,6 +132,11 @@ def package_path(package: str, file: str) -> Path:
     if spec is None or spec.origin is None:
         raise ModelError(f"model.weights=package: the Python package {package} is not installed. Run `make setup`.")
     return Path(spec.origin).parent / file
+
+
+def package_adapter(settings: Mapping[str, Any]) -> Path | None:
+    """Folder of the PEFT adapter that comes with palign_bench and changes the package's weights; None without one."""
+    return package_path("palign_bench", settings["package_adapter"]) if settings.get("package_adapter") else None
 
 
 def resolve_model(model: Mapping[str, Any]) -> Settings:

