@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from palign_bench.backbone.chat_format import ChatFormat
 from palign_bench.organism.taught.people import Rows, unseen_items
 from palign_bench.questionnaire import prompts
-from palign_bench.questionnaire.inventory import LABELS, OPTIONS, Inventory, Option
+from palign_bench.questionnaire.inventory import OPTIONS, Inventory, Option
 
 _SYSTEM, _QUESTION, _OPENING = "a system prompt", "a question", "Option ("
 
@@ -89,7 +89,7 @@ class Lessons:
         for place, (row, value) in enumerate(zip(told, answers, strict=True)):
             text += (";" if place else "") + self.items[row].text + ":"
             asks.append(len(text))
-            text += LABELS[int(value)]
+            text += self.inventory.labels[int(value)]
             ends.append(len(text))
         return self._told(text, asks, ends)
 

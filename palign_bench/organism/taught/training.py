@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from palign_bench.backbone import loading
 from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.organism.taught.english import English, own_texts
 from palign_bench.organism.taught.lessons import Lessons
 from palign_bench.organism.taught.network import MAPS, Network, Tree
@@ -56,7 +57,7 @@ def teach(folder: Path, share: float, seed: int) -> Path:
     return finished
 
 
-def _texts(path: Path, loaded: loading.LoadedModel, seed: int) -> list[list[int]]:
+def _texts(path: Path, loaded: LoadedModel, seed: int) -> list[list[int]]:
     if not path.exists():
         written = own_texts(loaded.model, loaded.tokenizer, seed)
         path.with_suffix(".partial").write_text(json.dumps(written), encoding="utf-8")

@@ -9,7 +9,7 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.organism.taught.lessons import Lessons
 from palign_bench.organism.taught.people import unseen_items
 from palign_bench.questionnaire import prompts
-from palign_bench.questionnaire.inventory import LABELS, OPTIONS, ipip_neo_300
+from palign_bench.questionnaire.inventory import OPTIONS, ipip_neo_300
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.settings import read_option
 
@@ -53,7 +53,7 @@ def test_asks_and_ends_of_every_item(lessons, form):
     rows = np.arange(300)
     answers = 1 + rows % 5
     said = getattr(lessons, form)(rows, answers)
-    label = LABELS if form == "listing" else prompts.PORTRAIT_ENDINGS
+    label = INVENTORY.labels if form == "listing" else prompts.PORTRAIT_ENDINGS
     for row in range(0, 300, 7):
         read = lessons.tokenizer.decode(said.ids[: said.asks[row] + 1])
         item = INVENTORY.items[row]
@@ -70,5 +70,5 @@ def test_a_question_is_marked_where_its_statement_ends_and_its_letter_begins(les
         assert read.endswith(f'You {prompts.statement(INVENTORY, INVENTORY.items[row])}."')
         assert lessons.tokenizer.decode(asked.ids[: asked.letter + 1]).endswith("Option (")
         written = lessons.tokenizer.decode(asked.ids[asked.letter + 1 :])
-        assert written == f"D). {LABELS[2]}{lessons.tokenizer.eos_token}"
+        assert written == f"D). {INVENTORY.labels[2]}{lessons.tokenizer.eos_token}"
         assert asked.values == tuple(option.value for option in OPTIONS)
