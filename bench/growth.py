@@ -110,7 +110,7 @@ def draw_growth(found: Sequence[Growth], title: str, base: Path) -> list[Path]:
     for growth, marker, colour in zip(found, "os^D", COLOURS, strict=False):
         times = [amount / growth.amounts[0] for amount in growth.amounts]
         ratios = [seconds / growth.seconds[0] for seconds in growth.seconds]
-        amounts = f"{growth.amounts[0]:.3g} to {growth.amounts[-1]:.3g} {growth.what.replace('_', ' ')}"
+        amounts = f"{growth.amounts[0]:,.0f} to {growth.amounts[-1]:,.0f} {growth.what.replace('_', ' ')}"
         label = f"{amounts}: {growth.seconds[0]:.2g} to {growth.seconds[-1]:.2g} s, exponent {growth.exponent:.2f}"
         axes.loglog(times, ratios, f"{marker}-", color=colour, label=label)
     most = max(growth.amounts[-1] / growth.amounts[0] for growth in found)

@@ -47,9 +47,10 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
     pictures = written.drawn(lambda: draw_figure(report, base))
     if len(set(report.frame["known_answers"].dropna())) > 1:
         pictures += written.drawn(lambda: draw_learning_curve(report, base.with_name(f"{base.name}_curve")))
-    document, said = describe(report, [path.name for path in pictures if path.suffix == ".png"]), conclusions(report)
-    replace(document, blocks=[*document.blocks, *said]).write(base, written)
+    document = describe(report, [path.name for path in pictures if path.suffix == ".png"])
+    replace(document, blocks=[*document.blocks, *conclusions(report)]).write(base, written)
     text = f"{terminal(document, legend=legend, wide=wide)}\n{written.told(plan.folder)}\n"
+    said = conclusions(report, plan.runs)  # no place on this machine is written into files, which are passed on
     text += f"\n{terminal(Document('', said))}" if said else ""
     if report.about.get("cost_repeats"):
         from palign_bench.report.efficiency import write_efficiency

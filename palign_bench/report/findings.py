@@ -1,8 +1,10 @@
 """What a table shows and what it cannot, in plain sentences computed from its rows; and what to type next."""
 
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -102,9 +104,9 @@ def findings(report: Report) -> list[str]:
     return [*said, str(caveat)] if caveat else said
 
 
-def next_step(report: Report) -> str:
+def next_step(report: Report, runs: Path) -> str:
     """What to type next: what is missing, else more people, with the time that they would take here."""
-    name = report.about["experiment"]
+    name = report.about["experiment"] + ("" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}")
     missing = sum(row["missing_cells"] for row in report.rows)
     if missing:
         return f"Next: `palign-bench resume {name}` computes the {counted(missing, 'missing cell', 'missing cells')}."
@@ -134,7 +136,7 @@ def _lowest(lines: Sequence[Line]) -> list[str]:
     first = f"Lowest composite: {whole[0].label}, {whole[0].row['composite']:.2f}"
     if whole[0].label != own[0].label:
         why = "which reads no sentence" if not whole[0].is_method else "which learns from other people's answers"
-        first += f", {why}; lowest of the methods that are told of the person alone: {own[0].label}, "
+        first += f", {why}; lowest of the methods without other people's answers: {own[0].label}, "
         first += f"{own[0].row['composite']:.2f}"
     return [f"{first} ({counted(most)})."]
 

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from palign_bench.costs.figures import FIGURES
@@ -46,10 +47,13 @@ def describe(report: Report, pictures: Sequence[str] = ()) -> Document:
     return Document(report.title, blocks, f"`{command} --legend` explains every column, --wide shows those left out.")
 
 
-def conclusions(report: Report) -> list[Text]:
-    """What the table shows in plain sentences, and what to type next: the last lines on a terminal."""
+def conclusions(report: Report, runs: Path = Path("runs")) -> list[Text]:
+    """What the table shows in plain sentences, and what to type next: the last lines on a terminal.
+
+    ``runs``: the ledger's folder.
+    """
     found = findings(report)
-    return [Text([*found, next_step(report)], HEADING)] if found else []
+    return [Text([*found, next_step(report, runs)], HEADING)] if found else []
 
 
 def score_table(report: Report) -> Table:

@@ -91,8 +91,8 @@ def test_the_floor_and_the_constant(said: Said) -> None:
 def test_a_floor_that_wins_is_named_first(said: Said) -> None:
     found = said({"few_shot": [4, 2, 4, 2], "vanilla": [3] * 4, "ridge": [5, 1, 5, 1]})
     assert found[0] == (
-        "Lowest composite: Ridge on others, 0.00, which reads no sentence; lowest of the methods that are told of the "
-        "person alone: Few-Shot, 5.00 (4 people)."
+        "Lowest composite: Ridge on others, 0.00, which reads no sentence; lowest of the methods without other "
+        "people's answers: Few-Shot, 5.00 (4 people)."
     )
 
 
@@ -107,12 +107,12 @@ def test_what_cannot_be_said(said: Said, five_items: Inventory, make_plan: MakeP
 
 
 def test_the_next_command(five_items: Inventory, make_plan: MakePlan, make_record: MakeRecord, tmp_path: Path) -> None:
-    def step(people: Sequence[str], asked: Sequence[str], **about: Any) -> str:
+    def step(people: Sequence[str], asked: Sequence[str], runs: str = "runs", **about: Any) -> str:
         # 45 s a person
         record = make_record({6: 3}, {6: 3}, 1.0)
         record["cost"] |= {"align_seconds": 30.0, "answer_seconds": 15.0}
         plan = make_plan({"few_shot": dict.fromkeys(people, record)}, tuple(asked), **about)
-        return next_step(build_report(plan, five_items))
+        return next_step(build_report(plan, five_items), Path(runs))
 
     assert step(["p1"], ["p1"]).startswith(
         "Next: `palign-bench resume table1 respondents.limit=5` for 5 people (about 3 min"
@@ -120,4 +120,6 @@ def test_the_next_command(five_items: Inventory, make_plan: MakePlan, make_recor
     assert "limit=2` for 2 people (less than a minute here" in step(["p1"], ["p1"], source_people=2)
     assert "resume table1 respondents=simulated respondents.limit=5" in step(["p1"], ["p1"], respondents="simulated")
     assert step(["p1"], ["p1"], source_people=1).startswith("Next: `palign-bench forecast table1`")
+    elsewhere = step(["p1"], ["p1"], runs="my runs")
+    assert "`palign-bench resume table1 --runs 'my runs' respondents.limit=5`" in elsewhere
     assert step(["p1"], ["p1", "p2", "p3"]) == "Next: `palign-bench resume table1` computes the 2 missing cells."
