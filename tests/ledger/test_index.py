@@ -188,7 +188,7 @@ def test_an_edited_cell_is_found_behind_the_digest(tmp_path: Path, capsys: pytes
     assert planned.missing() == []
     path = planned.folder.path / "respondents" / "p000003.json"
     before, content = path.stat(), path.read_text()
-    edited = content.replace('"optimizer_steps": 0', '"optimizer_steps": 9')
+    edited = content.replace('"optimizer_steps":0', '"optimizer_steps":9')
     assert edited != content
     path.write_text(edited)
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))

@@ -331,8 +331,9 @@ def test_nothing_planned_or_nothing_finished(tmp_path: Path, make_plan: MakePlan
 def test_a_damaged_record_is_missing_and_left_alone(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
     plan = make_plan(twelve_people, PEOPLE)
     path = plan.read()[0][0].folder.path / "respondents" / "p4.json"
-    path.write_text(path.read_text(encoding="utf-8").replace('"seed": 0', '"seed": 1'), encoding="utf-8")
-    before = path.read_bytes()
+    before = path.read_bytes().replace(b'"seed":0', b'"seed":1')
+    assert before != path.read_bytes()
+    path.write_bytes(before)
     assert build_report(plan).rows[0]["missing_cells"] == 1
     assert path.read_bytes() == before
 
