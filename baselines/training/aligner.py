@@ -6,6 +6,7 @@ import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -15,12 +16,12 @@ from transformers import PreTrainedModel, TrainingArguments
 
 from baselines.training.attention import attention_for_trees
 from baselines.training.cohort import LORA_SETTINGS, Person, Recipe, train_cohort
-from baselines.training.low_rank import lean_adapters
+from baselines.training.layers import lean_layers
 from baselines.training.memory import refused_by_gpu
 from baselines.training.precision import in_float32, keep_small_updates, moved_share
 from baselines.training.reversibility import ReversibilityCheck
 from baselines.training.session import TrainingClock, thinned, training_session
-from baselines.training.settings import TrainingSettings, whole
+from baselines.training.settings import ADAMW, TrainingSettings, whole
 from baselines.training.texts import TrainingTexts
 from baselines.training.trainers import Loss, collated, numbered, one_device
 from baselines.training.tree import Passage, TreeSize, tree_size
@@ -98,6 +99,10 @@ class TrainedAligner(Aligner):
                 f"model.device={backbone.model.device}: the trainers use the first visible GPU; set "
                 f"CUDA_VISIBLE_DEVICES={backbone.model.device.index} and model.device=cuda."
             )
+        if self.training.optim != ADAMW and (backbone.model.device.type != "cuda" or not find_spec("bitsandbytes")):
+            raise UserError(
+                f"method.optim={self.training.optim}: it needs a CUDA GPU and bitsandbytes; use method.optim={ADAMW}."
+            )
         self.local = backbone
         self.texts = TrainingTexts.of(backbone)
         self._checked = False
@@ -107,14 +112,12 @@ class TrainedAligner(Aligner):
 
     def _check_memory(self, model: PreTrainedModel) -> None:
         adapter = None if self.peft is None else peft_config(self.peft)
-        reason = refused_by_gpu(model, adapter, self._longest(), self.training.gradient_checkpointing)
+        settings = self.training
+        reason = refused_by_gpu(model, adapter, self._longest(), settings.gradient_checkpointing, settings.optim)
         if reason is not None:
             raise UserError(f"{type(self).__name__}: {reason}")
 
     def _check_model(self, model: PreTrainedModel) -> None:
-        for name in ("logits_scaling", "logit_scale", "final_logit_softcapping"):
-            if getattr(model.config, name, None) not in (None, 1, 1.0):
-                raise UserError(f"training.cohort={self.cohort}: the model has {name}; use training.cohort=1.")
         if self._recipe().dropout and any(isinstance(m, torch.nn.Dropout) and m.p for m in model.modules()):
             raise UserError(f"training.cohort={self.cohort}: the model has dropout of its own; use training.cohort=1.")
 
@@ -213,7 +216,7 @@ class TrainedAligner(Aligner):
         in_float32(model)
         moving = keep_small_updates(trainer) if model is trainer.model else _trained(model)
         before = originals or [each.detach().clone() for each in moving]
-        with lean_adapters(model):
+        with lean_layers(model):
             trainer.train()
         if check is not None:
             with clock.uncounted():
@@ -255,7 +258,7 @@ class TrainedAligner(Aligner):
     def _align_cohort(self, people: Sequence[Person], rows: Sequence[list[dict[str, Any]]]) -> list[Alignment]:
         recipe = self._recipe()
         with training_session(self.local.model, self.training.steps, type(self).__name__) as (clock, _):
-            with attention_for_trees(self.local.model):
+            with attention_for_trees(self.local.model), lean_layers(self.local.model):
                 loss = self.loss(people, recipe.arguments)
                 adapters = train_cohort(self.local.model, people, loss, recipe, clock, self.per_token)
             settings = self._resolved_settings()
@@ -369,7 +372,7 @@ class TrainedAligner(Aligner):
             "warmup_steps": settings.warmup_steps,
             "weight_decay": settings.weight_decay,
             "lr_scheduler_type": settings.scheduler,
-            "optim": "adamw_torch",
+            "optim": self._optimizer(),
             "bf16": False,  # [autocast, on CPU too]; the weights' own type is the computing type
             "gradient_checkpointing": settings.gradient_checkpointing,  # [on]
             "gradient_checkpointing_kwargs": {"use_reentrant": False},
@@ -377,6 +380,11 @@ class TrainedAligner(Aligner):
             "dataloader_pin_memory": False,
             "seed": seed,
         }
+
+    def _optimizer(self) -> str:
+        """transformers' name; AdamW updates all weights at once where PyTorch can."""
+        fused = self.training.optim == ADAMW and self.local.model.device.type in ("cpu", "cuda")
+        return f"{ADAMW}_fused" if fused else self.training.optim
 
     @property
     def _places_itself(self) -> bool:

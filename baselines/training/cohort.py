@@ -20,7 +20,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 
-from baselines.training.low_rank import LowRankUpdate, dropped_numbers
+from baselines.training.layers import LowRankUpdate, dropped_numbers
 from baselines.training.session import TrainingClock
 from baselines.training.trainers import Loss, answer_tokens
 from baselines.training.tree import Passage, TreeSize, answer_log_probs

@@ -20,6 +20,7 @@ from trl.trainer.utils import disable_dropout_in_model
 from baselines.training.aligner import TrainedAligner
 from baselines.training.attention import attention_for_trees
 from baselines.training.cohort import Person, batches
+from baselines.training.layers import lean_layers
 from baselines.training.session import TrainingClock
 from baselines.training.trainers import Loss, PreferenceTrainer
 from baselines.training.tree import Passage, answer_log_probs
@@ -139,7 +140,7 @@ class DirectPreferenceOptimization(TrainedAligner):
         }
         keys, at_once, anatomy = list(texts), 2 * self.training.examples_at_once, Anatomy(self.local.model)
         parts = [[texts[key] for key in keys[start : start + at_once]] for start in range(0, len(keys), at_once)]
-        with attention_for_trees(self.local.model):
+        with attention_for_trees(self.local.model), lean_layers(self.local.model):
             found = torch.cat([answer_log_probs(anatomy, [part]) for part in parts]).cpu()
         row = {key: index for index, key in enumerate(keys)}
         reference = torch.full((len(people), max(len(person.examples) for person in people), 2), torch.nan)

@@ -1,6 +1,7 @@
 """What training takes of a GPU's memory, known from shapes alone before it begins."""
 
 import copy
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -8,14 +9,24 @@ from typing import Any
 import torch
 from peft import LoraConfig, get_peft_model
 from torch import Tensor
+from tqdm import tqdm
 from transformers import AutoModelForCausalLM, PretrainedConfig
+
+from baselines.training.settings import ADAMW, ADAMW_8BIT, PAGED_ADAMW_8BIT
 
 GIB = 2**30
 _TOKENS = 64  # of the pass that is measured; what is kept grows with the tokens
 
-# Bytes per trained number on the GPU: AdamW's two moments in float32, in 8 bits (Dettmers et al. 2022), or in the
-# computer's memory, from where they are paged in.
-MOMENTS = {"AdamW": 8.0, "8-bit AdamW": 2.0, "paged AdamW": 0.0}
+# Bytes per trained number on the GPU: AdamW's two moments in float32, in 8 bits, or in the computer's memory.
+MOMENTS = {ADAMW: 8.0, ADAMW_8BIT: 2.0, PAGED_ADAMW_8BIT: 0.0}
+
+
+# How PyTorch and Python say that a forward pass wants numbers, or that it has no such keyword.
+_NEEDS_NUMBERS = ("meta tensor", "'meta'", "device meta", "data-dependent", "unexpected keyword argument")
+
+
+class NotMeasurableError(Exception):
+    """An architecture's memory cannot be measured on ``meta``."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +68,7 @@ class TrainingShape:
 
 
 def forecast(
-    shape: TrainingShape, *, optimizer: str = "AdamW", float32_copies: bool = True, checkpointing: bool = False
+    shape: TrainingShape, *, optimizer: str = ADAMW, float32_copies: bool = True, checkpointing: bool = False
 ) -> TrainingMemory:
     """The memory of one optimizer step.
 
@@ -82,25 +93,34 @@ def forecast(
 
 
 def refusal(
-    shape: TrainingShape, available: float, checkpointing: bool, lighter: Mapping[str, TrainingShape]
+    shape: TrainingShape,
+    available: float,
+    checkpointing: bool,
+    lighter: Mapping[str, TrainingShape],
+    optimizer: str = ADAMW,
 ) -> str | None:
     """Why training one example at a time cannot fit into so many bytes, with what would, in one line; None if it can.
 
     ``lighter``: other methods by what to type for them.
     """
-    needed = forecast(shape, checkpointing=checkpointing)
+    needed = forecast(shape, optimizer=optimizer, checkpointing=checkpointing)
     if needed.total <= available:
         return None
-    choices = {"method.gradient_checkpointing=true": forecast(shape, checkpointing=True)}
+    checkpointed, paged = "method.gradient_checkpointing=true", f"method.optim={PAGED_ADAMW_8BIT}"
+    choices = {
+        checkpointed: forecast(shape, optimizer=optimizer, checkpointing=True),
+        paged: forecast(shape, optimizer=PAGED_ADAMW_8BIT, checkpointing=checkpointing),
+        f"{paged} {checkpointed}": forecast(shape, optimizer=PAGED_ADAMW_8BIT, checkpointing=True),
+    }
     for key, each in lighter.items():
         choices[key] = forecast(each, checkpointing=checkpointing)
-        choices[f"{key} method.gradient_checkpointing=true"] = forecast(each, checkpointing=True)
+        choices[f"{key} {checkpointed}"] = forecast(each, checkpointing=True)
     found = {key: need for key, need in choices.items() if need.total <= available}
-    shortest = [key for key in found if not any(other != key and key.startswith(other) for other in found)]
+    shortest = [key for key in found if not any(other != key and other in key for other in found)]
     would_fit = "; ".join(f"{key}: {found[key].total / GIB:.1f} GiB" for key in shortest) or "none of its own settings"
     leanest = {
         name: forecast(shape, optimizer=name, float32_copies=False, checkpointing=True).total / GIB
-        for name in ("8-bit AdamW", "paged AdamW")
+        for name in (ADAMW_8BIT, PAGED_ADAMW_8BIT)
     }
     trainers = ", ".join(f"{name} without float32 copies {gib:.1f}" for name, gib in leanest.items())
     return (
@@ -109,10 +129,12 @@ def refusal(
     )
 
 
-def refused_by_gpu(model: Any, adapter: Any | None, tokens: int, checkpointing: bool) -> str | None:
+def refused_by_gpu(
+    model: Any, adapter: Any | None, tokens: int, checkpointing: bool, optimizer: str = ADAMW
+) -> str | None:
     """`refusal` for a loaded model on a GPU and examples of at most so many ``tokens``; None on a CPU.
 
-    An architecture whose forward pass looks at its numbers cannot be measured without any: it is not refused.
+    An architecture that cannot be measured without numbers is not refused; the log says so.
     """
     if model.device.type != "cuda":
         return None
@@ -122,13 +144,14 @@ def refused_by_gpu(model: Any, adapter: Any | None, tokens: int, checkpointing: 
     def shape(of: Any | None) -> TrainingShape:
         return shape_of_training(model.config, model.dtype, held, of, tokens)
 
+    lora = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
     try:
         whole = shape(adapter)
-    except (RuntimeError, NotImplementedError, TypeError):  # what ``meta`` and unknown keywords raise
+        lighter = {"method=lora": shape(lora)} if adapter is None else {}
+    except NotMeasurableError as error:
+        tqdm.write(f"no forecast of this training's memory: {error}", file=sys.stderr)
         return None
-    lora = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
-    lighter = {"method=lora": shape(lora)} if adapter is None else {}
-    return refusal(whole, free + torch.cuda.memory_reserved(model.device), checkpointing, lighter)
+    return refusal(whole, free + torch.cuda.memory_reserved(model.device), checkpointing, lighter, optimizer)
 
 
 def shape_of_training(
@@ -160,7 +183,8 @@ def shape_of_training(
 def bytes_kept_per_token(model: Any) -> float:
     """Bytes of activations that a forward pass keeps for the backward pass, measured on a model on ``meta``.
 
-    Logits are computed for one token: trainers differ in how many they need.
+    Logits are computed for one token: trainers differ in how many they need. Raises NotMeasurableError for an
+    architecture whose forward pass looks at its numbers, or that takes no ``logits_to_keep``.
     """
     kept: dict[int, Any] = {}
     own = {each.untyped_storage()._cdata for each in model.parameters()}
@@ -176,8 +200,15 @@ def bytes_kept_per_token(model: Any) -> float:
     # A mask of four dimensions is taken as it is; one of two would be looked into.
     mask = torch.zeros(1, 1, _TOKENS, _TOKENS, dtype=model.dtype, device=device)
     ids = torch.zeros(1, _TOKENS, dtype=torch.long, device=device)
-    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-        output = model(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=False)
-    del output
-    model.train(training)
+    try:
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            output = model(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=False)
+        del output
+    except (NotImplementedError, RuntimeError, TypeError) as error:
+        told = str(error).splitlines()[0]
+        if not any(words in told for words in _NEEDS_NUMBERS):
+            raise
+        raise NotMeasurableError(f"model_type {model.config.model_type} cannot run without numbers ({told})") from error
+    finally:
+        model.train(training)
     return sum(storage.nbytes() for storage in kept.values()) / _TOKENS

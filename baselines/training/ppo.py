@@ -89,7 +89,7 @@ def in_one_pass(policy: Any, value: ValueHead) -> Callable[..., tuple[Any, Tenso
 class ProximalPolicyOptimization(OnPolicyAligner):
     """PPO with an adapter and the rule-based reward. Raises ValueError for a keyword out of its range."""
 
-    version = 2
+    version = 3
     curves: ClassVar[Mapping[str, str]] = {
         "objective/scores": "reward",
         "objective/kl": "kl",

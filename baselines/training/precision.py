@@ -13,10 +13,11 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 
-class Float32MasterAdamW(torch.optim.AdamW):
-    """AdamW on float32 copies of the weights; the weights, of whatever type, are the copies rounded.
+class Float32Masters(torch.optim.Optimizer):
+    """Beside an optimizer's class: it moves float32 copies of the weights; the weights are the copies rounded.
 
-    Memory per weight beside the model's own: 4 bytes for the copy, 8 for the moments, and 4 for the gradient in a step.
+    Memory per weight beside the model's own: 4 bytes for the copy, the optimizer's moments, and 4 for the gradient in a
+    step.
     """
 
     def __init__(self, groups: Sequence[dict[str, Any]], **settings: Any):
@@ -27,7 +28,7 @@ class Float32MasterAdamW(torch.optim.AdamW):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step of AdamW, rounded into the weights."""
+        """One step of the optimizer, rounded into the weights."""
         for weight, master in zip(self.weights, self.masters, strict=True):
             master.grad, weight.grad = (None if weight.grad is None else weight.grad.float()), None
         super().step(closure)
@@ -40,6 +41,10 @@ class Float32MasterAdamW(torch.optim.AdamW):
         super().zero_grad(set_to_none)
         for weight in self.weights:
             weight.grad = None
+
+
+class Float32MasterAdamW(Float32Masters, torch.optim.AdamW):
+    """AdamW on float32 copies."""
 
 
 def in_float32(model: nn.Module) -> None:
@@ -58,7 +63,7 @@ def in_float32(model: nn.Module) -> None:
 
 
 def keep_small_updates(trainer: Any) -> list[Tensor]:
-    """Give the trainer `Float32MasterAdamW` where a trained weight is not float32.
+    """Give the trainer's optimizer `Float32Masters` where a trained weight is not float32.
 
     Returns the tensors that the optimizer moves: the copies, or the weights themselves.
     """
@@ -74,11 +79,14 @@ def keep_small_updates(trainer: Any) -> list[Tensor]:
         if parameter.requires_grad:
             groups[name not in decayed]["params"].append(parameter)
     optimizer, settings = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
-    if optimizer is not torch.optim.AdamW:
-        raise ValueError(f"optim={trainer.args.optim}: float32 copies are kept for AdamW alone")
-    trainer.optimizer = Float32MasterAdamW([group for group in groups if group["params"]], **settings)
+    kind = Float32MasterAdamW if optimizer is torch.optim.AdamW else _with_masters(optimizer)
+    trainer.optimizer = kind([group for group in groups if group["params"]], **settings)
     copies = {id(each): copy for each, copy in zip(trainer.optimizer.weights, trainer.optimizer.masters, strict=True)}
     return [copies[id(each)] for each in trained]
+
+
+def _with_masters(optimizer: type) -> Any:
+    return type(f"Float32Master{optimizer.__name__}", (Float32Masters, optimizer), {})
 
 
 def moved_share(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:

@@ -32,7 +32,7 @@ class ReinforceLeaveOneOut(OnPolicyAligner):
     Raises ValueError for a keyword out of its range.
     """
 
-    version = 2
+    version = 3
     curves: ClassVar[Mapping[str, str]] = {"reward": "reward", "kl": "kl", "loss": "loss"}
 
     def __init__(self, *, generations: int = 4, iterations: int = 1, **settings: Any) -> None:

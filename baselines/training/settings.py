@@ -8,6 +8,9 @@ from typing import Any
 
 from palign_bench.settings import is_number
 
+# transformers' names. Of the latter two AdamW's moments are kept in 8 bits (Dettmers et al. 2022), and of the last in
+# the computer's memory too, from where they come when they are needed; both are bitsandbytes', on a GPU.
+ADAMW, ADAMW_8BIT, PAGED_ADAMW_8BIT = OPTIMIZERS = ("adamw_torch", "adamw_8bit", "paged_adamw_8bit")
 SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 
 
@@ -17,7 +20,8 @@ class TrainingSettings:
 
     ``steps`` optimizer steps (rollouts for on-policy methods) of ``batch_size`` examples. ``micro_batch``: examples in
     one pass, whose gradients are added up to the batch's; None: the whole batch. ``warmup``: the share of the steps in
-    which the learning rate rises, so that it scales with the budget. ``budget`` names where the numbers come from.
+    which the learning rate rises, so that it scales with the budget. ``optim``: one of `OPTIMIZERS`. ``budget`` names
+    where the numbers come from.
     Raises ValueError for a number out of its range.
     """
 
@@ -29,6 +33,7 @@ class TrainingSettings:
     weight_decay: float = 0.0
     schedule: str = "linear"
     gradient_checkpointing: bool = False
+    optim: str = ADAMW
     budget: str = "custom"
 
     def __post_init__(self) -> None:
@@ -47,6 +52,8 @@ class TrainingSettings:
             raise ValueError(f"method.weight_decay={self.weight_decay}: choose 0 or a positive number")
         if self.schedule not in SCHEDULES:
             raise ValueError(f"method.schedule={self.schedule}: choose one of {', '.join(SCHEDULES)}")
+        if self.optim not in OPTIMIZERS:
+            raise ValueError(f"method.optim={self.optim}: choose one of {', '.join(OPTIMIZERS)}")
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> TrainingSettings:

@@ -41,10 +41,10 @@ def stock_aligner(bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch, **se
     monkeypatch.setattr(aligner, "trainer", trainer)
     train = aligner.train
 
-    def without_lean_adapters(*arguments: Any) -> Any:
+    def without_lean_layers(*arguments: Any) -> Any:
         with pytest.MonkeyPatch.context() as within:
-            within.setattr(aligner_module, "lean_adapters", lambda _: nullcontext())
+            within.setattr(aligner_module, "lean_layers", lambda _: nullcontext())
             return train(*arguments)
 
-    monkeypatch.setattr(aligner, "train", without_lean_adapters)
+    monkeypatch.setattr(aligner, "train", without_lean_layers)
     return aligner

@@ -4,11 +4,15 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
-from baselines.training import cohort, low_rank
+from baselines.training import cohort, layers
+from baselines.training.attention import why_no_trees
 from baselines.training.session import training_session
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.anatomy import Anatomy
+from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.clock import measure
 from palign_bench.run.assembly import resolve_budget, resolve_training
@@ -16,6 +20,7 @@ from palign_bench.run.isolated import check_cohort
 from palign_bench.settings import UserError, read_option
 from tests.baselines.training.conftest import LORA, METHODS, Bench
 from tests.baselines.training.stock import stock_aligner
+from tests.protocols import CORRECTED
 
 # Every setting that the trainers treat in a way of their own; 12 steps of 11 pass the end of an epoch of 120.
 SETTINGS: dict[str, Any] = {"steps": 12, "batch_size": 11, "schedule": "cosine", "warmup": 0.25, "weight_decay": 0.05}
@@ -149,9 +154,26 @@ def test_what_a_cohort_cannot_do_is_refused(bench: Bench) -> None:
             METHODS[name](cohort=2, **settings)
     with pytest.raises(UserError, match=r"training\.cohort=1"):
         check_cohort({"lora": METHODS["lora"](cohort=2)}, repeats=3)
-    bench.backbone.model.config.final_logit_softcapping = 30.0
-    with pytest.raises(UserError, match="final_logit_softcapping"):
-        bench.aligner("lora", cohort=2)
+
+
+def test_what_a_model_does_after_its_head_is_trained_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Granite divides its logits, Gemma 2 caps them and those of its attention: the former's texts share positions."""
+    tokenizer = bench.backbone.tokenizer
+    common = {"vocab_size": len(tokenizer), "hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2}
+    common |= {"num_attention_heads": 4, "num_key_value_heads": 2, "initializer_range": 0.2, "head_dim": 16}
+    torch.manual_seed(0)
+    capped = Gemma2ForCausalLM(Gemma2Config(**common, final_logit_softcapping=2.0, attn_implementation="eager"))
+    divided = GraniteForCausalLM(GraniteConfig(**common, logits_scaling=4.0))
+    for model in (divided, capped):
+        loaded = LoadedModel(model.eval().requires_grad_(False), tokenizer, "tiny", "tiny", "none")
+        other = Bench(LocalBackbone(loaded, CORRECTED), bench.inventory, bench.source)
+        assert (why_no_trees(Anatomy(model)) is None) == (model is divided)
+        together = other.aligner("lora", cohort=2, steps=3).align_many(cases(other, 2))
+        stock = stock_aligner(other, "lora", monkeypatch, steps=3)
+        for ours, case in zip(together, cases(other, 2), strict=True):
+            theirs = stock.align(case)
+            assert largest_difference(ours, theirs) < 1e-4
+            assert ours.summary["first_loss"] == pytest.approx(theirs.summary["first_loss"], abs=1e-4)
 
 
 def shipped(name: str, **changed: Any) -> dict[str, Any]:
@@ -188,7 +210,7 @@ def test_lora_as_shipped_is_trained_as_trl_trains_it_under_the_same_dropout(
     monkeypatch.setattr(
         torch.nn.Dropout, "forward", lambda self, x: x * mask(x.shape[-1]) / (1 - self.p) if self.training else x
     )
-    monkeypatch.setattr(low_rank, "_without", without)
+    monkeypatch.setattr(layers, "_without", without)
     settings = shipped("lora", steps=15)
     ours = bench.aligner("lora", **settings, cohort=2).align_many(cases(bench, 2))
     stock = stock_aligner(bench, "lora", monkeypatch, **settings)

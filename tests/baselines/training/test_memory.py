@@ -6,6 +6,7 @@ from peft import LoraConfig
 
 from baselines.training.memory import (
     GIB,
+    NotMeasurableError,
     TrainingShape,
     bytes_kept_per_token,
     forecast,
@@ -13,6 +14,7 @@ from baselines.training.memory import (
     refused_by_gpu,
     shape_of_training,
 )
+from baselines.training.settings import ADAMW_8BIT, PAGED_ADAMW_8BIT
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.sources import config_of
 from palign_bench.backbone.loading.weights import parameters_of
@@ -40,8 +42,8 @@ def test_the_peak_of_a_small_case_is_that_computed_by_hand() -> None:
     assert (kept.weights, kept.gradients, kept.optimizer, kept.activations) == (1200, 200, 1200, 400)
     spared = forecast(shape, checkpointing=True)  # 4 × 2 + 40 / 4 bytes per token: the step's float32 gradients decide
     assert (spared.weights, spared.gradients, spared.optimizer, spared.activations) == (1200, 400, 1200, 0)
-    assert forecast(shape, optimizer="8-bit AdamW", float32_copies=False).total == 1000 + 200 + 200 + 200 + 400
-    assert forecast(shape, optimizer="paged AdamW", float32_copies=False).optimizer == 0
+    assert forecast(shape, optimizer=ADAMW_8BIT, float32_copies=False).total == 1000 + 200 + 200 + 200 + 400
+    assert forecast(shape, optimizer=PAGED_ADAMW_8BIT, float32_copies=False).optimizer == 0
     adapter = TrainingShape(1000.0, 100, 4, tokens=10, bytes_per_token=40, layers=4, layer_bytes_per_token=2)
     assert forecast(adapter).total == 1000 + 400 + 400 + 800 + 400
 
@@ -54,7 +56,7 @@ def test_full_fine_tuning_of_8b_is_refused_on_80_gb_and_lora_is_not() -> None:
     assert line is not None and "\n" not in line
     assert f"takes about {needed / GIB:.1f} GiB (weights 29.9, gradients 29.9, optimizer 89.7, activations 0.0)" in line
     assert "the GPU has 74.5 GiB. What would fit: method=lora: 1" in line
-    assert "8-bit AdamW without float32 copies 59.9" in line  # 2 + 2 + 2 + 2 bytes a weight, and activations
+    assert "adamw_8bit without float32 copies 59.9" in line  # 2 + 2 + 2 + 2 bytes a weight, and activations
     assert refusal(lora, 80e9, False, {}) is None and refusal(whole, 200e9, False, {}) is None
     long = eight_billion(LORA, tokens=12_000)
     told = refusal(long, 80e9, False, {})
@@ -94,4 +96,45 @@ def test_a_gpu_without_room_refuses_before_training(
     (aligner,) = make_aligners(resolve_budget(read_option("method", "full_finetuning"), {"name": "quick"})).values()
     monkeypatch.setattr("baselines.training.aligner.refused_by_gpu", lambda *_: "no room")
     with pytest.raises(UserError, match="SupervisedFineTuning: no room"):
+        aligner.prepare(tiny_backbone, tiny_backbone.protocol)
+
+
+def test_moments_in_eight_bits_are_counted_and_offered() -> None:
+    shape = TrainingShape(2e9, int(1e9), 2, tokens=10, bytes_per_token=40, layers=4, layer_bytes_per_token=2)
+    plain, paged = forecast(shape), forecast(shape, optimizer=PAGED_ADAMW_8BIT)
+    assert plain.optimizer - paged.optimizer == 8e9
+    told = refusal(shape, paged.total + 1, False, {})
+    assert told is not None and f"What would fit: method.optim=paged_adamw_8bit: {paged.total / GIB:.1f} GiB. " in told
+    assert refusal(shape, paged.total + 1, False, {}, PAGED_ADAMW_8BIT) is None
+
+
+def test_an_architecture_that_looks_at_its_numbers_is_told_and_not_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    real = tiny_model(tiny_tokenizer())
+
+    class OnGPU:
+        device, dtype, config, parameters = torch.device("cuda", 0), real.dtype, real.config, real.parameters
+
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (0, 0))
+    monkeypatch.setattr(torch.cuda, "memory_reserved", lambda _: 0)
+    decoder = type(real.model)
+    monkeypatch.setattr(decoder, "forward", lambda self, input_ids, **_: bool(input_ids.any()))
+    assert refused_by_gpu(OnGPU(), None, 90, False) is None
+    assert (
+        "no forecast of this training's memory: model_type llama cannot run without numbers" in capsys.readouterr().err
+    )
+    with torch.device("meta"):
+        shadow = type(real)(real.config)
+    with pytest.raises(NotMeasurableError, match="model_type llama"):
+        bytes_kept_per_token(shadow)
+    monkeypatch.setattr(decoder, "forward", lambda self, **_: torch.ones(2) @ torch.ones(3))
+    with pytest.raises(RuntimeError, match="size"):  # a fault is no peculiarity of the architecture
+        bytes_kept_per_token(shadow)
+
+
+def test_moments_in_eight_bits_are_refused_on_a_cpu(tiny_backbone: LocalBackbone) -> None:
+    settings = resolve_budget(read_option("method", "lora") | {"optim": PAGED_ADAMW_8BIT}, {"name": "quick"})
+    (aligner,) = make_aligners(settings).values()
+    with pytest.raises(UserError, match=r"method.optim=paged_adamw_8bit: it needs a CUDA GPU and bitsandbytes; use"):
         aligner.prepare(tiny_backbone, tiny_backbone.protocol)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from baselines.training import aligner as aligner_module
-from baselines.training.precision import Float32MasterAdamW, moved_share
+from baselines.training.precision import Float32MasterAdamW, _with_masters, moved_share
 from baselines.training.supervised import SupervisedFineTuning
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
@@ -41,6 +41,21 @@ def test_float32_copies_are_moved_as_float32_weights_would_be() -> None:
     assert torch.equal(optimizers[0].masters[0], whole)  # type: ignore[attr-defined]
     assert torch.equal(half, whole.bfloat16()) and not torch.equal(half, start)
     assert torch.equal(plain, start), "an update of 1e-4 of a weight of 1 is rounded away"
+
+
+def test_moments_in_eight_bits_move_float32_copies_too() -> None:
+    """bitsandbytes' optimizer as transformers makes it."""
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    weight = torch.nn.Parameter(torch.ones(8192).bfloat16())
+    settings = {"lr": 1e-4, "weight_decay": 0.0, "optim_bits": 8}
+    optimizer = _with_masters(bitsandbytes.optim.AdamW)([{"params": [weight]}], **settings)
+    for _ in range(60):
+        weight.grad = torch.ones(8192).bfloat16()
+        optimizer.step()
+        optimizer.zero_grad()
+    assert float(optimizer.masters[0].mean()) == pytest.approx(1 - 60e-4, abs=3e-4)
+    assert torch.equal(weight, optimizer.masters[0].bfloat16())
+    assert optimizer.state[optimizer.masters[0]]["state1"].dtype == torch.uint8
 
 
 def test_the_moved_share_counts_numbers() -> None:

@@ -1,8 +1,9 @@
-"""LoRA's update of a linear layer, forward and backward, without the copies that autograd would keep (Hu et al. 2021).
+"""Linear layers in training, forward and backward, without the copies that autograd would keep.
 
-``output + scaling × dropout(x) Aᵀ Bᵀ`` for one person, or for several in batched products. The matrices are float32,
-and so is what is computed from them, whatever the model's type: as in PEFT, up to rounding. Kept for the backward pass
-are ``x`` in the model's type, the narrow product, and the places that dropout took.
+LoRA's update (Hu et al. 2021) is ``output + scaling × dropout(x) Aᵀ Bᵀ``, for one person, or for several in batched
+products. The matrices are float32, and so is what is computed from them, whatever the model's type: as in PEFT, up to
+rounding. Kept for the backward pass are ``x`` in the model's type, the narrow product, and the places that dropout
+took.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,10 +14,13 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
+from torch.nn.functional import linear
+
+from palign_bench.backbone.engines.products import FEWEST_ROWS, product_dtype
 
 
 class LowRankUpdate(torch.autograd.Function):
-    """``output`` ``(people, n, outputs)`` of a layer, updated.
+    """``output`` ``(people, n, outputs)`` of a layer, updated, in the type of ``x``.
 
     ``x`` ``(people, n, inputs)``, ``a`` ``(people, rank, inputs)``, ``b`` ``(people, outputs, rank)``; ``dropped``:
     what dropout takes from ``x`` (`dropped_numbers`), or None.
@@ -27,9 +31,9 @@ class LowRankUpdate(torch.autograd.Function):
         ctx: Any, output: Tensor, x: Tensor, a: Tensor, b: Tensor, scaling: float, dropped: Tensor | None
     ) -> Tensor:
         narrow = torch.bmm(_without(dropped, x.to(a.dtype, copy=dropped is not None)), a.mT)
-        ctx.scaling, ctx.dropped = scaling, dropped
+        ctx.scaling, ctx.dropped, ctx.dtype = scaling, dropped, output.dtype
         ctx.save_for_backward(x, a, b, narrow)
-        return torch.baddbmm(output.to(a.dtype), narrow, b.mT, alpha=scaling).to(output.dtype)
+        return torch.baddbmm(output.to(a.dtype), narrow, b.mT, alpha=scaling).to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -41,7 +45,7 @@ class LowRankUpdate(torch.autograd.Function):
             of_x = _without(ctx.dropped, torch.bmm(narrower, a)).to(x.dtype)
         of_a = torch.bmm(narrower.mT, _without(ctx.dropped, x.to(a.dtype, copy=ctx.dropped is not None)))
         of_b = torch.bmm(wide.mT, narrow) * ctx.scaling
-        return gradient, of_x, of_a, of_b, None, None
+        return wide.to(ctx.dtype), of_x, of_a, of_b, None, None
 
 
 def _without(dropped: Tensor | None, x: Tensor) -> Tensor:
@@ -70,16 +74,67 @@ def dropped_numbers(count: int, share: float, device: torch.device, generator: A
     return places[: int(torch.searchsorted(places, count))]
 
 
+class WideProduct(torch.autograd.Function):
+    """A 16-bit linear layer that multiplies in float32, forward and backward; its output is float32.
+
+    For processors without fast 16-bit products (`palign_bench.backbone.engines.products`). Kept are the 16-bit
+    matrices: autograd would keep a float32 copy of every weight.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return linear(x.float(), weight.float(), None if bias is None else bias.float())
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight = ctx.saved_tensors
+        of_x, of_weight, of_bias = ctx.needs_input_grad
+        rows = gradient.flatten(0, -2)
+        return (
+            (gradient @ weight.float()).to(x.dtype) if of_x else None,
+            (rows.t() @ x.flatten(0, -2).float()).to(weight.dtype) if of_weight else None,
+            rows.sum(0).to(weight.dtype) if of_bias else None,
+        )
+
+
+def _product(layer: nn.Module, x: Tensor) -> Tensor:
+    """What the layer makes of ``x``, in float32 where the processor multiplies in it."""
+    if type(layer) is not nn.Linear or x.numel() < FEWEST_ROWS * layer.in_features:
+        output: Tensor = layer(x)
+        return output
+    if product_dtype(layer.weight.dtype, layer.weight.device) == layer.weight.dtype:
+        return linear(x, layer.weight, layer.bias)
+    wide: Tensor = WideProduct.apply(x, layer.weight, layer.bias)
+    return wide
+
+
+def _rounded_product(layer: Any, own: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    return own(x) if x.numel() < FEWEST_ROWS * layer.in_features else _product(layer, x).to(x.dtype)
+
+
 @contextmanager
-def lean_adapters(model: nn.Module) -> Iterator[None]:
-    """Within the block PEFT's LoRA layers on the model update by `LowRankUpdate`; its variants stay as they are."""
+def lean_layers(model: nn.Module) -> Iterator[None]:
+    """Within the block linear layers multiply by `WideProduct` where that is faster, forward and backward.
+
+    PEFT's LoRA layers on the model update by `LowRankUpdate`; its variants stay as they are.
+    """
     with ExitStack() as stack:
         for module in model.modules():
             if _is_plain(module):
-                own: Callable[..., Tensor] = module.forward
-                module.forward = partial(_forward, module, own)
-                stack.callback(delattr, module, "forward")
+                module.forward = partial(_forward, module, module.forward)
+            elif _multiplies_otherwise(module):
+                module.forward = partial(_rounded_product, module, module.forward)
+            else:
+                continue
+            stack.callback(delattr, module, "forward")
         yield
+
+
+def _multiplies_otherwise(module: nn.Module) -> bool:
+    if type(module) is not nn.Linear or "forward" in vars(module):
+        return False
+    return product_dtype(module.weight.dtype, module.weight.device) != module.weight.dtype
 
 
 def _is_plain(module: nn.Module) -> bool:
@@ -94,7 +149,7 @@ def _is_plain(module: nn.Module) -> bool:
 def _forward(module: Any, own: Callable[..., Tensor], x: Tensor, *arguments: Any, **named: Any) -> Tensor:
     if module.disable_adapters or module.merged or arguments or named:
         return own(x, *arguments, **named)
-    output: Tensor = module.base_layer(x)
+    output = _product(module.base_layer, x)
     share = float(getattr(module.lora_dropout["default"], "p", 0.0)) if module.training else 0.0
     rows = x.reshape(1, -1, x.shape[-1])
     dropped = dropped_numbers(rows.numel(), share, x.device) if share else None

@@ -1,0 +1,65 @@
+"""Backward passes of our own against numerical ones, and float32 products against those of the whole layer."""
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.autograd import gradcheck
+
+from baselines.training import layers
+from baselines.training.layers import LowRankUpdate, WideProduct, dropped_numbers, lean_layers
+
+
+def doubles(*shape: int) -> Tensor:
+    return torch.randn(*shape, dtype=torch.float64, requires_grad=True)
+
+
+@pytest.mark.parametrize("dropped", [None, torch.tensor([0, 7, 21]), torch.arange(24) % 5 == 0])
+def test_the_gradient_of_an_update_is_the_numerical_one(dropped: Tensor | None) -> None:
+    torch.manual_seed(0)
+    output, x, a, b = doubles(2, 3, 5), doubles(2, 3, 4), doubles(2, 2, 4), doubles(2, 5, 2)
+    assert gradcheck(lambda *each: LowRankUpdate.apply(*each, 1.7, dropped), (output, x, a, b))
+    kept = torch.ones(24, dtype=torch.float64)
+    kept[slice(0, 0) if dropped is None else dropped] = 0
+    expected = output + 1.7 * (x * kept.view(2, 3, 4)) @ a.mT @ b.mT
+    torch.testing.assert_close(LowRankUpdate.apply(output, x, a, b, 1.7, dropped), expected)
+
+
+def test_dropout_takes_its_share_of_any_count() -> None:
+    torch.manual_seed(0)
+    cpu = torch.device("cpu")
+    counts = [len(dropped_numbers(10, 0.3, cpu)) for _ in range(2000)]
+    assert sum(counts) / 2000 == pytest.approx(3, abs=0.15) and min(counts) == 0 and max(counts) <= 10
+    firsts = [int(found[0]) for found in (dropped_numbers(4, 0.5, cpu) for _ in range(2000)) if len(found)]
+    assert firsts.count(0) / 2000 == pytest.approx(0.5, abs=0.04)
+    found = dropped_numbers(200_000, 0.05, cpu)
+    assert len(found) == pytest.approx(10_000, rel=0.05) and bool((found.diff() > 0).all()) and found[-1] < 200_000
+
+
+@pytest.mark.parametrize("trained", [False, True])
+def test_products_in_float32_are_those_of_the_layer_rounded_once(
+    monkeypatch: pytest.MonkeyPatch, trained: bool
+) -> None:
+    monkeypatch.setattr(layers, "product_dtype", lambda dtype, _: torch.float32 if dtype == torch.bfloat16 else dtype)
+    torch.manual_seed(0)
+    layer = nn.Linear(48, 32).bfloat16().requires_grad_(trained)
+    whole = nn.Linear(48, 32)
+    whole.load_state_dict({name: each.float() for name, each in layer.state_dict().items()})
+    x = torch.randn(2, 100, 48).bfloat16().requires_grad_()
+    exact = x.detach().float().requires_grad_()
+    gradient = torch.randn(2, 100, 32).bfloat16()
+    with lean_layers(nn.ModuleList([layer])):
+        found = layer(x)
+        found.backward(gradient)
+        few = layer(x[:, :2])
+    whole(exact).backward(gradient.float())
+    assert torch.equal(found, whole(exact).bfloat16()) and few.dtype == torch.bfloat16
+    assert exact.grad is not None and torch.equal(x.grad, exact.grad.bfloat16())  # type: ignore[arg-type]
+    pairs = [(layer.weight.grad, whole.weight.grad), (layer.bias.grad, whole.bias.grad)]
+    for ours, theirs in pairs if trained else []:
+        torch.testing.assert_close(ours, theirs.bfloat16())  # type: ignore[union-attr]
+    assert trained or layer.weight.grad is None
+    assert "forward" not in vars(layer), "the layer is its own again"
+    kept: list[torch.dtype] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.dtype) or t, lambda t: t):
+        WideProduct.apply(x, layer.weight, layer.bias)
+    assert kept == [torch.bfloat16] * 2, "no float32 copy of a weight is kept"
