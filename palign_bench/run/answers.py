@@ -8,6 +8,8 @@ from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.base import Backbone
 from palign_bench.costs.clock import Cost
 
+MOST_SHEETS = 2_000  # that are kept of a backbone: 64 KB each, as measured over 2,168 people
+
 
 @dataclass(frozen=True)
 class Answered:
@@ -26,7 +28,7 @@ class AnswerMemo:
     """Answer sheets of prompt-only alignments, so that no system prompt is answered twice by one backbone.
 
     Vanilla answers alike for everyone, and PAS with alpha 0 is Few-Shot: an answer taken over is still charged what it
-    cost when it was computed.
+    cost when it was computed. Of more than `MOST_SHEETS` those that were of use last are kept.
     """
 
     def __init__(self) -> None:
@@ -42,12 +44,19 @@ class AnswerMemo:
         return hashlib.sha256(text.encode()).hexdigest()
 
     def get(self, backbone: Backbone, key: str | None) -> Answered | None:
-        return self._sheets.get(backbone, {}).get(key) if key else None
+        sheets = self._sheets.get(backbone, {})
+        if key is None or key not in sheets:
+            return None
+        sheets[key] = sheets.pop(key)  # the last to be dropped
+        return sheets[key]
 
     def put(self, backbone: Backbone, key: str | None, answered: Answered) -> None:
         """Keep the answers, unless the key is None."""
         if key:
-            self._sheets.setdefault(backbone, {})[key] = answered
+            sheets = self._sheets.setdefault(backbone, {})
+            sheets[key] = answered
+            if len(sheets) > MOST_SHEETS:
+                del sheets[next(iter(sheets))]
 
     def forget(self) -> None:
         """Take nothing over from here on."""

@@ -9,6 +9,7 @@ from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.clock import Cost
+from palign_bench.run import answers
 from palign_bench.run.answers import Answered, AnswerMemo
 from tests.protocols import AS_RELEASED, CORRECTED
 
@@ -35,6 +36,17 @@ def test_only_prompts_are_taken_over(memo: AnswerMemo, tiny_backbone: LocalBackb
         Alignment(system_prompt="x", adapter={}, adapter_kind="peft"),
     ):
         assert memo.key(tiny_backbone, alignment) is None
+
+
+def test_what_was_of_use_last_is_kept_of_very_many(
+    memo: AnswerMemo, tiny_backbone: LocalBackbone, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else 300,000 people's answers would take 18 GiB."""
+    monkeypatch.setattr(answers, "MOST_SHEETS", 2)
+    for prompt in ("vanilla", "p1", "p2"):
+        memo.put(tiny_backbone, prompt, ANSWERED)
+        assert memo.get(tiny_backbone, "vanilla") is not None
+    assert memo.get(tiny_backbone, "p1") is None and memo.get(tiny_backbone, "p2") is not None
 
 
 def test_a_later_model_takes_nothing_over_from_an_unloaded_one(memo: AnswerMemo, tiny: LoadedModel) -> None:
