@@ -98,12 +98,14 @@ def _mark() -> HighWaterMark:
     return KernelMark() if KernelMark.available() else SampledMark()
 
 
-def bare_memory() -> MemoryLevel:
+def bare_memory(collect: bool = True) -> MemoryLevel:
     """The level now of the memory that `measure` watches: taken with the bare model loaded, to subtract.
 
     What earlier work has freed is first given back to the system, else a row after a greedy one would look frugal.
+    ``collect``: false where nothing since the last call can have left much; a collection takes a fifth of a second.
     """
-    gc.collect()
+    if collect:
+        gc.collect()
     _return_freed_memory()
     for cuda, _ in _gpus()[:1]:
         cuda.empty_cache()

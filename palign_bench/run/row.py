@@ -49,7 +49,7 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
         before = machine_state()
         if job.repeats and backbone is not None:
             backbone.answer(Alignment(), job.protocol.inventory.items[:WARM_UP_ITEMS])
-        bare = bare_memory()
+        bare = bare_memory(collect=backbone is not None or row.name == job.rows[0].name)
         preparations = [_prepare(job, aligner, backbone).above(bare) for _ in range(job.repeats or 1)]
     except WriteError:  # a full disk or a lost folder holds no record either
         raise
