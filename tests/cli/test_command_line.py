@@ -15,7 +15,9 @@ from palign_bench.cli.commands import SUBCOMMANDS
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.run import session
 from palign_bench.settings import options
+from tests.architectures import tiny_of
 from tests.command import COST_COLUMNS, SCORE_COLUMNS, cells, run, save_many_headed, settings, table
+from tests.tiny import tiny_tokenizer
 from tests.tracking.wandb_runs import RunRead
 
 METHODS = ("floors", "vanilla", "few_shot", "pas")
@@ -327,3 +329,37 @@ def test_a_failed_cell_is_told_and_the_exit_code_says_so(table1: Ran, model: Pat
     mended = run(*arguments, folder=tmp_path)
     assert mended.returncode == 0 and "1 of 2 people finished before, 1 to do" in mended.stderr
     assert not list((tmp_path / "runs").glob("cells/*/respondents/*.error.json"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "method", "told"),
+    [
+        ("mamba", "lora", "method=lora needs gradients: PEFT puts no adapter on the state-space layers"),
+        ("mamba", "pas", "method=pas needs activations: not every layer of model_type mamba has one known output"),
+        ("diffllama", "pas", "method=pas needs activations: the attention of model_type diffllama mixes its heads"),
+        ("llama", "few_shot", "its context holds 64 tokens, and a question with its answer takes "),
+    ],
+)
+def test_what_an_architecture_lacks_is_told_in_one_line_before_its_weights_are_loaded(
+    architecture: str,
+    method: str,
+    told: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    model = tiny_of(architecture)
+    model.config.max_position_embeddings = 64 if architecture == "llama" else 512
+    model.save_pretrained(tmp_path / "model")
+    tiny_tokenizer().save_pretrained(tmp_path / "model")
+    arguments = [
+        f"method={method}",
+        "model=local",
+        "model.name_or_path=model",
+        "respondents=simulated",
+        "tracking=none",
+    ]
+    capsys.readouterr()  # a bar of saving
+    found = in_process(arguments, tmp_path, monkeypatch, capsys)
+    assert found.startswith("palign-bench: ") and told in found and found.count("\n") == 1, found
+    assert not (tmp_path / "runs").exists()

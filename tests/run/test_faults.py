@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -339,3 +340,20 @@ def test_a_read_only_disk_is_told_in_one_line(small_disk: Path, tmp_path: Path) 
     assert "Traceback" not in shown.stderr
     status = run("status", "--runs", str(small_disk / "runs"), folder=tmp_path)
     assert status.returncode == 0 and "1 cell missing" in status.stdout
+
+
+def test_a_person_whose_prompt_is_too_long_fails_in_one_line_and_the_others_are_answered(
+    setting: Setting, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first, *others = setting.job.people
+    known = set(setting.job.protocol.known(first))
+    brief = [replace(p, answers={n: v for n, v in p.answers.items() if n not in list(known)[3:]}) for p in others]
+    setting.change(people=(first, *brief))
+    model = setting.backbone.model
+    model.config.max_position_embeddings = 700
+    setting.backbone = LocalBackbone(setting.backbone.loaded, setting.job.protocol)
+    failed, folder = setting.run(FewShot())
+    assert failed == 1 and folder.finished() == {person.id for person in brief}
+    (told,) = folder.failures().values()
+    assert re.fullmatch(r"UserError: a prompt takes [\d,]+ tokens, and the model's context holds 700\.", told)
+    assert f"person {first.id} failed: {told}" in capsys.readouterr().err

@@ -19,6 +19,7 @@ from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents import RespondentSource
 from tests.baselines.training.conftest import LORA, METHODS, PROMPT, Bench
+from tests.baselines.training.test_cohort import largest_difference
 
 
 @pytest.fixture
@@ -184,6 +185,20 @@ def test_nothing_is_left_on_the_model_its_settings_or_the_disk(
     assert model.generation_config.to_dict() == generation
     assert all(torch.equal(value, weights[key]) for key, value in model.state_dict().items())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+@pytest.mark.parametrize("name", ["ppo", "rloo"])
+def test_rollouts_do_not_follow_the_models_own_generation_settings(talking_bench: Bench, name: str) -> None:
+    """Under these the first KL would not be 0, and beams are no samples of the policy."""
+    model, settings = talking_bench.backbone.model, {"steps": 2, "learning_rate": 1e-3}
+    plain = talking_bench.aligner(name, **settings).align(talking_bench.case())
+    odd = {"num_beams": 3, "repetition_penalty": 4.0, "min_p": 0.4, "top_k": 2, "forced_bos_token_id": 9}
+    for key, value in (odd | {"max_new_tokens": 3, "temperature": 0.1, "bad_words_ids": [[8]]}).items():
+        setattr(model.generation_config, key, value)
+    found = talking_bench.aligner(name, **settings).align(talking_bench.case())
+    assert plain.adapter is not None and found.adapter is not None
+    assert largest_difference(plain, found) < 1e-4  # rounding; a step moves 1e-3
+    assert found.summary["first_kl"] == pytest.approx(0, abs=1e-3) and model.generation_config.num_beams == 3
 
 
 def test_the_model_is_bare_again_when_training_fails(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
