@@ -91,7 +91,8 @@ def make_ledger(runs: Path, cells: int, rows: int, processes: int = 1) -> Plan:
     else:
         list(map(make_cells, planned, range(rows)))
     about = {"experiment": "scale", "model": "tiny", "model_title": "tiny", "protocol": "corrected",
-             "respondents": "simulated", "respondents_description": "made-up people", "notes": []}  # fmt: skip
+             "inventory": ipip_neo_300().outline(), "notes": [],
+             "respondents": "simulated", "respondents_description": "made-up people"}  # fmt: skip
     command = Command(runs, "scale", "command")
     command.write([], [PlannedJob(0, tuple(planned), about)])
     return command.tables()[0]
