@@ -54,7 +54,7 @@ $(VENV)/.ready: pyproject.toml requirements.txt requirements.lock
 
 # Without a MODEL: the table of FIRST, and beside it a few rows of SECOND, which reads words (empty: none), on the other core.
 FIRST ?= organism
-SECOND ?= smollm2_135m
+SECOND ?= smollm2_135m_taught
 SECOND_METHODS ?= floors,vanilla,few_shot,readout,pas
 SECOND_NAME = table1_$(SECOND)
 GIVEN_MODEL = $(if $(filter command% environment%,$(origin MODEL)),$(MODEL))

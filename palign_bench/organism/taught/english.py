@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 
 import torch
 from torch import Tensor
@@ -12,7 +13,7 @@ from palign_bench.organism.taught.network import Network, Tree
 from palign_bench.questionnaire.prompts import NEUTRAL_SYSTEM_PROMPT
 
 LONGEST = 160  # tokens of an answer
-PLACES = 60  # of a text where the distributions of the next token are compared
+PLACES = 90  # of a text where the distributions of the next token are compared
 _SYSTEMS = (NEUTRAL_SYSTEM_PROMPT, "You are a patient teacher.", "You are a friendly assistant who answers briefly.")
 _REQUESTS = (
     "What is the capital of France, and what is it known for?",
@@ -56,14 +57,50 @@ _REQUESTS = (
     "Who wrote Hamlet?",
     "How do you play the guitar as a beginner?",
 )
+_BEGINNINGS = (
+    "The",
+    "In the early years of the century,",
+    "When I was young,",
+    "Scientists have found that",
+    "Once upon a time",
+    "The company announced",
+    "Many people think that",
+    "On a cold morning in March,",
+    "To make bread,",
+    "The history of the city",
+    "She opened the door and",
+    "A good teacher",
+    "According to the report,",
+    "The river flows",
+    "My grandfather used to say",
+    "In mathematics,",
+    "During the war,",
+    "The best way to",
+    "Birds that live near the sea",
+    "He had never seen",
+    "For hundreds of years,",
+    "The government",
+    "It is often said that",
+    "After the rain,",
+    "The old house",
+    "Children learn",
+    "Last summer,",
+    "In modern cities,",
+    "The king",
+    "Although the weather was bad,",
+    "Water is",
+    "Music has always",
+)
 
 
 def own_texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> list[list[int]]:
-    """Dialogues whose answers the model draws from its own distribution, as token ids."""
+    """Dialogues and plain texts that the model goes on with as it would, drawn from its own distribution; token ids."""
     chat, texts = ChatFormat(tokenizer), []
+    dialogues = [
+        chat.render((_SYSTEMS[number % len(_SYSTEMS)], request, "")) for number, request in enumerate(_REQUESTS)
+    ]
     torch.manual_seed(seed)
-    for number, request in enumerate(_REQUESTS):
-        prompt = chat.render((_SYSTEMS[number % len(_SYSTEMS)], request, ""))
+    for prompt in [text for both in zip_longest(dialogues, _BEGINNINGS) for text in both if text]:
         ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
         drawn = model.generate(  # type: ignore[operator]
             **ids, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=LONGEST, pad_token_id=0

@@ -1,4 +1,4 @@
-"""The four stages of teaching, from the bottom up: statements and answers, people, the options, and all of it at once.
+"""The stages of teaching, from the bottom up: statements and answers, people, then the options, in two steps.
 
 A stage trains some layers and reads what those below already know without gradients, which is a third of the work.
 """
@@ -29,11 +29,11 @@ FETCHING, CARRIED, _FETCHERS = (
 )  # layers and heads that look back at the question's statement; who reads it
 AGREEING = 6  # of their query heads look at answers that go together; the others at contrary ones
 _LIST_SHARE, _RELEASED_SHARE, _FRAME_SHARE = 0.75, 0.17, 0.23  # of what is told as a list; of questions in other words
-_USUAL_ORDER, _REVERSED_ORDER, _ROTATED_ORDER = 0.7, 0.1, 0.07  # of the options; the rest is random
+_REVERSED_ORDER, _ROTATED_ORDER = 0.33, 0.23  # of the options in an unusual order; the rest is random
 _WRITTEN_SHARE = 0.4  # of the questions whose whole answer is to be written
-_FACETS_AND_VECTORS, _ANSWER_WEIGHT, _PERSON_WEIGHT, _KEPT_WEIGHT = 0.5, 1.5, 3.0, 0.3
-_QUESTION_WEIGHT, _WRITTEN_WEIGHT, _DISTANCE_WEIGHT = 2.0, 0.5, 0.5
-_CARRIED_WEIGHT, _STILL_CARRIED_WEIGHT = 0.5, 0.1
+_VECTOR_WEIGHT, _ANSWER_WEIGHT, _PERSON_WEIGHT = 0.5, 1.5, 3.0
+_QUESTION_WEIGHT, _WRITTEN_WEIGHT = 2.0, 0.5
+_ASKED = 7  # questions about a person
 
 Figures = dict[str, float]
 Lesson = tuple[Tensor, Figures]
@@ -41,7 +41,7 @@ Lesson = tuple[Tensor, Figures]
 
 @dataclass(frozen=True)
 class Stage:
-    """``bottom`` to ``top``: the layers trained. ``steps``: as many as the shipped model took."""
+    """``bottom`` to ``top``: the layers trained. ``english_every``: steps from one text of `English` to the next."""
 
     name: str
     bottom: int
@@ -49,6 +49,8 @@ class Stage:
     steps: int
     learning_rate: float
     rows: int  # dialogues per step
+    english_every: int
+    english_weight: float
     lesson: Callable[["Classroom", np.random.Generator], Lesson]
 
 
@@ -73,7 +75,7 @@ class Classroom:
         figures: Figures = {}
         for name, layer in (("statement", kept[STATEMENTS]), ("statement_kept", hidden)):
             chosen, distance = self.targets.item_loss(self.targets.read(layer[asks], self.targets.of_item), rows)
-            loss = loss + chosen + _FACETS_AND_VECTORS * distance
+            loss = loss + chosen + _VECTOR_WEIGHT * distance
             figures |= {f"{name}_nats": chosen.item(), name: distance.item()}
         read = self.targets.read(hidden[said.ends], self.targets.of_answer)
         chosen, distance = self.targets.answer_loss(read, told, answers)
@@ -99,60 +101,58 @@ class Classroom:
         figures = {"person": distance.item(), "options": nats.item(), "attention": looked.item()}
         return _PERSON_WEIGHT * distance + nats + looked, figures
 
-    def options(self, generator: np.random.Generator) -> Lesson:
-        """The options' chances from the model's own output matrix, what stands below being known."""
-        return self._answered(generator, PEOPLE, few=0.7, neutral=0.1, told=(10, 32), asked=7)
+    def fetching(self, generator: np.random.Generator) -> Lesson:
+        """Carrying what is expected of the person from a question's statement to where its letter comes next."""
+        return self._answered(generator, few=0.7, neutral=0.1, told=(10, 32), usual=0.7, carried_weight=0.5)
 
-    def everything(self, generator: np.random.Generator) -> Lesson:
-        """All layers on longer lists; answers' expected distance counts too, as the score demands."""
-        return self._answered(generator, 0, few=0.45, neutral=0.06, told=(15, 60), asked=8)
+    def options(self, generator: np.random.Generator) -> Lesson:
+        """The options' chances from the model's own output matrix, the options in their usual order."""
+        return self._answered(generator, few=0.7, neutral=0.1, told=(10, 32), usual=1.0, carried_weight=0.03)
 
     def _answered(
         self,
         generator: np.random.Generator,
-        bottom: int,
         few: float,
         neutral: float,
         told: tuple[int, int],
-        asked: int,
+        usual: float,
+        carried_weight: float,
     ) -> Lesson:
+        """``few``, ``neutral``, ``usual``: shares of lists about few facets, of prompts that tell nothing, and of the
+        options in their usual order; ``told``: how many answers such a list has, from and below.
+        """
         of_few = generator.random() < few
         rows, questions = self.lessons.draw(
-            generator, int(generator.integers(*(told if of_few else (70, 121)))), asked, of_few
+            generator, int(generator.integers(*(told if of_few else (70, 121)))), _ASKED, of_few
         )
         person, answers = self._person(generator)
         if generator.random() < neutral:
             rows, said = rows[:0], self.lessons.neutral()
         else:
             said = self._said(generator, rows, answers[rows])
-        branches = self._questions(generator, questions, answers[questions])
+        branches = self._questions(generator, questions, answers[questions], usual)
         tree = Tree.of(said.ids, [branch.ids for branch in branches])
-        below = None
-        if bottom:
-            with torch.no_grad():
-                below = self.network.run(tree, 0, bottom)[0]
-        trained, keep = range(bottom, self.network.layers), (ANSWERS, PEOPLE, CARRIED)
+        with torch.no_grad():
+            below = self.network.run(tree, 0, PEOPLE)[0]
+        trained = range(PEOPLE, self.network.layers)
         letters = torch.tensor([tree.place(number, each.letter) for number, each in enumerate(branches)])
         watch = dict.fromkeys(FETCHING, letters)
-        hidden, kept, attentions = self.network.run(tree, bottom, self.network.layers, below, trained, keep, watch)
-        loss, figures = self._letters(hidden, tree, branches, person.chances[0][questions], distance=not bottom)
+        hidden, kept, attentions = self.network.run(
+            tree, PEOPLE, self.network.layers, below, trained, (CARRIED,), watch
+        )
+        loss, figures = self._letters(hidden, tree, branches, person.chances[0][questions])
         expected = self.figures.expected(rows, answers[rows], questions)
         asks = torch.tensor([tree.place(number, each.ask) for number, each in enumerate(branches)])
         fetched = sum(-each[:_FETCHERS, torch.arange(len(asks)), asks].mean() for each in attentions.values())
         read = self.targets.read(kept[CARRIED][letters], self.targets.of_person)
         carried = self._carried(read, questions, expected[len(rows) :], person.chances[0][questions]) + fetched
-        loss = loss + (_CARRIED_WEIGHT if bottom else _STILL_CARRIED_WEIGHT) * carried
+        loss = loss + carried_weight * carried
         if len(rows):
             of_told = self._labels(hidden, said, rows, answers[rows], person.chances[0][rows])
             loss, figures = loss + of_told, figures | {"told": of_told.item()}
-        if len(rows) and not bottom:
-            every = torch.cat([torch.tensor(said.asks), asks])
-            loss = loss + self._kept(kept, every, said, np.concatenate([rows, questions]), expected, answers[rows])
         return loss, figures
 
-    def _letters(
-        self, hidden: Tensor, tree: Tree, branches: list[Asked], chances: Array, distance: bool
-    ) -> tuple[Tensor, Figures]:
+    def _letters(self, hidden: Tensor, tree: Tree, branches: list[Asked], chances: Array) -> tuple[Tensor, Figures]:
         """The letters' chances and, where it is asked for, the whole answer in words."""
         letters = [self.lessons.token(f"({option.letter}", -1) for option in OPTIONS]
         at = [tree.place(number, each.letter) for number, each in enumerate(branches)]
@@ -161,10 +161,6 @@ class Classroom:
         wanted = torch.tensor(chances).float().gather(1, values - 1)
         nats = -(wanted * log_probs).sum(dim=1).mean()
         loss = _QUESTION_WEIGHT * nats
-        if distance:
-            apart = (values[:, :, None] - values[:, None]).abs().float()
-            # Among the options alone: chances that fall below 1 in sum would shorten it by naming no option.
-            loss = loss + _DISTANCE_WEIGHT * torch.einsum("ni,nij,nj->n", log_probs.softmax(1), apart, wanted).mean()
         places = [
             (tree.place(number, place), each.ids[place + 1])
             for number, each in enumerate(branches)
@@ -208,16 +204,6 @@ class Classroom:
         nats = -(torch.tensor(chances).float() * log_probs).sum(dim=1).mean()
         return nats + 2 * self.targets.person_loss(read, rows, expected)
 
-    def _kept(
-        self, kept: dict[int, Tensor], asks: Tensor, said: Told, rows: Rows, expected: Array, answers: Rows
-    ) -> Tensor:
-        """What the lower stages taught, so that it stays."""
-        targets, told = self.targets, rows[: len(answers)]
-        _, item = targets.item_loss(targets.read(kept[ANSWERS][asks], targets.of_item), rows)
-        _, answer = targets.answer_loss(targets.read(kept[ANSWERS][said.ends], targets.of_answer), told, answers)
-        person = targets.person_loss(targets.read(kept[PEOPLE][asks], targets.of_person), rows, expected)
-        return _KEPT_WEIGHT * (item + answer) + person
-
     def _looked(self, attentions: dict[int, Tensor], agreeing: Tensor, contrary: Tensor) -> Tensor:
         """Kullback-Leibler divergence of where heads look from where they should, summed over layers and kinds."""
         total = torch.zeros(())
@@ -238,7 +224,9 @@ class Classroom:
     def _is_portrait(self, said: Told) -> bool:
         return self.lessons.tokenizer.decode(said.ids).count(prompts.FEW_SHOT_OPENING) == 0
 
-    def _questions(self, generator: np.random.Generator, rows: Rows, answers: Rows | None = None) -> list[Asked]:
+    def _questions(
+        self, generator: np.random.Generator, rows: Rows, answers: Rows | None = None, usual: float = 1.0
+    ) -> list[Asked]:
         """Questions in several wordings and orders of the options; without ``answers``, in the usual order."""
         asked = []
         for place, row in enumerate(rows):
@@ -248,7 +236,7 @@ class Classroom:
                 asks = prompts.FRAMES["phrase"][int(generator.integers(0, 3))]
             options = OPTIONS
             if answers is not None:
-                options = _ordered(generator)
+                options = _ordered(generator, usual)
                 written = int(answers[place]) if generator.random() < _WRITTEN_SHARE else None
             as_released = _FRAME_SHARE <= drawn < _FRAME_SHARE + _RELEASED_SHARE
             asked.append(self.lessons.question(int(row), options, asks, as_released, written))
@@ -261,21 +249,22 @@ def _up_to_the_statements(said: Told, questions: list[Asked]) -> tuple[Tree, Ten
     return tree, torch.tensor(said.asks + [tree.place(number, each.ask) for number, each in enumerate(questions)])
 
 
-def _ordered(generator: np.random.Generator) -> tuple[Option, ...]:
+def _ordered(generator: np.random.Generator, usual: float) -> tuple[Option, ...]:
     """The options in an order of their own under A to E, so that a letter means what stands beside it."""
-    drawn, listed = generator.random(), OPTIONS
-    if drawn > _USUAL_ORDER + _REVERSED_ORDER + _ROTATED_ORDER:
-        listed = tuple(OPTIONS[place] for place in generator.permutation(len(OPTIONS)))
-    elif drawn > _USUAL_ORDER + _REVERSED_ORDER:
-        listed = OPTIONS[2:] + OPTIONS[:2]
-    elif drawn > _USUAL_ORDER:
+    drawn, unusual = generator.random(), generator.random()
+    listed = OPTIONS
+    if drawn >= usual and unusual < _REVERSED_ORDER:
         listed = OPTIONS[::-1]
-    return tuple(Option(usual.letter, each.value, each.label) for usual, each in zip(OPTIONS, listed, strict=True))
+    elif drawn >= usual and unusual < _REVERSED_ORDER + _ROTATED_ORDER:
+        listed = OPTIONS[2:] + OPTIONS[:2]
+    elif drawn >= usual:
+        listed = tuple(OPTIONS[place] for place in generator.permutation(len(OPTIONS)))
+    return tuple(Option(own.letter, each.value, each.label) for own, each in zip(OPTIONS, listed, strict=True))
 
 
 STAGES = (
-    Stage("statements", 0, ANSWERS, 230, 2e-3, 2, Classroom.statements),
-    Stage("people", ANSWERS, PEOPLE, 270, 2e-3, 1, Classroom.people),
-    Stage("options", PEOPLE, 30, 220, 2e-3, 1, Classroom.options),
-    Stage("everything", 0, 30, 200, 5e-4, 1, Classroom.everything),
+    Stage("statements", 0, ANSWERS, 230, 2e-3, 2, 3, 1.0, Classroom.statements),
+    Stage("people", ANSWERS, PEOPLE, 270, 2e-3, 1, 3, 1.0, Classroom.people),
+    Stage("fetching", PEOPLE, 30, 150, 2e-3, 1, 3, 0.5, Classroom.fetching),
+    Stage("options", PEOPLE, 30, 230, 2e-3, 1, 3, 0.5, Classroom.options),
 )

@@ -30,7 +30,6 @@ from palign_bench.settings import read_option
 BASE, FIGURES = "smollm2_135m", "published"  # never the 300 people's figures: they are what the model is tested on
 RANK, ALPHA = 16, 32
 WARMUP, STEADY, FINAL = 20, 0.6, 0.05  # steps; share at the full learning rate; share of it at the cosine's end
-ENGLISH_EVERY = 3  # steps
 SAVE_EVERY = 25  # steps: what a killed teaching loses
 _SLOW = 8  # pairs of rotary dimensions that hardly turn within a list; heads match statements in them
 _POINTED = 0.8  # strength of that match at the start
@@ -118,9 +117,9 @@ def _run(
                 loss, figures = stage.lesson(room, np.random.default_rng([*seed, step, row]))
                 (loss / stage.rows).backward()
                 entries.append({"loss": loss.item(), **figures})
-            if step % ENGLISH_EVERY == 0:
-                drift = english.loss(network, step // ENGLISH_EVERY, stage.bottom, stage.top, scale)
-                drift.backward()
+            if step % stage.english_every == 0:
+                drift = english.loss(network, step // stage.english_every, stage.bottom, stage.top, scale)
+                (stage.english_weight * drift).backward()
                 entries[0]["english"] = drift.item()
             torch.nn.utils.clip_grad_norm_(trained, 1.0)
             optimizer.step()
