@@ -1,6 +1,7 @@
 """Shared fixtures. Tests of the real 300 people need PALIGN_PAPI_DIR or the cache, and are skipped without."""
 
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ os.environ.setdefault("WANDB_MODE", "offline")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
+# Trackio reads where it keeps everything once, when it is imported, which TRL does where it finds it.
+os.environ["TRACKIO_DIR"] = tempfile.mkdtemp(prefix="trackio-")
 
 
 from palign_bench.backbone.loading.settings import resolve_model

@@ -164,12 +164,15 @@ def answering(device: torch.device) -> list[Tensor]:
     ]
 
 
+# Without dropout: a CPU draws how far it is to the next dropped number, another device a mask.
+_LORA = read_option("method", "lora")["peft"] | {"lora_dropout": 0.0}
+
 PARTS: dict[str, Callable[[torch.device], Sequence[Tensor]]] = {
     "answering": answering,
     "pas": lambda device: _alignments(device, "pas", k=2, alphas=[2, 4]),
     "readout": lambda device: _alignments(device, "readout"),
-    "cohort": lambda device: _alignments(device, "lora", cohort=2, steps=2, learning_rate=0.01),
-    "training": lambda device: _alignments(device, "lora", steps=2, learning_rate=0.01),
+    "cohort": lambda device: _alignments(device, "lora", cohort=2, steps=2, learning_rate=0.01, peft=_LORA),
+    "training": lambda device: _alignments(device, "lora", steps=2, learning_rate=0.01, peft=_LORA),
     "cohort_dpo": lambda device: _alignments(device, "dpo", cohort=2, steps=2, batch_size=2, quantization=None),
 }
 

@@ -1,6 +1,7 @@
 """Real runs of Trackio, read back through the server that `trackio show` starts."""
 
 import json
+import os
 import sys
 import urllib.request
 import uuid
@@ -19,14 +20,10 @@ from tests.tracking.rows import FORBIDDEN, IDENTITY, RAW_IDS, SCALE_OF, a_record
 
 
 @pytest.fixture(scope="module", autouse=True)
-def trackio_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Trackio reads where it keeps everything once, when it is imported."""
-    assert "trackio" not in sys.modules
-    with pytest.MonkeyPatch.context() as patch:
-        folder = tmp_path_factory.mktemp("trackio")
-        patch.setenv("TRACKIO_DIR", str(folder))
-        pytest.importorskip("trackio", reason="trackio is optional")
-        yield folder
+def trackio_folder() -> Path:
+    """Where Trackio keeps everything during the tests (`tests/conftest.py`)."""
+    pytest.importorskip("trackio", reason="trackio is optional")
+    return Path(os.environ["TRACKIO_DIR"])
 
 
 @pytest.fixture
