@@ -59,7 +59,7 @@ def test_an_installed_program_runs_outside_the_checkout(wheel: Path, tmp_path: P
 
     found = ran("python", "-c", "import palign_bench, baselines; print(palign_bench.__file__, baselines.__file__)")
     assert found.stdout.count(str(place)) == 2, found.stdout + found.stderr
-    told = ran("palign-bench", "--help")
+    told = ran("palign-bench", "run", "--help")
     assert told.returncode == 0 and "method: " in told.stdout and "few_shot" in told.stdout, told.stderr
     arguments = ["experiment=table1", "method=floors", "respondents=simulated", "respondents.limit=12"]
     floors = ran("palign-bench", *arguments, "tracking=none")
