@@ -1,6 +1,6 @@
 """The stages of teaching, from the bottom up: statements and answers, people, then the options, in two steps.
 
-A stage trains some layers and reads what those below already know without gradients, which is a third of the work.
+A stage trains some layers and reads what those below already know without gradients.
 """
 
 from collections.abc import Callable
@@ -22,12 +22,9 @@ from palign_bench.respondents.simulated import FactorModel
 
 STATEMENTS, ANSWERS, PEOPLE = 7, 10, 17  # layers that read what is to be known of them
 LOOKING = (11, 13)  # layers whose heads are shown where to look
-FETCHING, CARRIED, _FETCHERS = (
-    (18, 20),
-    23,
-    3,
-)  # layers and heads that look back at the question's statement; who reads it
-AGREEING = 6  # of their query heads look at answers that go together; the others at contrary ones
+FETCHING, _FETCHERS = (18, 20), 3  # layers, and heads of each, that look from a letter back to the question's statement
+CARRIED = 23  # layer that reads what they fetched
+AGREEING = 6  # query heads of `LOOKING` that look at answers that go together; the others at contrary ones
 _LIST_SHARE, _RELEASED_SHARE, _FRAME_SHARE = 0.75, 0.17, 0.23  # of what is told as a list; of questions in other words
 _REVERSED_ORDER, _ROTATED_ORDER = 0.33, 0.23  # of the options in an unusual order; the rest is random
 _WRITTEN_SHARE = 0.4  # of the questions whose whole answer is to be written

@@ -208,7 +208,8 @@ def _keep(folder: Path, finished: Path, network: Network, settings: Mapping[str,
     partial = finished.with_suffix(".partial")
     partial.mkdir(exist_ok=True)
     write_adapter(partial, network)
-    log = pd.read_json(folder / "log.jsonl", lines=True)
+    # Steps between a checkpoint and a kill stand twice, with the same figures.
+    log = pd.read_json(folder / "log.jsonl", lines=True).groupby(["stage", "step"], sort=False).mean().reset_index()
     log.to_csv(partial / "teaching.csv", index=False)
     _plot(log, partial / "teaching.png")
     digest = hashlib.sha256((partial / "adapter_model.safetensors").read_bytes()).hexdigest()
@@ -223,7 +224,7 @@ def _plot(log: Any, path: Path) -> None:
 
     figure = Figure(figsize=(9, 2.8), layout="constrained")
     for axes, stage in zip(figure.subplots(1, len(STAGES)), STAGES, strict=True):
-        of_stage = log[log["stage"] == stage.name].groupby("step")["loss"].mean()
+        of_stage = log[log["stage"] == stage.name].set_index("step")["loss"]
         axes.plot(of_stage.rolling(10, min_periods=1).mean(), linewidth=0.9)
         axes.set(title=stage.name, xlabel="step")
         axes.grid(alpha=0.3)
