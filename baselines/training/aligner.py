@@ -65,6 +65,7 @@ class TrainedAligner(Aligner):
     takes_cohorts: ClassVar[bool] = False
     per_token: ClassVar[bool] = False  # an example weighs as many times as its answer has tokens; else as every other
     curves: ClassVar[Mapping[str, str]] = {"loss": "loss"}  # what the trainer logs, and how the summary calls it
+    backbone: LocalBackbone
 
     def __init__(self, *, peft: Mapping[str, Any] | None, cohort: int = 1, **training: Any) -> None:
         self.training = TrainingSettings.of(training)
@@ -103,7 +104,6 @@ class TrainedAligner(Aligner):
             raise UserError(
                 f"method.optim={self.training.optim}: it needs a CUDA GPU and bitsandbytes; use method.optim={ADAMW}."
             )
-        self.local = backbone
         self.texts = TrainingTexts.of(backbone)
         self._checked = False
         if self.cohort > 1:
@@ -149,7 +149,7 @@ class TrainedAligner(Aligner):
 
     def tree_trainer(self, kind: Any, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Any:
         """TRL's trainer of this kind of `baselines.training.trainers`, on the rows."""
-        model, arguments = self.local.model, one_device(self.configuration(seed, folder))
+        model, arguments = self.backbone.model, one_device(self.configuration(seed, folder))
         person = Person(self.passages(rows), seed)
         loss = self.loss([person], arguments)
         trainer = kind(
@@ -186,14 +186,14 @@ class TrainedAligner(Aligner):
 
     def _align(self, rows: list[dict[str, Any]], seed: int) -> Alignment:
         torch.manual_seed(seed)
-        check = None if self._checked or self._places_itself else ReversibilityCheck(self.local.model, self._probe())
+        check = None if self._checked or self._places_itself else ReversibilityCheck(self.backbone.model, self._probe())
         with (
-            training_session(self.local.model, self.training.steps, type(self).__name__) as (clock, folder),
-            own_decoding(self.local.model, self.local.engine.end_tokens),  # TRL's rollouts follow it
+            training_session(self.backbone.model, self.training.steps, type(self).__name__) as (clock, folder),
+            own_decoding(self.backbone.model, self.backbone.engine.end_tokens),  # TRL's rollouts follow it
         ):
             trained = self.train(rows, seed, clock, folder, check)
         if check is not None:
-            with self.local.applied(trained):
+            with self.backbone.applied(trained):
                 check.applied()
             check.bare()
         self._checked = True
@@ -210,7 +210,7 @@ class TrainedAligner(Aligner):
         check: ReversibilityCheck | None = None,
     ) -> Alignment:
         """Train on the model and return its trained tensors; the caller takes them off the model again."""
-        originals = trainable_copies(self.local.model) if self.peft is None else None
+        originals = trainable_copies(self.backbone.model) if self.peft is None else None
         trainer = self.trainer(rows, seed, clock, folder)
         model = self.policy(trainer)
         in_float32(model)
@@ -257,10 +257,10 @@ class TrainedAligner(Aligner):
 
     def _align_cohort(self, people: Sequence[Person], rows: Sequence[list[dict[str, Any]]]) -> list[Alignment]:
         recipe = self._recipe()
-        with training_session(self.local.model, self.training.steps, type(self).__name__) as (clock, _):
-            with attention_for_trees(self.local.model), lean_layers(self.local.model):
+        with training_session(self.backbone.model, self.training.steps, type(self).__name__) as (clock, _):
+            with attention_for_trees(self.backbone.model), lean_layers(self.backbone.model):
                 loss = self.loss(people, recipe.arguments)
-                adapters = train_cohort(self.local.model, people, loss, recipe, clock, self.per_token)
+                adapters = train_cohort(self.backbone.model, people, loss, recipe, clock, self.per_token)
             settings = self._resolved_settings()
         clock.charge_steps(self.optimizer_steps * len(people))
         shared = clock.share(len(people)) | {"cohort": len(people)}
@@ -299,7 +299,7 @@ class TrainedAligner(Aligner):
         from peft import get_peft_model
 
         config = peft_config(self.peft or {})
-        get_peft_model(self.local.model, config)
+        get_peft_model(self.backbone.model, config)
         return peft_settings(config)
 
     def _within_memory(self, work: Callable[[], Result]) -> Result:
@@ -376,14 +376,14 @@ class TrainedAligner(Aligner):
             "bf16": False,  # [autocast, on CPU too]; the weights' own type is the computing type
             "gradient_checkpointing": settings.gradient_checkpointing,  # [on]
             "gradient_checkpointing_kwargs": {"use_reentrant": False},
-            "use_cpu": self.local.model.device.type == "cpu",
+            "use_cpu": self.backbone.model.device.type == "cpu",
             "dataloader_pin_memory": False,
             "seed": seed,
         }
 
     def _optimizer(self) -> str:
         """transformers' name; AdamW updates all weights at once where PyTorch can."""
-        fused = self.training.optim == ADAMW and self.local.model.device.type in ("cpu", "cuda")
+        fused = self.training.optim == ADAMW and self.backbone.model.device.type in ("cpu", "cuda")
         return f"{ADAMW}_fused" if fused else self.training.optim
 
     @property
@@ -393,7 +393,7 @@ class TrainedAligner(Aligner):
 
     def _probe(self) -> torch.Tensor:
         texts = next(iter(self.texts.items.values()))
-        return torch.tensor([texts.turn + next(iter(texts.answers.values()))], device=self.local.model.device)
+        return torch.tensor([texts.turn + next(iter(texts.answers.values()))], device=self.backbone.model.device)
 
 
 def _trained(model: Any) -> list[torch.Tensor]:

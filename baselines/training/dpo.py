@@ -103,7 +103,7 @@ class DirectPreferenceOptimization(TrainedAligner):
         if list(settings.loss_type) != ["sigmoid"] or settings.label_smoothing:
             raise ValueError("the loss is DPO's own (sigmoid) alone")
         if settings.disable_dropout:
-            disable_dropout_in_model(self.local.model)
+            disable_dropout_in_model(self.backbone.model)
         beta, reference = settings.beta, self._reference(people, settings)
 
         def loss(log_probs: Tensor, chosen: Tensor, weights: Tensor) -> dict[str, Tensor]:
@@ -138,13 +138,13 @@ class DirectPreferenceOptimization(TrainedAligner):
             for number in numbers
             for passage in person.examples[number]
         }
-        keys, at_once, anatomy = list(texts), 2 * self.training.examples_at_once, Anatomy(self.local.model)
+        keys, at_once, anatomy = list(texts), 2 * self.training.examples_at_once, Anatomy(self.backbone.model)
         parts = [[texts[key] for key in keys[start : start + at_once]] for start in range(0, len(keys), at_once)]
-        with attention_for_trees(self.local.model), lean_layers(self.local.model):
+        with attention_for_trees(self.backbone.model), lean_layers(self.backbone.model):
             found = torch.cat([answer_log_probs(anatomy, [part]) for part in parts]).cpu()
         row = {key: index for index, key in enumerate(keys)}
         reference = torch.full((len(people), max(len(person.examples) for person in people), 2), torch.nan)
         for own, person, numbers in zip(reference, people, used, strict=True):
             rows = [[row[(*p.ids, p.start)] for p in person.examples[number]] for number in numbers]
             own[numbers] = found[torch.tensor(rows)]
-        return reference.to(self.local.model.device)
+        return reference.to(self.backbone.model.device)

@@ -58,6 +58,6 @@ class OnPolicyAligner(TrainedAligner):
         """Train on sampled answers; the summary also tells what they named."""
         self.rewards = RewardLog(self.inventory.options)
         # A min_p or a repetition penalty of the model's own would make the first KL differ from 0.
-        with own_decoding(self.local.model, {self.texts.tokenizer.eos_token_id}):
+        with own_decoding(self.backbone.model, {self.texts.tokenizer.eos_token_id}):
             alignment = super().train(rows, seed, clock, folder, check)
         return replace(alignment, summary={**alignment.summary, **self.rewards.summary()})

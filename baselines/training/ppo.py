@@ -129,7 +129,7 @@ class ProximalPolicyOptimization(OnPolicyAligner):
         """TRL's trainer on the prompts, with the rule as its reward model."""
         tokenizer = self.texts.tokenizer
         people = {tuple(row["input_ids"]): int(row["person"]) for row in rows}
-        policy: Any = get_peft_model(self.local.model, peft_config(self.peft or {}))
+        policy: Any = get_peft_model(self.backbone.model, peft_config(self.peft or {}))
         reward: Any = RuleReward(tokenizer, clock.timed(self.rewards.rewards_of), people)
         value: Any = ValueHead(policy)
         trainer = PPOTrainer(

@@ -71,7 +71,7 @@ class ReinforceLeaveOneOut(OnPolicyAligner):
 
         prompts = [{"prompt": row["prompt"], "person": row["person"]} for row in rows]
         trainer = RLOOTrainerOfTokens(
-            model=self.local.model,
+            model=self.backbone.model,
             reward_funcs=reward,
             args=one_device(self.configuration(seed, folder)),
             train_dataset=Dataset.from_list(tiled(prompts, least=self.training.batch_size)),

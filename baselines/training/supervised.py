@@ -58,7 +58,7 @@ class SupervisedFineTuning(TrainedAligner):
         if not self._places_itself:
             return self.tree_trainer(SupervisedTrainer, rows, seed, clock, folder)
         trainer = SFTTrainer(
-            model=self.local.model,
+            model=self.backbone.model,
             args=one_device(self.configuration(seed, folder)),
             train_dataset=Dataset.from_list(rows),
             processing_class=self.texts.tokenizer,
