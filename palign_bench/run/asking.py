@@ -8,9 +8,34 @@ from palign_bench.aligner import Aligner
 from palign_bench.backbone import loading
 from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.questionnaire.protocol import EvaluationProtocol
+from palign_bench.questionnaire.protocol import PROTOCOLS, EvaluationProtocol
 from palign_bench.questionnaire.variant import PLAIN, REPEAT, SHUFFLED, Variant
 from palign_bench.settings import Settings, UserError
+
+
+def questions_of(
+    settings: Settings, inventory: Inventory, seed: int
+) -> tuple[EvaluationProtocol, EvaluationProtocol, Variant | None]:
+    """The protocol under which methods are aligned, that under which they are asked, and the variant between them."""
+    protocol = protocol_of(settings["protocol"], inventory)
+    variant = variant_of(settings["variant"], protocol)
+    if variant is None:
+        return protocol, protocol, None
+    told = variant.told(protocol, seed)
+    return told, variant.asked(told), variant
+
+
+def protocol_of(settings: Mapping[str, Any], inventory: Inventory) -> EvaluationProtocol:
+    """The protocol that is named, over this inventory. Raises UserError."""
+    name = settings["name"]
+    if name not in PROTOCOLS:
+        raise UserError(f"protocol={name} does not exist; choose one of {', '.join(PROTOCOLS)}.")
+    made = PROTOCOLS[name]
+    if made.of_inventories is not None and inventory.name not in made.of_inventories:
+        only = ", ".join(sorted(made.of_inventories))
+        raise UserError(f"protocol={name} is defined for inventory={only} alone, not for {inventory.name}; "
+                        "use protocol=corrected.")  # fmt: skip
+    return made(inventory)
 
 
 def intervention_of(asked: Any, inventory: Inventory) -> Intervention | None:

@@ -16,7 +16,7 @@ from palign_bench.backbone.served import ServedBackbone
 from palign_bench.backbone.tokenizing import encode
 from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.prompts import NEUTRAL_SYSTEM_PROMPT
-from palign_bench.questionnaire.protocol import FREE_GENERATION, PROTOCOLS, EvaluationProtocol
+from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProtocol
 from palign_bench.report.names import BLOCKS
 from palign_bench.respondents import RespondentSource, is_stand_in
 from palign_bench.run.claims import RETRIES
@@ -297,8 +297,9 @@ def check_stand_ins(respondents: Mapping[str, Any], source: RespondentSource, pe
         )
 
 
-def training_notes(method: Settings, model: Settings, asked_model: Settings, training: Settings) -> list[str]:
+def training_notes(settings: Settings, model: Settings) -> list[str]:
     """What the table says about a trained row: its budget, its people, its quantization where that is its own."""
+    method, training = settings["method"], settings["training"]
     if "budget" not in method:
         return []
     said = [f"{counted(method['steps'], 'step', 'steps')} of {method['batch_size']}"]
@@ -308,7 +309,7 @@ def training_notes(method: Settings, model: Settings, asked_model: Settings, tra
         said.append(f"in cohorts of {method['cohort']}")
     if training["people_limit"] is not None:
         said.append(f"at most {counted(training['people_limit'])} (training.people_limit)")
-    if model["quantization"] != asked_model["quantization"]:
+    if model["quantization"] != settings["model"]["quantization"]:
         said.append(f"weights in {model['quantization'].upper().replace('NONE', 'full precision')}")
     title = method.get("title", method["name"])
     notes = [f"{title} ({method['budget']}): {', '.join(said)}."]
@@ -326,19 +327,6 @@ def batch_notes(model: Settings, protocol: EvaluationProtocol, repeats: int | No
     together = model["cohort"] > 1 and not protocol.reading.generates and not repeats
     note = f"model.cohort={model['cohort']}: people answered in one batch share its seconds equally."
     return [note] if together else []
-
-
-def protocol_of(settings: Mapping[str, Any], inventory: Inventory) -> EvaluationProtocol:
-    """The protocol that is named, over this inventory. Raises UserError."""
-    name = settings["name"]
-    if name not in PROTOCOLS:
-        raise UserError(f"protocol={name} does not exist; choose one of {', '.join(PROTOCOLS)}.")
-    made = PROTOCOLS[name]
-    if made.of_inventories is not None and inventory.name not in made.of_inventories:
-        only = ", ".join(sorted(made.of_inventories))
-        raise UserError(f"protocol={name} is defined for inventory={only} alone, not for {inventory.name}; "
-                        "use protocol=corrected.")  # fmt: skip
-    return made(inventory)
 
 
 def retry_of(retry: Any) -> str:
@@ -364,10 +352,10 @@ def seed_of(seed: Any) -> int:
     return seed
 
 
-def check_known_answers(count: Any, inventory: Inventory) -> int:
-    """How many known answers a method is told. Raises UserError for a count that the inventory lacks."""
+def known_answers_of(count: Any, inventory: Inventory) -> int | None:
+    """How many known answers a method is told; None: all. Raises UserError for a count that the inventory lacks."""
     known = len(inventory.known)
-    if not is_whole(count, 1) or count > known:
+    if count is not None and (not is_whole(count, 1) or count > known):
         raise UserError(f"known_answers={count}: choose a whole number from 1 to {known}, or null for all.")
     return count
 

@@ -12,24 +12,23 @@ from palign_bench.backbone.loading.settings import model_identity, model_title, 
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import PlannedJob, Row
 from palign_bench.questionnaire.intervention import Intervention
-from palign_bench.questionnaire.inventory import Respondent
+from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.questionnaire.variant import Variant
 from palign_bench.respondents.source import RespondentSource
-from palign_bench.run.asking import check_intervention, check_words, intervention_of, variant_of
+from palign_bench.run.asking import check_intervention, check_words, intervention_of, questions_of
 from palign_bench.run.assembly import (
     batch_notes,
     check_anatomy,
-    check_known_answers,
     check_needs,
     check_portraits,
     check_stand_ins,
     comparable,
     experiment_name,
     for_inventory,
+    known_answers_of,
     make_aligners,
     method_identity,
-    protocol_of,
     quantized,
     resolve_budget,
     resolve_training,
@@ -82,58 +81,36 @@ class Job:
 
         Raises UserError.
         """
-        inventory = session.inventory(settings["inventory"])
-        protocol = protocol_of(settings["protocol"], inventory)
-        variant = variant_of(settings["variant"], protocol)
-        seed = seed_of(settings["seed"])
-        asking = protocol
-        if variant is not None:
-            protocol = variant.told(protocol, seed)
-            asking = variant.asked(protocol)
-        asked_model = resolve_model(settings["model"])
-        on_cuda = loading.choose_device(asked_model["device"]).type == "cuda"
-        training = resolve_training(settings["training"], on_cuda, asked_model["budget"])
-        method, model = quantized(resolve_budget(settings["method"], training), asked_model)
-        resolved = settings | {"method": method, "training": training}
-        repeats = cost_repeats(settings)
+        inventory, seed = session.inventory(settings["inventory"]), seed_of(settings["seed"])
+        protocol, asking, variant = questions_of(settings, inventory, seed)
+        resolved, model = _resolved(settings)
+        method, repeats = resolved["method"], cost_repeats(settings)
         aligners = for_inventory(make_aligners(method), inventory, method["name"])
         check_needs(aligners, model)
         check_cohort(aligners, repeats)
-        source = session.source(settings["respondents"], inventory)
-        people = source.select(settings["respondents"].get("limit"), settings["respondents"].get("ids"))
-        if "budget" in method:
-            people = people[: training["people_limit"]]
-        check_stand_ins(settings["respondents"], source, len(people))
+        source, people = _people(resolved, session, inventory)
         check_portraits(aligners, people, source.name)
+        intervention = intervention_of(settings["intervention"], inventory)
+        check_intervention(aligners, intervention)
         reads_model = any(aligner.needs_backbone for aligner in aligners.values())
-        identified = model_identity(model, session.identify(model)) if reads_model else None
-        if reads_model:
-            check_anatomy(aligners, model, asking)
-            check_words(model, protocol, variant)
-        runs = Path(str(settings["runs"])).expanduser()
         shared: Settings = {
-            "model": identified,
+            "model": model_identity(model, session.identify(model)) if reads_model else None,
             "respondents": {"source": source.name, "data_hash": source.data_hash},
             "protocol": {"name": protocol.name, "version": protocol.version},
             "inventory": inventory.name,
             "seed": seed,
+            "known_answers": known_answers_of(settings["known_answers"], inventory),
+            "writer": _writer(method, session),
+            "intervention": intervention and intervention.name,
+            "variant": variant and variant.name,
+            "cost_repeats": repeats,  # what a cell cost is measured in its own way, so it is another cell
         }
-        if settings["known_answers"] is not None:
-            shared["known_answers"] = check_known_answers(settings["known_answers"], inventory)
-        if method.get("writer") in options("model"):  # another model, whose portraits are the prompts
-            writer = resolve_model(read_option("model", method["writer"]))
-            shared["writer"] = model_identity(writer, session.identify(writer))
-        intervention = intervention_of(settings["intervention"], inventory)
-        check_intervention(aligners, intervention)
-        if intervention is not None:
-            shared["intervention"] = intervention.name
-        if variant is not None:
-            shared["variant"] = variant.name
-        if repeats:  # what a cell cost is measured in its own way, so it is another cell
-            shared["cost_repeats"] = repeats
-        identities = {name: method_identity(method, name, aligner) | shared for name, aligner in aligners.items()}
+        if reads_model:
+            check_anatomy(aligners, model, asking)
+            check_words(model, protocol, variant)
+        runs = Path(str(settings["runs"])).expanduser()
+        identities = {name: _identity(method, name, aligner, shared) for name, aligner in aligners.items()}
         place = f"{model['name'] if reads_model else 'none'}-{source.name}-{protocol.name}"
-        ids = tuple(person.id for person in people)
         return cls(
             composed=settings,
             settings=resolved,
@@ -159,15 +136,11 @@ class Job:
                     name,
                     *title_and_block(method, name, aligners[name]),
                     folder=CellFolder.at(runs, f"{name}-{place}", identity),
-                    ids=ids,
+                    ids=tuple(person.id for person in people),
                 )
                 for name, identity in identities.items()
             ),
-            notes=(
-                *source.notes,
-                *training_notes(method, model, asked_model, training),
-                *batch_notes(model, protocol, repeats),
-            ),
+            notes=(*source.notes, *training_notes(resolved, model), *batch_notes(model, protocol, repeats)),
         )
 
     def open(self) -> None:
@@ -232,3 +205,39 @@ class Job:
     def _model_name(self) -> str:
         reads = any(aligner.needs_backbone for aligner in self.aligners.values())
         return str(self.model["name"]) if reads else "none"
+
+
+def _resolved(settings: Settings) -> tuple[Settings, Settings]:
+    """The settings with the method and its training as they will run, and the model that the method runs on."""
+    asked = resolve_model(settings["model"])
+    on_cuda = loading.choose_device(asked["device"]).type == "cuda"
+    training = resolve_training(settings["training"], on_cuda, asked["budget"])
+    method, model = quantized(resolve_budget(settings["method"], training), asked)
+    return settings | {"method": method, "training": training}, model
+
+
+def _people(
+    settings: Settings, session: Session, inventory: Inventory
+) -> tuple[RespondentSource, tuple[Respondent, ...]]:
+    """The source, and those of its people who are asked for."""
+    respondents = settings["respondents"]
+    source = session.source(respondents, inventory)
+    people = source.select(respondents.get("limit"), respondents.get("ids"))
+    if "budget" in settings["method"]:
+        people = people[: settings["training"]["people_limit"]]
+    check_stand_ins(respondents, source, len(people))
+    return source, people
+
+
+def _writer(method: Settings, session: Session) -> Settings | None:
+    """Identity of the other model that writes the prompts, where the method has one."""
+    if method.get("writer") not in options("model"):
+        return None
+    writer = resolve_model(read_option("model", method["writer"]))
+    return model_identity(writer, session.identify(writer))
+
+
+def _identity(method: Settings, row: str, aligner: Aligner, shared: Settings) -> Settings:
+    """Everything that can change a number of the row. What is not asked for is left out, but for the model."""
+    asked = {key: value for key, value in shared.items() if value is not None or key == "model"}
+    return method_identity(method, row, aligner) | asked

@@ -104,7 +104,7 @@ def test_a_row_that_claims_nf4_and_runs_without_says_so() -> None:
         resolved = resolve_budget(read_option("method", name), QUICK)
         method, _ = quantized(resolved | {"quantization": "none"}, model)
         assert method["budget"] == told
-        notes = training_notes(method, model, model, QUICK)
+        notes = training_notes({"method": method, "training": QUICK, "model": model}, model)
         assert any("ran without" in note for note in notes) == (name == "qlora") and told in notes[0]
 
 
