@@ -242,11 +242,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
     asked = questions(backbone, alignment, items[: chosen.plain_items], len(items), clock, _gguf(settings))
     rows = bench_answering(backbone, alignment, items, chosen.repeats, asked, chosen.peers or ["generate"])
+    folder = chosen.runs / "bench"
+    _write(folder, machine, rows)  # what follows may be cut short
     few_shot = rows[0].seconds or 0.0
     rows += bench_pas(backbone, inventory, source.people[0], few_shot, clock)
     if chosen.cohort > 1:
         rows += bench_cohort(backbone, inventory, source.people[: chosen.cohort], chosen.steps, clock)
-    folder = chosen.runs / "bench"
     if chosen.growth:
         found = measure_growth(backbone, inventory, known, lambda work: seconds_of(work, chosen.repeats))
         draw_growth(found, machine.split(";")[0], folder / "growth")
@@ -254,14 +255,19 @@ def main(arguments: Sequence[str] | None = None) -> None:
             note = f"{growth.seconds[0]:.3g} s at {growth.amounts[0]:g}; exponent {growth.exponent:.2f} (1: linear)"
             name = f"few_shot_answers_{growth.amounts[-1]:g}_{growth.what}"
             rows.append(Measurement(name, growth.seconds[-1], None, note))
+    print(terminal(_write(folder, machine, rows), wide=True))
+    print(f"Written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def _write(folder: Path, machine: str, rows: Sequence[Measurement]) -> Document:
+    """Write ``bench.csv`` and ``bench.md``. Returns the latter."""
     frame = pd.DataFrame([row.__dict__ for row in rows])
     write_atomically(folder / "bench.csv", frame.to_csv(index=False))
     cells = [[f"{v:.3g}" if isinstance(v, float) else str(v or "") for v in row.__dict__.values()] for row in rows]
     title = f"bench: {machine}; {os.getloadavg()[0]:.1f} at the end"
     document = Document(title, [Table(list(frame.columns), cells)])
     write_atomically(folder / "bench.md", markdown(document))
-    print(terminal(document, wide=True))
-    print(f"Written to {folder}: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+    return document
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

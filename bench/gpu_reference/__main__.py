@@ -7,6 +7,7 @@ so that the first run on a GPU is not the first run.
 
 import argparse
 import re
+import signal
 import sys
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -55,10 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if unknown:
         raise UserError(f"--stages: {sorted(unknown)[0]} is none of {', '.join(stage.name for stage in found)}.")
     reference = Reference(ledger, folder, chosen.minutes * 60, lambda line: print(line, flush=True))
+    signal.signal(
+        signal.SIGTERM, _interrupt
+    )  # whoever lends the machine ends the command so: the page is still written
     try:
-        for stage in found:
-            if stage.name in names:
-                reference.do(stage, _free_gib())
+        reference.do_all([stage for stage in found if stage.name in names], _free_gib)
     finally:
         print(f"Written: {reference.write(found, chosen.rehearsal)}", flush=True)
     left = _left(reference.outcomes, names)
@@ -67,6 +69,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     failed = [name for name in left if reference.outcomes[name].state == "failed"]
     if failed:
         raise UserError(f"failed: {', '.join(failed)}; the logs are in {ledger / 'logs'}.")
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt
 
 
 def _left(outcomes: Mapping[str, Outcome], names: Sequence[str]) -> list[str]:

@@ -1,6 +1,7 @@
-"""What the tables of `make gpu-reference` say together: seconds, ratios, and memory beside its forecast."""
+"""What the stages' ledgers say: each one's tables, and together seconds, ratios, and memory beside its forecast."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +14,59 @@ from palign_bench.backbone.parts.adapters import peft_config
 from palign_bench.files import LedgerError
 from palign_bench.ledger.plan import Plan
 from palign_bench.report.document import Table, Text
-from palign_bench.report.efficiency import full_steps, measured_costs
-from palign_bench.report.rows import RowNumbers, read_rows, row_labels
-from palign_bench.report.words import significant
+from palign_bench.report.efficiency import full_steps, measured_costs, relative
+from palign_bench.report.rows import RowNumbers
+from palign_bench.report.table import Report, build_report
+from palign_bench.report.words import cost_table, score_table, significant
 
-SUPERVISED = ("lora", "qlora", "full_finetuning")  # whose memory is forecast
+FORECAST = ("lora", "qlora", "full_finetuning", "dpo")  # whose memory is: nothing is sampled
 SHAPES = ("random_8b", "random_8b_others", "random_8b_nf4", "random_70b_nf4")
 _MIB = 2.0**20
 
+Reports = Mapping[str, Report]  # by stage
 
-def figures(ledger: Path) -> list[Table | Text]:
+
+def table_of(ledger: Path, stage: str) -> Report | None:
+    """The stage's report, with the rows that have a finished cell; None where there is no such row."""
+    try:
+        report = build_report(Plan.all(ledger, stage)[-1])
+    except LedgerError:
+        return None
+    begun = [index for index, row in enumerate(report.read) if row.respondents]
+    chosen = {name: tuple(getattr(report, name)[i] for i in begun) for name in ("rows", "read", "composites")}
+    return replace(report, **chosen) if begun else None
+
+
+def figures(ledger: Path, reports: Reports) -> list[Table | Text]:
     """The tables that have something to show."""
-    found = [matrix_rate(ledger), together(ledger), seconds_of_shapes(ledger), memory(ledger)]
+    found: list[Table | Text | None] = [
+        matrix_rate(ledger),
+        together(reports),
+        seconds_of_shapes(reports),
+        memory(reports),
+    ]
+    for stage, report in reports.items():
+        if stage not in SHAPES:
+            found.append(replace(score_table(report), heading=f"{stage}: scores"))
+            found.append(replace(cost_table(report), heading=f"{stage}: costs"))
     return [each for each in found if each is not None]
+
+
+def costs_of(reports: Reports) -> list[dict[str, Any]]:
+    """What every row of every stage cost, and that relative to the stage's own PAS."""
+    return [{"stage": stage} | costs for stage in reports for costs in _costs(reports, stage)]
+
+
+def _costs(reports: Reports, stage: str) -> list[dict[str, Any]]:
+    """A stage's rows; training beyond the measured steps is extrapolated."""
+    rows = _rows(reports, stage)
+    return relative([measured_costs(row, label, full_steps(row)) for row, label in rows])
+
+
+def _rows(reports: Reports, stage: str) -> list[tuple[RowNumbers, str]]:
+    """A stage's rows with their labels; none where it has not been begun."""
+    report = reports.get(stage)
+    return [] if report is None else [(r, n["label"]) for r, n in zip(report.read, report.rows, strict=True)]
 
 
 def matrix_rate(ledger: Path) -> Text | None:
@@ -37,11 +78,10 @@ def matrix_rate(ledger: Path) -> Text | None:
     return Text([f"{row['name']}: {row['seconds']:.3g} s. {row['note']}" for row in rows], "Answering", listed=True)
 
 
-def together(ledger: Path) -> Table | None:
+def together(reports: Reports) -> Table | None:
     """Seconds a person, several people in one pass against one by one."""
     passes, alone = (
-        {row.name: measured_costs(row, label, None) for row, label in _rows(ledger, stage)}
-        for stage in ("together", "one_by_one")
+        {costs["method"]: costs for costs in _costs(reports, stage)} for stage in ("together", "one_by_one")
     )
     rows = []
     for name in alone:
@@ -58,28 +98,31 @@ def _per_person(costs: dict[str, Any]) -> float | None:
     return None if align is None or answer is None else float(align + answer)
 
 
-def seconds_of_shapes(ledger: Path) -> Table | None:
+def seconds_of_shapes(reports: Reports) -> Table | None:
     """What one person and 300 take with the paper's models; training beyond the measured steps is extrapolated."""
     rows = []
     for stage in SHAPES:
-        for row, label in _rows(ledger, stage):
-            costs = measured_costs(row, label, full_steps(row))
-            if costs["people"]:
-                star = " *" if costs["extrapolated"] else ""
-                seconds = ("prepare_seconds", "full_align_seconds", "answer_seconds", "seconds_for_300")
-                rows.append([stage, f"{label}{star}", *(significant(costs[name]) for name in seconds)])
-    columns = ["stage", "method", "prepare seconds", "align seconds", "answer seconds", "300 people seconds"]
-    return Table(columns, rows, "The paper's shapes with random weights (*: training extrapolated)") if rows else None
+        for costs in _costs(reports, stage):
+            star = " *" if costs["extrapolated"] else ""
+            seconds = ("prepare_seconds", "full_align_seconds", "answer_seconds", "seconds_for_300")
+            ratios = [f"{costs[name]:.2g}" if costs[name] else "" for name in ("relative_one", "relative_300")]
+            memory = [f"{costs[name]:,.0f}" if costs[name] else "" for name in ("bare_memory_mib", "total_memory_mib")]
+            cells = [str(costs["people"]), *(significant(costs[name]) for name in seconds), *ratios, *memory]
+            rows.append([stage, f"{costs['label']}{star}", *cells])
+    columns = ["stage", "method", "people", "prepare seconds", "align seconds", "answer seconds", "300 people seconds",
+               "× PAS, 1", "× PAS, 300", "bare MiB", "peak MiB"]  # fmt: skip
+    heading = "The paper's shapes with random weights: seconds a person (*: training extrapolated to the paper's steps)"
+    return Table(columns, rows, heading) if rows else None
 
 
-def memory(ledger: Path) -> Table | None:
-    """Peak memory of supervised training beside what `baselines.training.memory` forecasts from shapes alone."""
+def memory(reports: Reports) -> Table | None:
+    """Peak memory of training on given texts beside what `baselines.training.memory` forecasts from shapes alone."""
     rows = []
     for stage in ("trained", *SHAPES):
-        for row, label in _rows(ledger, stage):
+        for row, label in _rows(reports, stage):
             costs = measured_costs(row, label, None)
             peak, bare = costs["total_memory_mib"], costs["bare_memory_mib"]
-            if row.name in SUPERVISED and peak and bare and costs["tokens_per_step"]:
+            if row.name in FORECAST and peak and bare and costs["tokens_per_step"]:
                 expected = _forecast_mib(row, bare, costs["tokens_per_step"])
                 cells = [f"{bare:,.0f}", f"{peak:,.0f}", f"{expected:,.0f}", f"{peak / expected:.2f}"]
                 rows.append([stage, label, *cells])
@@ -95,13 +138,3 @@ def _forecast_mib(row: RowNumbers, bare_mib: float, tokens: float) -> float:
     dtype = DTYPES.get(model["dtype"], DTYPES["bfloat16"])
     shape = shape_of_training(config_of(model), dtype, bare_mib * _MIB, adapter, round(tokens))
     return forecast(shape, checkpointing=bool(method.get("gradient_checkpointing"))).total / _MIB
-
-
-def _rows(ledger: Path, stage: str) -> Sequence[tuple[RowNumbers, str]]:
-    """The stage's rows that have a finished cell, with their labels; none where it has not been begun."""
-    try:
-        plans = Plan.all(ledger, stage)
-    except LedgerError:
-        return []
-    rows = [row for plan in plans for row in read_rows(plan)[0] if row.respondents]
-    return list(zip(rows, row_labels(rows), strict=True))

@@ -12,15 +12,16 @@ from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from bench.gpu_reference.figures import figures
+import pandas as pd
+
+from bench.gpu_reference.figures import costs_of, figures, table_of
 from bench.gpu_reference.stages import Stage
 from palign_bench.costs.machine import provenance
-from palign_bench.files import LedgerError, canonical, read_json, write_atomically, write_json
-from palign_bench.ledger.plan import Plan
-from palign_bench.report import make_report
+from palign_bench.files import canonical, read_json, write_atomically, write_json
 from palign_bench.report.document import Document, Table, Text, markdown
+from palign_bench.report.table import Report
 
-_GRACE = 60.0  # seconds for the person under way, after a stage's time is over
+_GRACE = 10.0  # seconds for whatever is under way, after a stage's time is over
 _LEAST = 20.0  # seconds below which no stage is begun
 
 
@@ -44,12 +45,26 @@ class Reference:
         if (ledger / "stages.json").exists():
             self.outcomes = {name: Outcome(**kept) for name, kept in read_json(ledger / "stages.json").items()}
 
-    def do(self, stage: Stage, free_gib: float | None) -> None:
-        """Run a stage that is not done, within its time and what is left of all; keep what became of it."""
+    def is_done(self, stage: Stage) -> bool:
+        """Whether this very command was done before."""
+        before = self.outcomes.get(stage.name)
+        return before is not None and before.state == "done" and before.command == _fingerprint(stage)
+
+    def do_all(self, chosen: Sequence[Stage], free_gib: Callable[[], float | None]) -> None:
+        """Run these stages in order. What one leaves of its time is shared by those after it."""
+        for number, stage in enumerate(chosen):
+            later = sum(each.seconds for each in chosen[number + 1 :] if not self.is_done(each))
+            self.do(stage, free_gib(), later)
+
+    def do(self, stage: Stage, free_gib: float | None, later: float = 0.0) -> None:
+        """Run a stage that is not done, in its share of the time that is left, and keep what became of it.
+
+        ``later``: what the stages after it need at least. Where that is more than is left, it is they who wait.
+        """
         before, command = self.outcomes.get(stage.name), _fingerprint(stage)
         if before and before.command != command:
             before = None
-        if before and before.state == "done":
+        if self.is_done(stage):
             self.say(f"{stage.name}: done before")
             return
         spent = before.seconds if before else 0.0
@@ -61,15 +76,17 @@ class Reference:
                 before.state if before else "skipped", spent, "no time was left; the same command does it"
             )
         else:
-            self.say(
-                f"{stage.name} ({stage.shows}), at most {min(stage.seconds, left):.0f} s: {shlex.join(stage.command)}"
-            )
-            outcome = self._run(stage, min(stage.seconds, left))
+            seconds = min(left, max(stage.seconds, left * stage.seconds / (stage.seconds + later)))
+            typed = shlex.join(stage.command(seconds))
+            self.say(f"{stage.name} ({stage.shows}), at most {seconds:.0f} s: {typed}")
+            outcome = self._run(stage, seconds)
             outcome.seconds += spent
         outcome.command = command
         self.outcomes[stage.name] = outcome
         write_json(self.ledger / "stages.json", {name: asdict(each) for name, each in self.outcomes.items()})
-        self.say(f"{stage.name}: {outcome.state}{f', {outcome.note}' if outcome.note else ''}")
+        self.say(
+            f"{stage.name}: {outcome.state}{f', {outcome.note}' if outcome.note else ''} ({outcome.seconds:.0f} s)"
+        )
 
     def _run(self, stage: Stage, seconds: float) -> Outcome:
         log = self.ledger / "logs" / f"{stage.name}.log"
@@ -77,7 +94,7 @@ class Reference:
         started = time.monotonic()
         offline = os.environ | {"HF_HUB_OFFLINE": "1", "TRANSFORMERS_OFFLINE": "1", "WANDB_MODE": "offline"}
         with log.open("a", encoding="utf-8") as output:
-            process = subprocess.Popen(stage.command, stdout=output, stderr=subprocess.STDOUT, env=offline)
+            process = subprocess.Popen(stage.command(seconds), stdout=output, stderr=subprocess.STDOUT, env=offline)
             try:
                 code: int | None = process.wait(seconds)
             except subprocess.TimeoutExpired:
@@ -99,50 +116,49 @@ class Reference:
         )
 
     def write(self, found: Sequence[Stage], rehearsal: bool) -> Path:
-        """The dated folder: each stage's tables, and a page with the outcomes and the figures drawn from them."""
+        """The dated folder: a page with the outcomes, the stages' tables and the figures drawn from them, and as CSV
+        all rows, all costs and the benchmark.
+        """
+        tables = {stage.name: table_of(self.ledger, stage.name) for stage in found if stage.rows}
+        reports = {name: report for name, report in tables.items() if report is not None}
         rows = []
         for stage in found:
             outcome = self.outcomes.get(stage.name, Outcome("skipped", 0.0, "not begun"))
-            cells = self._tables(stage)
-            rows.append([stage.name, stage.shows, outcome.state, f"{outcome.seconds:.0f}", cells, outcome.note])
+            people = _people(reports.get(stage.name))
+            rows.append([stage.name, stage.shows, outcome.state, f"{outcome.seconds:.0f}", people, outcome.note])
         about = provenance()
-        gpu = ", ".join((about["gpus"] or {}).get("names", [])) or "no GPU"
+        gpus = about["gpus"] or {}
+        gpu = (
+            f"{', '.join(gpus['names'])} (driver {gpus['driver'] or 'unknown'}, CUDA {gpus['cuda']})"
+            if gpus
+            else "no GPU"
+        )
         code = f"commit {about['git_commit']}{' with uncommitted changes' if about['git_dirty'] else ''}"
-        packages = ", ".join(f"{name} {about['packages'][name]}" for name in ("torch", "transformers", "trl"))
-        machine = f"{gpu}, {about['processor']}, {about['cores']} cores"
-        told = [f"{datetime.now(UTC):%Y-%m-%d}, {machine}; {packages}; {code}. Made by `make gpu-reference`."]
+        told = ("torch", "transformers", "trl", "peft", "bitsandbytes")
+        packages = ", ".join(f"{name} {about['packages'][name]}" for name in told)
+        machine = f"{gpu}, {about['cores']} cores, Python {about['python']}"
+        head = [f"{datetime.now(UTC):%Y-%m-%d}, {machine}; {packages}; {code}. Made by `make gpu-reference`."]
         if rehearsal:
-            told.insert(0, "A REHEARSAL on a CPU with tiny shapes: no number here says anything about a GPU.")
+            head.insert(0, "A REHEARSAL on a CPU with tiny shapes: no number here says anything about a GPU.")
         blocks: list[Table | Text] = [
-            Text(told),
+            Text(head),
             Table(["stage", "what", "outcome", "seconds", "people", "note"], rows, "Stages"),
-            *figures(self.ledger),
+            *figures(self.ledger, reports),
         ]
         write_atomically(self.folder / "README.md", markdown(Document("What one GPU shows", blocks)))
+        if reports:
+            frames = {name: report.frame for name, report in reports.items()}
+            write_atomically(self.folder / "rows.csv", pd.concat(frames, names=["stage", None]).to_csv())
+            write_atomically(self.folder / "costs.csv", pd.DataFrame(costs_of(reports)).to_csv(index=False))
+        if (self.ledger / "bench" / "bench.csv").exists():
+            shutil.copyfile(self.ledger / "bench" / "bench.csv", self.folder / "bench.csv")
         return self.folder / "README.md"
 
-    def _tables(self, stage: Stage) -> str:
-        """Copy a stage's tables into the folder. Returns how many people its rows have, as text."""
-        if stage.bench:
-            return self._copied([self.ledger / "bench" / f"bench.{kind}" for kind in ("csv", "md")], "")
-        try:
-            plans = Plan.all(self.ledger, stage.name)
-        except LedgerError:
-            return ""
-        reports = [(plan, make_report(plan).report) for plan in plans]
-        counts = [row["respondents"] for _, report in reports for row in report.rows]
-        for plan, _ in reports:
-            kept = [plan.folder / f"{stage.name}.{kind}" for kind in ("csv", "md")] + [*plan.folder.glob("costs.*")]
-            self._copied([path for path in kept if path.suffix in (".csv", ".md")], stage.name)
-        return f"{min(counts)}–{max(counts)}" if counts and min(counts) < max(counts) else str(max(counts, default=0))
 
-    def _copied(self, paths: Sequence[Path], stage: str) -> str:
-        for path in paths:
-            if path.exists():
-                self.folder.mkdir(parents=True, exist_ok=True)
-                name = path.name if path.stem == stage or not stage else f"{stage}_{path.name}"
-                shutil.copyfile(path, self.folder / name)
-        return ""
+def _people(report: Report | None) -> str:
+    """How many people a table's rows have, from the fewest to the most."""
+    counts = sorted({int(row["respondents"]) for row in report.rows}) if report else []
+    return "–".join(map(str, [counts[0], counts[-1]] if len(counts) > 1 else counts))
 
 
 def _fingerprint(stage: Stage) -> str:

@@ -11,24 +11,31 @@ from palign_bench.settings import options
 
 TAUGHT = "smollm2_135m_taught"
 TRAINED = ("lora", "full_finetuning", "prompt_tuning", "qlora", "dpo", "rloo", "ppo")
-UNTRAINED = ("floors", "vanilla", "few_shot", "personality_prompt_template", "readout", "pas")
+UNTRAINED = ("vanilla", "few_shot", "pas", "personality_prompt_template", "readout")
+START = 20.0  # seconds in which a command has loaded its libraries and its model
 
 
 @dataclass(frozen=True)
 class Stage:
-    """One command. ``seconds``: its time; ``gib``: GPU memory that it needs; ``bench``: `python -m bench`, no run."""
+    """One command.
+
+    ``seconds``: what it needs at least on a GPU to tell something. ``rows``: of its table; 0 for `python -m bench`.
+    ``gib``: GPU memory that it needs.
+    """
 
     name: str
     shows: str
     arguments: tuple[str, ...]
     seconds: float
+    rows: int = 0
     gib: float = 2.0
-    bench: bool = False
 
-    @property
-    def command(self) -> list[str]:
-        """What is run."""
-        return [sys.executable, "-m", "bench" if self.bench else "palign_bench", *self.arguments]
+    def command(self, seconds: float) -> list[str]:
+        """What is run, in so many seconds: a row may take twice its equal part of them, so that none takes all."""
+        if not self.rows:
+            return [sys.executable, "-m", "bench", *self.arguments]
+        each = max(2 * (seconds - START) / self.rows, 5.0)
+        return [sys.executable, "-m", "palign_bench", *self.arguments, f"row_seconds={each:.0f}"]
 
 
 @dataclass(frozen=True)
@@ -40,16 +47,16 @@ class Scale:
     shape: tuple[str, ...]  # what makes the large models' shapes tiny
     people: int
     people_alone: int  # of the stage that answers one by one
+    people_of_shapes: int  # of the large shapes; the later of them pay for no first call
     people_trained: int
     cohort: int
     steps: int  # optimizer steps that are measured on the large shapes
     training: str
     plain_items: int  # that plain generation is timed on
     repeats: int
-    relative: tuple[str, ...]  # methods of the large shape that are measured in processes of their own
-    others: tuple[str, ...]
-    quantized: tuple[str, ...]
-    largest: tuple[str, ...]
+    methods: tuple[str, ...]  # of the large shape in bfloat16
+    others: tuple[str, ...]  # which come last
+    quantized: tuple[str, ...]  # in NF4; the paper's DPO and PPO are
 
 
 ON_A_GPU = Scale(
@@ -58,16 +65,16 @@ ON_A_GPU = Scale(
     shape=(),
     people=300,
     people_alone=20,
+    people_of_shapes=2,
     people_trained=300,
     cohort=16,
-    steps=10,
+    steps=4,
     training="paper",
     plain_items=10,
     repeats=3,
-    relative=("few_shot", "pas", "lora", "qlora", "dpo", "ppo"),
-    others=("vanilla", "personality_prompt_template", "readout", "prompt_tuning", "full_finetuning", "rloo"),
-    quantized=("few_shot", "pas"),
-    largest=("few_shot", "pas"),
+    methods=("few_shot", "pas", "lora"),
+    others=("vanilla", "readout", "prompt_tuning", "rloo"),
+    quantized=("few_shot", "pas", "qlora", "dpo", "ppo"),
 )
 REHEARSAL = Scale(
     small="organism",
@@ -84,88 +91,54 @@ REHEARSAL = Scale(
     ),
     people=2,
     people_alone=2,
+    people_of_shapes=1,
     people_trained=1,
     cohort=2,
     steps=1,
     training="quick",
     plain_items=2,
     repeats=1,
-    relative=("pas", "lora"),
-    others=("vanilla", "readout", "full_finetuning"),
-    quantized=("few_shot",),
-    largest=("few_shot",),
+    methods=("pas", "lora"),
+    others=("readout",),
+    quantized=("few_shot", "ppo"),
 )
 
 
 def stages(ledger: Path, people: Sequence[str], scale: Scale) -> list[Stage]:
     """The stages in order, the most telling first. ``people``: the settings that name the respondents."""
     shared = (f"runs={ledger}", "tracking=none", *people)
-    random = ("model.weights=random", *scale.shape)
-    one = (*shared, "respondents.limit=1")
+    random = ("model.weights=random", *scale.shape, *shared)
+    one, few = "respondents.limit=1", f"respondents.limit={scale.people_of_shapes}"
+    measured = ("model=llama3_8b", *random, few, "training=measured", f"training.steps={scale.steps}")
     many = (*shared, f"respondents.limit={scale.people}", f"model.cohort={scale.cohort}")
-    measured = ("training=measured", f"training.steps={scale.steps}")
 
-    def table(name: str, methods: Sequence[str], *settings: str) -> tuple[str, ...]:
-        return ("experiment=table1", f"name={name}", f"method={','.join(methods)}", *settings)
+    def table(name: str, shows: str, methods: Sequence[str], *settings: str, seconds: float, gib: float = 2) -> Stage:
+        arguments = ("experiment=table1", f"name={name}", f"method={','.join(methods)}", *settings)
+        return Stage(name, shows, arguments, seconds, len(methods), gib)
 
     source = people[0].partition("=")[2]
     timing = ("--plain-items", str(scale.plain_items), "--repeats", str(scale.repeats))
     bench = ("--model", scale.small, "--respondents", source, "--runs", str(ledger), *timing)
-    relative = ("efficiency", "--methods", ",".join(scale.relative), "--repeats", "1", "--steps", str(scale.steps))
     found = [
-        Stage("bench", "share of the matrix rate, and plain generation", bench, 90, bench=True),
-        Stage(
-            "together",
-            f"{scale.small}, {scale.people} people, {scale.cohort} in one pass",
-            table("together", UNTRAINED, f"model={scale.small}", *many, "row_seconds=40"),
-            170,
-        ),
-        Stage(
-            "one_by_one",
-            f"{scale.small}, {scale.people_alone} people, one by one",
-            table("one_by_one", ("few_shot", "pas"), f"model={scale.small}", *shared,
-                  f"respondents.limit={scale.people_alone}", "row_seconds=25"),
-            80,
-        ),
-        Stage(
-            "random_8b",
-            "Llama-3-8B's shape in bfloat16, relative to PAS, in processes of their own",
-            (*relative, f"--runs={ledger}", "name=random_8b", "model=llama3_8b", *random, *people),
-            330,
-            gib=22,
-        ),
-        Stage(
-            "random_8b_others",
-            "Llama-3-8B's shape in bfloat16, the other methods, one person",
-            table("random_8b_others", scale.others, "model=llama3_8b", *random, *one, *measured),
-            180,
-            gib=22,
-        ),
-        Stage(
-            "random_8b_nf4",
-            "Llama-3-8B's shape in NF4, one person",
-            table("random_8b_nf4", scale.quantized, "model=llama3_8b", *random, "model.quantization=nf4", *one),
-            90,
-            gib=10,
-        ),
-        Stage(
-            "random_70b_nf4",
-            "Llama-3-70B's shape in NF4, one person",
-            table("random_70b_nf4", scale.largest, "model=llama3_70b", *random, *one),
-            180,
-            gib=46,
-        ),
-        Stage(
-            "trained",
-            f"{scale.small}, every trained row, training={scale.training}, as many people as fit",
-            table("trained", TRAINED, f"model={scale.small}", *shared, f"respondents.limit={scale.people_trained}",
-                  f"training={scale.training}", "training.people_limit=null", "row_seconds=20"),
-            230,
-        ),
+        Stage("bench", "share of the matrix rate, and plain generation", bench, 40),
+        table("together", f"{scale.small}, {scale.people} people, {scale.cohort} in one pass", UNTRAINED,
+              f"model={scale.small}", *many, seconds=55),
+        table("random_8b", "Llama-3-8B's shape in bfloat16", scale.methods, *measured, seconds=45, gib=22),
+        table("random_8b_nf4", "Llama-3-8B's shape in NF4", scale.quantized, *measured, "model.quantization=nf4",
+              seconds=55, gib=10),
+        table("random_70b_nf4", "Llama-3-70B's shape in NF4, one person", ("few_shot", "pas"), "model=llama3_70b",
+              *random, one, seconds=70, gib=46),
+        table("one_by_one", f"{scale.small}, {scale.people_alone} people, one by one", ("few_shot", "pas"),
+              f"model={scale.small}", *shared, f"respondents.limit={scale.people_alone}", seconds=30),
+        table("trained", f"{scale.small}, trained, training={scale.training}, as many people as fit", TRAINED,
+              f"model={scale.small}", *shared, f"respondents.limit={scale.people_trained}",
+              f"training={scale.training}", "training.people_limit=null", seconds=80),
+        table("random_8b_others", "Llama-3-8B's shape in bfloat16, other methods", scale.others, *measured,
+              seconds=60, gib=22),
     ]  # fmt: skip
     if scale.taught:
-        settings = table("taught", UNTRAINED[1:4], f"model={scale.taught}", *many, "row_seconds=30")
-        found.insert(3, Stage("taught", f"{scale.taught}, {scale.people} people", settings, 90))
+        shows = f"{scale.taught}, {scale.people} people"
+        found.insert(2, table("taught", shows, UNTRAINED, f"model={scale.taught}", *many, seconds=45))
     return found
 
 
