@@ -33,7 +33,9 @@ def table_of(ledger: Path, stage: str) -> Report | None:
     except LedgerError:
         return None
     begun = [index for index, row in enumerate(report.read) if row.respondents]
-    chosen = {name: tuple(getattr(report, name)[i] for i in begun) for name in ("rows", "read", "composites")}
+    chosen: dict[str, Any] = {
+        name: tuple(getattr(report, name)[i] for i in begun) for name in ("rows", "read", "composites")
+    }
     return replace(report, **chosen) if begun else None
 
 
