@@ -3,27 +3,15 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
-METHODS ?=
-MODEL ?= smollm2_135m
-RESPONDENTS ?= auto
-# People per row: what is done in minutes on two cores. Trained rows have a limit of their own (training.people_limit).
-LIMIT ?= $(if $(filter organism,$(MODEL)),20,3)
-PEOPLE ?= null
-PROTOCOL ?= corrected
-WEIGHTS ?=
-REPEATS ?=
-ARGS ?=
-
-OVERRIDES = model=$(MODEL) respondents=$(RESPONDENTS) respondents.limit=$(LIMIT) protocol=$(PROTOCOL) \
-	$(if $(METHODS),method=$(METHODS)) $(ARGS)
+# What is given as a variable (make table1 MODEL=… LIMIT=…), as settings of a run; ARGS as they are.
+given = $(if $($1),$2=$($1))
+GIVEN = $(call given,MODEL,model) $(call given,RESPONDENTS,respondents) $(call given,PROTOCOL,protocol) $(ARGS)
+PEOPLE_GIVEN = $(call given,METHODS,method) $(call given,LIMIT,respondents.limit) $(GIVEN)
 
 EXPERIMENT ?= table1
 SWEEP ?= sweep_$(EXPERIMENT)
-MODELS ?= $(MODEL)
-SEEDS ?= 0
-SHARD ?=
 
-.PHONY: help setup table1 first-table second-table table6 testbed testbed-real testbed-simulated organism sweep resume status efficiency test test-slow bench gpu-reference lint docs clean
+.PHONY: help setup table1 table6 testbed organism sweep resume status efficiency test test-slow bench gpu-reference lint docs clean
 
 help:
 	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT= PROTOCOL= ARGS=]"
@@ -52,73 +40,32 @@ $(VENV)/.ready: pyproject.toml requirements.txt requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 
-# Without a MODEL: the table of FIRST, and beside it a few rows of SECOND, which reads words (empty: none), on the other core.
-FIRST ?= organism
-SECOND ?= smollm2_135m_taught
-SECOND_METHODS ?= floors,vanilla,few_shot,readout,pas
-SECOND_NAME = table1_$(SECOND)
-GIVEN_MODEL = $(if $(filter command% environment%,$(origin MODEL)),$(MODEL))
-ifneq ($(GIVEN_MODEL),)
 table1: setup
-	$(BIN)/palign-bench experiment=table1 $(if $(filter organism,$(MODEL)),training.cohort=2) $(OVERRIDES)
-else
-table1: setup
-	$(if $(SECOND),@echo "The table of $(FIRST) here; beside it $(SECOND): progress in runs/$(SECOND_NAME).log")
-	@OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 first-table $(if $(SECOND),second-table)
-	$(if $(SECOND),$(BIN)/palign-bench report $(SECOND_NAME) $(filter runs=%,$(ARGS)))
-first-table:
-	@$(MAKE) --no-print-directory table1 MODEL=$(FIRST)
-second-table:
-	@mkdir -p runs
-	@$(BIN)/palign-bench experiment=table1 $(ARGS) name=$(SECOND_NAME) model=$(SECOND) method=$(SECOND_METHODS) \
-		respondents=$(RESPONDENTS) respondents.limit=2 protocol=$(PROTOCOL) \
-		>runs/$(SECOND_NAME).log 2>&1 || (tail -n 3 runs/$(SECOND_NAME).log >&2; false)
-endif
+	$(BIN)/palign-bench table1 $(if $(filter-out undefined,$(origin SECOND)),--beside '$(SECOND)') $(PEOPLE_GIVEN)
 
 table6: setup
-	$(BIN)/palign-bench experiment=table6 $(OVERRIDES)
+	$(BIN)/palign-bench experiment=table6 $(if $(LIMIT),,respondents.limit=$(if $(filter organism,$(MODEL)),20,3)) $(PEOPLE_GIVEN)
 
-# The organism is small enough that all people are the default; LIMIT is that of the trained rows, CURVE that of the
-# learning curves. It keeps one thread busy, so real and simulated people are computed side by side.
-TESTBED = experiment=testbed $(if $(GIVEN_MODEL),model=$(MODEL)) training.people_limit=$(LIMIT) respondents.limit=$(PEOPLE) protocol=$(PROTOCOL) $(ARGS)
-LEARNING_CURVE = experiment=learning_curve $(if $(GIVEN_MODEL),model=$(MODEL)) respondents.limit=$(CURVE) protocol=$(PROTOCOL) $(ARGS)
-SIMULATED = respondents=simulated respondents.figures=published
-CURVE ?= 60
-testbed testbed-real testbed-simulated: LIMIT = 6
+# All people are the default (PEOPLE); LIMIT is that of the trained rows, CURVE that of the learning curves.
 testbed: setup
-	@echo "Real people here, simulated ones beside them: progress in runs/testbed_simulated.log"
-	OMP_NUM_THREADS=1 $(MAKE) --no-print-directory --jobs=2 testbed-real testbed-simulated
-	$(BIN)/palign-bench report testbed_simulated
-	$(BIN)/palign-bench report learning_curve_simulated
-testbed-real: setup
-	$(BIN)/palign-bench $(TESTBED) respondents=$(RESPONDENTS)
-	$(BIN)/palign-bench $(LEARNING_CURVE) respondents=$(RESPONDENTS)
-testbed-simulated: setup
-	@mkdir -p runs
-	@($(BIN)/palign-bench $(TESTBED) name=testbed_simulated $(SIMULATED) && \
-		$(BIN)/palign-bench $(LEARNING_CURVE) name=learning_curve_simulated $(SIMULATED)) \
-		>runs/testbed_simulated.log 2>&1 || (tail -n 3 runs/testbed_simulated.log >&2; false)
+	$(BIN)/palign-bench testbed $(if $(CURVE),--curve $(CURVE)) $(call given,LIMIT,training.people_limit) $(call given,PEOPLE,respondents.limit) $(GIVEN)
 
 organism: setup
 	$(BIN)/python -m palign_bench.organism $(ARGS)
 
 # Everyone (LIMIT=N: the first N), every method, in one ledger; run it with SHARD=1/4 … SHARD=4/4 on four machines.
+sweep: MODEL := $(or $(MODELS),$(MODEL),smollm2_135m)
 sweep: setup
-	$(BIN)/palign-bench experiment=$(EXPERIMENT) name=$(SWEEP) model=$(MODELS) seed=$(SEEDS) respondents=$(RESPONDENTS) \
-		$(if $(filter command environment,$(origin LIMIT)),respondents.limit=$(LIMIT)) protocol=$(PROTOCOL) \
-		$(if $(METHODS),method=$(METHODS)) $(if $(SHARD),shard=$(SHARD)) $(ARGS)
+	$(BIN)/palign-bench experiment=$(EXPERIMENT) name=$(SWEEP) seed=$(or $(SEEDS),0) $(call given,SHARD,shard) $(PEOPLE_GIVEN)
 
 resume: setup
-	$(BIN)/palign-bench resume $(SWEEP) $(if $(SHARD),shard=$(SHARD)) $(ARGS)
+	$(BIN)/palign-bench resume $(SWEEP) $(call given,SHARD,shard) $(ARGS)
 
 status: setup
 	$(BIN)/palign-bench status $(ARGS)
 
-# LIMIT's default of 3 people is the table's; here one person, measured several times, is enough.
 efficiency: setup
-	$(BIN)/palign-bench efficiency $(if $(METHODS),--methods $(METHODS)) $(if $(filter command% environment%,$(origin LIMIT)),--limit $(LIMIT)) \
-		$(if $(REPEATS),--repeats $(REPEATS)) model=$(MODEL) $(if $(WEIGHTS),model.weights=$(WEIGHTS)) \
-		respondents=$(RESPONDENTS) protocol=$(PROTOCOL) $(ARGS)
+	$(BIN)/palign-bench efficiency $(call given,METHODS,--methods) $(call given,LIMIT,--limit) $(call given,REPEATS,--repeats) $(call given,WEIGHTS,model.weights) $(GIVEN)
 
 # Two processes with a thread each: two threads of one process spend half their time waiting for each other.
 PROCESSES ?= 2

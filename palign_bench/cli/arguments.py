@@ -49,17 +49,18 @@ def at_home(settings: Any, key: str = "") -> Any:
     """The settings with ``~`` expanded in every text that may be a place, also where a YAML file gave it."""
     if isinstance(settings, Mapping):
         return {str(name): at_home(value, str(name)) for name, value in settings.items()}
-    return _expanded(settings) if isinstance(settings, str) and key in _TEXTS else settings
+    return expanded(settings) if isinstance(settings, str) and key in _TEXTS else settings
 
 
-def _expanded(text: str) -> str:
+def expanded(text: str) -> str:
+    """The text with a leading ``~`` or ``~name`` as the home that it stands for."""
     with suppress(RuntimeError):  # nobody's home is known: the error names what was typed
         return str(Path(text).expanduser()) if text.startswith("~") else text
     return text
 
 
 def _quoted(text: str) -> str:
-    text = _expanded(text)
+    text = expanded(text)
     if _PLAIN.fullmatch(text) and not _is_number(text) and text.lower() not in _WORDS:
         return text
     escaped = re.sub(r"(\\*)'", r"\1\1\'", text)  # a quote, and the backslashes before it

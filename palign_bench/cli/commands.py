@@ -30,6 +30,8 @@ examples:
 # `do(chosen)` does it, and returns None or the arguments of the run that it stands for.
 SUBCOMMANDS: dict[str, str] = {
     "run": "Run a method, a sweep or an experiment (the word may be left out).",
+    "table1": "Make the first table, in minutes on a CPU.",
+    "testbed": "Run every method, and learning curves, on the organism.",
     "resume": "Run the last command again: only what is missing is computed.",
     "report": "Print an experiment's tables again, from the ledger alone.",
     "status": "Show what is finished, failed and missing, and the time left.",

@@ -24,6 +24,7 @@ from palign_bench.cli.arguments import (
     at_home,
     check_changes,
     command_id,
+    expanded,
     options_first,
     swept_by_experiment,
 )
@@ -36,6 +37,8 @@ if TYPE_CHECKING:
     from palign_bench.run.session import Session
 
 _QUERIES = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--version", "--shell-completion", "-sc")
+
+OmegaConf.register_new_resolver("at_home", lambda runs: expanded(str(runs)), replace=True)  # for Hydra's own folder
 
 
 class Task:

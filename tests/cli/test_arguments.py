@@ -53,7 +53,8 @@ def test_a_home_in_a_file_of_settings_is_expanded(monkeypatch: pytest.MonkeyPatc
     assert kept["model"]["k"] == 3 and kept["model"]["title"] == "~ 3" and kept["respondents"] == given["respondents"]
 
 
-def test_a_run_whose_settings_lie_in_a_file_of_the_users(tmp_path: Path) -> None:
+@pytest.mark.parametrize("launcher", [[], ["-m", "hydra/launcher=joblib"]])
+def test_a_run_whose_settings_lie_in_a_file_of_the_users(launcher: list[str], tmp_path: Path) -> None:
     """A whole experiment in a folder of one's own, its places given from home: nothing is written beside it."""
     home = tmp_path / "home"
     (tmp_path / "mine" / "experiment").mkdir(parents=True)
@@ -63,10 +64,11 @@ def test_a_run_whose_settings_lie_in_a_file_of_the_users(tmp_path: Path) -> None
         "method: {rows: [constant_a]}\nrespondents: {limit: 1}\n"
     )
     home.mkdir()
-    ran = run("--config-dir", "mine", "experiment=own", folder=tmp_path, variables={"HOME": str(home)})
+    ran = run("--config-dir", "mine", "experiment=own", *launcher, folder=tmp_path, variables={"HOME": str(home)})
     assert ran.returncode == 0, ran.stderr
     assert len(list(home.glob("ledger/cells/*/respondents/*.json"))) == 1
-    assert not (tmp_path / "~").exists()
+    assert [path.name for path in tmp_path.iterdir() if path.name not in ("home", "mine")] == []
+    assert len(list(home.glob("ledger/hydra/*/*/*/"))) == bool(launcher)  # Hydra's own
 
 
 def test_what_is_meant_for_hydra_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
