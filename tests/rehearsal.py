@@ -63,6 +63,17 @@ class Elsewhere(Tensor):
     def tolist(self) -> Any:
         return self.inner.tolist()
 
+    @property
+    def data(self) -> Tensor:  # type: ignore[override]
+        return Elsewhere(self.inner.detach())
+
+    @data.setter
+    def data(self, other: Elsewhere) -> None:
+        self.inner = other.inner
+
+    def data_ptr(self) -> int:
+        return self.inner.data_ptr()
+
     @classmethod
     def __torch_dispatch__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         return _compute(func, args, kwargs or {})
@@ -173,6 +184,11 @@ PARTS: dict[str, Callable[[torch.device], Sequence[Tensor]]] = {
     "readout": lambda device: _alignments(device, "readout"),
     "cohort": lambda device: _alignments(device, "lora", cohort=2, steps=2, learning_rate=0.01, peft=_LORA),
     "training": lambda device: _alignments(device, "lora", steps=2, learning_rate=0.01, peft=_LORA),
+    "full_finetuning": lambda device: _alignments(device, "full_finetuning", steps=2, learning_rate=0.01),
+    "rloo": lambda device: _alignments(device, "rloo", steps=1, batch_size=4, learning_rate=0.01, max_new_tokens=3),
+    "ppo": lambda device: _alignments(
+        device, "ppo", steps=1, batch_size=4, learning_rate=0.01, max_new_tokens=3, quantization=None
+    ),
     "cohort_dpo": lambda device: _alignments(device, "dpo", cohort=2, steps=2, batch_size=2, quantization=None),
 }
 

@@ -15,7 +15,7 @@ from palign_bench.files import LedgerError
 from palign_bench.ledger.plan import Plan
 from palign_bench.report.document import Table, Text
 from palign_bench.report.efficiency import full_steps, measured_costs, relative
-from palign_bench.report.rows import RowNumbers
+from palign_bench.report.rows import RowNumbers, ledger_notes, read_rows
 from palign_bench.report.table import Report, build_report
 from palign_bench.report.words import cost_table, score_table, significant
 
@@ -26,17 +26,31 @@ _MIB = 2.0**20
 Reports = Mapping[str, Report]  # by stage
 
 
-def table_of(ledger: Path, stage: str) -> Report | None:
-    """The stage's report, with the rows that have a finished cell; None where there is no such row."""
+def last_plan(ledger: Path, stage: str) -> Plan | None:
+    """What the stage's last command planned; None where there is none."""
     try:
-        report = build_report(Plan.all(ledger, stage)[-1])
+        return Plan.all(ledger, stage)[-1]
     except LedgerError:
         return None
+
+
+def table_of(ledger: Path, stage: str) -> Report | None:
+    """The stage's report, with the rows that have a finished cell; None where there is no such row."""
+    plan = last_plan(ledger, stage)
+    if plan is None:
+        return None
+    report = build_report(plan)
     begun = [index for index, row in enumerate(report.read) if row.respondents]
     chosen: dict[str, Any] = {
         name: tuple(getattr(report, name)[i] for i in begun) for name in ("rows", "read", "composites")
     }
     return replace(report, **chosen) if begun else None
+
+
+def notes_of(ledger: Path, stage: str) -> list[str]:
+    """What is missing of the stage, and why."""
+    plan = last_plan(ledger, stage)
+    return [f"{stage}: {note}" for note in ledger_notes(read_rows(plan)[0])] if plan else []
 
 
 def figures(ledger: Path, reports: Reports) -> list[Table | Text]:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.gpu_reference.figures import costs_of, figures, table_of
+from bench.gpu_reference.figures import costs_of, figures, last_plan, notes_of, table_of
 from bench.gpu_reference.stages import Stage
 from palign_bench.costs.machine import provenance
 from palign_bench.files import canonical, read_json, write_atomically, write_json
@@ -23,6 +23,7 @@ from palign_bench.report.table import Report
 
 _GRACE = 10.0  # seconds for whatever is under way, after a stage's time is over
 _LEAST = 20.0  # seconds below which no stage is begun
+_TOLD_FAILURES, _TOLD_LINES = 4, 12
 
 
 @dataclass
@@ -84,9 +85,16 @@ class Reference:
         outcome.command = command
         self.outcomes[stage.name] = outcome
         write_json(self.ledger / "stages.json", {name: asdict(each) for name, each in self.outcomes.items()})
-        self.say(
-            f"{stage.name}: {outcome.state}{f', {outcome.note}' if outcome.note else ''} ({outcome.seconds:.0f} s)"
-        )
+        told = f"{outcome.state}{f', {outcome.note}' if outcome.note else ''}"
+        self.say("\n".join([f"{stage.name}: {told} ({outcome.seconds:.0f} s)", *self._failures(stage)]))
+
+    def _failures(self, stage: Stage) -> list[str]:
+        """The ends of the tracebacks of failed cells, each once: the ledger may stay on a machine that was lent."""
+        plan = last_plan(self.ledger, stage.name) if stage.rows else None
+        rows = plan.read()[0] if plan else []
+        kept = [read_json(path) for row in rows for path in sorted(row.folder.path.rglob("*.error.json"))]
+        found = dict.fromkeys("\n".join(each["traceback"].splitlines()[-_TOLD_LINES:]) for each in kept)
+        return list(found)[:_TOLD_FAILURES]
 
     def _run(self, stage: Stage, seconds: float) -> Outcome:
         log = self.ledger / "logs" / f"{stage.name}.log"
@@ -119,6 +127,7 @@ class Reference:
         """The dated folder: a page with the outcomes, the stages' tables and the figures drawn from them, and as CSV
         all rows, all costs and the benchmark.
         """
+        notes = [note for stage in found if stage.rows for note in notes_of(self.ledger, stage.name)]
         tables = {stage.name: table_of(self.ledger, stage.name) for stage in found if stage.rows}
         reports = {name: report for name, report in tables.items() if report is not None}
         rows = []
@@ -133,7 +142,8 @@ class Reference:
             if gpus
             else "no GPU"
         )
-        code = f"commit {about['git_commit']}{' with uncommitted changes' if about['git_dirty'] else ''}"
+        dirty = " with uncommitted changes" if about["git_dirty"] else ""
+        code = f"commit {about['git_commit']}{dirty}" if about["git_commit"] else "a copy without its git history"
         told = ("torch", "transformers", "trl", "peft", "bitsandbytes")
         packages = ", ".join(f"{name} {about['packages'][name]}" for name in told)
         machine = f"{gpu}, {about['cores']} cores, Python {about['python']}"
@@ -143,6 +153,7 @@ class Reference:
         blocks: list[Table | Text] = [
             Text(head),
             Table(["stage", "what", "outcome", "seconds", "people", "note"], rows, "Stages"),
+            *([Text(notes, "Notes", listed=True)] if notes else []),
             *figures(self.ledger, reports),
         ]
         write_atomically(self.folder / "README.md", markdown(Document("What one GPU shows", blocks)))

@@ -5,6 +5,7 @@
 
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.sources import config_of
 from palign_bench.backbone.parts.adapters import peft_config
 from palign_bench.ledger.plan import Command, PlannedJob
+from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.settings import UserError, read_option
 from tests.ledgers import kept_folder, row_of
 
@@ -71,12 +73,29 @@ def test_a_stage_that_is_done_is_not_run_again_and_the_others_are(tmp_path: Path
 
 def test_a_stage_ends_when_its_time_is_over_and_no_other_begins_after_the_last(tmp_path: Path) -> None:
     reference = Reference(tmp_path / "ledger", tmp_path / "folder", 600, lambda _: None)
-    reference.do(python("import time; time.sleep(60)", seconds=0.5), None)
+    reference.do(python("import time; time.sleep(60)", seconds=0.5), None, later=1e6)
     outcome = reference.outcomes["stage"]
     assert outcome.state == "partial" and outcome.seconds < 30
     late = Reference(tmp_path / "ledger", tmp_path / "folder", 0, lambda _: None)
     late.do(python("raise SystemExit(0)", "late"), None)
     assert late.outcomes["late"].note == "no time was left; the same command does it"
+
+
+def test_why_cells_failed_is_told_and_stands_in_the_page(tmp_path: Path) -> None:
+    said: list[str] = []
+    folder = kept_folder(tmp_path, "lora", {"method": {"name": "lora", "budget": "paper"}, "model": {}}, {})
+    try:
+        torch.ones(2) @ torch.ones(3)
+    except RuntimeError as error:
+        folder.fail("p1", error)
+        folder.fail("p2", error)
+    Command(tmp_path, "stage", "command").write([], [PlannedJob(0, (row_of("lora", folder, ["p1", "p2"]),), ABOUT)])
+    reference = Reference(tmp_path, tmp_path / "folder", 600, said.append)
+    broken = replace(python("raise SystemExit(1)"), rows=1)
+    reference.do(broken, None)
+    assert said[-1].count("torch.ones(2) @ torch.ones(3)") == 1 and "size" in said[-1].splitlines()[-1]
+    page = reference.write([broken], rehearsal=True).read_text()
+    assert re.search(r"stage: Missing cells: .* 2\.", page) and "RuntimeError" in page
 
 
 def test_stages_share_the_time_that_is_left(tmp_path: Path) -> None:
@@ -113,8 +132,7 @@ def test_memory_stands_beside_its_forecast(tmp_path: Path) -> None:
     folder.record("p1", A_RECORD | {"cost": {"align_seconds": 1.0, "answer_seconds": 1.0, "tokens_per_step": 512,
                                              "peak_memory_mib": peak - 1024}})  # fmt: skip
     command = Command(tmp_path, "trained", "command")
-    about = {"model": "organism", "protocol": "corrected"}
-    command.write([], [PlannedJob(0, (row_of("lora", folder, ["p1"]),), about)])
+    command.write([], [PlannedJob(0, (row_of("lora", folder, ["p1"]),), ABOUT)])
     report = table_of(tmp_path, "trained")
     assert report is not None
     table = memory({"trained": report})
@@ -123,6 +141,7 @@ def test_memory_stands_beside_its_forecast(tmp_path: Path) -> None:
     assert (stage, bare, ratio) == ("trained", "1,024", "1.00") and measured == expected
 
 
+ABOUT = {"model": "organism", "protocol": "corrected", "inventory": ipip_neo_300().outline()}
 A_RECORD = {
     "respondent": "p1", "seed": 0, "asked": [6], "answers": {"6": 3}, "log_probs": None, "texts": None, "audit": None,
     "truth": {"6": 3}, "scores": {"composite": 0.0}, "traits": {}, "person_traits": {}, "alignment": {"summary": {}},

@@ -135,11 +135,10 @@ class TorchEngine(Engine):
 
     def pad(self, rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
         """Right-padded ids ``(rows, longest)`` and lengths ``(rows,)`` on the model's device."""
-        lengths = torch.tensor([len(row) for row in rows], device=self.model.device)
-        ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
-        for index, row in enumerate(rows):
-            ids[index, : len(row)] = torch.tensor(row)
-        return ids.to(self.model.device), lengths
+        longest = max(map(len, rows))
+        ids = torch.tensor([[*row, *[0] * (longest - len(row))] for row in rows])
+        lengths = torch.tensor([len(row) for row in rows])
+        return ids.to(self.model.device), lengths.to(self.model.device)
 
 
 def end_tokens_of(tokenizer: PreTrainedTokenizerBase, generation: GenerationConfig | None) -> frozenset[int]:

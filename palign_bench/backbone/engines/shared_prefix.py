@@ -172,7 +172,7 @@ class SharedPrefixEngine(TorchEngine):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Hidden states at each row's last token, the rows' lengths, and which of the padded positions are real."""
         ids, lengths = self.pad(rows)
-        charge(tokens_read=int(lengths.sum()))
+        charge(tokens_read=sum(map(len, rows)))  # not of the tensor: a GPU would be waited for
         own = torch.arange(ids.shape[1], device=ids.device)[None]
         hidden = self.anatomy.decoder(
             input_ids=ids,

@@ -28,9 +28,10 @@ def shifted_heads(anatomy: Anatomy, shifts: Tensor) -> Iterator[None]:
     fitting = (len(projections), anatomy.heads * anatomy.head_width)
     if shifts.shape[-2:] != fitting or shifts.ndim not in (2, 3):
         raise ValueError(f"shifts of shape {tuple(shifts.shape)} do not fit {len(projections)} layers of this model")
+    there = shifts.to(anatomy.model.device, anatomy.model.dtype)  # once: a copy in every pass makes a GPU wait
     with ExitStack() as hooks:
-        for projection, shift in zip(projections, shifts.unbind(-2), strict=True):
-            if not bool(shift.any()):
+        for projection, shift, own in zip(projections, there.unbind(-2), shifts.unbind(-2), strict=True):
+            if not bool(own.any()):
                 continue
 
             def add(_: nn.Module, args: tuple[Tensor, ...], shift: Tensor = shift) -> tuple[Tensor, ...]:
