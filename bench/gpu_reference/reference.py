@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.gpu_reference.figures import costs_of, figures, last_plan, notes_of, table_of
+from bench.gpu_reference.figures import benchmarks, costs_of, figures, last_plan, notes_of, table_of
 from bench.gpu_reference.stages import Stage
 from palign_bench.costs.machine import provenance
 from palign_bench.files import canonical, read_json, write_atomically, write_json
@@ -161,8 +160,9 @@ class Reference:
             frames = {name: report.frame for name, report in reports.items()}
             write_atomically(self.folder / "rows.csv", pd.concat(frames, names=["stage", None]).to_csv())
             write_atomically(self.folder / "costs.csv", pd.DataFrame(costs_of(reports)).to_csv(index=False))
-        if (self.ledger / "bench" / "bench.csv").exists():
-            shutil.copyfile(self.ledger / "bench" / "bench.csv", self.folder / "bench.csv")
+        bench = benchmarks(self.ledger)
+        if bench is not None:
+            write_atomically(self.folder / "bench.csv", bench.to_csv(index=False))
         return self.folder / "README.md"
 
 

@@ -119,6 +119,8 @@ def stages(ledger: Path, people: Sequence[str], scale: Scale) -> list[Stage]:
     source = people[0].partition("=")[2]
     timing = ("--plain-items", str(scale.plain_items), "--repeats", str(scale.repeats))
     bench = ("--model", scale.small, "--respondents", source, "--runs", str(ledger), *timing)
+    shape = ("--model", scale.small) if scale.shape else ("--model", "llama3_8b", "--weights", "random")
+    large = (*shape, "--answering", "--respondents", source, "--runs", str(ledger / "bench_8b"), *timing)
     found = [
         Stage("bench", "share of the matrix rate, and plain generation", bench, 40),
         table("together", f"{scale.small}, {scale.people} people, {scale.cohort} in one pass", UNTRAINED,
@@ -126,6 +128,7 @@ def stages(ledger: Path, people: Sequence[str], scale: Scale) -> list[Stage]:
         table("random_8b", "Llama-3-8B's shape in bfloat16", scale.methods, *measured, seconds=45, gib=22),
         table("random_8b_nf4", "Llama-3-8B's shape in NF4", scale.quantized, *measured, "model.quantization=nf4",
               seconds=55, gib=10),
+        Stage("bench_8b", "the same of Llama-3-8B's shape in bfloat16", large, 35, gib=22),
         table("random_70b_nf4", "Llama-3-70B's shape in NF4, one person", ("few_shot", "pas"), "model=llama3_70b",
               *random, one, seconds=70, gib=46),
         table("one_by_one", f"{scale.small}, {scale.people_alone} people, one by one", ("few_shot", "pas"),
