@@ -50,16 +50,17 @@ class Reference:
         before = self.outcomes.get(stage.name)
         return before is not None and before.state == "done" and before.command == _fingerprint(stage)
 
-    def do_all(self, chosen: Sequence[Stage], free_gib: Callable[[], float | None]) -> None:
+    def do_all(self, chosen: Sequence[Stage], gib: float | None) -> None:
         """Run these stages in order. What one leaves of its time is shared by those after it."""
         for number, stage in enumerate(chosen):
             later = sum(each.seconds for each in chosen[number + 1 :] if not self.is_done(each))
-            self.do(stage, free_gib(), later)
+            self.do(stage, gib, later)
 
-    def do(self, stage: Stage, free_gib: float | None, later: float = 0.0) -> None:
+    def do(self, stage: Stage, gib: float | None, later: float = 0.0) -> None:
         """Run a stage that is not done, in its share of the time that is left, and keep what became of it.
 
-        ``later``: what the stages after it need at least. Where that is more than is left, it is they who wait.
+        ``gib``: memory of the GPU. ``later``: seconds that the stages after it need at least; where that is more than
+        is left, it is they who wait.
         """
         before, command = self.outcomes.get(stage.name), _fingerprint(stage)
         if before and before.command != command:
@@ -69,8 +70,8 @@ class Reference:
             return
         spent = before.seconds if before else 0.0
         left = self._ends - time.monotonic()
-        if free_gib is not None and free_gib < stage.gib:
-            outcome = Outcome("skipped", spent, f"needs {stage.gib:.0f} GiB of GPU memory, {free_gib:.0f} are free")
+        if gib is not None and gib < stage.gib:
+            outcome = Outcome("skipped", spent, f"needs {stage.gib:.0f} GiB of GPU memory, {gib:.0f} are there")
         elif left < _LEAST:
             outcome = Outcome(
                 before.state if before else "skipped", spent, "no time was left; the same command does it"

@@ -61,15 +61,15 @@ def test_a_stage_that_is_done_is_not_run_again_and_the_others_are(tmp_path: Path
     for _ in range(2):
         reference = Reference(tmp_path / "ledger", tmp_path / "folder", 600, said.append)
         for stage in (fine, broken, large):
-            reference.do(stage, free_gib=20.0)
+            reference.do(stage, gib=20.0)
     assert marks.read_text() == "x" and "stage: done before" in said
     states = {name: (each.state, each.note) for name, each in reference.outcomes.items()}
     assert states["broken"] == ("failed", "no such thing")
-    assert states["large"] == ("skipped", "needs 46 GiB of GPU memory, 20 are free")
+    assert states["large"] == ("skipped", "needs 46 GiB of GPU memory, 20 are there")
     page = reference.write([fine, broken, large], rehearsal=True).read_text()
     assert "REHEARSAL" in page and re.search(r"broken .*failed .*no such thing", page)
     changed = python("raise SystemExit(0)")
-    reference.do(changed, free_gib=20.0)
+    reference.do(changed, gib=20.0)
     assert said[-1].startswith("stage: done (") and marks.read_text() == "x", "another command is another stage"
 
 
@@ -122,7 +122,7 @@ def test_stages_share_the_time_that_is_left(tmp_path: Path) -> None:
     found = [Told(name, "", (name,), seconds) for name, seconds in (("a", 40), ("b", 60), ("c", 100))]
     for minutes, expected in ((20, {"a": 240, "b": 450, "c": 1200}), (2, {"a": 40, "b": 60, "c": 120})):
         reference = Reference(tmp_path / str(minutes), tmp_path / "folder", minutes * 60, lambda _: None)
-        reference.do_all(found, lambda: None)
+        reference.do_all(found, None)
         assert given == pytest.approx(expected, abs=3)
 
 
