@@ -8,14 +8,28 @@ from pathlib import Path
 def main() -> None:
     parser = argparse.ArgumentParser("python -m palign_bench.organism.taught", description=__doc__)
     parser.add_argument("--folder", type=Path, default=Path("runs/taught"), help="default: %(default)s")
-    parser.add_argument("--share", type=float, default=1.0, help="of every stage's steps (default: %(default)s)")
+    parser.add_argument("--steps", type=int, default=350, help="default: %(default)s, three minutes on an H100")
+    parser.add_argument("--tokens", type=int, default=36_000, help="of a step, about (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--workers", type=int, default=2, help="processes that draw people (default: %(default)s)")
     chosen = parser.parse_args()
-    if chosen.share <= 0 or chosen.seed < 0:
-        sys.exit("taught: give a --share above 0 and a --seed of at least 0")
-    from palign_bench.organism.taught.training import teach
+    if min(chosen.steps, chosen.tokens) < 1 or min(chosen.seed, chosen.workers) < 0:
+        sys.exit("taught: give --steps and --tokens of at least 1, a --seed and --workers of at least 0")
+    if (chosen.folder / "adapter").exists():
+        sys.exit(f"taught: {chosen.folder / 'adapter'} is finished; give another --folder")
+    import torch
 
-    print(f"The adapter lies in {teach(chosen.folder, chosen.share, chosen.seed)}.")
+    from palign_bench.organism.taught.training import Teaching
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        print("No GPU: a step takes minutes here; --steps 2 --tokens 3000 shows how it goes.", file=sys.stderr)
+    teaching = Teaching(chosen.folder, chosen.seed, device, "bfloat16" if device == "cuda" else "float32")
+    teaching.teach(chosen.steps, chosen.tokens, chosen.workers)
+    command = (
+        f"python -m palign_bench.organism.taught --steps {chosen.steps} --tokens {chosen.tokens} --seed {chosen.seed}"
+    )
+    print(f"The adapter lies in {teaching.keep(command)}.")
 
 
 if __name__ == "__main__":

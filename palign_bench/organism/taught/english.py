@@ -1,19 +1,19 @@
-"""What the untaught model says of itself, and its hidden states: teaching keeps near them, so that it still speaks."""
+"""Texts of the untaught model: teaching keeps near what it would say next in them, so that the model still speaks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from itertools import zip_longest
 
+import numpy as np
 import torch
 from torch import Tensor
+from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from palign_bench.backbone.chat_format import ChatFormat
-from palign_bench.organism.taught.network import Network, Tree
+from palign_bench.organism.taught.reader import Reader
 from palign_bench.questionnaire.prompts import NEUTRAL_SYSTEM_PROMPT
 
-LONGEST = 160  # tokens of an answer
-PLACES = 90  # of a text where the distributions of the next token are compared
+LONGEST = 160  # tokens that a text goes on for
+TEXTS = 16  # of similar length, read in one pass
 _SYSTEMS = (NEUTRAL_SYSTEM_PROMPT, "You are a patient teacher.", "You are a friendly assistant who answers briefly.")
 _REQUESTS = (
     "What is the capital of France, and what is it known for?",
@@ -93,51 +93,64 @@ _BEGINNINGS = (
 )
 
 
-def own_texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, seed: int) -> list[list[int]]:
+def own_texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, count: int, seed: int) -> list[list[int]]:
     """Dialogues and plain texts that the model goes on with as it would, drawn from its own distribution; token ids."""
-    chat, texts = ChatFormat(tokenizer), []
-    dialogues = [
-        chat.render((_SYSTEMS[number % len(_SYSTEMS)], request, "")) for number, request in enumerate(_REQUESTS)
-    ]
+    chat = ChatFormat(tokenizer)
+    begun = [chat.render((system, request, "")) for request in _REQUESTS for system in _SYSTEMS]
+    begun += [beginning for beginning in _BEGINNINGS for _ in _SYSTEMS]
+    order = np.random.default_rng(seed).permutation(np.arange(count) % len(begun))
+    tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.eos_token
+    read = tokenizer([begun[place] for place in order], add_special_tokens=False, return_tensors="pt", padding=True)
+    read = read.to(model.device)
     torch.manual_seed(seed)
-    for prompt in [text for both in zip_longest(dialogues, _BEGINNINGS) for text in both if text]:
-        ids = tokenizer(prompt, add_special_tokens=False, return_tensors="pt")
-        drawn = model.generate(  # type: ignore[operator]
-            **ids, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=LONGEST, pad_token_id=0
-        )
-        texts.append(drawn[0].tolist())
+    drawn = model.generate(  # type: ignore[operator]
+        **read, do_sample=True, temperature=1.0, top_k=0, top_p=1.0, max_new_tokens=LONGEST,
+        pad_token_id=tokenizer.pad_token_id,
+    )  # fmt: skip
+    length, texts = read["input_ids"].shape[1], []
+    for row, told in zip(drawn.tolist(), read["attention_mask"].sum(dim=1).tolist(), strict=True):
+        written = row[length:]
+        if tokenizer.eos_token_id in written:
+            written = written[: written.index(tokenizer.eos_token_id) + 1]
+        texts.append(row[length - told : length] + written)
     return texts
 
 
-@dataclass(frozen=True)
 class English:
-    """``texts``: token ids; ``hidden``: for each text what some layers read before any teaching, by layer."""
+    """The untaught model's texts in groups of similar length, and what its last layer wrote on them."""
 
-    texts: list[list[int]]
-    hidden: list[dict[int, Tensor]]
+    def __init__(self, reader: Reader, texts: list[list[int]]):
+        """``reader``: with differences that are still zero."""
+        ordered = sorted(texts, key=len)
+        self.groups = [_padded(ordered[start : start + TEXTS]) for start in range(0, len(ordered), TEXTS)]
+        with torch.no_grad():
+            self.untaught = [reader.read(ids, *_plain(ids)) for ids, _ in self.groups]
 
-    @classmethod
-    @torch.no_grad()
-    def of(cls, network: Network, texts: list[list[int]], layers: Sequence[int]) -> "English":
-        """Taken from a network whose differences are still zero."""
-        top = max(layers)
-        return cls(texts, [network.run(Tree.of(ids), 0, top, keep=layers)[1] for ids in texts])
-
-    def loss(self, network: Network, number: int, bottom: int, top: int, scale: Tensor | None) -> Tensor:
-        """How far layers ``bottom`` to ``top``, the ones being trained, have drifted on one text.
-
-        Below the last layer the mean square of what ``top`` reads, in units of ``scale``; at the last the
-        Kullback-Leibler divergence of the next token's distribution, in nats.
-        """
-        number %= len(self.texts)
-        tree, wanted = Tree.of(self.texts[number]), self.hidden[number][top]
-        below = None
-        if bottom:
-            with torch.no_grad():
-                below = network.run(tree, 0, bottom)[0]
-        hidden = network.run(tree, bottom, top, below, trained=range(bottom, top))[0]
-        if scale is not None:
-            return (((hidden - wanted) / scale)[3:] ** 2).mean()  # the first places' states are enormous
-        places = torch.randperm(len(tree.ids) - 1)[:PLACES]
-        taught, untaught = (network.logits(each[places]).log_softmax(dim=-1) for each in (hidden, wanted))
+    def drift(self, reader: Reader, number: int) -> Tensor:
+        """Kullback-Leibler divergence of the next token's distribution from the untaught model's, in nats a token."""
+        ids, real = self.groups[number]
+        real = real.to(reader.device)
+        hidden = reader.read(ids, *_plain(ids))
+        taught, untaught = (reader.logits(each[real]).log_softmax(dim=-1) for each in (hidden, self.untaught[number]))
         return (untaught.exp() * (untaught - taught)).sum(dim=-1).mean()
+
+
+def perplexity(reader: Reader, ids: list[int]) -> float:
+    """Of a text, given its first token."""
+    tokens = torch.tensor([ids])
+    with torch.no_grad():
+        logits = reader.logits(reader.read(tokens, *_plain(tokens))[0, :-1])
+    return float(functional.cross_entropy(logits, tokens[0, 1:].to(logits.device)).exp())
+
+
+def _padded(texts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
+    length = max(map(len, texts))
+    ids = torch.tensor([text + [0] * (length - len(text)) for text in texts])
+    return ids, torch.arange(length) < torch.tensor([len(text) for text in texts])[:, None]
+
+
+def _plain(ids: Tensor) -> tuple[Tensor, Tensor]:
+    """Positions of texts and which tokens each sees: those up to it."""
+    count, length = ids.shape
+    at = torch.arange(length)
+    return at.expand(count, -1), (at[:, None] >= at).expand(count, 1, -1, -1)

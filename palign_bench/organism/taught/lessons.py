@@ -1,5 +1,6 @@
-"""Texts about a person as the harness writes them, in tokens, with the places where something is to be learnt."""
+"""Texts about a person as the harness writes them, in tokens, with the places where answers are told and asked for."""
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,32 +10,42 @@ from numpy.typing import NDArray
 from transformers import PreTrainedTokenizerBase
 
 from palign_bench.backbone.chat_format import ChatFormat
-from palign_bench.organism.taught.people import Rows, unseen_items
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import OPTIONS, Inventory, Option
+
+Rows = NDArray[np.int64]
 
 _SYSTEM, _QUESTION, _OPENING = "a system prompt", "a question", "Option ("
 
 
+def unseen_items(inventory: Inventory) -> tuple[int, ...]:
+    """One held-out item of every facet, 10 % of all, that is never shown in teaching; chosen by a hash, ascending."""
+
+    def rank(number: int) -> str:
+        return hashlib.sha256(f"taught-{number}".encode()).hexdigest()
+
+    facets: dict[str, list[int]] = {}
+    for number in inventory.held_out:
+        facets.setdefault(str(inventory[number].subscale), []).append(number)
+    return tuple(sorted(min(numbers, key=rank) for numbers in facets.values()))
+
+
 @dataclass(frozen=True)
 class Told:
-    """A system prompt's tokens; ``asks`` and ``ends``: where each statement has just been read, and its answer."""
+    """A system prompt's tokens; ``asks``: where each statement has just been read and its answer comes next."""
 
     ids: list[int]
     asks: list[int]
-    ends: list[int]
 
 
 @dataclass(frozen=True)
 class Asked:
     """A question's tokens, the answer's opening among them, and what the model is to write, if anything.
 
-    ``ask``: where the statement has just been read; ``letter``: where an option's letter comes next; ``values``: of the
-    options in the order of their letters.
+    ``letter``: where an option's letter comes next; ``values``: of the options in the order of their letters.
     """
 
     ids: list[int]
-    ask: int
     letter: int
     values: tuple[int, ...]
 
@@ -60,10 +71,6 @@ class Lessons:
         """Of every item, as a place among the inventory's subscales."""
         return np.array([self.inventory.subscales.index(str(item.subscale)) for item in self.items])
 
-    @cached_property
-    def signs(self) -> NDArray[np.int64]:
-        return np.array([item.sign for item in self.items])
-
     def draw(
         self, generator: np.random.Generator, told: int, asked: int, of_few_facets: bool = True
     ) -> tuple[Rows, Rows]:
@@ -81,28 +88,26 @@ class Lessons:
         return order[:told], order[told : told + asked]
 
     def neutral(self) -> Told:
-        return self._told(prompts.NEUTRAL_SYSTEM_PROMPT, [], [])
+        return self._told(prompts.NEUTRAL_SYSTEM_PROMPT, [])
 
     def listing(self, told: Rows, answers: Rows, separator: str = ";") -> Told:
         """A Few-Shot list in this order. A label is asked for after the colon."""
-        text, asks, ends = prompts.FEW_SHOT_OPENING + separator, [], []
+        text, asks = prompts.FEW_SHOT_OPENING + separator, []
         for place, (row, value) in enumerate(zip(told, answers, strict=True)):
             text += (";" if place else "") + self.items[row].text + ":"
             asks.append(len(text))
             text += self.inventory.labels[int(value)]
-            ends.append(len(text))
-        return self._told(text, asks, ends)
+        return self._told(text, asks)
 
     def portrait(self, told: Rows, answers: Rows) -> Told:
         """A portrait from the template. An ending is asked for after its comma."""
-        text, asks, ends = "", [], []
+        text, asks = "", []
         for row, value in zip(told, answers, strict=True):
             text += (" " if text else "") + prompts.PORTRAIT_OPENING
             text += prompts.statement(self.inventory, self.items[row])
             asks.append(len(text) + 1)
             text += prompts.PORTRAIT_ENDINGS[int(value)]
-            ends.append(len(text))
-        return self._told(text, asks, ends)
+        return self._told(text, asks)
 
     def question(
         self,
@@ -121,19 +126,15 @@ class Lessons:
             option = next(each for each in options if each.value == answer)
             written = f"{option.letter}). {option.label}{self.stop}"
         ids, ends = self._encoded(asked + written)
-        statement = asked.index(said) + len(said)
-        statement += len('."') if asked.startswith('."', statement) else 1
-        ask, letter = np.searchsorted(ends, [statement, len(asked)])
-        return Asked(ids, int(ask), int(letter), tuple(option.value for option in options))
+        return Asked(ids, int(np.searchsorted(ends, len(asked))), tuple(option.value for option in options))
 
     def token(self, text: str, place: int) -> int:
         """The id of a text's token, counted as in a list."""
         return int(self.tokenizer(text, add_special_tokens=False)["input_ids"][place])
 
-    def _told(self, text: str, asks: list[int], ends: list[int]) -> Told:
-        ids, closed = self._encoded(self._before_system + text + self._after_system)
-        places = np.searchsorted(closed, np.array([*asks, *ends], dtype=int) + len(self._before_system)).tolist()
-        return Told(ids, places[: len(asks)], places[len(asks) :])
+    def _told(self, text: str, asks: list[int]) -> Told:
+        ids, ends = self._encoded(self._before_system + text + self._after_system)
+        return Told(ids, np.searchsorted(ends, np.array(asks, dtype=int) + len(self._before_system)).tolist())
 
     def _encoded(self, text: str) -> tuple[list[int], NDArray[np.int64]]:
         """Tokens, and the characters up to which each reaches."""

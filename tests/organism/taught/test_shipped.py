@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from importlib import resources
 
 import numpy as np
 import pytest
@@ -10,9 +11,10 @@ import torch
 from palign_bench.backbone.loading import load
 from palign_bench.backbone.loading.settings import package_adapter, resolve_model
 from palign_bench.organism.people import draw_people
-from palign_bench.organism.taught.lessons import Lessons
-from palign_bench.organism.taught.network import Network, Tree
-from palign_bench.organism.taught.people import unseen_items
+from palign_bench.organism.taught.english import perplexity
+from palign_bench.organism.taught.exercises import Batch, Exercise
+from palign_bench.organism.taught.lessons import Lessons, unseen_items
+from palign_bench.organism.taught.reader import Reader
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.respondents.simulated import factor_model
 from palign_bench.settings import read_option
@@ -24,7 +26,7 @@ INVENTORY = ipip_neo_300()
 @pytest.fixture(scope="module")
 def taught():
     loaded = load(SETTINGS)
-    return Network(loaded.model, 1, 1.0, seed=0), Lessons(loaded.tokenizer, INVENTORY)
+    return Reader(loaded.model, "none"), Lessons(loaded.tokenizer, INVENTORY)
 
 
 def test_the_hash_is_the_one_written_down():
@@ -35,9 +37,20 @@ def test_the_hash_is_the_one_written_down():
     assert sum(path.stat().st_size for path in folder.iterdir()) < 15e6
 
 
+def test_it_still_speaks_english(taught):
+    """Perplexity of a fixed text within a tenth of the untaught model's: 31.4."""
+    reader, lessons = taught
+    text = (resources.files("palign_bench") / "organism" / "taught" / "plain_text.txt").read_text(encoding="utf-8")
+    ids = lessons.tokenizer(text, add_special_tokens=False)["input_ids"]
+    untaught = load(resolve_model({**read_option("model", "smollm2_135m"), "dtype": "float32"})).model
+    with torch.no_grad():
+        nats = untaught(input_ids=torch.tensor([ids]), labels=torch.tensor([ids])).loss
+    assert perplexity(reader, ids) < 1.1 * float(nats.exp())
+
+
 def test_people_it_was_not_taught_on_are_told_apart(taught):
     """Clear simulated people of a seed of their own; what sets them apart from the average answer is predicted."""
-    network, lessons = taught
+    reader, lessons = taught
     people = draw_people(factor_model("published"), 4, np.random.default_rng(2026), 0.6)
     rows = {item.number: row for row, item in enumerate(INVENTORY.items)}
     known = np.array([rows[number] for number in INVENTORY.known])
@@ -46,12 +59,14 @@ def test_people_it_was_not_taught_on_are_told_apart(taught):
     letters = [lessons.token(f"({letter}", -1) for letter in "ABCDE"]
     expected = []
     for answers in people.answers:
-        branches = [lessons.question(int(row)) for row in asked]
-        tree = Tree.of(lessons.listing(known, answers[known]).ids, [each.ids for each in branches])
+        questions = [lessons.question(int(row)) for row in asked]
+        said, width = lessons.listing(known, answers[known]).ids, max(len(each.ids) for each in questions)
+        ids = said + [token for each in questions for token in each.ids + [0] * (width - len(each.ids))]
+        batch = Batch.of([Exercise(ids, len(said), width)])
+        places = [len(said) + number * width + each.letter for number, each in enumerate(questions)]
         with torch.no_grad():
-            hidden, _, _ = network.run(tree, 0, network.layers)
-            places = [tree.place(number, each.letter) for number, each in enumerate(branches)]
-            chances = network.logits(hidden[places]).softmax(dim=1)[:, letters]
+            hidden = reader.read(batch.ids, batch.positions, batch.seen)[0, places]
+            chances = reader.logits(hidden).softmax(dim=1)[:, letters]
         assert float(chances.sum(dim=1).min()) > 0.9  # an option is named
         expected.append((chances / chances.sum(dim=1, keepdim=True)).numpy() @ np.arange(5, 0, -1))
     average = draw_people(factor_model("published"), 5000, np.random.default_rng(1)).answers.mean(axis=0)[asked]
@@ -59,4 +74,4 @@ def test_people_it_was_not_taught_on_are_told_apart(taught):
     truth = people.answers[:, asked] - average
     own = np.mean([np.corrcoef(apart[place], truth[place])[0, 1] for place in range(4)])
     others = np.mean([np.corrcoef(apart[place], truth[place - 1])[0, 1] for place in range(4)])
-    assert own > 0.35 and own > others + 0.25
+    assert own > 0.5 and own > others + 0.4

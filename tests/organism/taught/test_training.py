@@ -1,38 +1,140 @@
-"""What is kept of a teaching is what was taught."""
+"""A teaching goes on after a kill as if it had not been killed, and what is kept of it is what was taught."""
 
 import json
 
 import pandas as pd
+import pytest
 import torch
 from peft import PeftModel
+from torch.nn import functional
+from transformers import LlamaConfig, LlamaForCausalLM
 
-from palign_bench.organism.taught.network import Network, Tree
-from palign_bench.organism.taught.stages import STAGES
-from palign_bench.organism.taught.training import ALPHA, RANK, _keep, write_adapter
-from tests.tiny import tiny_model, tiny_tokenizer
+from palign_bench.backbone.loading import tokenizer_of
+from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.backbone.loading.weights import LoadedModel
+from palign_bench.organism.taught import english, training
+from palign_bench.organism.taught.training import Teaching
+from palign_bench.settings import read_option
 
 
-def test_peft_makes_the_taught_model_of_the_kept_adapter(tmp_path):
-    network = Network(tiny_model(tiny_tokenizer()), RANK, ALPHA / RANK, seed=0)
+def small_model(tokenizer):
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        initializer_range=0.1,
+        tie_word_embeddings=True,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.fixture()
+def begin(monkeypatch):
+    tokenizer = tokenizer_of(resolve_model(read_option("model", training.BASE)))
+    monkeypatch.setattr(training, "TEXTS", 6)
+    monkeypatch.setattr(training, "SAVE_EVERY", 2)
+    monkeypatch.setattr(english, "LONGEST", 5)
+    monkeypatch.setattr(english, "TEXTS", 3)
+    monkeypatch.setattr(
+        training.loading, "load", lambda settings: LoadedModel(small_model(tokenizer), tokenizer, "small", "", "none")
+    )
+    return lambda folder: Teaching(folder, 0, "cpu", "float32")
+
+
+def test_a_killed_teaching_goes_on_from_its_last_checkpoint_to_the_same_end(begin, tmp_path):
+    whole = begin(tmp_path / "whole")
+    whole.teach(4, 1500, workers=0)
+    begin(tmp_path / "killed").teach(4, 1500, workers=0, stop=3)
+    kept = torch.load(tmp_path / "killed" / "checkpoint.pt")
+    assert kept["step"] == 3
+    resumed = begin(tmp_path / "killed")
+    resumed.teach(4, 1500, workers=0)
+    for one, other in zip(whole.reader.masters, resumed.reader.masters, strict=True):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
+    logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "killed")]
+    assert logs[0] == logs[1]
+    assert not all(map(torch.equal, whole.reader.masters, kept["masters"]))  # the last step moves something
+
+
+def test_peft_makes_the_taught_model_of_what_is_kept(begin, tmp_path):
+    teaching = begin(tmp_path)
+    teaching.teach(2, 1500, workers=0)
+    with (tmp_path / "log.jsonl").open("a") as log:
+        log.write(json.dumps({"step": 2, "told": 0.5, "told_known": 0.1, "english": 0.0}) + "\n")  # done again
     with torch.no_grad():
-        for each in network.differences(range(network.layers)):
-            each.copy_((0.05 * torch.randn(each.shape)).bfloat16())  # as it is kept
-    network.merge(range(network.layers))
-    write_adapter(tmp_path, network)
-    merged = PeftModel.from_pretrained(tiny_model(tiny_tokenizer()), str(tmp_path)).merge_and_unload()
-    tree = Tree.of(range(5, 60))
+        for each in teaching.reader.masters:
+            each.copy_((0.2 * torch.randn(each.shape)).bfloat16())  # as it is kept
+    teaching.reader.take_masters()
+    folder = teaching.keep("the command")
+    made = json.loads((folder / "made.json").read_text())
+    assert made["command"] == "the command" and made["device"] == "cpu"
+    assert list(pd.read_csv(folder / "teaching.csv")["step"]) == [1, 2]
+    tokenizer = tokenizer_of(resolve_model(read_option("model", training.BASE)))
+    merged = PeftModel.from_pretrained(small_model(tokenizer), str(folder)).merge_and_unload()
+    ids = torch.tensor([teaching.plain])
+    at = torch.arange(ids.shape[1])
     with torch.no_grad():
-        expected = merged(input_ids=tree.ids[None]).logits[0]
-        plain = tiny_model(tiny_tokenizer())(input_ids=tree.ids[None]).logits[0]
-    torch.testing.assert_close(network.logits(network.run(tree, 0, network.layers)[0]), expected, atol=2e-4, rtol=1e-4)
-    assert float((plain - expected).abs().max()) > 0.1
+        expected, untaught = (model(input_ids=ids).logits[0] for model in (merged, small_model(tokenizer)))
+        hidden = teaching.reader.read(ids, at[None], (at[:, None] >= at)[None, None])
+    torch.testing.assert_close(teaching.reader.logits(hidden[0]), expected, atol=2e-4, rtol=1e-3)
+    assert float((untaught - expected).abs().max()) > 0.05
+    nats = functional.cross_entropy(expected[:-1], ids[0, 1:])
+    assert made["perplexity"] == pytest.approx(float(nats.exp()), rel=1e-3)
 
 
-def test_steps_done_again_after_a_kill_are_logged_once(tmp_path):
-    lines = [{"stage": stage.name, "step": step, "loss": 1 / step} for stage in STAGES for step in (1, 2, 2, 3)]
-    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    network = Network(tiny_model(tiny_tokenizer()), RANK, ALPHA / RANK, seed=0)
-    _keep(tmp_path, tmp_path / "adapter", network, {"share": 1.0, "seed": 0})
-    log = pd.read_csv(tmp_path / "adapter" / "teaching.csv")
-    assert list(log["step"]) == [1, 2, 3] * len(STAGES)
-    assert list(log["stage"].unique()) == [stage.name for stage in STAGES]
+def test_small_steps_are_not_lost_in_the_models_dtype(begin, tmp_path):
+    """bfloat16 holds 1 + 2⁻⁹ as 1; the masters add four such steps up before they are rounded."""
+    reader = begin(tmp_path).reader
+    for each in reader.trained:
+        each.data = torch.ones_like(each, dtype=torch.bfloat16)
+    reader.restore([torch.ones_like(each) for each in reader.masters])
+    for _ in range(4):
+        for master in reader.masters:
+            master.data += 2**-9
+        reader.take_masters()
+    assert all(bool((each == 1 + 2**-7).all()) for each in reader.trained)
+
+
+def test_an_untaught_model_has_not_drifted_and_a_taught_one_has(begin, tmp_path):
+    teaching = begin(tmp_path)
+    with torch.no_grad():
+        assert float(teaching.english.drift(teaching.reader, 0)) == pytest.approx(0, abs=1e-6)
+        for each in teaching.reader.masters:
+            each.normal_(std=0.3)
+        teaching.reader.take_masters()
+        ids, real = teaching.english.groups[0]
+        found = float(teaching.english.drift(teaching.reader, 0))
+        at = torch.arange(ids.shape[1])
+        taught = teaching.reader.logits(
+            teaching.reader.read(ids, at.expand(ids.shape), (at[:, None] >= at).expand(len(ids), 1, -1, -1))[real]
+        ).log_softmax(dim=-1)
+        with teaching.reader.peft.disable_adapter():
+            plain = teaching.reader.model(input_ids=ids).logits[real].log_softmax(dim=-1)
+    expected = functional.kl_div(taught, plain, log_target=True, reduction="batchmean")
+    assert found == pytest.approx(float(expected), rel=1e-3) and found > 1e-3
+
+
+def test_what_is_known_is_counted_from_the_population_to_the_person(begin, tmp_path):
+    """By hand: a reader that gives the population's chances knows 0, one that gives the person's knows 1."""
+    teaching = begin(tmp_path)
+    batch = training.Lesson(teaching.exercises, 4, 1500, 0)[3]
+
+    class Knowing:
+        def __init__(self, nats):
+            self.nats = nats
+
+        def read(self, ids, positions, seen):
+            return torch.zeros(*ids.shape, 1)
+
+        def logits(self, hidden):
+            found = torch.full((len(hidden), 49152), -30.0)
+            return found.scatter(1, batch.tokens, self.nats)
+
+    least = batch.chances.clamp(min=1e-12).log()
+    _, figures = training._loss(Knowing(least), batch)
+    assert float(figures["told_known"]) == pytest.approx(1, abs=1e-3)
+    assert float(figures["asked_known"]) == pytest.approx(1, abs=1e-3)
