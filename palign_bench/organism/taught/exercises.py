@@ -11,7 +11,7 @@ from typing import Literal
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 from torch import Tensor
 
 from palign_bench.organism.people import People, draw_people
@@ -54,9 +54,7 @@ class Exercise:
     population: list[float] = field(default_factory=list)
     targets: list[int] = field(default_factory=list)
 
-    def add(
-        self, target: Target, place: int, tokens: Sequence[int], chances: Sequence[float], usual: Sequence[float]
-    ) -> None:
+    def add(self, target: Target, place: int, tokens: Sequence[int], chances: ArrayLike, usual: ArrayLike) -> None:
         """Chances are divided by their sum: which way an answer goes is asked given how far it goes."""
         own, of_all = (np.array(each) / np.sum(each) for each in (chances, usual))
         missing = _CHOICES - len(tokens)

@@ -24,7 +24,7 @@ class Reader:
         config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(MAPS), task_type="CAUSAL_LM")
         self.peft = get_peft_model(model, config, autocast_adapter_dtype=False)
         self.model, self.base_name, self.device = model, base_name, model.device
-        self.trained = [each for each in self.peft.parameters() if each.requires_grad]
+        self.trained: list[Tensor] = [each for each in self.peft.parameters() if each.requires_grad]
         self.masters = [each.detach().float().clone() for each in self.trained]
 
     def read(self, ids: Tensor, positions: Tensor, seen: Tensor) -> Tensor:

@@ -158,7 +158,8 @@ def _loss(reader: Reader, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
     log_probs = reader.logits(hidden).log_softmax(dim=-1).gather(1, batch.tokens)
     nats = -(batch.chances * log_probs).sum(dim=1)
     least = -torch.xlogy(batch.chances, batch.chances).sum(dim=1)
-    loss, figures = torch.zeros((), device=nats.device), {}
+    loss = torch.zeros((), device=nats.device)
+    figures: dict[str, Tensor] = {}
     for number, target in enumerate(TARGETS):
         places = batch.targets == number
         if not bool(places.any()):
