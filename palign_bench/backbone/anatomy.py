@@ -26,6 +26,7 @@ OUTPUT_PROJECTIONS = (
     "attn.out_proj",  # GPT-J, CodeGen, MPT
     "attn.attention.out_proj",  # GPT-Neo
 )
+_ENDINGS = tuple(f".{each}" for each in OUTPUT_PROJECTIONS)
 # What reaches the projection here are no longer single heads: they are subtracted in pairs, or normalised as a whole.
 _MIXED_HEADS = frozenset({"diffllama", "bitnet"})
 # PEFT puts no adapter on their state-space layers.
@@ -73,7 +74,7 @@ class Anatomy:
     def _projection_names(self) -> tuple[str, ...]:
         names = {module: name for name, module in self.model.named_modules()}
         found = [
-            [f"{names[layer]}.{name}" for name, _ in layer.named_modules() if _is_output_projection(name)]
+            [f"{names[layer]}.{name}" for name, _ in layer.named_modules() if f".{name}".endswith(_ENDINGS)]
             for layer in self.layers
         ]
         return tuple(each[0] for each in found) if all(len(each) == 1 for each in found) else ()
@@ -225,10 +226,6 @@ def finite(logits: Tensor) -> Tensor:
     if not bool(torch.isfinite(logits).all()):
         raise FloatingPointError("the model's logits are not finite (a steering shift or training step too large?)")
     return logits
-
-
-def _is_output_projection(name: str) -> bool:
-    return any(name == each or name.endswith("." + each) for each in OUTPUT_PROJECTIONS)
 
 
 def _inputs_of(projection: Any) -> int:

@@ -101,12 +101,11 @@ class ChatFormat:
             turns = [("system", system), ("user", user)]
         if answer is not None:
             turns.append(("assistant", answer))
-        messages: list[Any] = [{"role": role, "content": self._content(text)} for role, text in turns]
+        messages: list[Any] = [{"role": role, "content": text} for role, text in turns]
+        for each in messages if self._in_parts else ():
+            each["content"] = [{"type": "text", "text": each["content"]}]
         options: dict[str, Any] = {"tokenize": False, "add_generation_prompt": answer is None, **_VARIABLES}
         return str(self.tokenizer.apply_chat_template(messages, chat_template=self._template, **options))
-
-    def _content(self, text: str) -> str | list[dict[str, str]]:
-        return [{"type": "text", "text": text}] if self._in_parts else text
 
     def _fitting(self) -> tuple[bool, bool]:
         """Whether the system prompt moves into the user's turn and whether turns are written as content parts."""

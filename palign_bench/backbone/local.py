@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,8 +15,7 @@ from palign_bench.backbone.chat_format import Dialogue
 from palign_bench.backbone.engines.base import Request, TorchEngine
 from palign_bench.backbone.engines.choice import choose_engine
 from palign_bench.backbone.engines.decoding import own_decoding
-from palign_bench.backbone.engines.hidden import hidden_states
-from palign_bench.backbone.engines.products import fastest_products
+from palign_bench.backbone.engines.hidden import hidden_states, passes
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.parts.adapters import VIRTUAL, applied_adapter, is_soft_prompt
@@ -130,16 +130,9 @@ class LocalBackbone(Backbone):
 
     def head_activations(self, dialogues: Sequence[Dialogue]) -> Tensor:
         rows = [encode(self.tokenizer, self.chat.render(dialogue)) for dialogue in dialogues]
-        self.engine.check_context(rows)
         shape = len(self.anatomy.output_projections), self.anatomy.heads, self.anatomy.head_width
         result = torch.empty(len(rows), *shape, device=self.model.device)
-        for batch in self.engine.batches(rows):
-            ids, lengths = self.engine.pad([rows[i] for i in batch])
-            charge(tokens_read=int(lengths.sum()))
-            # Right-padded and causal: what follows a row's last token cannot reach it, so no mask is needed.
-            with torch.no_grad(), fastest_products(self.model), recorded_heads(self.anatomy, lengths - 1) as recorded:
-                self.anatomy.forget_lengths()
-                self.anatomy.decoder(input_ids=ids, use_cache=False)
+        for batch, _, recorded in passes(self.engine, rows, partial(recorded_heads, self.anatomy)):
             result[batch] = torch.stack(recorded, dim=1).float().view(len(batch), *shape)
         return result
 

@@ -17,7 +17,7 @@ from palign_bench.backbone import loading
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.identity import identify
 from palign_bench.backbone.loading.settings import ModelError, model_identity, model_title, package_path, resolve_model
-from palign_bench.backbone.loading.sources import converted_package, read_embedded
+from palign_bench.backbone.loading.sources import EMBEDDED, converted_package
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory
@@ -53,7 +53,7 @@ def copied(tiny_folder: Path, tmp_path: Path) -> Path:
 @pytest.fixture(scope="module")
 def converted() -> Path:
     """The embedded model as it is used, from the cache where it has been converted before."""
-    return converted_package(*read_embedded())
+    return converted_package(*EMBEDDED)
 
 
 @pytest.mark.slow
@@ -61,8 +61,8 @@ def test_conversion_keeps_every_tensor_is_cached_whole_and_done_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PALIGN_CACHE_DIR", str(tmp_path))
-    folder = converted_package(*read_embedded())
-    path = package_path(*read_embedded())
+    folder = converted_package(*EMBEDDED)
+    path = package_path(*EMBEDDED)
     theirs = AutoModelForCausalLM.from_pretrained(path.parent, gguf_file=path.name, dtype=torch.float32).state_dict()
     ours = load_file(folder / "model.safetensors")
     assert set(theirs) - set(ours) <= {"lm_head.weight"}  # tied to the embeddings
@@ -70,7 +70,7 @@ def test_conversion_keeps_every_tensor_is_cached_whole_and_done_once(
         assert tensor.dtype == torch.float32 and torch.equal(tensor, theirs[name]), name
     assert [each.name for each in folder.parent.iterdir()] == [folder.name]
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", None)  # a second conversion would call it
-    assert converted_package(*read_embedded()) == folder
+    assert converted_package(*EMBEDDED) == folder
 
 
 def test_converted_folder_says_nothing_of_quantization(converted: Path) -> None:
@@ -84,7 +84,7 @@ def test_converted_weights_are_what_the_gguf_package_reads(converted: Path) -> N
     from gguf.quants import dequantize
 
     ours = load_file(converted / "model.safetensors")
-    stored = {each.name: each for each in GGUFReader(package_path(*read_embedded())).tensors}
+    stored = {each.name: each for each in GGUFReader(package_path(*EMBEDDED)).tensors}
     for theirs, mine in (
         ("token_embd.weight", "model.embed_tokens.weight"),
         ("blk.0.attn_v.weight", "model.layers.0.self_attn.v_proj.weight"),

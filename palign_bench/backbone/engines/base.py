@@ -123,10 +123,6 @@ class TorchEngine(Engine):
         if batch:
             yield batch
 
-    def check_context(self, rows: Sequence[Sequence[int]], extra: int = 0) -> None:
-        """Raise UserError where a row, with ``extra`` positions more, is longer than the model was made for."""
-        self.check_length(max(map(len, rows)) + extra)
-
     def check_length(self, positions: int) -> None:
         """Raise UserError for a sequence of more positions than the model was made for."""
         context = self.anatomy.context

@@ -1,16 +1,15 @@
 """The engine that reads every prompt whole: slower, right for any architecture."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
-from transformers import LogitsProcessor
 
 from palign_bench.backbone.anatomy import finite
 from palign_bench.backbone.engines.base import Request, TorchEngine
 from palign_bench.backbone.engines.decoding import own_decoding
 from palign_bench.backbone.engines.products import fastest_products
-from palign_bench.backbone.parts.options import PooledLogits
 from palign_bench.costs.clock import charge
 
 
@@ -50,25 +49,20 @@ class FullPromptEngine(TorchEngine):
             for batch in self.batches(rows, extra=request.max_new_tokens, one_length=True):
                 inputs = self.inputs([rows[i] for i in batch], request.virtual)
                 before = inputs["input_ids"].shape[1] if "input_ids" in inputs else 0  # embeddings do not come back
-                processors: list[LogitsProcessor] = [_Finite()]
-                if request.scores is not None:
-                    processors.append(PooledLogits(request.scores, self.families(request.scores.options), batch))
                 self.anatomy.forget_lengths()
                 tokens = self.model.generate(
                     **inputs,
                     attention_mask=torch.ones(next(iter(inputs.values())).shape[:2], device=self.model.device).long(),
                     max_new_tokens=request.max_new_tokens,
-                    logits_processor=processors,
+                    logits_processor=[partial(self._read, request, batch)],
                 )
                 for index, row in zip(batch, tokens[:, before:].tolist(), strict=True):
                     written[index] = row[: self.decided_text(row, request.is_decided)[1]]
                     charge(tokens_generated=len(written[index]))
         return written
 
-
-class _Finite(LogitsProcessor):
-    """Raises FloatingPointError for logits that are not finite; `generate` would write something nevertheless."""
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        finite(scores)
-        return scores
+    def _read(self, request: Request, batch: list[int], _: Tensor, logits: Tensor) -> Tensor:
+        """Finite next-token logits, with the second opinion; `generate` would write something of any others too."""
+        if request.scores is None:
+            return finite(logits)
+        return request.scores.on_logits(finite(logits), self.families(request.scores.options), batch)

@@ -1,8 +1,9 @@
-"""Reading hidden states of plain texts."""
+"""What the bare model holds at the last token of texts: hidden states, and whatever else is recorded on the way."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from functools import partial
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,8 @@ from torch import Tensor, nn
 from palign_bench.backbone.engines.base import TorchEngine
 from palign_bench.backbone.engines.products import fastest_products
 from palign_bench.costs.clock import charge
+
+Recorded = TypeVar("Recorded")
 
 
 def hidden_states(engine: TorchEngine, texts: Sequence[str], layers: Sequence[int]) -> Tensor:
@@ -26,31 +29,40 @@ def hidden_states(engine: TorchEngine, texts: Sequence[str], layers: Sequence[in
     if any(not 1 <= layer <= depth for layer in layers):
         raise ValueError(f"layers {list(layers)}: the model has layers 1…{depth}")
     rows = [list(engine.tokenizer(text)["input_ids"]) for text in texts]
-    engine.check_context(rows)
     result = torch.empty(len(rows), len(layers), anatomy.width)
-    for batch in engine.batches(rows):
-        ids, lengths = engine.pad([rows[i] for i in batch])
-        charge(tokens_read=int(lengths.sum()))
-        last = torch.arange(len(batch), device=ids.device), lengths - 1
-        # Right-padded and causal: what follows a row's last token cannot reach it, so no mask is needed.
-        kept_layers = set(layers) - {depth}
-        with torch.no_grad(), fastest_products(engine.model), _recorded(anatomy.layers, kept_layers, last) as kept:
-            anatomy.forget_lengths()
-            kept[depth] = anatomy.decoder(input_ids=ids, use_cache=False).last_hidden_state[last]
-        result[batch] = torch.stack([kept[layer] for layer in layers], dim=1).float().cpu()
+    for batch, last, kept in passes(engine, rows, partial(_recorded, anatomy.layers, set(layers) - {depth})):
+        found = kept | {depth: last}
+        result[batch] = torch.stack([found[layer] for layer in layers], dim=1).float().cpu()
     return result
 
 
+def passes(
+    engine: TorchEngine, rows: Sequence[Sequence[int]], recording: Callable[[Tensor], AbstractContextManager[Recorded]]
+) -> Iterator[tuple[list[int], Tensor, Recorded]]:
+    """Read rows batch by batch: their indices, the last hidden states at their last tokens, and what was recorded.
+
+    ``recording``: from each row's last position, a context that records while the decoder reads.
+    """
+    engine.check_length(max(map(len, rows)))
+    for batch in engine.batches(rows):
+        ids, lengths = engine.pad([rows[i] for i in batch])
+        charge(tokens_read=int(lengths.sum()))
+        # Right-padded and causal: what follows a row's last token cannot reach it, so no mask is needed.
+        with torch.no_grad(), fastest_products(engine.model), recording(lengths - 1) as recorded:
+            engine.anatomy.forget_lengths()
+            states = engine.anatomy.decoder(input_ids=ids, use_cache=False).last_hidden_state
+        yield batch, states[torch.arange(len(batch), device=ids.device), lengths - 1], recorded
+
+
 @contextmanager
-def _recorded(
-    modules: Sequence[nn.Module], layers: set[int], last: tuple[Tensor, Tensor]
-) -> Iterator[dict[int, Tensor]]:
+def _recorded(modules: Sequence[nn.Module], layers: set[int], positions: Tensor) -> Iterator[dict[int, Tensor]]:
     """Outputs of these layers at one position per row; all positions of all layers would not fit for a large model."""
     kept: dict[int, Tensor] = {}
+    rows = torch.arange(len(positions), device=positions.device)
 
     def keeper(layer: int) -> Callable[..., None]:
         def keep(_: nn.Module, __: Any, output: Any) -> None:
-            kept[layer] = (output[0] if isinstance(output, tuple) else output)[last]
+            kept[layer] = (output[0] if isinstance(output, tuple) else output)[rows, positions]
 
         return keep
 

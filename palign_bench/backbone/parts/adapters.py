@@ -188,9 +188,7 @@ def _put_adapter_on(model: PreTrainedModel, adapter: Mapping[str, Tensor], setti
     with torch.random.fork_rng(devices=[]), quiet("peft", "transformers"):  # initial values are drawn and overwritten
         wrapped = get_peft_model(model, peft_config({**settings, "inference_mode": False}))
         shapes = {name: tensor.shape for name, tensor in adapter_tensors(wrapped).items()}
-        wrong = {name for name in shapes.keys() | adapter.keys() if name not in adapter or name not in shapes} or {
-            name for name in shapes if shapes[name] != adapter[name].shape
-        }
+        wrong = shapes.keys() ^ adapter.keys() or {name for name in shapes if shapes[name] != adapter[name].shape}
         if wrong:
             raise ValueError(f"the adapter's tensors do not fit this model: {min(wrong)}")
         types = {tensor.dtype for tensor in adapter.values() if tensor.is_floating_point()}

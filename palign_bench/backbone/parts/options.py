@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
-from transformers import LogitsProcessor, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from palign_bench.backbone.tokenizing import encode
 
@@ -47,19 +46,6 @@ class OptionScores:
 
     def _pool(self, own: Tensor, scores: Tensor) -> Tensor:
         return ((1 - self.weight) * own + self.weight * scores).log_softmax(-1)
-
-
-class PooledLogits(LogitsProcessor):
-    """`OptionScores.on_logits` for transformers' `generate`; ``prompts``: the index of each row's prompt."""
-
-    def __init__(self, scores: OptionScores, families: Sequence[Sequence[int]], prompts: Sequence[int]):
-        self.scores = scores
-        self.families = families
-        self.prompts = prompts
-
-    def __call__(self, input_ids: torch.LongTensor, scores: torch.FloatTensor) -> torch.FloatTensor:
-        pooled: torch.FloatTensor = self.scores.on_logits(scores, self.families, self.prompts)  # type: ignore[assignment]
-        return pooled
 
 
 def option_families(tokenizer: PreTrainedTokenizerBase, letters: str) -> list[list[int]]:

@@ -42,9 +42,9 @@ class Readout(ABC):
     def cuts(self, backbone: Backbone, numbers: Sequence[int]) -> Tensor:
         """The prediction for these items, float64 ``(items, 4)``; see `parts/ordinal.py`. KeyError: an unknown item."""
 
-    @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
         """Everything of the person's that is stored."""
+        return {name: value for name, value in vars(self).items() if isinstance(value, Tensor)}
 
     def settings(self) -> dict[str, Any]:
         """What besides the tensors it takes, the same for all people: JSON values."""
@@ -82,10 +82,6 @@ class StatementReadout(Readout):
         deviation = (within + scale * variance).sqrt()
         return (self.thresholds.double() - (cross @ self.coefficients.double())[:, None]) / deviation[:, None]
 
-    def tensors(self) -> dict[str, Tensor]:
-        names = ("numbers", "strength", "coefficients", "thresholds", "uncertainty")
-        return {name: getattr(self, name) for name in names}
-
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"recipe": self.recipe.settings()}
 
@@ -103,9 +99,6 @@ class ItemReadout(Readout):
     def cuts(self, backbone: Backbone, numbers: Sequence[int]) -> Tensor:
         row = {number: index for index, number in enumerate(self.numbers.tolist())}
         return self.stored_cuts[[row[number] for number in numbers]].double()
-
-    def tensors(self) -> dict[str, Tensor]:
-        return {name: getattr(self, name) for name in ("numbers", "strength", "stored_cuts")}
 
 
 def as_options(scores: Tensor, protocol: EvaluationProtocol, items: Sequence[Item]) -> Tensor:
