@@ -1,8 +1,8 @@
 """What a job changes in what a method is told and asked, and whether a model can read the questions."""
 
 import re
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, TypeVar
 
 from palign_bench.aligner import Aligner
 from palign_bench.backbone import loading
@@ -11,6 +11,8 @@ from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import PROTOCOLS, EvaluationProtocol
 from palign_bench.questionnaire.variant import PLAIN, REPEAT, SHUFFLED, Variant
 from palign_bench.settings import Settings, UserError
+
+Parsed = TypeVar("Parsed")
 
 
 def questions_of(
@@ -40,12 +42,16 @@ def protocol_of(settings: Mapping[str, Any], inventory: Inventory) -> Evaluation
 
 def intervention_of(asked: Any, inventory: Inventory) -> Intervention | None:
     """How the known answers are changed before a method is told. Raises UserError."""
+    return _parsed("intervention", asked, Intervention.parse, inventory)
+
+
+def _parsed(key: str, asked: Any, parse: Callable[[str, Inventory], Parsed], inventory: Inventory) -> Parsed | None:
     if asked is None or asked == "none":
         return None
     try:
-        return Intervention.parse(str(asked), inventory)
+        return parse(str(asked), inventory)
     except ValueError as error:
-        raise UserError(f"intervention={asked}: {error}, or none.") from error
+        raise UserError(f"{key}={asked}: {error}, or none.") from error
 
 
 def check_intervention(aligners: Mapping[str, Aligner], intervention: Intervention | None) -> None:
@@ -60,13 +66,8 @@ def check_intervention(aligners: Mapping[str, Aligner], intervention: Interventi
 
 def variant_of(asked: Any, protocol: EvaluationProtocol) -> Variant | None:
     """How held-out items are asked; None: all of them, as usual. Raises UserError."""
-    if asked is None or asked == "none":
-        return None
-    try:
-        variant = Variant.parse(str(asked), protocol.inventory)
-    except ValueError as error:
-        raise UserError(f"variant={asked}: {error}, or none.") from error
-    if protocol.reading.generates:
+    variant = _parsed("variant", asked, Variant.parse, protocol.inventory)
+    if variant is not None and protocol.reading.generates:
         raise UserError(f"variant={asked} is not defined for protocol={protocol.name}, which reads what is generated "
                         "by its letters; use protocol=corrected.")  # fmt: skip
     return variant

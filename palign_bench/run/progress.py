@@ -2,8 +2,6 @@
 
 import sys
 import time
-from types import TracebackType
-from typing import Any, Self
 
 from tqdm import tqdm
 
@@ -19,27 +17,19 @@ class Progress:
         self.title = title
         self.people = people
         self.done = 0
-        self._bar: Any = None
-        if sys.stderr.isatty():
-            self._bar = tqdm(total=people, desc=title, unit="person", file=sys.stderr)
+        self._bar = tqdm(total=people, desc=title, unit="person", file=sys.stderr, disable=None)
         self._started = self._told = time.monotonic()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._bar is not None:
-            self._bar.close()
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
 
     def update(self) -> None:
         """Count one more person."""
         self.done += 1
+        self._bar.update()
         now = time.monotonic()
-        if self._bar is not None:
-            self._bar.update()
-        elif self.done == self.people or now - self._told >= SECONDS_BETWEEN_LINES:
+        if self._bar.disable and (self.done == self.people or now - self._told >= SECONDS_BETWEEN_LINES):
             self._told = now
             print(f"{self.title}: {self._so_far(now - self._started)}", file=sys.stderr, flush=True)
 

@@ -54,10 +54,12 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     except WriteError:  # a full disk or a lost folder holds no record either
         raise
     except UserError as error:  # the command itself tells it
-        _record_failures(row, todo, error)
+        for each in todo:
+            row.folder.fail(each, error)
         raise
     except Exception as error:  # one row must not end a sweep; it is recorded and retried next time
-        _record_failures(row, todo, error)
+        for each in todo:
+            row.folder.fail(each, error)
         reason = " ".join(str(error).split())
         say(f"{row.title}: {counted(len(todo))} not answered, preparing failed: {type(error).__name__}: {reason}")
         return len(todo)
@@ -103,7 +105,7 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> Outcome:
     claims = Claims(row.folder, todo, lambda line: say(f"{row.title}: {line}"))
     outcome, started = Outcome(), time.monotonic()
     with (
-        Progress(row.title, len(todo)) as progress,
+        closing(Progress(row.title, len(todo))) as progress,
         closing(claims.cohorts(cohort_size(worker))) as cohorts,  # gives the locks back, whatever ends the loop
     ):
         for respondent_ids in cohorts:
@@ -131,12 +133,6 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> Outcome:
     if claims.finished_elsewhere:
         say(f"{row.title}: {counted(claims.finished_elsewhere)} finished by other processes")
     return outcome
-
-
-def _record_failures(row: Row, todo: Sequence[str], error: Exception) -> None:
-    """Record that none of these cells can be computed."""
-    for respondent_id in todo:
-        row.folder.fail(respondent_id, error)
 
 
 def _prepare(job: Job, aligner: Aligner, backbone: Backbone | None) -> Cost:

@@ -2,9 +2,9 @@
 
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from palign_bench.backbone import loading
 from palign_bench.backbone.base import Backbone
@@ -22,6 +22,7 @@ from palign_bench.tracking.choose import make_tracker
 from palign_bench.tracking.tracker import Tracker
 
 Loaded = tuple[Backbone, float]  # with the seconds that loading took
+Made = TypeVar("Made")
 
 
 class Session:
@@ -42,10 +43,7 @@ class Session:
         self.mistakes: list[str] = []
         self._model = ""  # which one is loaded: one at a time
         self._backbones: dict[str, Loaded] = {}
-        self._trackers: dict[str, Tracker] = {}
-        self._identities: dict[str, dict[str, str]] = {}
-        self._sources: dict[str, RespondentSource] = {}
-        self._inventories: dict[str, Inventory] = {}
+        self._made: dict[str, Any] = {}  # inventories, sources, identities and trackers, by their settings
 
     def __getstate__(self) -> dict[str, Any]:
         return {"command": self.command, "arguments": self.arguments, "is_worker": True}
@@ -79,29 +77,25 @@ class Session:
 
     def inventory(self, settings: Mapping[str, Any]) -> Inventory:
         """The inventory that the settings name, read once. Raises UserError."""
-        key = canonical(dict(settings))
-        if key not in self._inventories:
-            self._inventories[key] = load_inventory(settings)
-        return self._inventories[key]
+        return self._once("inventory", settings, lambda: load_inventory(settings))
 
     def source(self, respondents: Mapping[str, Any], inventory: Inventory) -> RespondentSource:
         """The people that the settings name, loaded once. Raises RespondentsError."""
         selection = ("limit", "ids")
         asked = {name: value for name, value in respondents.items() if name not in selection}
-        key = canonical(asked | {"inventory": inventory.name})
-        if key not in self._sources:
-            source = self._sources[key] = load_respondents(respondents, inventory)
+
+        def load() -> RespondentSource:
+            source = load_respondents(respondents, inventory)
             instead = [f"respondents=auto: {source.description}"] if is_stand_in(respondents, source) else []
             for note in (*instead, *source.notes):
                 print(note, file=sys.stderr)
-        return self._sources[key]
+            return source
+
+        return self._once("source", asked | {"inventory": inventory.name}, load)
 
     def identify(self, model: Settings) -> dict[str, str]:
         """What identifies weights and chat format (`loading.identify`): large files are read once for all jobs."""
-        key = canonical(model)
-        if key not in self._identities:
-            self._identities[key] = loading.identify(model)
-        return self._identities[key]
+        return self._once("identity", model, lambda: loading.identify(model))
 
     def note(self, error: UserError) -> None:
         """Tell a mistake of the user's, once however many jobs make it."""
@@ -111,7 +105,11 @@ class Session:
 
     def tracker(self, settings: Mapping[str, Any], runs: Path) -> Tracker:
         """The tracker that the settings name, made once. Raises UserError for settings that it refuses."""
-        key = canonical([dict(settings), str(runs)])
-        if key not in self._trackers:
-            self._trackers[key] = make_tracker(settings, runs)
-        return self._trackers[key]
+        return self._once("tracker", {**settings, "runs": str(runs)}, lambda: make_tracker(settings, runs))
+
+    def _once(self, what: str, settings: Mapping[str, Any], make: Callable[[], Made]) -> Made:
+        key = f"{what} {canonical(dict(settings))}"
+        if key not in self._made:
+            self._made[key] = make()
+        made: Made = self._made[key]
+        return made
