@@ -69,11 +69,10 @@ def _quoted(text: str) -> str:
 
 def _is_number(text: str) -> bool:
     """Whether Hydra would make a number of it: the folder ``007`` is none."""
-    try:
+    with suppress(ValueError):
         float(text)
-    except ValueError:
-        return False
-    return True
+        return True
+    return False
 
 
 def options_first(arguments: Sequence[str]) -> list[str]:
@@ -145,6 +144,24 @@ def as_part_of_the_sweep(arguments: Sequence[str]) -> list[str]:
 def add_experiment(parser: argparse.ArgumentParser) -> None:
     """The argument that names an experiment of the ledger."""
     parser.add_argument("name", nargs="?", default="table1", help="the experiment's name (default: table1)")
+
+
+def add_overrides(
+    parser: argparse.ArgumentParser, told: str = "as for a run: model=… respondents=… protocol=…"
+) -> None:
+    """The arguments that are a run's settings."""
+    parser.add_argument("overrides", nargs="*", default=[], help=told)
+
+
+def with_defaults(overrides: Sequence[str], defaults: Mapping[str, object]) -> list[str]:
+    """The settings that were typed, and the defaults of the others."""
+    typed = {each.partition("=")[0] for each in overrides}
+    return [*(f"{key}={value}" for key, value in defaults.items() if key not in typed), *overrides]
+
+
+def without(overrides: Sequence[str], *keys: str) -> list[str]:
+    """The settings less those of these keys."""
+    return [each for each in overrides if each.partition("=")[0] not in keys]
 
 
 def add_twice_reversed(parser: argparse.ArgumentParser) -> None:

@@ -5,11 +5,11 @@ import difflib
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import NoReturn
 
+from palign_bench.costs.machine import version_of
 from palign_bench.settings import UserError
 
 PROGRAM = "palign-bench"
@@ -56,12 +56,13 @@ def dispatch(arguments: Sequence[str]) -> list[str] | None:
         print(_parser().format_help(), end="")
         return None
     if "--version" in arguments:
-        print(f"{PROGRAM} {own_version()}")
+        print(f"{PROGRAM} {version_of(PROGRAM) or '(not installed)'}")
         return None
     if first == "run":
         return _with_ledger_as_setting(arguments[1:])
     if first in SUBCOMMANDS:
-        chosen = _parser(first).parse_intermixed(first, _with_ledger_as_option(arguments[1:]))
+        typed = [f"--{each}" if each.startswith("runs=") else each for each in arguments[1:]]  # the same words as a run
+        chosen = _parser(first).parse_intermixed(first, typed)
         chosen.typed = list(arguments)
         asked: list[str] | None = _module(first).do(chosen)
         return asked
@@ -70,14 +71,6 @@ def dispatch(arguments: Sequence[str]) -> list[str] | None:
     close = difflib.get_close_matches(first, SUBCOMMANDS, n=1)
     hint = f" (did you mean {close[0]}?)" if close else ""
     raise UserError(f"{first} is no command{hint}; the commands are {', '.join(SUBCOMMANDS)}, settings are KEY=VALUE.")
-
-
-def own_version() -> str:
-    """The version of the installed package."""
-    try:
-        return version(PROGRAM)
-    except PackageNotFoundError:  # run from a checkout that was never installed
-        return "(not installed)"
 
 
 class _Parser(argparse.ArgumentParser):
@@ -117,11 +110,6 @@ def _parser(chosen: str | None = None) -> _Parser:
 
 def _module(subcommand: str) -> ModuleType:
     return import_module(f"palign_bench.cli.{subcommand}")
-
-
-def _with_ledger_as_option(arguments: Sequence[str]) -> list[str]:
-    """``runs=FOLDER`` as ``--runs=FOLDER``: the same words serve a run and a subcommand."""
-    return [f"--{each}" if each.startswith("runs=") else each for each in arguments]
 
 
 def _with_ledger_as_setting(arguments: Sequence[str]) -> list[str]:

@@ -8,10 +8,10 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
-from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
+from palign_bench.costs.machine import version_of
 from palign_bench.settings import UserError, cache_folder, options, read_option
 
 _NEEDED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "hydra-core", "wandb", "pandas")
@@ -36,8 +36,8 @@ def do(chosen: argparse.Namespace) -> None:
 def doctor(runs: Path) -> str:
     """The report, for a terminal."""
     checks: list[tuple[str, Callable[[], str]]] = [
-        ("palign-bench", lambda: f"{_version('palign-bench')}, Python {platform.python_version()}"),
-        ("installed", lambda: ", ".join(f"{name} {_version(name)}" for name in _NEEDED)),
+        ("palign-bench", lambda: f"{version_of('palign-bench') or 'MISSING'}, Python {platform.python_version()}"),
+        ("installed", lambda: ", ".join(f"{name} {version_of(name) or 'MISSING'}" for name in _NEEDED)),
         *((name, lambda name=name, use=use: _optional(name, use)) for name, use in _OPTIONAL.items()),
         ("device", _device),
         ("memory", _memory),
@@ -60,16 +60,9 @@ def _tried(check: Callable[[], str]) -> str:
         return f"cannot be found out ({type(error).__name__}: {reason})"
 
 
-def _version(name: str) -> str:
-    try:
-        return version(name)
-    except PackageNotFoundError:
-        return "MISSING"
-
-
 def _optional(name: str, use: str) -> str:
-    found = _version(name)
-    return f"not installed; for {use}: pip install {name}" if found == "MISSING" else f"{found} ({use})"
+    found = version_of(name)
+    return f"{found} ({use})" if found else f"not installed; for {use}: pip install {name}"
 
 
 def _device() -> str:
@@ -120,9 +113,7 @@ def _wandb() -> str:
 
 
 def _folder(runs: Path) -> str:
-    place = runs
-    while not place.exists() and place.parent != place:
-        place = place.parent
+    place = next(each for each in (runs, *runs.parents) if each.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         return f"{runs} cannot be written to: choose another folder with runs=FOLDER"
     names = _experiments(runs)

@@ -5,6 +5,7 @@ Short for `experiment=efficiency`, so it is resumed, counted and reported as any
 
 import argparse
 
+from palign_bench.cli.arguments import add_overrides
 from palign_bench.settings import UserError, options
 
 UNIT = "pas"  # what all ratios are to
@@ -18,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit", type=int, default=1, help="people measured per method (default: 1)")
     parser.add_argument("--repeats", type=int, default=REPEATS, help=f"of every cell (default: {REPEATS})")
     parser.add_argument("--steps", type=int, help="optimizer steps of trained methods (default: all on CUDA, else 1)")
-    parser.add_argument("overrides", nargs="*", default=[], help="as for a run: model=llama3_8b model.weights=random …")
+    add_overrides(parser, "as for a run: model=llama3_8b model.weights=random …")
 
 
 def do(chosen: argparse.Namespace) -> list[str]:

@@ -3,47 +3,42 @@
 import difflib
 import re
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from palign_bench.settings import UserError, conf_folder, options
+from palign_bench.settings import UserError, conf_folder, options, read_option
 
+_NO_KEY = re.compile(
+    r"Key '[^']+' is not in struct\s+full_key: (\S+)|Could not override '([^']+)'.*No match in the defaults list",
+    re.DOTALL,
+)
 # A cluster's job hands its exception on as text (submitit's FailedJobError).
 _TOLD_BY_A_JOB = re.compile(r"^palign_bench\.[\w.]*Error: (.*)$", re.MULTILINE)
 
 
 def one_line(error: BaseException, arguments: Sequence[str]) -> str | None:
     """The error as one line for the user, or None when it is no mistake of the user's."""
-    for each in _chain(error):
-        if isinstance(each, UserError):
-            return str(each)
-    told = _TOLD_BY_A_JOB.search(str(error))
-    if told:
+    chain = _chain(error)
+    if found := next((each for each in chain if isinstance(each, UserError)), None):
+        return str(found)
+    if told := _TOLD_BY_A_JOB.search(str(error)):
         return told.group(1)
-    if any('Could not detect "srun"' in str(each) for each in _chain(error)):
+    if any('Could not detect "srun"' in str(each) for each in chain):
         return "hydra/launcher=submitit_slurm: this machine has no SLURM (no srun); use hydra/launcher=joblib or basic."
-    for each in _chain(error):
-        if isinstance(each, MissingConfigException):
-            return _missing_option(each)
-    for each in _chain(error):
-        match = re.search(r"Key '([^']+)' is not in struct\s+full_key: (\S+)", str(each))
-        if match:
-            return _unknown_key(match.group(2), arguments)
-        match = re.search(r"Could not override '([^']+)'.*No match in the defaults list", str(each), re.DOTALL)
-        if match:
-            return _unknown_key(match.group(1), arguments)
+    if missing := next((each for each in chain if isinstance(each, MissingConfigException)), None):
+        return _missing_option(missing)
+    if match := next(filter(None, (_NO_KEY.search(str(each)) for each in chain)), None):
+        return _unknown_key(match[1] or match[2], arguments)
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename or 'runs'}: {error.strerror}. Check the place, or choose another with runs=PATH."
-    for each in _chain(error):
-        if isinstance(each, OverrideParseException):
-            return _unreadable(str(each.override))
-    for each in _chain(error):
-        if isinstance(each, (HydraException, OmegaConfBaseException)):
-            return " ".join(str(each).split())
+    if unreadable := next((each for each in chain if isinstance(each, OverrideParseException)), None):
+        return _unreadable(str(unreadable.override))
+    if other := next((each for each in chain if isinstance(each, HydraException | OmegaConfBaseException)), None):
+        return " ".join(str(other).split())
     return None
 
 
@@ -107,13 +102,10 @@ def _keys_at(parent: str, arguments: Sequence[str]) -> list[str]:
     if not parent:
         return sorted({*map(str, top), *(str(k) for k in defaults if not str(k).startswith(("override", "optional")))})
     chosen = dict(a.split("=", 1) for a in arguments if "=" in a).get(group, str(defaults.get(group)))
-    path = conf_folder() / group / f"{chosen.split(',')[0]}.yaml"
-    if not path.is_file():
+    name = chosen.split(",")[0]
+    if name not in options(group):
         return options(group)
-    node: Any = OmegaConf.load(path)
-    for inherited in node.pop("defaults", None) or []:
-        if isinstance(inherited, str) and inherited != "_self_":
-            node = OmegaConf.merge(OmegaConf.load(conf_folder() / group / f"{inherited}.yaml"), node)
+    node: Any = read_option(group, name)
     for part in parent.split(".")[1:]:
-        node = node.get(part) if isinstance(node, DictConfig) else None
-    return sorted(str(k) for k in node if not str(k).startswith("_")) if isinstance(node, DictConfig) else []
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return sorted(str(k) for k in node if not str(k).startswith("_")) if isinstance(node, Mapping) else []

@@ -11,7 +11,12 @@ from palign_bench.report.forecast import MODELS, PEOPLE, write_forecast
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options beside the ledger's folder."""
     add_experiment(parser)
-    parser.add_argument("--people", type=_counts, default=PEOPLE, help="comma-separated (default: 300,300000)")
+    parser.add_argument(
+        "--people",
+        type=lambda text: tuple(map(_count, text.split(","))),
+        default=PEOPLE,
+        help="comma-separated (default: 300,300000)",
+    )
     models = ",".join(MODELS)
     parser.add_argument("--models", default=models, help=f"beside the measured (default: {models})")
     parser.add_argument("--shards", type=_count, default=1, help="machines that share the people (default: 1)")
@@ -28,7 +33,3 @@ def _count(text: str) -> int:
     if not re.fullmatch("[0-9]{1,12}", text) or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text} is no whole number above 0")
     return int(text)
-
-
-def _counts(text: str) -> tuple[int, ...]:
-    return tuple(map(_count, text.split(",")))

@@ -6,7 +6,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from palign_bench.cli.arguments import add_experiment
+from palign_bench.cli.arguments import add_experiment, add_overrides, without
 from palign_bench.ledger.plan import Command
 from palign_bench.settings import UserError
 
@@ -16,7 +16,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add_experiment(parser)
     parser.add_argument("--list", action="store_true", help="show the experiment's commands, numbered, and stop")
     parser.add_argument("--command", type=int, metavar="N", help="repeat the N-th of the list (default: the last)")
-    parser.add_argument("overrides", nargs="*", default=[], help="settings to change, e.g. retry=failed or shard=2/4")
+    add_overrides(parser, "settings to change, e.g. retry=failed or shard=2/4")
 
 
 def do(chosen: argparse.Namespace) -> list[str] | None:
@@ -39,8 +39,7 @@ def resumed(runs: Path, name: str, overrides: Sequence[str], number: int | None 
     if number is not None and not 1 <= number <= len(commands):
         raise UserError(f"--command {number}: {name} has the commands 1 to {len(commands)} (see --list).")
     overrides = [f"runs={runs}", *overrides]  # the ledger may have been moved since
-    changed = {each.partition("=")[0] for each in overrides}
-    kept = commands[(number or 0) - 1].arguments
-    command = [each for each in kept if each.partition("=")[0] not in changed] + overrides
+    kept = without(commands[(number or 0) - 1].arguments, *(each.partition("=")[0] for each in overrides))
+    command = [*kept, *overrides]
     print(f"palign-bench {shlex.join(command)}", file=sys.stderr)
     return command

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import yaml
 
+from palign_bench.cli.arguments import add_overrides, with_defaults
 from palign_bench.files import write_atomically
 from palign_bench.settings import UserError
 
@@ -14,9 +15,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The options beside the ledger's folder."""
     parser.add_argument("answers", type=Path, help="CSV: respondent,item,answer, or id,i1,i2,… (literal, 5 … 1)")
     parser.add_argument("--method-name", help="the row's name in the table (default: the file's name)")
-    parser.add_argument(
-        "overrides", nargs="*", default=[], help="as for a run: respondents=papi protocol=as_released name=…"
-    )
+    add_overrides(parser, "as for a run: respondents=papi protocol=as_released name=…")
 
 
 def do(chosen: argparse.Namespace) -> list[str]:
@@ -40,7 +39,5 @@ def do(chosen: argparse.Namespace) -> list[str]:
         "path": str(answers.resolve()),
     }
     write_atomically(folder / "method" / f"{name}.yaml", yaml.safe_dump(method, allow_unicode=True, sort_keys=False))
-    defaults = [f"runs={chosen.runs}", "name=score", "tracking=none"]
-    typed = {each.partition("=")[0] for each in chosen.overrides}
-    kept = [each for each in defaults if each.partition("=")[0] not in typed]
-    return ["--config-dir", str(folder), "-m", f"method=floors,{name}", *kept, *chosen.overrides]
+    defaults = {"runs": chosen.runs, "name": "score", "tracking": "none"}
+    return ["--config-dir", str(folder), "-m", f"method=floors,{name}", *with_defaults(chosen.overrides, defaults)]

@@ -1,10 +1,9 @@
 """Commands of this program that run beside each other, as those of the small models that keep one core busy."""
 
-import argparse
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO
@@ -13,22 +12,6 @@ from palign_bench.ledger.plan import Plan
 from palign_bench.report import make_report
 
 Arguments = Sequence[str]
-
-
-def add_overrides(parser: argparse.ArgumentParser) -> None:
-    """The argument that takes a run's settings."""
-    parser.add_argument("overrides", nargs="*", default=[], help="as for a run: model=… respondents=… protocol=…")
-
-
-def with_defaults(overrides: Arguments, defaults: Mapping[str, object]) -> list[str]:
-    """The settings that were typed, and the defaults of the others."""
-    typed = {each.partition("=")[0] for each in overrides}
-    return [*(f"{key}={value}" for key, value in defaults.items() if key not in typed), *overrides]
-
-
-def without(overrides: Arguments, *keys: str) -> list[str]:
-    """The settings less those of these keys."""
-    return [each for each in overrides if each.partition("=")[0] not in keys]
 
 
 def side_by_side(here: Sequence[Arguments], beside: Sequence[Arguments], log: Path) -> None:

@@ -5,7 +5,8 @@ With a ``model=`` of one's own it is `experiment=table1` on a few people.
 
 import argparse
 
-from palign_bench.cli.side_by_side import add_overrides, show, side_by_side, with_defaults, without
+from palign_bench.cli.arguments import add_overrides, with_defaults, without
+from palign_bench.cli.side_by_side import show, side_by_side
 
 MODEL = "organism"
 BESIDE, METHODS_BESIDE = "smollm2_135m_taught", "floors,vanilla,few_shot,readout,pas"

@@ -2,7 +2,8 @@
 
 import argparse
 
-from palign_bench.cli.side_by_side import add_overrides, show, side_by_side, with_defaults, without
+from palign_bench.cli.arguments import add_overrides, with_defaults, without
+from palign_bench.cli.side_by_side import show, side_by_side
 
 PEOPLE_OF_CURVES = 60
 SIMULATED = {"respondents": "simulated", "respondents.figures": "published"}

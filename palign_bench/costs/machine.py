@@ -20,7 +20,7 @@ def provenance() -> dict[str, Any]:
     return {
         "git_commit": commit,
         "git_dirty": dirty,
-        "packages": {name: _version(name) for name in ("palign-bench", *PACKAGES)},
+        "packages": {name: version_of(name) for name in ("palign-bench", *PACKAGES)},
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "processor": processor(),
@@ -92,7 +92,8 @@ def gpus() -> dict[str, Any] | None:
     return {"names": names, "driver": driver_version(), "cuda": torch.version.cuda}
 
 
-def _version(name: str) -> str | None:
+def version_of(name: str) -> str | None:
+    """The version of an installed package; None for one that is not."""
     try:
         return version(name)
     except PackageNotFoundError:
