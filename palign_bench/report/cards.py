@@ -83,7 +83,7 @@ def write_cards(report: Report, plan: Plan, written: Written) -> None:
     cards = {}
     for row, columns in zip(report.read, report.rows, strict=True):
         if columns["composite"] is not None:
-            name = quote(row.name, safe="") + (f"-{_fingerprint(row)}" if twins[row.name] > 1 else "")
+            name = quote(row.name, safe="") + (f"-{fingerprint(row.identity)}" if twins[row.name] > 1 else "")
             cards[f"{name}.json"] = card(report, row, columns, plan.command.started)
     folder = plan.folder / FOLDER
     for name, document in cards.items():
@@ -104,7 +104,7 @@ def card(report: Report, row: RowNumbers, columns: Mapping[str, Any], started: s
     results = list(_results(report, row, columns))
     scores = [columns[name] for name in (*report.inventory.scales.values(), "composite")]
     content = canonical([len(row.respondents), *(None if score is None else f"{score:.6f}" for score in scores)])
-    number = f"{_fingerprint(row)}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
+    number = f"{fingerprint(row.identity)}-{hashlib.sha256(content.encode()).hexdigest()[:8]}"
     evaluation = f"palign-bench/{model['id'].replace('/', '_')}/{number}"
     for each in results:
         each["evaluation_result_id"] = f"{evaluation}#{each['metric_config']['metric_id']}"
@@ -121,7 +121,7 @@ def card(report: Report, row: RowNumbers, columns: Mapping[str, Any], started: s
         "known_answers": identity.get("known_answers", "all"),
         "intervention": identity.get("intervention"),
         "variant": identity.get("variant"),
-        "fingerprint": _fingerprint(row),
+        "fingerprint": fingerprint(row.identity),
         "missing_cells": columns["missing_cells"],
         **{f"method.{key}": value for key, value in identity["method"].items() if isinstance(value, (int, float))},
     }
@@ -272,10 +272,6 @@ def _model_info(row: RowNumbers) -> dict[str, Any]:
         "inference_engine": {"name": "vLLM" if model.get("engine") == "vllm" else "transformers"},
         "additional_details": _texts(details),
     }
-
-
-def _fingerprint(row: RowNumbers) -> str:
-    return fingerprint(row.identity)
 
 
 def _texts(details: Mapping[str, Any]) -> dict[str, str]:

@@ -8,11 +8,11 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import comb
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 from tabulate import tabulate
 
 from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, ipip_neo_300
@@ -70,9 +70,7 @@ class Claim:
 
 def sign_test(wins: int, losses: int) -> float:
     """Two-sided p of the exact sign test; ties are left out by the caller."""
-    n, k = wins + losses, max(wins, losses)
-    tail = sum(comb(n, i) for i in range(k, n + 1)) / 2**n
-    return min(1.0, 2 * tail)
+    return float(binomtest(wins, wins + losses).pvalue)
 
 
 def is_a_share_of(percent: float, n: int) -> int | None:

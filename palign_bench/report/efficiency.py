@@ -177,7 +177,9 @@ def display(costs: Sequence[Record]) -> Table:
             "align\nseconds": _text(cost["full_align_seconds"]),
             "of it\nsearch": _text(cost["search_seconds"]),
             "answer\nseconds": _text(cost["answer_seconds"]),
-            "answer\nquartiles": _between(cost["answer_seconds_low"], cost["answer_seconds_high"]),
+            "answer\nquartiles": "–".join(
+                filter(None, (_text(cost[f"answer_seconds_{end}"]) for end in ("low", "high")))
+            ),
             "1 person\nseconds": _text(cost["seconds_for_one"]),
             f"{PAPER_PEOPLE} people\nseconds": _text(cost[f"seconds_for_{PAPER_PEOPLE}"]),
             "× PAS,\nalign": _text(cost["relative_align"]),
@@ -218,7 +220,3 @@ def _text(value: float | None) -> str:
     if 0 < value < 0.001:
         return "<0.001"
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
-
-
-def _between(low: float | None, high: float | None) -> str:
-    return "" if low is None or high is None else f"{_text(low)}–{_text(high)}"

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from palign_bench.questionnaire.inventory import LOWEST
+from palign_bench.report.measures import option_counts
 from palign_bench.report.names import METHODS, OWN_FLOORS, PEOPLE_FLOORS, PEOPLE_METHODS
 from palign_bench.report.rows import RowNumbers
 from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP, mean, mean_interval, paired_differences
@@ -227,12 +227,10 @@ def _one_option(report: Report, methods: Sequence[Line]) -> list[str]:
     """Methods that give one option to nearly every item, by option."""
     by_option: dict[str, list[tuple[str, float]]] = {}
     for line in methods:
-        answers = line.numbers.digest.answers
-        options = (answers[~np.isnan(answers)] + 0.5).astype(int).clip(min=LOWEST)
-        counts = np.bincount(options, minlength=report.inventory.highest + 1)
-        if len(options) and counts.max() / len(options) >= ONE_OPTION:
+        counts = option_counts(line.numbers, report.inventory.highest)
+        if counts.any() and counts.max() / counts.sum() >= ONE_OPTION:
             letter = report.inventory.letters[report.inventory.highest - int(counts.argmax())]
-            by_option.setdefault(letter, []).append((line.label, counts.max() / len(options)))
+            by_option.setdefault(letter, []).append((line.label, counts.max() / counts.sum()))
     return [
         f"One option for nearly everything: {_listed([label for label, _ in rows])} answer {letter} to "
         f"{'at least ' if len(rows) > 1 else ''}{100 * min(share for _, share in rows):.0f} % of the items; no "

@@ -231,16 +231,10 @@ def pairs(found: Sequence[Invariance]) -> list[Pair]:
         people = set.intersection(*(set(each.composites[name]) for each in (first, second) for name in names))
         if not people or len(names) < 2:
             continue
-        of_people = {
-            name: [
-                difference
-                for respondent, difference in paired_differences(
-                    first.composites[name], second.composites[name]
-                ).items()
-                if respondent in people
-            ]
-            for name in names
-        }
+        of_people = {}
+        for name in names:
+            own = {each: score for each, score in first.composites[name].items() if each in people}
+            of_people[name] = list(paired_differences(own, second.composites[name]).values())
         differences = {name: float(np.mean(values)) for name, values in of_people.items()}
         made.append(Pair(first.title, second.title, differences, mean_interval(of_people[PLAIN])))
     return made
@@ -278,20 +272,8 @@ def by_variant(found: Sequence[Invariance], figure: str) -> list[dict[str, Any]]
 
 
 def _lines(found: Invariance) -> list[dict[str, Any]]:
-    plain = {"method": found.title, "variant": PLAIN, "people": found.people, "composite": found.plain}
-    return [plain] + [
-        {
-            "method": found.title,
-            "variant": name,
-            "people": found.people,
-            "composite": change.composite,
-            "answers": change.answers,
-            "instability": change.instability,
-            "flips": change.flips,
-            "letters_kept": change.letters_kept,
-        }
-        for name, change in found.changes.items()
-    ]
+    row = {"method": found.title, "variant": PLAIN, "people": found.people, "composite": found.plain}
+    return [row, *(row | {"variant": name} | vars(change) for name, change in found.changes.items())]
 
 
 def _pair(pair: Pair) -> dict[str, Any]:

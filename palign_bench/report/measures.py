@@ -4,20 +4,16 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palign_bench.costs.figures import FIGURES
 from palign_bench.ledger.columns import Array
-from palign_bench.questionnaire.inventory import LOWEST, Inventory
+from palign_bench.questionnaire.inventory import LOWEST
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.report.names import is_constant
 from palign_bench.report.paper import PAPER_PEOPLE
 from palign_bench.report.rows import RowNumbers
 from palign_bench.report.statistics import mean, paired_differences
-
-
-def scale_means(inventory: Inventory, row: RowNumbers) -> dict[str, float | None]:
-    """Mean aligned score per scale over people (the outer mean of Eq. 2); people without one are left out."""
-    return {name: mean(row.recorded(f"score/{name}")) for name in inventory.scales.values()}
 
 
 def best_floor(row: RowNumbers, floors: Sequence[RowNumbers]) -> RowNumbers | None:
@@ -49,11 +45,16 @@ def beats_best_constant(row: RowNumbers, rows: Sequence[RowNumbers]) -> bool | N
     return None if difference is None else difference < 0
 
 
-def most_frequent_option_share(row: RowNumbers) -> float | None:
-    """Share of the most frequent option among all answers of all people; real numbers count as the nearest option."""
+def option_counts(row: RowNumbers, highest: int = 0) -> NDArray[np.int64]:
+    """How often each value from 0 was answered, over all people; real numbers count as the nearest option."""
     answers = row.digest.answers
-    options = (answers[~np.isnan(answers)] + 0.5).astype(int).clip(min=LOWEST)  # halves up
-    return int(np.bincount(options).max()) / len(options) if len(options) else None
+    return np.bincount((answers[~np.isnan(answers)] + 0.5).astype(int).clip(min=LOWEST), minlength=highest + 1)
+
+
+def most_frequent_option_share(row: RowNumbers) -> float | None:
+    """Share of the most frequent option among all answers of all people."""
+    counts = option_counts(row)
+    return int(counts.max()) / int(counts.sum()) if counts.any() else None
 
 
 def reading_rates(row: RowNumbers) -> tuple[float | None, float | None]:

@@ -57,18 +57,17 @@ class _Compared:
     @cached_property
     def rows(self) -> dict[str, RowNumbers]:
         """The best methods and the best own-answers floor but for constants, by label. Raises UserError for none."""
-        found: list[tuple[float, str, RowNumbers]] = []
         pairs = [
             pair for pair in zip(self.report.rows, self.report.read, strict=True) if pair[0]["composite"] is not None
         ]
+        pairs.sort(key=lambda pair: pair[0]["composite"])
+        found: dict[str, RowNumbers] = {}
         for blocks, most in (((METHODS, PEOPLE_METHODS), _MOST_METHODS), ((OWN_FLOORS,), 1)):
-            scored = [(r["composite"], r["label"], read) for r, read in pairs
-                      if r["composite"] is not None and r["block"] in blocks
-                      and not is_constant(r["method"])]  # fmt: skip
-            found += sorted(scored, key=lambda each: each[0])[:most]
+            of_blocks = [(r["label"], n) for r, n in pairs if r["block"] in blocks and not is_constant(r["method"])]
+            found |= dict(of_blocks[:most])
         if not found:
             raise UserError("--pictures: no method or own-answers floor is finished yet; run the experiment again.")
-        return {label: read for _, label, read in found}
+        return found
 
     @cached_property
     def pool(self) -> Truths:

@@ -38,11 +38,6 @@ class RowStatus:
         return None if self.seconds is None else self.missing * self.seconds
 
 
-def row_statuses(plan: Plan) -> list[RowStatus]:
-    """The rows of a command's table."""
-    return [_row_status(row) for row in plan.read()[0]]
-
-
 def _row_status(row: Row) -> RowStatus:
     folder, ids = row.folder, row.ids
     present, wanted = folder.finished(), set(ids)
@@ -72,8 +67,8 @@ def status_of(runs: Path, name: str | None) -> str:
 
 
 def _table_status(plan: Plan) -> str:
-    rows = row_statuses(plan)
-    about = plan.read()[1]
+    planned, about = plan.read()
+    rows = [_row_status(row) for row in planned]
     lines = [f"{plan.experiment}, {plan.name}: model {about['model']}, protocol {about['protocol']}"]
     lines.append(f"  {'':24} {'planned':>8} {'finished':>8} {'running':>8} {'failed':>8} {'missing':>8}  time left")
     for row in rows:

@@ -35,15 +35,12 @@ class Report:
     """One table with what is said about it.
 
     ``rows``: one dict per planned row, ``columns``, None where a measure is not defined.
-    ``read``: what the ledger holds of each row. ``composites``: per row, composite by respondent id (for pictures; ids
-    stay on this machine).
-    ``paper``: the paper's setting when the table is in it.
+    ``read``: what the ledger holds of each row. ``paper``: the paper's setting when the table is in it.
     """
 
     about: Mapping[str, Any]
     rows: tuple[Mapping[str, Any], ...]
     read: tuple[RowNumbers, ...]
-    composites: tuple[Mapping[str, float], ...]
     notes: tuple[str, ...]
     paper: PaperSetting | None
     inventory: Inventory
@@ -98,8 +95,7 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
         for row, label in zip(rows, row_labels(rows), strict=True)
     ]
     notes = (*about.get("notes", ()), *training_notes(rows), *ledger_notes(rows))
-    composites = tuple(row.composites for row in rows)
-    return Report({**about, "people": people}, tuple(columns), tuple(rows), composites, notes, paper, inventory)
+    return Report({**about, "people": people}, tuple(columns), tuple(rows), notes, paper, inventory)
 
 
 def as_json(report: Report) -> str:
@@ -137,7 +133,7 @@ def _columns(
         "protocol": row.protocol,
         "model": row.model,
         "respondents": len(row.respondents),
-        **measures.scale_means(inventory, row),
+        **{name: mean(row.recorded(f"score/{name}")) for name in inventory.scales.values()},
         "composite": mean(composites),
         "composite_low": low,
         "composite_high": high,

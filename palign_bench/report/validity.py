@@ -102,9 +102,8 @@ def response_style(inventory: Inventory, numbers: Whole, answers: Array) -> dict
     pairs = []
     for subscale in dict.fromkeys(subscales.tolist()):
         plus, minus = (mean_present(answers[:, (subscales == subscale) & (sign == side)]) for side in (1, -1))
-        present = ~np.isnan(plus + minus)
-        if present.any():
-            pairs.append(pearson(plus[present], inventory.reverse(minus[present])))
+        if not np.isnan(plus + minus).all():
+            pairs.append(_correlation(plus, inventory.reverse(minus)))
     given = inventory.nearest(answers[~np.isnan(answers)])
     return {
         "acquiescence": mean(per_person[~np.isnan(per_person)] - inventory.midpoint),
@@ -164,11 +163,14 @@ def literal_matrices(inventory: Inventory, row: RowNumbers, pool: Truths) -> tup
 
 def _profiles(first: Array, second: Array) -> float | None:
     """Mean over people of the correlation over items; people whose answers do not vary have none and are left out."""
-    correlations = []
-    for one, other in zip(first, second, strict=True):
-        both = ~np.isnan(one) & ~np.isnan(other)
-        correlations.append(pearson(one[both], other[both]))
+    correlations = [_correlation(one, other) for one, other in zip(first, second, strict=True)]
     return mean([r for r in correlations if r is not None])
+
+
+def _correlation(first: Array, second: Array) -> float | None:
+    """Pearson's r of what both have."""
+    both = ~np.isnan(first) & ~np.isnan(second)
+    return pearson(first[both], second[both])
 
 
 def _traits(inventory: Inventory, row: RowNumbers) -> tuple[float | None, float | None, float | None]:
@@ -176,13 +178,8 @@ def _traits(inventory: Inventory, row: RowNumbers) -> tuple[float | None, float 
     names = list(inventory.scales.values())
     answered = [row.digest.figure(f"trait/{name}") for name in names]
     own = [row.digest.figure(f"person_trait/{name}") for name in names]
-
-    def correlation(first: Array, second: Array) -> float | None:
-        both = ~np.isnan(first) & ~np.isnan(second)
-        return pearson(first[both], second[both])
-
-    same = [correlation(first, second) for first, second in zip(answered, own, strict=True)]
-    other = [correlation(a, o) for i, a in enumerate(answered) for j, o in enumerate(own) if i != j]
+    same = [_correlation(first, second) for first, second in zip(answered, own, strict=True)]
+    other = [_correlation(a, o) for i, a in enumerate(answered) for j, o in enumerate(own) if i != j]
     ratios = []
     for first, second in zip(answered, own, strict=True):
         both = ~np.isnan(first) & ~np.isnan(second)

@@ -79,7 +79,7 @@ def test_profiles_are_facet_means_of_chosen_people(report: Report, people: Respo
     np.testing.assert_allclose(own, method)
     assert not np.allclose(own, floor)
     chosen = [heading.split(",")[0] for heading in compared.profiles([])]
-    composites = report.composites[0]
+    composites = report.read[0].composites
     ordered = sorted(composites, key=lambda each: composites[each])
     assert chosen[0] == f"{ordered[0]}: answered best" and chosen[2] == f"{ordered[-1]}: answered worst"
     assert chosen[1].endswith(": median") and len(chosen) == 3

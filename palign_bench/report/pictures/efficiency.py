@@ -67,7 +67,8 @@ def memory_figure(rows: Sequence[Record], title: str) -> Figure:
         axes.barh(position, bare, height=0.38, color=_BARE, zorder=3)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xlabel("peak memory relative to PAS")
-    axes.barh([0], [0], color=_BARE, label="bare model" + ("" if _on_gpu(rows) else " and program"))
+    on_gpu = any(row["reserved_memory_mib"] is not None for row in rows)
+    axes.barh([0], [0], color=_BARE, label="bare model" + ("" if on_gpu else " and program"))
     axes.barh([0], [0], color=_MANY, label="the method")
     _legend(figure)
     return figure
@@ -126,7 +127,3 @@ def _bar(axes: Axes, position: float, value: float | None, colour: str, hatched:
 
 def _legend(figure: Figure) -> None:
     figure.legend(loc="lower center", ncols=4, frameon=False, fontsize=8)
-
-
-def _on_gpu(rows: Sequence[Record]) -> bool:
-    return any(row["reserved_memory_mib"] is not None for row in rows)

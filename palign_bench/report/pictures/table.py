@@ -53,8 +53,8 @@ def draw_figure(report: Report, base: Path) -> list[Path]:
 def compose_figure(report: Report) -> Figure:
     """The picture itself, still in memory; its height follows the number of rows."""
     scored = [
-        (row, composites)
-        for row, composites in zip(report.rows, report.composites, strict=True)
+        (row, read.composites)
+        for row, read in zip(report.rows, report.read, strict=True)
         if row["composite"] is not None
     ]
     scored.sort(key=lambda pair: pair[0]["composite"], reverse=True)  # the best on top

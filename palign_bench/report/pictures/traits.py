@@ -85,6 +85,7 @@ def profile_figure(people: Mapping[str, Mapping[str, Array]], inventory: Invento
     ``people``: by how a panel is headed, the scores (subscales in their order) by what they are of, the truth first.
     """
     of, names = subscales_in_order(inventory)
+    scale_of = {getattr(item, of): item.scale for item in inventory.items}
     figure = Figure(figsize=(9, 0.9 + 2.0 * len(people)), layout="constrained")
     rows = figure.subplots(len(people), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (person, lines) in zip(rows, people.items(), strict=True):
@@ -97,7 +98,7 @@ def profile_figure(people: Mapping[str, Mapping[str, Array]], inventory: Invento
         axes.set_yticks(range(LOWEST, inventory.highest + 1))
         axes.grid(axis="y", color="#EEEEEE")
         axes.spines[["top", "right"]].set_visible(False)
-        for edge in _edges(names, inventory, of):
+        for edge in _edges([scale_of[name] for name in names]):
             axes.axvline(edge - 0.5, color="#BBBBBB", linewidth=0.8)
     rows[-1].set_xticks(range(len(names)), names, fontsize=8)
     figure.suptitle(title, fontsize=9, x=0.01, ha="left", wrap=True)
@@ -126,10 +127,9 @@ def correlation_figure(keyed: Array, inventory: Inventory, title: str) -> Figure
     size = 8 if len(names) <= 40 else 4
     axes.set_xticks(range(len(names)), names, rotation=90, fontsize=size)
     axes.set_yticks(range(len(names)), names, fontsize=size)
-    for place in range(1, len(names)):
-        if scale_of[names[place]] != scale_of[names[place - 1]]:
-            axes.axhline(place - 0.5, color="#222222", linewidth=0.8)
-            axes.axvline(place - 0.5, color="#222222", linewidth=0.8)
+    for edge in _edges([scale_of[name] for name in names]):
+        axes.axhline(edge - 0.5, color="#222222", linewidth=0.8)
+        axes.axvline(edge - 0.5, color="#222222", linewidth=0.8)
     axes.set_title(title, fontsize=9, loc="left", wrap=True)
     figure.colorbar(drawn, ax=axes, shrink=0.7, label="Pearson r across people")
     return figure
@@ -142,7 +142,6 @@ def correlations(scores: Array) -> Array:
     return pd.DataFrame(scores).corr(min_periods=3).to_numpy()
 
 
-def _edges(names: Sequence[str], inventory: Inventory, of: str) -> list[int]:
+def _edges(scales: Sequence[str]) -> list[int]:
     """Where the next scale begins."""
-    scale_of = {getattr(item, of): item.scale for item in inventory.items}
-    return [place for place in range(1, len(names)) if scale_of[names[place]] != scale_of[names[place - 1]]]
+    return [place for place in range(1, len(scales)) if scales[place] != scales[place - 1]]
