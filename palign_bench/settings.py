@@ -3,6 +3,7 @@
 import math
 import os
 import tempfile
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -36,6 +37,12 @@ def is_number(value: object) -> TypeGuard[float]:
 def is_whole(value: object, lowest: float = -math.inf) -> TypeGuard[int]:
     """Whether a setting is a whole number of at least ``lowest``, written as one: ``1.0`` is none."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
+
+
+def one_of(key: str, value: object, choices: Collection[str]) -> None:
+    """Raise ValueError unless the setting is one of these."""
+    if value not in choices:
+        raise ValueError(f"{key}={value}: choose one of {', '.join(choices)}")
 
 
 CACHE_VARIABLE = "PALIGN_CACHE_DIR"

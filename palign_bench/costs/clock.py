@@ -59,10 +59,6 @@ class Cost:
         amounts = {name: amount / people for name, amount in self.amounts.items()}
         return replace(self, seconds=self.seconds / people, joules=joules, amounts=amounts)
 
-    def _raise_to(self, peaks: dict[str, float]) -> None:
-        for kind, mib in peaks.items():
-            self._highest[kind] = max(self._highest.get(kind, 0.0), mib)
-
 
 _open: list[Cost] = []
 _lock = threading.Lock()
@@ -129,7 +125,8 @@ def _keep_peaks(mark: HighWaterMark) -> None:
     allocated = sum(cuda.max_memory_allocated(device) for cuda, device in _gpus()) / MIB
     reserved = sum(cuda.max_memory_reserved(device) for cuda, device in _gpus()) / MIB
     for cost in _open:
-        cost._raise_to({"resident": mark.read(), "cuda": allocated, "reserved": reserved})
+        for kind, mib in {"resident": mark.read(), "cuda": allocated, "reserved": reserved}.items():
+            cost._highest[kind] = max(cost._highest.get(kind, 0.0), mib)
 
 
 def _joules() -> dict[int, float]:

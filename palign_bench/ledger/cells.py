@@ -141,8 +141,7 @@ class CellFolder:
 
     def failure_marks(self) -> dict[str, tuple[int, int]]:
         """What changes when a cell fails once more, by respondent id: no clock tells which failure is new."""
-        marks = {respondent_id: self.failure_mark(respondent_id) for respondent_id, _ in self._error_files()}
-        return {respondent_id: mark for respondent_id, mark in marks.items() if mark is not None}
+        return {each: mark for each, _ in self._error_files() if (mark := self.failure_mark(each)) is not None}
 
     def failure_mark(self, respondent_id: str) -> tuple[int, int] | None:
         """One respondent's mark in `failure_marks`."""

@@ -134,11 +134,6 @@ def _columns(scales: Sequence[str]) -> tuple[str, ...]:
     return (*_FIXED, *(f"{kind}/{scale}" for kind in _OF_SCALES for scale in scales))
 
 
-def _as_option(value: float, options: int) -> int:
-    """A floor's real number as the nearest option's value, 1 … the number of options; halves go up."""
-    return min(options, max(1, int(value + 0.5)))
-
-
 def _packed(matrix: Array) -> NDArray[Any]:
     """A byte an answer where all are whole, as nearly always: an eighth of the memory. Else the matrix as it is."""
     with np.errstate(invalid="ignore"):
@@ -159,7 +154,8 @@ def _figures_of(record: Record, answers: Answers, scales: Sequence[str]) -> list
     options = len(next(iter((record["log_probs"] or {}).values()), range(5)))
     audit = {number: parse_released(text, options) for number, text in _numbered(record["audit"]).items()}
     parsed = {number: option for number, option in audit.items() if option is not None}
-    compared = [number for number in parsed if number in answers]
+    # A floor's real number counts as the nearest option; halves go up.
+    compared = {n: min(options, max(1, int(answers[n] + 0.5))) for n in parsed if n in answers}
     return [
         record["scores"][COMPOSITE],
         *(record["cost"].get(name) for name in BY_NAME),
@@ -168,6 +164,6 @@ def _figures_of(record: Record, answers: Answers, scales: Sequence[str]) -> list
         len(audit),
         len(parsed),
         len(compared),
-        sum(parsed[number] == _as_option(answers[number], options) for number in compared),
+        sum(parsed[number] == option for number, option in compared.items()),
         *(record[part].get(scale) for part in _OF_SCALES.values() for scale in scales),
     ]

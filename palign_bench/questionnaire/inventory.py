@@ -127,11 +127,12 @@ class Inventory:
         known items, at least one.
         """
         generator = random.Random(f"selection-{seed}")
+        groups: dict[str | None, list[int]] = {}
+        for number in sorted(self.known):
+            groups.setdefault(self[number].subscale if self.subscales else self[number].scale, []).append(number)
         chosen: list[int] = []
         for group in self.subscales or tuple(self.scales):
-            named = [(n, self[n].subscale if self.subscales else self[n].scale) for n in sorted(self.known)]
-            known = [number for number, name in named if name == group]
-            if known:
+            if known := groups.get(group):
                 chosen += generator.sample(known, 1 if self.subscales else max(1, len(known) // 5))
         return sorted(chosen)
 

@@ -119,18 +119,15 @@ def portrait_request(inventory: Inventory, known: Answers) -> str:
 
 def template_portrait(inventory: Inventory, known: Answers) -> str:
     """The known answers as plain sentences in the second person, in the inventory's order; missing ones left out."""
-    endings = PORTRAIT_ENDINGS if inventory.options == OPTIONS else _endings(inventory.options)
+    endings = PORTRAIT_ENDINGS
+    if inventory.options != OPTIONS:
+        endings = {each.value: f" ({each.label[0].lower()}{each.label[1:]})." for each in inventory.options}
     said = PORTRAIT_OPENING + "{}" if inventory.wording == "phrase" else f'{PORTRAIT_OPENING}say "{{}}"'
     return " ".join(
         said.format(statement(inventory, inventory[number])) + endings[int(known[number])]
         for number in inventory.known
         if number in known
     )
-
-
-def _endings(options: Sequence[Option]) -> dict[int, str]:
-    """What follows a statement in a portrait: the label of the option picked, in brackets."""
-    return {option.value: f" ({option.label[0].lower()}{option.label[1:]})." for option in options}
 
 
 def agree_question(inventory: Inventory, item: Item) -> str:
@@ -149,31 +146,18 @@ def probe_question(inventory: Inventory, item: Item) -> str:
 # Beginnings of a text about one statement, affirmed and denied; what differs between the two is what the statement
 # says about a person, and no longer how it is worded (`palign_bench/backbone/parts/statements.py`).
 CONTRASTS: dict[str, tuple[str, str]] = {
-    "word": (
-        "I would always say that I {statement}. In one word, I am",
-        "I would never say that I {statement}. In one word, I am",
-    ),
+    "word": ("I would always say{that} In one word, I am", "I would never say{that} In one word, I am"),
     "kind": (
-        "I would always say that I {statement}. I am the kind of person who is",
-        "I would never say that I {statement}. I am the kind of person who is",
+        "I would always say{that} I am the kind of person who is",
+        "I would never say{that} I am the kind of person who is",
     ),
-    "people": ("People who {statement} tend to be", "People who never {statement} tend to be"),
-}
-_CONTRASTS_OF_SENTENCES: dict[str, tuple[str, str]] = {
-    "word": (
-        'I would always say: "{statement}" In one word, I am',
-        'I would never say: "{statement}" In one word, I am',
-    ),
-    "kind": (
-        'I would always say: "{statement}" I am the kind of person who is',
-        'I would never say: "{statement}" I am the kind of person who is',
-    ),
-    "people": ('People who say "{statement}" tend to be', 'People who never say "{statement}" tend to be'),
+    "people": ("People who {do} tend to be", "People who never {do} tend to be"),
 }
 
 
 def contrast(name: str, inventory: Inventory, item: Item) -> tuple[str, str]:
     """Two texts about one statement, the one affirming and the other denying it."""
-    affirmed, denied = (CONTRASTS if inventory.wording == "phrase" else _CONTRASTS_OF_SENTENCES)[name]
     said = statement(inventory, item)
-    return affirmed.format(statement=said), denied.format(statement=said)
+    that, do = (f" that I {said}.", said) if inventory.wording == "phrase" else (f': "{said}"', f'say "{said}"')
+    affirmed, denied = (text.format(that=that, do=do) for text in CONTRASTS[name])
+    return affirmed, denied

@@ -15,17 +15,6 @@ from palign_bench.respondents.released import ReleaseUnavailableError
 from palign_bench.respondents.simulated import simulate
 from palign_bench.respondents.source import RespondentsError, RespondentSource, data_hash_of
 
-__all__ = [
-    "RespondentSource",
-    "RespondentsError",
-    "data_hash_of",
-    "is_stand_in",
-    "load_file",
-    "load_papi",
-    "load_respondents",
-    "simulate",
-]
-
 _SELECTION = ("limit", "ids")  # for `RespondentSource.select`, which the caller applies
 
 

@@ -7,7 +7,7 @@ people are called by their row. Country and source are not read.
 """
 
 import json
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -27,21 +27,13 @@ DARK_TRIAD_URL = (
     "https://raw.githubusercontent.com/tso2tso/personality-alignment/382b6d69dbfb46dfe50fa4dc14754fa146216a93/PAPI"
 )
 _POPULATION_URL = "https://raw.githubusercontent.com/CH-chuan/PAlign-self/48b0c7e/PAPI"
-_INSTEAD = "choose another respondents="
+DARK_TRIAD = partial(Release, name="Dark Triad", subfolder="dark_triad", instead="choose another respondents=")
 POPULATION, TEST_SET = "Dark-Triad.csv", "dark_triad_Test_set.json"
-POPULATION_RELEASE = Release(
-    _POPULATION_URL,
-    {POPULATION: ("e0330669936e84d5bb313db7e0a16119d50c5e2e31514f8b87de29a0771b5262", 1_091_615)},
-    name="Dark Triad",
-    subfolder="dark_triad",
-    instead=_INSTEAD,
+POPULATION_RELEASE = DARK_TRIAD(
+    _POPULATION_URL, {POPULATION: ("e0330669936e84d5bb313db7e0a16119d50c5e2e31514f8b87de29a0771b5262", 1_091_615)}
 )
-TEST_SET_RELEASE = Release(
-    DARK_TRIAD_URL,
-    {TEST_SET: ("ed904290ee7fd01346549eb07490cc9bc099dfcab04f05beece8182fd55dcfc8", 146_402)},
-    name="Dark Triad",
-    subfolder="dark_triad",
-    instead=_INSTEAD,
+TEST_SET_RELEASE = DARK_TRIAD(
+    DARK_TRIAD_URL, {TEST_SET: ("ed904290ee7fd01346549eb07490cc9bc099dfcab04f05beece8182fd55dcfc8", 146_402)}
 )
 
 _COLUMNS = tuple(f"{scale}{place}" for scale in "MNP" for place in range(1, 10))

@@ -15,6 +15,7 @@ Anything else in the file (age, sex, country, …) is not read: nothing else abo
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 from palign_bench.questionnaire.inventory import Inventory
@@ -64,22 +65,14 @@ class FileOfPeople:
         )
 
 
-def load_file(
-    path: str | None = None,
-    orientation: str | None = None,
-    columns: str | None = None,
-    id_column: str | None = None,
-    missing: Sequence[object] = (),
-    *,
-    inventory: Inventory,
-) -> RespondentSource:
+def load_file(path: str | None = None, *, inventory: Inventory, **settings: Any) -> RespondentSource:
     """The people of a file, in its order, with notes on what was not read.
 
-    Raises `RespondentsError` for a file that is missing, unreadable or not as the module describes, and for answers
+    ``settings``: those of `read_people`. Raises `RespondentsError` as that does, and for answers
     whose orientation nobody named and that look reversed; the line names the file, the row or id, the column and the
     remedy.
     """
-    found = read_people(path, orientation, columns, id_column, missing, inventory=inventory)
+    found = read_people(path, **settings, inventory=inventory)
     if found.doubt and found.assumed:
         raise RespondentsError(found.doubt)
     given = found.people.answers != 0
@@ -105,7 +98,10 @@ def read_people(
     *,
     inventory: Inventory,
 ) -> FileOfPeople:
-    """What a file says, also of people who answer too little to be judged. Raises `RespondentsError` as `load_file`."""
+    """What a file says, also of people who answer too little to be judged.
+
+    Raises `RespondentsError` for a file that is missing, unreadable or not as the module describes.
+    """
     if not path:
         raise RespondentsError("respondents.path is not set: give the file with your people")
     if orientation not in (None, *ORIENTATIONS):

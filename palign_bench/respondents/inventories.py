@@ -6,19 +6,17 @@ from typing import Any
 
 from palign_bench.questionnaire.inventories import DARK_TRIAD_KEY, DARK_TRIAD_SPLIT, read_dark_triad, read_inventory
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_120, ipip_neo_300
-from palign_bench.respondents.dark_triad import DARK_TRIAD_URL
-from palign_bench.respondents.released import Release, locate
+from palign_bench.respondents.dark_triad import DARK_TRIAD, DARK_TRIAD_URL
+from palign_bench.respondents.released import locate
 from palign_bench.settings import UserError
 
 # The text of the Short Dark Triad has terms of its own, so it is not part of this project.
-DARK_TRIAD_RELEASE = Release(
+DARK_TRIAD_RELEASE = DARK_TRIAD(
     DARK_TRIAD_URL,
     {
         DARK_TRIAD_KEY: ("fe9518b5a0b6cc8161e46f9c5b6a1732c1a0d031727c00e7a5091bb5621b3106", 9_728),
         DARK_TRIAD_SPLIT: ("215f5984d578d8c533d9d40299a8a4b830f17a8c5bdb48e9bcb741e3ca7e785c", 131),
     },
-    name="Dark Triad",
-    subfolder="dark_triad",
     instead="choose another inventory=",
 )
 _SETTINGS: dict[str, tuple[str, ...]] = {

@@ -96,8 +96,8 @@ class Mirror(Tracker):
         """Keep how many people are finished."""
 
     @abstractmethod
-    def _keep_people(self, people: Sequence[Mapping[str, Any]]) -> None:
-        """Keep the figures of a row's people."""
+    def _keep_people(self, names: list[str], people: list[list[Any]]) -> None:
+        """Keep the figures of these names of a row's people; the first is ``respondent``, None what somebody lacks."""
 
     @abstractmethod
     def _keep_table(self, table: pd.DataFrame, pictures: Sequence[Path], title: str) -> None:
@@ -140,8 +140,9 @@ class Mirror(Tracker):
     def finish_row(self, summary: Mapping[str, Any]) -> None:
         def work() -> None:
             people = [{"respondent": each, **figures} for each, figures in sorted(self._people.items())]
+            names = list(dict.fromkeys(name for person in people for name in person))
             if people:
-                self._keep_people(people)
+                self._keep_people(names, [[person.get(name) for name in names] for person in people])
 
         if self._is_open:
             self._safely(work)

@@ -57,15 +57,13 @@ class TrackioTracker(Mirror):
         self._finished = finished
         self._run.log({"people_finished": finished}, step=finished)
 
-    def _keep_people(self, people: Sequence[Mapping[str, Any]]) -> None:
+    def _keep_people(self, names: list[str], people: list[list[Any]]) -> None:
         import trackio
 
         for number, person in enumerate(people, 1):
-            known = {name: value for name, value in person.items() if value is not None and name != "respondent"}
-            self._run.log({f"person/{name}": value for name, value in known.items()}, step=number)
-        names = list(dict.fromkeys(name for person in people for name in person))
-        rows = [[person.get(name) for name in names] for person in people]
-        self._run.log({"people": trackio.Table(columns=names, data=rows)}, step=len(people))
+            known = {f"person/{n}": v for n, v in zip(names[1:], person[1:], strict=True) if v is not None}
+            self._run.log(known, step=number)
+        self._run.log({"people": trackio.Table(columns=names, data=people)}, step=len(people))
 
     def _keep_table(self, table: pd.DataFrame, pictures: Sequence[Path], title: str) -> None:
         import trackio

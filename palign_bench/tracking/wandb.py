@@ -69,15 +69,13 @@ class WandbTracker(Mirror):
     def _keep_progress(self, finished: int) -> None:
         self._run.summary["people_finished"] = finished
 
-    def _keep_people(self, people: Sequence[Mapping[str, Any]]) -> None:
+    def _keep_people(self, names: list[str], people: list[list[Any]]) -> None:
         import wandb
 
         for number, person in enumerate(people, 1):
-            known = {name: value for name, value in person.items() if value is not None and name != "respondent"}
+            known = {n: v for n, v in zip(names[1:], person[1:], strict=True) if v is not None}
             self._run.log({"person": number, **known})
-        names = list(dict.fromkeys(name for person in people for name in person))
-        rows: list[Any] = [[person.get(name) for name in names] for person in people]
-        self._run.log({"people": wandb.Table(columns=[*names], data=rows, allow_mixed_types=True)})
+        self._run.log({"people": wandb.Table(columns=[*names], data=[*people], allow_mixed_types=True)})
 
     def _keep_table(self, table: pd.DataFrame, pictures: Sequence[Path], title: str) -> None:
         import wandb
