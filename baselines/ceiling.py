@@ -19,7 +19,7 @@ from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents.norms import FIGURES
 from palign_bench.respondents.posterior import FactorPosterior, expected_error, median_option
 from palign_bench.respondents.simulated import factor_model
-from palign_bench.settings import UserError, is_whole
+from palign_bench.settings import UserError, is_whole, one_of
 
 
 class Ceiling(Aligner):
@@ -33,8 +33,7 @@ class Ceiling(Aligner):
     cohort = 50  # people at once; more are no faster
 
     def __init__(self, figures: str, sweeps: int, burn_in: int):
-        if figures not in FIGURES:
-            raise ValueError(f"method.figures={figures}: choose one of {', '.join(FIGURES)}")
+        one_of("method.figures", figures, FIGURES)
         for key, value, lowest in (("sweeps", sweeps, 1), ("burn_in", burn_in, 0)):
             if not is_whole(value, lowest):
                 raise ValueError(f"method.{key}={value}: give a whole number of at least {lowest}")
@@ -50,11 +49,8 @@ class Ceiling(Aligner):
             )
 
     def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
-        """Raises ValueError for an inventory that the model is not of."""
         super().prepare(backbone, protocol)
         inventory = self.inventory
-        if inventory.items != self.model.inventory.items:
-            raise ValueError(f"the factor model is of {self.model.inventory.name}, not of {inventory.name}")
         self.posterior = FactorPosterior(self.model, inventory.known, inventory.held_out, self.sweeps, self.burn_in)
 
     def align(self, case: Case) -> Alignment:

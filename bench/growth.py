@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from statistics import linear_regression
 from typing import Any
 
 import torch
@@ -39,9 +40,7 @@ class Growth:
     def exponent(self) -> float:
         """Slope of log seconds over log amount by least squares: 1 is linear, below 1 is better."""
         x, y = ([math.log(value) for value in values] for values in (self.amounts, self.seconds))
-        centre = sum(x) / len(x)
-        mean = sum(y) / len(y)
-        return sum((a - centre) * (b - mean) for a, b in zip(x, y, strict=True)) / sum((a - centre) ** 2 for a in x)
+        return linear_regression(x, y).slope
 
 
 def measure_growth(
@@ -99,13 +98,11 @@ def random_model(backbone: LocalBackbone, layers: int) -> LocalBackbone:
 
 def draw_growth(found: Sequence[Growth], title: str, base: Path) -> list[Path]:
     """Write ``<base>.png`` and ``.pdf``: how many times the seconds against how many times the amount."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     from palign_bench.report.pictures.style import COLOURS, save_figure
 
     figure = Figure(figsize=(7, 4.2))
-    FigureCanvasAgg(figure)
     axes = figure.add_subplot()
     for growth, marker, colour in zip(found, "os^D", COLOURS, strict=False):
         times = [amount / growth.amounts[0] for amount in growth.amounts]
@@ -120,9 +117,7 @@ def draw_growth(found: Sequence[Growth], title: str, base: Path) -> list[Path]:
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter("{x:g}")
         axis.set_minor_formatter("")
-    ticks = [1, 2, 4, 8]
-    axes.set_xticks(ticks)
-    axes.set_yticks(ticks)
+        axis.set_ticks([1, 2, 4, 8])
     axes.legend(fontsize=8, frameon=False)
     axes.set_title(title, fontsize=9)
     figure.tight_layout()

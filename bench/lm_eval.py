@@ -15,9 +15,7 @@ from palign_bench.questionnaire.inventory import OPTIONS
 BATCH = 10  # rows; larger ones were no faster on two cores
 
 
-def lm_eval_log_probs(
-    backbone: LocalBackbone, prompts: Sequence[str], batch: int = BATCH, model: nn.Module | None = None
-) -> Tensor:
+def lm_eval_log_probs(backbone: LocalBackbone, prompts: Sequence[str], model: nn.Module | None = None) -> Tensor:
     """Log-probabilities of A…E after each whole prompt among the five, float32 ``(prompts, 5)``.
 
     ``prompts`` end where the letter stands. ``model``: the backbone's in another dtype. What lm-eval does once for a
@@ -28,7 +26,7 @@ def lm_eval_log_probs(
     harness = HFLM(
         pretrained=model or backbone.model,
         tokenizer=backbone.tokenizer,
-        batch_size=batch,
+        batch_size=BATCH,
         add_bos_token=False,  # the chat format has written it
         device=str(backbone.model.device),
     )

@@ -86,7 +86,7 @@ def lm_eval(asked: Questions, model: torch.nn.Module | None = None) -> Answered:
     """lm-evaluation-harness with its HF backend."""
     found: list[Tensor] = []
     seconds = asked.clock(lambda: found.append(lm_eval_log_probs(asked.backbone, asked.texts, model=model)))
-    return Answered(seconds * asked.of / len(asked.texts), _likeliest(found[0]), "HF backend", found[0])
+    return Answered(seconds * asked.of / len(asked.texts), found[0].argmax(-1).tolist(), "HF backend", found[0])
 
 
 def llama_cpp(asked: Questions, sequences: int = 1) -> Answered:
@@ -101,7 +101,7 @@ def llama_cpp(asked: Questions, sequences: int = 1) -> Answered:
     others = asked.clock(lambda: found.append(peer.log_probs(asked.prompts, asked.options))) - first
     peer.close()
     how = "one item at a time" if sequences == 1 else f"{sequences} items in one call"
-    return Answered(asked.scaled(first, others), _likeliest(found[0]), f"{asked.file.name}, {how}", found[0])
+    return Answered(asked.scaled(first, others), found[0].argmax(-1).tolist(), f"{asked.file.name}, {how}", found[0])
 
 
 def openvino(asked: Questions) -> Answered:
@@ -164,7 +164,7 @@ def ask(name: str, asked: Questions) -> dict[str, Answered]:
 
 def compared(name: str, answered: Answered, ours: Sequence[str], log_probs: Tensor) -> str:
     """A peer's note: its version, and how its answers compare with our texts or our log-probabilities of the part."""
-    own = parsed(ours) if PEERS[name].writes else _likeliest(log_probs)
+    own = parsed(ours) if PEERS[name].writes else log_probs.argmax(-1).tolist()
     same = [theirs == answer for theirs, answer in zip(answered.answers, own, strict=True)]
     note = f"{PEERS[name].package} {version(PEERS[name].package)}, {answered.note}; {len(same)} items timed, scaled; "
     note += f"{sum(same) / len(same):.0%} equal answers"
@@ -194,7 +194,3 @@ def plain_generation(backbone: LocalBackbone, texts: Sequence[str], model: torch
             tokens = model.generate(**inputs, max_new_tokens=NEW_TOKENS, do_sample=False, pad_token_id=0)  # type: ignore[operator]
         written += backbone.tokenizer.batch_decode(tokens[:, longest:], clean_up_tokenization_spaces=False)
     return written
-
-
-def _likeliest(log_probs: Tensor) -> list[int | None]:
-    return [int(row.argmax()) for row in log_probs]

@@ -25,21 +25,6 @@ class ProbeTimes:
         return self.scikit_learn_seconds / self.batched_seconds
 
 
-def synthetic_probe_data(
-    heads: int = 270, samples: int = 200, head_dim: int = 64, seed: int = 0
-) -> tuple[Tensor, Tensor]:
-    """Seeded features ``(heads, samples, head_dim)`` and labels; 270 heads of 64 are those of SmolLM2-135M.
-
-    Heads differ in their mean and in how far they tell the labels apart, as a model's do.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.arange(samples) % 2
-    noise = torch.randn(heads, samples, head_dim, generator=generator)
-    mean = 3 * torch.randn(heads, 1, head_dim, generator=generator)
-    difference = torch.randn(heads, 1, head_dim, generator=generator) * torch.rand(heads, 1, 1, generator=generator)
-    return noise + mean + 0.5 * labels[:, None] * difference, labels
-
-
 def time_probes(features: Tensor, labels: Tensor) -> ProbeTimes:
     """Time both on the same data: ``features (heads, samples, head_dim)``, ``labels (samples,)``.
 

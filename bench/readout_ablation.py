@@ -31,6 +31,8 @@ from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, Inventory, ipi
 from palign_bench.questionnaire.prompts import statement_as_worded
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.questionnaire.scoring import as_matrix, cross_composites
+from palign_bench.report.pictures.traits import scores_of
+from palign_bench.report.specificity import others_and_own
 from palign_bench.report.statistics import mean_interval, pearson
 from palign_bench.respondents import load_papi
 from palign_bench.settings import read_option
@@ -56,13 +58,9 @@ class Ablation:
         )
         self._features: dict[str, Tensor] = {}
 
-    def composites(self, numbers: Sequence[int], predicted: Tensor, truth: Tensor) -> np.ndarray:
-        """Every prediction against every person's truth ``(people, people)``."""
-        return cross_composites(self.inventory, numbers, predicted.numpy(), truth.numpy())
-
     def row(self, name: str, known: Tensor | None, held_out: Tensor) -> np.ndarray:
         """Print a variant's line; returns each person's composite."""
-        crossed = self.composites(self.held_out, held_out, self.truth)
+        crossed = cross_composites(self.inventory, self.held_out, held_out.numpy(), self.truth.numpy())
         own = crossed.diagonal()
         people = len(own)
         specificity = (np.nansum(crossed) - own.sum()) / (people * (people - 1)) - own.mean()
@@ -77,23 +75,18 @@ class Ablation:
 
     def left_out_composite(self, predicted: Tensor) -> np.ndarray:
         """Composite of leave-one-out predictions of known answers, per person."""
-        return np.array(
-            [
-                self.composites(self.known, row[None], truth[None])[0, 0]
-                for row, truth in zip(predicted, self.known_answers, strict=True)
-            ]
-        )
+        own = np.arange(len(self.people))
+        return others_and_own(self.inventory, self.known, predicted.numpy(), self.known_answers.numpy(), own)[1]
 
     def trait_correlation(self, predicted: Tensor) -> float:
         """Mean over the domains of the correlation across people with the held-out trait scores."""
-        signs = torch.tensor([item.sign for item in self.inventory.select(self.held_out)]).double()
-        domains = np.array([item.scale for item in self.inventory.select(self.held_out)])
-        values = []
-        for domain in sorted(set(domains)):
-            at = torch.tensor(domains == domain)
-            one, two = ((signs * (table - 3))[:, at].nanmean(1).numpy() for table in (predicted, self.truth))
-            values.append(pearson(one, two) or 0.0)
-        return float(np.mean(values))
+        items = self.inventory.select(self.held_out)
+        signs = np.array([item.sign for item in items])
+        one, two = (
+            scores_of(items, signs * (table.numpy() - 3), list(self.inventory.scales), "scale").T
+            for table in (predicted, self.truth)
+        )
+        return float(np.mean([pearson(own, other) or 0.0 for own, other in zip(one, two, strict=True)]))
 
     def alone(self, kernel: ItemKernel, ordinal: bool = True, choice: str = "person") -> tuple[Tensor, Tensor]:
         """Predicted known (leave-one-out) and held-out answers, each person alone.

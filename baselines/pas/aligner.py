@@ -8,7 +8,6 @@ from baselines.pas.probes import (
     DIRECTIONS,
     PROBE_PROMPTS,
     HeadDirections,
-    Unfit,
     collect_activations,
     fit_directions,
     label_samples,
@@ -21,7 +20,7 @@ from palign_bench.costs.clock import part
 from palign_bench.questionnaire.inventory import Answers
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores
-from palign_bench.settings import UserError, is_number
+from palign_bench.settings import UserError, is_number, one_of
 
 SYSTEM_PROMPTS = ("few_shot", "none")
 SEARCHES = ("grid", "golden")
@@ -51,10 +50,10 @@ class PersonalityActivationSearch(Aligner):
         alphas: Sequence[float] = ALPHAS,
         penalty: float = 1.0,
     ) -> None:
-        _one_of("direction", direction, DIRECTIONS)
-        _one_of("probe_prompt", probe_prompt, tuple(PROBE_PROMPTS))
-        _one_of("system_prompt", system_prompt, SYSTEM_PROMPTS)
-        _one_of("search", search, SEARCHES)
+        one_of("method.direction", direction, DIRECTIONS)
+        one_of("method.probe_prompt", probe_prompt, tuple(PROBE_PROMPTS))
+        one_of("method.system_prompt", system_prompt, SYSTEM_PROMPTS)
+        one_of("method.search", search, SEARCHES)
         if not is_number(k) or k != int(k) or k < 1:
             raise ValueError(f"method.k={k}: choose a whole number of heads, 1 or more")
         if not _are_alphas(alphas):
@@ -97,7 +96,7 @@ class PersonalityActivationSearch(Aligner):
             fits[i] = again
         return [self._final(case, fit, choice) for case, fit, choice in zip(cases, fits, choices, strict=True)]
 
-    def fit(self, people: Sequence[Answers], seeds: Sequence[int]) -> list[HeadDirections | Unfit]:
+    def fit(self, people: Sequence[Answers], seeds: Sequence[int]) -> list[HeadDirections | str]:
         """Heads and directions of each person, from these of their literal answers alone."""
         protocol, numbers = self.protocol, self._activations.numbers
         split = {"by_item": protocol.probes_split_by_item, "neutral": self.inventory.midpoint}
@@ -114,9 +113,9 @@ class PersonalityActivationSearch(Aligner):
             penalty=self.penalty,
         )
 
-    def _choose(self, case: Case, fit: HeadDirections | Unfit) -> SearchResult:
+    def _choose(self, case: Case, fit: HeadDirections | str) -> SearchResult:
         """The alpha whose answers to the selection items have the lowest composite."""
-        if isinstance(fit, Unfit):
+        if isinstance(fit, str):
             return SearchResult(0.0, {})
         truth = self.protocol.truth(case.selection)
         items = self.inventory.select(truth)
@@ -130,18 +129,18 @@ class PersonalityActivationSearch(Aligner):
 
         return grid_search(score, self.alphas) if self.search == "grid" else golden_section_search(score)
 
-    def _alignment(self, case: Case, answers: Answers, fit: HeadDirections | Unfit, alpha: float) -> Alignment:
+    def _alignment(self, case: Case, answers: Answers, fit: HeadDirections | str, alpha: float) -> Alignment:
         """The system prompt that lists ``answers``, and the shift by ``alpha``; none at all for alpha 0."""
         prompt = None
         if self.system_prompt == "few_shot":
             # The released Few-Shot has no separator before its first pair; the released PAS has one.
             prompt = self.protocol.few_shot_prompt(answers, case.missing, separator=";")
-        if alpha == 0 or isinstance(fit, Unfit):
+        if alpha == 0 or isinstance(fit, str):
             return Alignment(system_prompt=prompt)
         shifts = fit.shifts(alpha, self._activations)
         return Alignment(system_prompt=prompt, head_shifts=shifts, trained_parameters=fit.vectors.numel())
 
-    def _final(self, case: Case, fit: HeadDirections | Unfit, choice: SearchResult) -> Alignment:
+    def _final(self, case: Case, fit: HeadDirections | str, choice: SearchResult) -> Alignment:
         summary: dict[str, Any] = {
             "alpha": choice.alpha,
             "heads": [],
@@ -152,8 +151,8 @@ class PersonalityActivationSearch(Aligner):
             # False: nothing was kept out while choosing, so the search's answers for this alpha are the final ones.
             "refitted": _keeps_out(case),
         }
-        if isinstance(fit, Unfit):
-            summary["reason"] = fit.reason
+        if isinstance(fit, str):
+            summary["reason"] = fit
         else:
             summary["mean_validation_accuracy"] = fit.validation_accuracy
             if choice.alpha > 0:
@@ -170,8 +169,3 @@ def _are_alphas(value: object) -> bool:
     if isinstance(value, str) or not isinstance(value, Sequence):
         return False
     return len(value) > 0 and all(is_number(alpha) and alpha >= 0 for alpha in value)
-
-
-def _one_of(key: str, value: object, choices: Sequence[str]) -> None:
-    if value not in choices:
-        raise ValueError(f"method.{key}={value}: choose one of {', '.join(choices)}")

@@ -55,13 +55,6 @@ class ProbeSamples:
 
 
 @dataclass(frozen=True)
-class Unfit:
-    """A person for whom no probe can be fitted and validated, and why."""
-
-    reason: str
-
-
-@dataclass(frozen=True)
 class HeadDirections:
     """What PAS fits for one person; the shift of a chosen head is alpha times its row of ``vectors``.
 
@@ -141,13 +134,13 @@ def fit_directions(
     direction: str,
     rank_on_training_too: bool,
     penalty: float,
-) -> list[HeadDirections | Unfit]:
+) -> list[HeadDirections | str]:
     """Probe every head for every person (one batched solve), keep each person's best ``k`` heads and their directions.
 
     Heads are ranked by validation accuracy or, with ``rank_on_training_too`` (the released code), by the mean of
-    training and validation accuracy.
+    training and validation accuracy. For whom no probe can be fitted and validated there is the reason instead.
     """
-    fitted: list[HeadDirections | Unfit] = [Unfit(samples.unfit or "") for samples in people]
+    fitted: list[HeadDirections | str] = [samples.unfit or "" for samples in people]
     fit = [person for person, samples in enumerate(people) if samples.unfit is None]
     if not fit:
         return fitted

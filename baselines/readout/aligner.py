@@ -18,6 +18,7 @@ from palign_bench.costs.clock import part
 from palign_bench.questionnaire.inventory import Answers
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores
+from palign_bench.settings import one_of
 
 PRIORS = ("none", "people")
 SYSTEM_PROMPTS = ("none", "few_shot")
@@ -48,10 +49,8 @@ class ClosedFormReadout(Aligner):
         prior: str = "none",
         system_prompt: str = "none",
     ) -> None:
-        if prior not in PRIORS:
-            raise ValueError(f"method.prior={prior}: choose one of {', '.join(PRIORS)}")
-        if system_prompt not in SYSTEM_PROMPTS:
-            raise ValueError(f"method.system_prompt={system_prompt}: choose one of {', '.join(SYSTEM_PROMPTS)}")
+        one_of("method.prior", prior, PRIORS)
+        one_of("method.system_prompt", system_prompt, SYSTEM_PROMPTS)
         if not noises or any(noise <= 0 for noise in noises):
             raise ValueError(f"method.noises={noises}: give positive numbers")
         if not weights or any(not 0 <= weight <= 1 for weight in weights):
@@ -90,7 +89,11 @@ class ClosedFormReadout(Aligner):
     def _choose_weights(self, cases: Sequence[Case], final: Sequence[Prediction]) -> list[tuple[float, dict[str, Any]]]:
         """Each person's weight and the composites of all that were tried."""
         if self.system_prompt == "none":
-            return [self._weight_alone(case, made) for case, made in zip(cases, final, strict=True)]
+            bare = [torch.stack([self._neutral[number] for number in made.numbers]) for made in final]
+            return [
+                self._best_weight(made.numbers, made.own_cuts, made.loss, own, case.known)
+                for case, made, own in zip(cases, final, bare, strict=True)
+            ]
         kept = [self.kept_out(case) for case in cases]
         shown = [{n: v for n, v in case.known.items() if n not in out} for case, out in zip(cases, kept, strict=True)]
         partial = self.predict(cases, shown)
@@ -111,10 +114,6 @@ class ClosedFormReadout(Aligner):
             predict_with_others(self.inventory, self._kernel, own, self._table(case))
             for case, own in zip(cases, answers, strict=True)
         ]
-
-    def _weight_alone(self, case: Case, made: Prediction) -> tuple[float, dict[str, Any]]:
-        bare = torch.stack([self._neutral[number] for number in made.numbers])
-        return self._best_weight(made.numbers, made.own_cuts, made.loss, bare, case.known)
 
     def _weight_prompted(
         self, case: Case, kept: Answers, shown: Answers, made: Prediction

@@ -216,7 +216,7 @@ def train_cohort(
     model.train()
     if recipe.arguments.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
-    clock.begin()
+    clock.on_train_begin()
     with adapters.applied():
         for step in range(recipe.steps):
             chosen = [next(order) for order in orders]
@@ -233,8 +233,8 @@ def train_cohort(
             for name, column in sums.items():
                 for log, value in zip(logs, column.tolist(), strict=True):
                     log.setdefault(name, []).append(value)
-            clock.step()
-    clock.end()
+            clock.on_step_end()
+    clock.on_train_end()
     return [Trained(adapters.of(index), log, adapters.moved_share(index)) for index, log in enumerate(logs)]
 
 

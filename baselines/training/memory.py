@@ -41,11 +41,10 @@ class TrainingMemory:
     @property
     def total(self) -> float:
         """All of them at once. PyTorch's own overhead is not in it."""
-        return self.weights + self.gradients + self.optimizer + self.activations
+        return float(sum(vars(self).values()))
 
     def __str__(self) -> str:
-        parts = {"weights": self.weights, "gradients": self.gradients, "optimizer": self.optimizer}
-        told = [f"{name} {value / GIB:.1f}" for name, value in (parts | {"activations": self.activations}).items()]
+        told = [f"{name} {value / GIB:.1f}" for name, value in vars(self).items()]
         return f"{self.total / GIB:.1f} GiB ({', '.join(told)})"
 
 

@@ -43,10 +43,6 @@ class Float32Masters(torch.optim.Optimizer):
             weight.grad = None
 
 
-class Float32MasterAdamW(Float32Masters, torch.optim.AdamW):
-    """AdamW on float32 copies."""
-
-
 def in_float32(model: nn.Module) -> None:
     """Turn what PEFT adds beside a layer to float32, in which it computes; TRL makes it bfloat16 on a 4-bit model.
 
@@ -79,13 +75,13 @@ def keep_small_updates(trainer: Any) -> list[Tensor]:
         if parameter.requires_grad:
             groups[name not in decayed]["params"].append(parameter)
     optimizer, settings = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
-    kind = Float32MasterAdamW if optimizer is torch.optim.AdamW else _with_masters(optimizer)
-    trainer.optimizer = kind([group for group in groups if group["params"]], **settings)
+    trainer.optimizer = on_float32_masters(optimizer)([group for group in groups if group["params"]], **settings)
     copies = {id(each): copy for each, copy in zip(trainer.optimizer.weights, trainer.optimizer.masters, strict=True)}
     return [copies[id(each)] for each in trained]
 
 
-def _with_masters(optimizer: type) -> Any:
+def on_float32_masters(optimizer: type) -> Any:
+    """The optimizer's class with `Float32Masters`."""
     return type(f"Float32Master{optimizer.__name__}", (Float32Masters, optimizer), {})
 
 

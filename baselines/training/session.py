@@ -6,13 +6,13 @@ import io
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import PreTrainedModel, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import PreTrainedModel, TrainerCallback
 
 from baselines.training.attention import plain_attention
 from palign_bench.backbone.parts.adapters import leaving_no_trace, quiet
@@ -40,43 +40,28 @@ class TrainingClock(TrainerCallback):
         self._collecting = 0.0
         self._counting = True
         # A bar within the bar over people; in a log file it would only be noise.
-        self._bar = tqdm(total=steps, desc=title, unit="step", leave=False, file=sys.stderr, disable=not _is_terminal())
+        self._bar = tqdm(total=steps, desc=title, unit="step", leave=False, file=sys.stderr, disable=None)
 
-    def begin(self) -> None:
+    def on_train_begin(self, *_: Any, **__: Any) -> None:
         """The loop over steps begins."""
         self._loop = self._open.enter_context(measure())
         self._running = True
 
-    def step(self) -> None:
+    def on_step_end(self, *_: Any, **__: Any) -> None:
         """A step is done."""
         self.steps += 1
         self._bar.update()
 
-    def end(self) -> None:
-        """The loop is over."""
-        self._open.close()
-        self._running = False
-
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.begin()
-
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.step()
-
-    def on_log(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        logs: dict[str, Any] | None = None,
-        **_: Any,
-    ) -> None:
+    def on_log(self, *_: Any, logs: Mapping[str, Any] | None = None, **__: Any) -> None:
+        """Keep the numbers that the trainer logs."""
         for name, value in (logs or {}).items():
             if isinstance(value, (int, float)):
                 self.logs.setdefault(name, []).append(float(value))
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.end()
+    def on_train_end(self, *_: Any, **__: Any) -> None:
+        """The loop is over."""
+        self._open.close()
+        self._running = False
 
     def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
         """The function, its seconds counted as not the model's."""
@@ -189,7 +174,3 @@ def thinned(values: list[float]) -> list[list[float]]:
     points = min(len(values), MOST_POINTS)
     kept = sorted({round(i * last / max(points - 1, 1)) for i in range(points)})
     return [[i + 1, values[i]] for i in kept]
-
-
-def _is_terminal() -> bool:
-    return bool(getattr(sys.stderr, "isatty", lambda: False)())

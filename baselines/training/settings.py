@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from palign_bench.settings import is_number
+from palign_bench.settings import is_number, one_of
 
 # transformers' names. Of the latter two AdamW's moments are kept in 8 bits (Dettmers et al. 2022), and of the last in
 # the computer's memory too, from where they come when they are needed; both are bitsandbytes', on a GPU.
@@ -50,10 +50,8 @@ class TrainingSettings:
             raise ValueError(f"method.warmup={self.warmup}: choose a share of the steps between 0 and 1")
         if not (is_number(self.weight_decay) and self.weight_decay >= 0):
             raise ValueError(f"method.weight_decay={self.weight_decay}: choose 0 or a positive number")
-        if self.schedule not in SCHEDULES:
-            raise ValueError(f"method.schedule={self.schedule}: choose one of {', '.join(SCHEDULES)}")
-        if self.optim not in OPTIMIZERS:
-            raise ValueError(f"method.optim={self.optim}: choose one of {', '.join(OPTIMIZERS)}")
+        one_of("method.schedule", self.schedule, SCHEDULES)
+        one_of("method.optim", self.optim, OPTIMIZERS)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> TrainingSettings:

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from baselines.training import aligner as aligner_module
-from baselines.training.precision import Float32MasterAdamW, _with_masters, moved_share
+from baselines.training.precision import moved_share, on_float32_masters
 from baselines.training.supervised import SupervisedFineTuning
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
@@ -28,7 +28,7 @@ def test_float32_copies_are_moved_as_float32_weights_would_be() -> None:
     )
     settings = {"lr": 1e-4, "weight_decay": 0.1}
     optimizers = [
-        Float32MasterAdamW([{"params": [half]}], **settings),
+        on_float32_masters(torch.optim.AdamW)([{"params": [half]}], **settings),
         torch.optim.AdamW([whole], **settings),
         torch.optim.AdamW([plain], **settings),
     ]
@@ -48,7 +48,7 @@ def test_moments_in_eight_bits_move_float32_copies_too() -> None:
     bitsandbytes = pytest.importorskip("bitsandbytes")
     weight = torch.nn.Parameter(torch.ones(8192).bfloat16())
     settings = {"lr": 1e-4, "weight_decay": 0.0, "optim_bits": 8}
-    optimizer = _with_masters(bitsandbytes.optim.AdamW)([{"params": [weight]}], **settings)
+    optimizer = on_float32_masters(bitsandbytes.optim.AdamW)([{"params": [weight]}], **settings)
     for _ in range(60):
         weight.grad = torch.ones(8192).bfloat16()
         optimizer.step()
