@@ -51,6 +51,7 @@ class Ceiling(Aligner):
     def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
         super().prepare(backbone, protocol)
         inventory = self.inventory
+        self.check_inventory(inventory)
         self.posterior = FactorPosterior(self.model, inventory.known, inventory.held_out, self.sweeps, self.burn_in)
 
     def align(self, case: Case) -> Alignment:

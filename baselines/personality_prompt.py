@@ -15,6 +15,8 @@ from typing import Any
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
+from palign_bench.backbone.loading.weights import load
+from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.clock import charge
 from palign_bench.files import canonical, read_json, write_json
 from palign_bench.questionnaire import prompts
@@ -55,7 +57,9 @@ class PersonalityPrompt(Aligner):
                 "stored answers, so they describe every negatively keyed item's opposite",
                 stacklevel=2,
             )
-        self._writer = None if isinstance(self.writer, str) else _load_writer(self.writer, self.backbone)
+        self._writer = (
+            None if isinstance(self.writer, str) else LocalBackbone(load(self.writer), self.backbone.protocol)
+        )
 
     def align(self, case: Case) -> Alignment:
         if self.writer == "released":
@@ -92,10 +96,3 @@ class PersonalityPrompt(Aligner):
             path, {"writer": writer.identity["name"], "seconds": time.perf_counter() - started, "portrait": text}
         )
         return text
-
-
-def _load_writer(settings: Mapping[str, Any], backbone: Backbone) -> Backbone:
-    from palign_bench.backbone.loading.weights import load
-    from palign_bench.backbone.local import LocalBackbone
-
-    return LocalBackbone(load(settings), backbone.protocol)

@@ -106,15 +106,13 @@ def make_cells(planned: Row, row: int) -> None:
         (planned.folder.path / "respondents" / f"{person}.json").write_bytes(content)
 
 
-def measure_ledger(runs: Path, cells: int, rows: int) -> dict[str, float]:
-    """Seconds of everything that is done with a ledger."""
-    seconds: dict[str, float] = {}
+def measure_ledger(runs: Path, cells: int, rows: int) -> None:
+    """Print the seconds of everything that is done with a ledger."""
 
     def timed(name: str, work: Callable[[], Any]) -> Any:
         started = time.perf_counter()
         result = work()
-        seconds[name] = time.perf_counter() - started
-        print(f"{name:28} {seconds[name]:8.2f} s", flush=True)
+        print(f"{name:28} {time.perf_counter() - started:8.2f} s", flush=True)
         return result
 
     def missing() -> int:
@@ -135,7 +133,6 @@ def measure_ledger(runs: Path, cells: int, rows: int) -> dict[str, float]:
         break
     print(f"peak memory of this process: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MiB")
     assert set(report.report.frame["respondents"]) == {cells // rows}
-    return seconds
 
 
 def main() -> None:

@@ -39,7 +39,10 @@ class Case:
 
 
 class Aligner(ABC):
-    """A method: known answers in, an alignment out. It owns only its method; the runner owns everything else."""
+    """A method: known answers in, an alignment out. It owns only its method; the runner owns everything else.
+
+    A constructor raises ValueError for a keyword out of its range.
+    """
 
     version: ClassVar[int] = 1  # raise by hand when a change of the code changes the numbers
     needs: frozenset[str] = frozenset()  # of the backbone: its capabilities; of the source: people, held_out, portrait

@@ -33,8 +33,6 @@ class PersonalityActivationSearch(Aligner):
     head, the ``k`` best heads, a direction for each, and the alpha whose answers to `Case.selection` score best. Alpha
     0 is the bare system prompt, so PAS cannot lose to it on the selection. What is fitted while choosing does not see
     the selection; afterwards everything but alpha is fitted on all known answers.
-
-    Raises ValueError for a keyword out of its range.
     """
 
     version = 1

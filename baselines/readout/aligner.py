@@ -34,8 +34,6 @@ class ClosedFormReadout(Aligner):
     fit. Nothing is ever chosen on held-out answers, whatever the protocol.
 
     ``prior``: ``none`` uses the person's own known answers; ``people`` also everyone else's of the source.
-
-    Raises ValueError for a keyword out of its range.
     """
 
     version = 1

@@ -58,7 +58,6 @@ class TrainedAligner(Aligner):
 
     ``peft``: PEFT's configuration of the adapter as a dictionary; None trains every weight. ``cohort``: how many people
     are trained in one pass; with 1, TRL's trainer trains them one by one. The other keywords are `TrainingSettings`.
-    Raises ValueError for a keyword out of its range.
     """
 
     needs = frozenset({"prompt", "gradients"})
@@ -106,8 +105,9 @@ class TrainedAligner(Aligner):
             )
         self.texts = TrainingTexts.of(backbone)
         self._checked = False
-        if self.cohort > 1:
-            self._check_model(backbone.model)
+        drops = (isinstance(each, torch.nn.Dropout) and each.p for each in backbone.model.modules())
+        if self.cohort > 1 and self._recipe().dropout and any(drops):
+            raise UserError(f"training.cohort={self.cohort}: the model has dropout of its own; use training.cohort=1.")
         self._check_memory(backbone.model)
 
     def _check_memory(self, model: PreTrainedModel) -> None:
@@ -116,10 +116,6 @@ class TrainedAligner(Aligner):
         reason = refused_by_gpu(model, adapter, self._longest(), settings.gradient_checkpointing, settings.optim)
         if reason is not None:
             raise UserError(f"{type(self).__name__}: {reason}")
-
-    def _check_model(self, model: PreTrainedModel) -> None:
-        if self._recipe().dropout and any(isinstance(m, torch.nn.Dropout) and m.p for m in model.modules()):
-            raise UserError(f"training.cohort={self.cohort}: the model has dropout of its own; use training.cohort=1.")
 
     # What a method says.
 

@@ -18,11 +18,6 @@ from palign_bench.backbone.engines.attention import why_no_shared_prefix
 NAME = "palign_text_tree"
 
 
-def why_no_trees(anatomy: Anatomy) -> str | None:
-    """Why texts cannot share the positions of their beginnings in this model; None where they can."""
-    return why_no_shared_prefix(anatomy)
-
-
 @dataclass(frozen=True)
 class TreePaths:
     """The texts of a pass as paths through its positions.
@@ -155,7 +150,7 @@ AttentionInterface.register(NAME, tree_attention)
 @contextmanager
 def attention_for_trees(model: PreTrainedModel) -> Iterator[None]:
     """Within the block the model attends by `tree_attention`, where that computes what its own attention does."""
-    if why_no_trees(Anatomy(model)) is not None:
+    if why_no_shared_prefix(Anatomy(model)) is not None:
         yield
         return
     before = model.config._attn_implementation

@@ -22,6 +22,7 @@ from baselines.training.attention import attention_for_trees
 from baselines.training.cohort import Person, batches
 from baselines.training.layers import lean_layers
 from baselines.training.session import TrainingClock
+from baselines.training.settings import positive
 from baselines.training.trainers import Loss, PreferenceTrainer
 from baselines.training.tree import Passage, answer_log_probs
 from palign_bench.backbone.anatomy import Anatomy
@@ -30,9 +31,8 @@ from palign_bench.backbone.anatomy import Anatomy
 class DirectPreferenceOptimization(TrainedAligner):
     """DPO with an adapter on pairs (the person's option, its opposite).
 
-    Raises ValueError for a keyword out of its range. The summary holds both answers' log-probabilities: where the
-    preferred one falls too, only less than the other, DPO moves probability to answers that nobody gave (displacement;
-    Razin et al. 2024).
+    The summary holds both answers' log-probabilities: where the preferred one falls too, only less than the other, DPO
+    moves probability to answers that nobody gave (displacement; Razin et al. 2024).
     """
 
     version = 3
@@ -49,8 +49,7 @@ class DirectPreferenceOptimization(TrainedAligner):
 
     def __init__(self, peft: Mapping[str, Any], beta: float = 0.1, **settings: Any) -> None:
         super().__init__(peft=peft, **settings)
-        if not beta > 0:
-            raise ValueError(f"method.beta={beta}: choose a positive number")
+        positive("beta", beta)
         self.beta = float(beta)
 
     def examples(self, known: Mapping[int, int]) -> list[dict[str, Any]]:

@@ -17,7 +17,7 @@ class OnPolicyAligner(TrainedAligner):
     """A policy gradient method on answers of at most ``max_new_tokens`` tokens, sampled at ``temperature``.
 
     The reward is minus the distance between the option that an answer names and the person's; ``kl_coefficient`` holds
-    the policy to the model with its adapter off. Raises ValueError for a keyword out of its range.
+    the policy to the model with its adapter off.
     """
 
     def __init__(

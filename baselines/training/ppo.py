@@ -6,6 +6,7 @@ policy's own backbone: one model in memory. `trl.experimental.ppo` was last ship
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -76,18 +77,14 @@ class ValueHead(nn.Module):
         return values
 
 
-def in_one_pass(policy: Any, value: ValueHead) -> Callable[..., tuple[Any, Tensor]]:
+def in_one_pass(policy: Any, value: ValueHead, **inputs: Any) -> tuple[Any, Tensor]:
     """The policy's output and the values of its own features, which TRL's wrapper would compute a second time."""
-
-    def forward(**inputs: Any) -> tuple[Any, Tensor]:
-        output = policy(**inputs)  # TRL asks for the hidden states
-        return output, value.score(output.hidden_states[-1].detach())
-
-    return forward
+    output = policy(**inputs)  # TRL asks for the hidden states
+    return output, value.score(output.hidden_states[-1].detach())
 
 
 class ProximalPolicyOptimization(OnPolicyAligner):
-    """PPO with an adapter and the rule-based reward. Raises ValueError for a keyword out of its range."""
+    """PPO with an adapter and the rule-based reward."""
 
     version = 3
     curves: ClassVar[Mapping[str, str]] = {
@@ -146,7 +143,7 @@ class ProximalPolicyOptimization(OnPolicyAligner):
         )
         trainer.remove_callback(PrinterCallback)
         wrapper = trainer.accelerator.unwrap_model(trainer.model)
-        wrapper.forward = in_one_pass(policy, value)
+        wrapper.forward = partial(in_one_pass, policy, value)
         if self.training.gradient_checkpointing:  # TRL's PPO has the setting and never turns it on
             policy.enable_input_require_grads()
             wrapper.gradient_checkpointing_enable()

@@ -27,10 +27,7 @@ class RLOOTrainerOfTokens(RLOOTrainer):
 
 
 class ReinforceLeaveOneOut(OnPolicyAligner):
-    """RLOO with an adapter; a batch is ``batch_size / generations`` items with ``generations`` answers each.
-
-    Raises ValueError for a keyword out of its range.
-    """
+    """RLOO with an adapter; a batch is ``batch_size / generations`` items with ``generations`` answers each."""
 
     version = 3
     curves: ClassVar[Mapping[str, str]] = {"reward": "reward", "kl": "kl", "loss": "loss"}

@@ -113,10 +113,7 @@ class TrainingClock(TrainerCallback):
         """The share of the whole time that is not the model's, and the seconds outside the loop."""
         total = time.perf_counter() - self.started
         model = self._loop.seconds - self._other_seconds
-        return {
-            "not_model_share": 1 - model / total,
-            "fixed_seconds": total - self._loop.seconds,
-        }
+        return {"not_model_share": 1 - model / total, "fixed_seconds": total - self._loop.seconds}
 
     def share(self, people: int) -> dict[str, float]:
         """`summary` for each of several people who were trained in one pass."""

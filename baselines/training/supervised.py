@@ -23,8 +23,7 @@ from palign_bench.backbone.parts.adapters import peft_config
 class SupervisedFineTuning(TrainedAligner):
     """Supervised fine-tuning of any adapter that PEFT has (``peft``: its configuration), or of all weights (null).
 
-    Full fine-tuning keeps float32 copies of bfloat16 weights, so that small updates count. Raises ValueError for a
-    keyword out of its range.
+    Full fine-tuning keeps float32 copies of bfloat16 weights, so that small updates count.
     """
 
     version = 3

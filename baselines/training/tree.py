@@ -12,8 +12,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from baselines.training.attention import TreePaths, why_no_trees
+from baselines.training.attention import TreePaths
 from palign_bench.backbone.anatomy import Anatomy
+from palign_bench.backbone.engines.attention import why_no_shared_prefix
 
 
 @dataclass(frozen=True)
@@ -70,7 +71,7 @@ def answer_log_probs(
     causal, so that no mask is needed. The vocabulary's logits are computed for the answers alone.
     """
     if trees is None:
-        trees = why_no_trees(anatomy) is None
+        trees = why_no_shared_prefix(anatomy) is None
     passages = [each for group in groups for each in group]
     found = [TokenTree() for _ in (groups if trees else passages)]
     grouped = groups if trees else [[each] for each in passages]

@@ -18,11 +18,7 @@ from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import SplitPrompts, split_prompts
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Item
-from palign_bench.questionnaire.protocol import (
-    FREE_GENERATION,
-    EvaluationProtocol,
-    Reading,
-)
+from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProtocol, Reading
 
 
 class Backbone(ABC):

@@ -11,6 +11,7 @@ from palign_bench.ledger.plan import Command, Row
 from palign_bench.report.document import Document, Table, terminal
 from palign_bench.report.names import CHECKS
 from palign_bench.report.table import Report, build_report
+from palign_bench.report.words import interval_text
 from palign_bench.settings import counted
 
 SECONDS_BETWEEN = 60.0  # two tables of all rows so far; between them each row has a line
@@ -53,7 +54,11 @@ def line_of(report: Report, row: Mapping[str, Any]) -> str:
     """One finished row, and its place among those that are there."""
     rows = ranked(report)
     told = [f"{row['label']}: composite {row['composite']:.2f}"]
-    told += [f"95 % interval {interval}"] if (interval := _interval(row)) else []
+    told += (
+        [f"95 % interval {interval}"]
+        if (interval := interval_text(row["composite_low"], row["composite_high"]))
+        else []
+    )
     told += [f"distinctive r {r:+.2f}"] if (r := row["distinctive_profile_correlation"]) is not None else []
     return f"{', '.join(told)} (place {rows.index(row) + 1} of {len(rows)} so far)"
 
@@ -65,7 +70,7 @@ def so_far(report: Report) -> str:
             str(row["label"]),
             str(row["respondents"]),
             f"{row['composite']:.2f}",
-            _interval(row),
+            interval_text(row["composite_low"], row["composite_high"]),
             "" if (r := row["distinctive_profile_correlation"]) is None else f"{r:+.2f}",
         ]
         for row in ranked(report)
@@ -76,8 +81,3 @@ def so_far(report: Report) -> str:
     title = f"So far, the best first ({counted(waiting, 'row', 'rows')} to come; lower is better)"
     columns = ["row", "n", "composite", "95 %\ninterval", "distinc-\ntive r"]
     return terminal(Document(title, [Table(columns, cells)])).rstrip()
-
-
-def _interval(row: Mapping[str, Any]) -> str:
-    low, high = row["composite_low"], row["composite_high"]
-    return "" if low is None else f"{low:.2f}–{high:.2f}"

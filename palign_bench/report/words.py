@@ -185,7 +185,7 @@ def _score_cells(report: Report, row: Mapping[str, Any]) -> Cells:
         "n": str(planned) if not row["missing_cells"] else f"{row['respondents']}/{planned}",
         **{letter: _fixed(row[name]) for letter, name in report.inventory.scales.items()},
         "compo-\nsite": _fixed(row["composite"]),
-        "95 %\ninterval": _interval(row["composite_low"], row["composite_high"]),
+        "95 %\ninterval": interval_text(row["composite_low"], row["composite_high"]),
     }
     if report.paper is not None:
         cells["paper"] = _fixed(row["paper_composite"])
@@ -220,7 +220,8 @@ def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.0f} %"
 
 
-def _interval(low: float | None, high: float | None) -> str:
+def interval_text(low: float | None, high: float | None) -> str:
+    """Both ends, to two decimals."""
     return "" if low is None or high is None else f"{low:.2f}–{high:.2f}"
 
 

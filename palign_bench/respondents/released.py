@@ -86,14 +86,9 @@ def _is_released(path: Path, checksum: str) -> bool:
 
 def _check_named(place: Path, name: str, origin: str, release: Release) -> None:
     path = place / name
-    if not place.is_dir():
-        raise RespondentsError(
-            f"{origin}={place} is no folder; it must hold {', '.join(release.files)} of {release.name}"
-        )
     if not path.is_file():
-        raise RespondentsError(
-            f"{origin}={place} lacks {name}; it must hold {', '.join(release.files)} of {release.name}"
-        )
+        fault = f"lacks {name}" if place.is_dir() else "is no folder"
+        raise RespondentsError(f"{origin}={place} {fault}; it must hold {', '.join(release.files)} of {release.name}")
     try:
         released = _is_released(path, release.files[name][0])
     except OSError as error:

@@ -8,6 +8,8 @@ from palign_bench.settings import UserError
 from palign_bench.tracking.tracker import Tracker
 from palign_bench.tracking.wandb import WandbTracker
 
+_KEYS = {"trackio": ("name", "project"), "wandb": ("name", "project", "entity", "mode", "folder")}
+
 
 def make_tracker(settings: Mapping[str, Any], runs: Path = Path("runs")) -> Tracker:
     """The tracker that a ``conf/tracking`` file describes; ``folder: null`` means the ledger's folder ``runs``.
@@ -17,16 +19,15 @@ def make_tracker(settings: Mapping[str, Any], runs: Path = Path("runs")) -> Trac
     name = settings.get("name")
     if name == "none":
         return Tracker()
+    if name not in _KEYS:
+        raise UserError(f"tracking={name}: choose wandb, trackio or none")
+    unknown = [str(key) for key in settings if key not in _KEYS[name]]
+    if unknown:
+        raise UserError(f"tracking.{unknown[0]}: no such key; the keys are {', '.join(_KEYS[name])}")
     if name == "trackio":
         from palign_bench.tracking.trackio import make_trackio_tracker
 
         return make_trackio_tracker(settings, runs)
-    if name != "wandb":
-        raise UserError(f"tracking={name}: choose wandb, trackio or none")
-    known = ("name", "project", "entity", "mode", "folder")
-    unknown = [str(key) for key in settings if key not in known]
-    if unknown:
-        raise UserError(f"tracking.{unknown[0]}: no such key; the keys are {', '.join(known)}")
     return WandbTracker(
         project=settings.get("project") or "palign-bench",
         entity=settings.get("entity"),

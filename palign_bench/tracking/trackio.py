@@ -85,11 +85,8 @@ class TrackioTracker(Mirror):
 def make_trackio_tracker(settings: Mapping[str, Any], runs: Path) -> TrackioTracker:
     """The tracker of ``conf/tracking/trackio.yaml``.
 
-    Raises UserError for an unknown key, a project that Trackio refuses, and where the package is missing.
+    Raises UserError for a project that Trackio refuses, and where the package is missing.
     """
-    unknown = [str(key) for key in settings if key not in ("name", "project")]
-    if unknown:
-        raise UserError(f"tracking.{unknown[0]}: no such key; the keys are name, project")
     try:
         from trackio.sqlite_storage import SQLiteStorage
     except ImportError as error:

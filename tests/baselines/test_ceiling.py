@@ -130,5 +130,5 @@ def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> Non
 
 
 def test_another_inventory_is_refused(inventory: Inventory) -> None:
-    with pytest.raises(ValueError, match="the factor model is of ipip_neo_300, not of short"):
+    with pytest.raises(UserError, match="the factor model is of ipip_neo_300, not of short"):
         prepared(Corrected(Inventory("short", inventory.items[:10], inventory.known, inventory.scales)))

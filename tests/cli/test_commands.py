@@ -54,7 +54,10 @@ def test_settings_are_a_run(typed: str, expected: list[str]) -> None:
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("reprot", "reprot is no command (did you mean report?); the commands are run, table1, testbed, resume, report"),
+        (
+            "reprot",
+            "reprot is no command (did you mean report?); the commands are run, table1, testbed, resume, report",
+        ),
         ("pas", "pas is no command; the commands are "),
         ("statsu table1", "(did you mean status?)"),
         ("report --rnus x", "unrecognized arguments: --rnus (see palign-bench report --help)"),

@@ -57,10 +57,9 @@ def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
 
 def check_settings(settings: Mapping[str, Any]) -> None:
     """Raise ModelError for values that cannot work, before anything is loaded."""
-    if settings["weights"] not in WEIGHTS:
-        raise ModelError(f"model.weights={settings['weights']}: choose one of {', '.join(WEIGHTS)}.")
-    if settings["quantization"] not in QUANTIZATIONS:
-        raise ModelError(f"model.quantization={settings['quantization']}: choose one of {', '.join(QUANTIZATIONS)}.")
+    for key, choices in (("weights", WEIGHTS), ("quantization", QUANTIZATIONS), ("engine", ENGINES)):
+        if settings[key] not in choices:
+            raise ModelError(f"model.{key}={settings[key]}: choose one of {', '.join(choices)}.")
     device = choose_device(settings["device"])
     choose_dtype(settings["dtype"], device)
     if settings["weights"] == "package" and not settings.get("package"):
@@ -81,8 +80,6 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise ModelError("model.name_or_path is empty: give a folder or a hub name.")
     if settings["weights"] == "hub" and _looks_like_a_path(settings["name_or_path"]):
         raise ModelError(f"model.name_or_path={settings['name_or_path']}: there is no such folder.")
-    if settings["engine"] not in ENGINES:
-        raise ModelError(f"model.engine={settings['engine']}: choose one of {', '.join(ENGINES)}.")
     cohort = settings["cohort"]
     if not is_whole(cohort, 1):
         raise ModelError(f"model.cohort={cohort}: choose a whole number of people, 1 or more.")

@@ -52,11 +52,6 @@ def read_delimited(
     lines: list[int] = []
     stored: list[NDArray[np.int8]] = []
     for line, cells in rows:
-        if len(cells) != len(header):
-            raise RespondentsError(
-                f"{place}, line {line}: {counted(len(cells), 'cell', 'cells')} under "
-                f"{counted(len(header), 'column', 'columns')}; add or remove cells"
-            )
         ids.append(str(len(ids) + 1) if name_column is None else cells[name_column])
         given = [values[cells[column]] for column in numbers]
         if None in given:
@@ -95,10 +90,6 @@ def read_mapping(path: str, inventory: Inventory) -> dict[str, int]:
         raise RespondentsError(f"{place}, line {line}: the header must be column,item; mend it")
     found: dict[str, int] = {}
     for line, cells in rows:
-        if len(cells) != 2:
-            raise RespondentsError(
-                f"{place}, line {line}: {counted(len(cells), 'cell', 'cells')} under 2 columns; add or remove cells"
-            )
         name, number = cells[header.index("column")], cells[header.index("item")]
         if not re.fullmatch("[0-9]{1,9}", number) or int(number) not in inventory.by_number:
             raise RespondentsError(
@@ -121,12 +112,19 @@ def _rows(place: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[st
 
     Not `pandas.read_csv`: it fills a row that is too short without a word.
     """
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    reader, columns = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 0
     try:
         for row in reader:
             cells = [cell.strip() for cell in row]
-            if any(cells):
-                yield reader.line_num, cells
+            if not any(cells):
+                continue
+            columns = columns or len(cells)
+            if len(cells) != columns:
+                raise RespondentsError(
+                    f"{place}, line {reader.line_num}: {counted(len(cells), 'cell', 'cells')} under "
+                    f"{counted(columns, 'column', 'columns')}; add or remove cells"
+                )
+            yield reader.line_num, cells
     except csv.Error as error:
         raise RespondentsError(
             f"{place}, line {reader.line_num}: not a table with {DELIMITERS[delimiter]} ({error}); save it as CSV"

@@ -20,10 +20,9 @@ _CASE = 6
 
 def read_fixed_width(place: Path, text: str, inventory: Inventory) -> Stored:
     """The people of one of Johnson's files. Raises `RespondentsError` for any other layout."""
-    lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+    lines = [(n, line.rstrip("\r")) for n, line in enumerate(text.split("\n"), start=1) if line.strip()]
     if not lines:
         raise RespondentsError(f"{place}: no people in it; add at least one")
-    lines = [(number, line.rstrip("\r")) for number, line in lines]
     length = len(lines[0][1])
     items = _ITEMS_OF_LENGTH.get(length)
     if items is None:

@@ -32,7 +32,7 @@ def read_json_list(place: Path, text: str, inventory: Inventory) -> Stored:
         where = f"{place}, entry {position}"
         ids.append(_id(where, entry))
         ignored |= set(entry) - {"id", "answers"}
-        for key, value in _answers(where, entry).items():
+        for key, value in entry["answers"].items():
             at = f"{where} (id {entry['id']}), item {key!r}"
             if key not in column:
                 raise RespondentsError(f'{at}: no such item; items are "1" … "{len(inventory.items)}"')
@@ -42,7 +42,8 @@ def read_json_list(place: Path, text: str, inventory: Inventory) -> Stored:
     return Stored(ids, answers, places, layout="JSON list", ignored=tuple(sorted(ignored)))
 
 
-def _id(where: str, entry: object) -> str:
+def _id(where: str, entry: Any) -> str:
+    """The entry's id; whatever it holds has the right shape, but for single answers."""
     if not isinstance(entry, dict):
         raise RespondentsError(f'{where}: must be {{"id": …, "answers": {{…}}}}, not {_kind(entry)}')
     for key in ("id", "answers"):
@@ -50,13 +51,9 @@ def _id(where: str, entry: object) -> str:
             raise RespondentsError(f"{where}: {key!r} is missing; add it")
     if isinstance(entry["id"], bool) or not isinstance(entry["id"], str | int):
         raise RespondentsError(f"{where}: 'id' must be a text, not {_kind(entry['id'])}")
-    return str(entry["id"]).strip()
-
-
-def _answers(where: str, entry: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(entry["answers"], dict):
         raise RespondentsError(f"{where}: 'answers' must be {{\"1\": 5, …}}, not {_kind(entry['answers'])}")
-    return entry["answers"]
+    return str(entry["id"]).strip()
 
 
 def _answer(where: str, value: object, inventory: Inventory) -> int:

@@ -7,11 +7,11 @@ import torch
 from transformers import Gemma2Config, Gemma2ForCausalLM, GraniteConfig, GraniteForCausalLM
 
 from baselines.training import cohort, layers
-from baselines.training.attention import why_no_trees
 from baselines.training.session import training_session
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.anatomy import Anatomy
+from palign_bench.backbone.engines.attention import why_no_shared_prefix
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.clock import measure
@@ -167,7 +167,7 @@ def test_what_a_model_does_after_its_head_is_trained_too(bench: Bench, monkeypat
     for model in (divided, capped):
         loaded = LoadedModel(model.eval().requires_grad_(False), tokenizer, "tiny", "tiny", "none")
         other = Bench(LocalBackbone(loaded, CORRECTED), bench.inventory, bench.source)
-        assert (why_no_trees(Anatomy(model)) is None) == (model is divided)
+        assert (why_no_shared_prefix(Anatomy(model)) is None) == (model is divided)
         together = other.aligner("lora", cohort=2, steps=3).align_many(cases(other, 2))
         stock = stock_aligner(other, "lora", monkeypatch, steps=3)
         for ours, case in zip(together, cases(other, 2), strict=True):

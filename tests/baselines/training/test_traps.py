@@ -129,8 +129,8 @@ def test_ppo_reads_policy_and_values_in_one_pass_and_trains_as_in_two(
     with measure() as one_pass:
         once = aligner.align(bench.case())
 
-    def as_in_trl(policy: Any, value: ppo.ValueHead) -> Any:
-        return lambda **inputs: (policy(**inputs), value.score(value.backbone(**inputs).hidden_states[-1]))
+    def as_in_trl(policy: Any, value: ppo.ValueHead, **inputs: Any) -> Any:
+        return policy(**inputs), value.score(value.backbone(**inputs).hidden_states[-1])
 
     monkeypatch.setattr(ppo, "in_one_pass", as_in_trl)
     with measure() as two_passes:
