@@ -76,20 +76,18 @@ class Recipe:
     def optimizer(self, parameters: Sequence[nn.Parameter]) -> torch.optim.Optimizer:
         """The trainers' own, for matrices, all of which they decay."""
         made, settings = Trainer.get_optimizer_cls_and_kwargs(self.arguments)
-        found: torch.optim.Optimizer = made(parameters, weight_decay=self.arguments.weight_decay, **settings)
-        return found
+        return made(parameters, weight_decay=self.arguments.weight_decay, **settings)
 
     def schedule(self, optimizer: torch.optim.Optimizer) -> torch.optim.lr_scheduler.LRScheduler:
         """The trainers' own."""
         arguments: Any = self.arguments
-        found: torch.optim.lr_scheduler.LRScheduler = get_scheduler(
+        return get_scheduler(
             arguments.lr_scheduler_type,
             optimizer,
             arguments.get_warmup_steps(self.steps),
             self.steps,
             scheduler_specific_kwargs=arguments.lr_scheduler_kwargs or {},
         )
-        return found
 
 
 @dataclass(frozen=True)

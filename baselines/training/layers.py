@@ -101,12 +101,10 @@ class WideProduct(torch.autograd.Function):
 def _product(layer: nn.Module, x: Tensor) -> Tensor:
     """What the layer makes of ``x``, in float32 where the processor multiplies in it."""
     if type(layer) is not nn.Linear or x.numel() < FEWEST_ROWS * layer.in_features:
-        output: Tensor = layer(x)
-        return output
+        return layer(x)
     if product_dtype(layer.weight.dtype, layer.weight.device) == layer.weight.dtype:
         return linear(x, layer.weight, layer.bias)
-    wide: Tensor = WideProduct.apply(x, layer.weight, layer.bias)
-    return wide
+    return WideProduct.apply(x, layer.weight, layer.bias)
 
 
 def _rounded_product(layer: Any, own: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

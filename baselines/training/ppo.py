@@ -73,8 +73,7 @@ class ValueHead(nn.Module):
             return self._decoder[0](**inputs)
 
     def score(self, hidden: Tensor) -> Tensor:
-        values: Tensor = self.head(hidden.float())
-        return values
+        return self.head(hidden.float())
 
 
 def in_one_pass(policy: Any, value: ValueHead, **inputs: Any) -> tuple[Any, Tensor]:

@@ -64,8 +64,7 @@ def dispatch(arguments: Sequence[str]) -> list[str] | None:
         typed = [f"--{each}" if each.startswith("runs=") else each for each in arguments[1:]]  # the same words as a run
         chosen = _parser(first).parse_intermixed(first, typed)
         chosen.typed = list(arguments)
-        asked: list[str] | None = _module(first).do(chosen)
-        return asked
+        return _module(first).do(chosen)
     if "=" in first or first[0:1] in ("-", "+", "~"):
         return _with_ledger_as_setting(arguments)
     close = difflib.get_close_matches(first, SUBCOMMANDS, n=1)

@@ -155,8 +155,7 @@ def _hydra(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
 
 
 def _settings(config: DictConfig) -> Settings:
-    settings: Settings = at_home(OmegaConf.to_container(config, resolve=True))
-    return settings
+    return at_home(OmegaConf.to_container(config, resolve=True))
 
 
 def _is_given(arguments: Sequence[str], group: str) -> bool:

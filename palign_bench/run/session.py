@@ -111,5 +111,4 @@ class Session:
         key = f"{what} {canonical(dict(settings))}"
         if key not in self._made:
             self._made[key] = make()
-        made: Made = self._made[key]
-        return made
+        return self._made[key]
