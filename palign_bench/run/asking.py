@@ -15,16 +15,11 @@ from palign_bench.settings import Settings, UserError
 Parsed = TypeVar("Parsed")
 
 
-def questions_of(
-    settings: Settings, inventory: Inventory, seed: int
-) -> tuple[EvaluationProtocol, EvaluationProtocol, Variant | None]:
-    """The protocol under which methods are aligned, that under which they are asked, and the variant between them."""
+def questions_of(settings: Settings, inventory: Inventory, seed: int) -> tuple[EvaluationProtocol, Variant | None]:
+    """The protocol under which methods are aligned, and the variant in which they are asked. Raises UserError."""
     protocol = protocol_of(settings["protocol"], inventory)
     variant = variant_of(settings["variant"], protocol)
-    if variant is None:
-        return protocol, protocol, None
-    told = variant.told(protocol, seed)
-    return told, variant.asked(told), variant
+    return protocol if variant is None else variant.told(protocol, seed), variant
 
 
 def protocol_of(settings: Mapping[str, Any], inventory: Inventory) -> EvaluationProtocol:

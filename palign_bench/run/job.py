@@ -82,7 +82,7 @@ class Job:
         Raises UserError.
         """
         inventory, seed = session.inventory(settings["inventory"]), seed_of(settings["seed"])
-        protocol, asking, variant = questions_of(settings, inventory, seed)
+        protocol, variant = questions_of(settings, inventory, seed)
         resolved, model = _resolved(settings)
         method, repeats = resolved["method"], cost_repeats(settings)
         aligners = for_inventory(make_aligners(method), inventory, method["name"])
@@ -92,9 +92,8 @@ class Job:
         check_portraits(aligners, people, source.name)
         intervention = intervention_of(settings["intervention"], inventory)
         check_intervention(aligners, intervention)
-        reads_model = any(aligner.needs_backbone for aligner in aligners.values())
         shared: Settings = {
-            "model": model_identity(model, session.identify(model)) if reads_model else None,
+            "model": _model(model, aligners, session, protocol, variant),
             "respondents": {"source": source.name, "data_hash": source.data_hash},
             "protocol": {"name": protocol.name, "version": protocol.version},
             "inventory": inventory.name,
@@ -105,12 +104,10 @@ class Job:
             "variant": variant and variant.name,
             "cost_repeats": repeats,  # what a cell cost is measured in its own way, so it is another cell
         }
-        if reads_model:
-            check_anatomy(aligners, model, asking)
-            check_words(model, protocol, variant)
         runs = Path(str(settings["runs"])).expanduser()
         identities = {name: _identity(method, name, aligner, shared) for name, aligner in aligners.items()}
-        place = f"{model['name'] if reads_model else 'none'}-{source.name}-{protocol.name}"
+        place = f"{model['name'] if shared['model'] else 'none'}-{source.name}-{protocol.name}"
+        ids = tuple(person.id for person in people)
         return cls(
             composed=settings,
             settings=resolved,
@@ -132,13 +129,8 @@ class Job:
             aligners=aligners,
             identities=identities,
             rows=tuple(
-                Row(
-                    name,
-                    *title_and_block(method, name, aligners[name]),
-                    folder=CellFolder.at(runs, f"{name}-{place}", identity),
-                    ids=tuple(person.id for person in people),
-                )
-                for name, identity in identities.items()
+                Row(name, *title_and_block(method, name, aligner), CellFolder.at(runs, f"{name}-{place}", own), ids)
+                for (name, aligner), own in zip(aligners.items(), identities.values(), strict=True)
             ),
             notes=(*source.notes, *training_notes(resolved, model), *batch_notes(model, protocol, repeats)),
         )
@@ -227,6 +219,22 @@ def _people(
         people = people[: settings["training"]["people_limit"]]
     check_stand_ins(respondents, source, len(people))
     return source, people
+
+
+def _model(
+    model: Settings,
+    aligners: Mapping[str, Aligner],
+    session: Session,
+    protocol: EvaluationProtocol,
+    variant: Variant | None,
+) -> Settings | None:
+    """Identity of a model that can do and read what is asked of it; None where no row reads one."""
+    if not any(aligner.needs_backbone for aligner in aligners.values()):
+        return None
+    identity = model_identity(model, session.identify(model))
+    check_anatomy(aligners, model, protocol if variant is None else variant.asked(protocol))
+    check_words(model, protocol, variant)
+    return identity
 
 
 def _writer(method: Settings, session: Session) -> Settings | None:
