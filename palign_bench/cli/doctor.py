@@ -124,7 +124,7 @@ def _experiments(runs: Path) -> list[str]:
     from palign_bench.ledger.plan import Plan
 
     try:
-        return sorted({plan.experiment for plan in Plan.all(runs, None)})
+        return sorted({plan.command.experiment for plan in Plan.all(runs, None)})
     except UserError:
         return []
 

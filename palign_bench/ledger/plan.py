@@ -244,14 +244,9 @@ class Plan:
         return self.command.runs
 
     @property
-    def experiment(self) -> str:
-        """The name of the experiment."""
-        return self.command.experiment
-
-    @property
     def folder(self) -> Path:
         """Where the table's files are written."""
-        return self.runs / self.experiment / self.name
+        return self.runs / self.command.experiment / self.name
 
     @classmethod
     def all(cls, runs: Path, experiment: str | None) -> "list[Plan]":

@@ -69,17 +69,14 @@ class AnswerTrainer(Trainer):
         way = (tokens[answered, None, None] == self.options).any(dim=2).int().argmax(dim=1)
         of_options, chances = log_probs[answered].gather(1, self.options[way]), chances[answered]
         losses[answered] = -(chances * of_options).sum(dim=1)
-        if wanted := self._distance_weight():
+        done = self.state.global_step / self.state.max_steps
+        if wanted := DISTANCE_WEIGHT * min(max((done - DISTANCE_FROM) / DISTANCE_RISE, 0.0), 1.0):
             place = torch.arange(self.options.shape[1], device=ids.device)
             distances = chances @ (place[:, None] - place).abs().float()
             # Among the options alone: chances that could fall below 1 in sum would shorten the distance by fleeing to
             # other tokens, and the model would name no option.
             losses[answered] += wanted * (of_options.softmax(dim=1) * distances).sum(dim=1)
         return (losses * weight).sum() / weight.sum()
-
-    def _distance_weight(self) -> float:
-        done = self.state.global_step / self.state.max_steps
-        return DISTANCE_WEIGHT * min(max((done - DISTANCE_FROM) / DISTANCE_RISE, 0.0), 1.0)
 
 
 def statement_vectors(model: FactorModel, width: int, seed: int) -> Tensor:

@@ -69,7 +69,7 @@ def status_of(runs: Path, name: str | None) -> str:
 def _table_status(plan: Plan) -> str:
     planned, about = plan.read()
     rows = [_row_status(row) for row in planned]
-    lines = [f"{plan.experiment}, {plan.name}: model {about['model']}, protocol {about['protocol']}"]
+    lines = [f"{plan.command.experiment}, {plan.name}: model {about['model']}, protocol {about['protocol']}"]
     lines.append(f"  {'':24} {'planned':>8} {'finished':>8} {'running':>8} {'failed':>8} {'missing':>8}  time left")
     for row in rows:
         counts = (row.planned, row.finished, row.running, len(row.failures), row.missing)

@@ -34,7 +34,8 @@ _WHOLE_COLUMNS: tuple[str, ...] = (
 class Report:
     """One table with what is said about it.
 
-    ``rows``: one dict per planned row, ``columns``, None where a measure is not defined.
+    ``rows``: one dict per planned row, None where a measure is not defined; a column per scale of the inventory stands
+    between what a row is and its composite.
     ``read``: what the ledger holds of each row. ``paper``: the paper's setting when the table is in it.
     """
 
@@ -46,11 +47,6 @@ class Report:
     inventory: Inventory
 
     @property
-    def columns(self) -> tuple[str, ...]:
-        """The names of the columns: a column per scale of the inventory between what a row is and its composite."""
-        return tuple(self.rows[0])
-
-    @property
     def people(self) -> int:
         """Number of people that the command asked for, over all rows."""
         return int(self.about["people"])
@@ -58,7 +54,7 @@ class Report:
     @property
     def frame(self) -> pd.DataFrame:
         """The rows as a data frame; missing values are NaN, whole numbers stay whole."""
-        frame = pd.DataFrame(list(self.rows), columns=list(self.columns))
+        frame = pd.DataFrame(list(self.rows))
         return frame.astype(dict.fromkeys(_WHOLE_COLUMNS, "Int64")).astype({"beats_best_constant": "boolean"})
 
     @property
@@ -103,7 +99,7 @@ def as_json(report: Report) -> str:
     document = {
         "title": report.title,
         "about": dict(report.about),
-        "columns": list(report.columns),
+        "columns": list(report.rows[0]),
         "rows": [dict(row) for row in report.rows],
         "notes": list(report.notes),
     }

@@ -329,35 +329,18 @@ def batch_notes(model: Settings, protocol: EvaluationProtocol, repeats: int | No
     return [note] if together else []
 
 
-def retry_of(retry: Any) -> str:
-    """Which missing cells are computed. Raises UserError."""
-    if retry not in RETRIES:
-        raise UserError(f"retry={retry}: choose one of {', '.join(RETRIES)}.")
-    return str(retry)
-
-
-def row_seconds_of(seconds: Any) -> float | None:
-    """After how many seconds a row begins nobody else; None: never. Raises UserError."""
-    if seconds is None:
-        return None
-    if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0:
-        raise UserError(f"row_seconds={seconds}: give a number of seconds above 0, or null for no limit.")
-    return float(seconds)
-
-
-def seed_of(seed: Any) -> int:
-    """The seed. Raises UserError."""
+def check_numbers(settings: Settings, inventory: Inventory) -> None:
+    """Raise UserError for a seed, a number of known answers, a limit of seconds or a choice of cells that cannot be."""
+    seed, count, seconds, retry = (settings[key] for key in ("seed", "known_answers", "row_seconds", "retry"))
+    known = len(inventory.known)
     if not is_whole(seed):
         raise UserError(f"seed={seed}: give a whole number.")
-    return seed
-
-
-def known_answers_of(count: Any, inventory: Inventory) -> int | None:
-    """How many known answers a method is told; None: all. Raises UserError for a count that the inventory lacks."""
-    known = len(inventory.known)
     if count is not None and (not is_whole(count, 1) or count > known):
         raise UserError(f"known_answers={count}: choose a whole number from 1 to {known}, or null for all.")
-    return count
+    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0):
+        raise UserError(f"row_seconds={seconds}: give a number of seconds above 0, or null for no limit.")
+    if retry not in RETRIES:
+        raise UserError(f"retry={retry}: choose one of {', '.join(RETRIES)}.")
 
 
 def experiment_name(name: Any) -> str:

@@ -21,20 +21,17 @@ from palign_bench.run.assembly import (
     batch_notes,
     check_anatomy,
     check_needs,
+    check_numbers,
     check_portraits,
     check_stand_ins,
     comparable,
     experiment_name,
     for_inventory,
-    known_answers_of,
     make_aligners,
     method_identity,
     quantized,
     resolve_budget,
     resolve_training,
-    retry_of,
-    row_seconds_of,
-    seed_of,
     title_and_block,
     training_notes,
 )
@@ -81,7 +78,8 @@ class Job:
 
         Raises UserError.
         """
-        inventory, seed = session.inventory(settings["inventory"]), seed_of(settings["seed"])
+        inventory, seed = session.inventory(settings["inventory"]), settings["seed"]
+        check_numbers(settings, inventory)
         protocol, variant = questions_of(settings, inventory, seed)
         resolved, model = _resolved(settings)
         method, repeats = resolved["method"], cost_repeats(settings)
@@ -98,7 +96,7 @@ class Job:
             "protocol": {"name": protocol.name, "version": protocol.version},
             "inventory": inventory.name,
             "seed": seed,
-            "known_answers": known_answers_of(settings["known_answers"], inventory),
+            "known_answers": settings["known_answers"],
             "writer": _writer(method, session),
             "intervention": intervention and intervention.name,
             "variant": variant and variant.name,
@@ -122,8 +120,8 @@ class Job:
             intervention=intervention,
             variant=variant,
             repeats=repeats,
-            row_seconds=row_seconds_of(settings["row_seconds"]),
-            retry=retry_of(settings["retry"]),
+            row_seconds=settings["row_seconds"],
+            retry=settings["retry"],
             shard=Shard.parse(settings["shard"]),
             tracker=session.tracker(settings["tracking"], runs),
             aligners=aligners,
