@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from palign_bench.backbone.loading.settings import package_path
-from palign_bench.backbone.loading.sources import converted_package, read_embedded
+from palign_bench.backbone.loading.sources import EMBEDDED, converted_package
 from palign_bench.respondents import released
 from palign_bench.settings import CACHE_VARIABLE, UserError, cache_folder, counted, is_number, is_whole
 
@@ -22,11 +22,11 @@ def test_a_tilde_is_the_home_directory_for_people_and_for_models(
     monkeypatch.setenv(CACHE_VARIABLE, "~/x")
     assert released.cache_folder() == tmp_path / "x" / "papi"
     monkeypatch.setattr("palign_bench.backbone.loading.sources.hash_of_files", lambda _: "0" * 64)
-    name = f"{package_path(*read_embedded()).stem}-{'0' * 12}"
+    name = f"{package_path(*EMBEDDED).stem}-{'0' * 12}"
     folder = tmp_path / "x" / "models" / name
     folder.mkdir(parents=True)
     (folder / "config.json").touch()
-    assert converted_package(*read_embedded()) == folder
+    assert converted_package(*EMBEDDED) == folder
 
 
 @pytest.fixture

@@ -41,9 +41,7 @@ def table_of(ledger: Path, stage: str) -> Report | None:
         return None
     report = build_report(plan)
     begun = [index for index, row in enumerate(report.read) if row.respondents]
-    chosen: dict[str, Any] = {
-        name: tuple(getattr(report, name)[i] for i in begun) for name in ("rows", "read", "composites")
-    }
+    chosen: dict[str, Any] = {name: tuple(getattr(report, name)[i] for i in begun) for name in ("rows", "read")}
     return replace(report, **chosen) if begun else None
 
 
