@@ -77,7 +77,7 @@ def test_a_column_per_scale_of_the_inventory(make_record: MakeRecord, make_plan:
     items = (Item(1, "Lie.", 1, "M"), Item(2, "Boast.", 1, "N"))
     two = Inventory("two", items, (), {"M": "machiavellianism", "N": "narcissism"})
     plan = make_plan({"pas": {"p1": make_record({1: 4}, {1: 4}, None)}}, ("p1",), inventory=two.outline())
-    columns = build_report(plan).columns
+    columns = tuple(build_report(plan).rows[0])
     assert columns[3:7] == ("respondents", "machiavellianism", "narcissism", "composite")
     assert "agreeableness" not in columns
 
