@@ -126,19 +126,29 @@ def next_step(report: Report, runs: Path) -> str:
 
 
 def _lowest(lines: Sequence[Line]) -> list[str]:
-    """The lowest composites: of all rows on the most people, and of the methods among them."""
+    """The lowest composites, of all rows and of the methods among them, over the people whom these rows share.
+
+    Rows on less than half of the people, a few trained ones as a rule, are left out.
+    """
     scored = [line for line in lines if line.people and line.row["block"] in _COMPETING]
     most = max((line.people for line in scored), default=0)
-    whole = sorted((line for line in scored if line.people == most), key=lambda line: float(line.row["composite"]))
-    own = [line for line in whole if line.row["block"] == METHODS]
-    if not whole or not own:
+    many = [line for line in scored if 2 * line.people >= most]
+    shared = set.intersection(*(set(line.numbers.composites) for line in many)) if many else set()
+
+    def composite(line: Line) -> float:
+        return mean([line.numbers.composites[each] for each in shared]) or 0.0
+
+    own = [line for line in many if line.row["block"] == METHODS]
+    if not shared or not own:
         return []
-    first = f"Lowest composite: {whole[0].label}, {whole[0].row['composite']:.2f}"
-    if whole[0].label != own[0].label:
-        why = "which reads no sentence" if not whole[0].is_method else "which learns from other people's answers"
-        first += f", {why}; lowest of the methods without other people's answers: {own[0].label}, "
-        first += f"{own[0].row['composite']:.2f}"
-    return [f"{first} ({counted(most)})."]
+    lowest, lowest_own = min(many, key=composite), min(own, key=composite)
+    first = f"Lowest composite: {lowest.label}, {composite(lowest):.2f}"
+    if composite(lowest) < composite(lowest_own):
+        why = "which learns from other people's answers" if lowest.is_method else "which reads no sentence"
+        first += f", {why}; lowest of the methods without other people's answers: {lowest_own.label}, "
+        first += f"{composite(lowest_own):.2f}"
+    of_whom = counted(len(shared)) if len(shared) == most else f"the {counted(len(shared))} whom these rows share"
+    return [f"{first} ({of_whom})."]
 
 
 _COMPETING = (METHODS, PEOPLE_METHODS, OWN_FLOORS, PEOPLE_FLOORS)

@@ -96,6 +96,11 @@ def test_a_floor_that_wins_is_named_first(said: Said) -> None:
     )
 
 
+def test_rows_on_most_of_the_people_are_compared_on_those_they_share(said: Said) -> None:
+    found = said({"few_shot": [5, 1, 5], "vanilla": [3] * 4, "lora": [5]})
+    assert found[0] == "Lowest composite: Few-Shot, 0.00 (the 3 people whom these rows share)."
+
+
 def test_what_cannot_be_said(said: Said, five_items: Inventory, make_plan: MakePlan, make_record: MakeRecord) -> None:
     assert said({"constant_c": [3] * 4}) == []  # no method
     assert said({"few_shot": [3] * 4}, weights="random") == [
