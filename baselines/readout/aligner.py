@@ -150,7 +150,7 @@ class ClosedFormReadout(Aligner):
             "system_prompt": self.system_prompt,
         }
         if self.prior == "none":
-            summary["noise"] = made.noise  # type: ignore[attr-defined]
+            summary["noise"] = float(made.uncertainty[0])  # type: ignore[attr-defined]
         few_shot = self.system_prompt == "few_shot"
         prompt = self.protocol.few_shot_prompt(case.known, case.missing) if few_shot else None
         return Alignment(system_prompt=prompt, readout=readout, trained_parameters=stored, summary=summary)

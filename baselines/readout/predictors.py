@@ -72,10 +72,6 @@ class OwnPrediction(Prediction):
             recipe=self.recipe,
         )
 
-    @property
-    def noise(self) -> float:
-        return float(self.uncertainty[0])
-
 
 @dataclass(frozen=True)
 class PeoplePrediction(Prediction):

@@ -111,13 +111,10 @@ class Backbone(ABC):
         """Number of people whose answers to ``items`` `answer_many` computes in one forward pass."""
         return 1
 
-    def system_prompt(self, alignment: Alignment) -> str:
-        """The alignment's system prompt, or the neutral one."""
-        return prompts.NEUTRAL_SYSTEM_PROMPT if alignment.system_prompt is None else alignment.system_prompt
-
     def dialogue(self, alignment: Alignment, item: Item, opening: str) -> Dialogue:
         """What the model reads for one item."""
-        return self.system_prompt(alignment), self.protocol.question(item), opening
+        told = alignment.system_prompt
+        return prompts.NEUTRAL_SYSTEM_PROMPT if told is None else told, self.protocol.question(item), opening
 
     def bare_option_log_probs(self, system_prompt: str | None, items: Sequence[Item]) -> Tensor:
         """The bare model's log-probabilities ``(items, options)`` after ``Option (``, whatever the protocol."""

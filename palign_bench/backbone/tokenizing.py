@@ -14,11 +14,6 @@ class SplitPrompts:
     suffixes: list[list[int]]
 
     @property
-    def tokens(self) -> int:
-        """Positions computed when the prefix is computed once."""
-        return len(self.prefix) + sum(map(len, self.suffixes))
-
-    @property
     def whole(self) -> list[list[int]]:
         """Token ids of every prompt."""
         return [self.prefix + suffix for suffix in self.suffixes]

@@ -79,11 +79,6 @@ class EvaluationProtocol(ABC):
         """The letters under which a question lists the options, by their values, the highest first."""
         return "".join(option.letter for option in sorted(self.options, key=lambda option: -option.value))
 
-    @property
-    def audited(self) -> bool:
-        """Whether 20 items are asked again by free generation; needless where every answer is generated."""
-        return not self.reading.generates
-
     def known(self, respondent: Respondent) -> Answers:
         """The known answers, literal, in the inventory's order."""
         return {n: respondent.answers[n] for n in self.inventory.known if n in respondent.answers}

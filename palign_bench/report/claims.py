@@ -7,7 +7,6 @@ figures that the paper prints, or the ledger's efficiency page. A line whose dat
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -45,11 +44,6 @@ class Evidence:
     dark_triad_released: AnswerMatrix | None  # the 300 picked from it
     runs: Path
 
-    @cached_property
-    def papi_population(self) -> Population:
-        assert self.papi is not None
-        return Population(self.papi)
-
 
 @dataclass(frozen=True)
 class Claim:
@@ -81,7 +75,8 @@ def is_a_share_of(percent: float, n: int) -> int | None:
 
 def _constant_floor(evidence: Evidence) -> Finding:
     composites = {row: figures[-1] for row, figures in LLAMA3_8B.figures.items()}
-    best, floors = min(composites.values()), evidence.papi_population
+    assert evidence.papi is not None
+    best, floors = min(composites.values()), Population(evidence.papi)
     constant, facet = floors.composite("always C"), floors.composite("own subscale mean")
     return Finding(
         f"the printed order holds, and always answering C, which knows nobody, scores {constant:.2f}, below every "

@@ -63,10 +63,6 @@ class Effects:
     ate_dose: float
     inverted: float | None
 
-    @property
-    def selectivity(self) -> float:
-        return self.steerability / self.leakage if self.leakage else float("nan")
-
 
 def write_effects(plan: Plan, scales: Mapping[str, str], written: Written) -> str:
     """Write ``effects_matrix.csv`` and ``effects.md``, ``.tex`` and ``.html`` into the plan's folder; return the text.
@@ -191,7 +187,7 @@ def _summary(found: Effects) -> dict[str, Any]:
         "low": low,
         "high": high,
         "leakage": found.leakage,
-        "selectivity": found.selectivity,
+        "selectivity": found.steerability / found.leakage if found.leakage else float("nan"),
         "asymmetry": found.asymmetry,
         "all +1": found.ate,
         "of a dose": found.ate_dose,

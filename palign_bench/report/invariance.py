@@ -77,12 +77,6 @@ class Invariance:
     def flips(self) -> float:
         return _mean([change.flips for change in self.changes.values()])
 
-    @property
-    def range(self) -> tuple[float | None, float | None]:
-        """The lowest and the highest composite."""
-        found = [each for each in (self.plain, *(c.composite for c in self.changes.values())) if each is not None]
-        return (min(found), max(found)) if found else (None, None)
-
 
 @dataclass(frozen=True)
 class Pair:
@@ -246,7 +240,7 @@ def _mean(values: Sequence[float]) -> float:
 
 def _summary(found: Invariance, compared: Sequence[Pair]) -> dict[str, Any]:
     own = [pair for pair in compared if found.title in (pair.first, pair.second)]
-    low, high = found.range
+    composites = [each for each in (found.plain, *(c.composite for c in found.changes.values())) if each is not None]
     return {
         "method": found.title,
         "people": found.people,
@@ -256,8 +250,8 @@ def _summary(found: Invariance, compared: Sequence[Pair]) -> dict[str, Any]:
         "V": found.cramers_v,
         "chi-squared": found.chi_squared,
         "composite": found.plain,
-        "lowest": low,
-        "highest": high,
+        "lowest": min(composites, default=None),
+        "highest": max(composites, default=None),
         "robust": f"{sum(pair.keeps_sign for pair in own)} of {len(own)}",
     }
 

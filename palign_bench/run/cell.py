@@ -50,7 +50,8 @@ class RowWorker:
         self.batch_divisor = 1  # of the positions in one forward pass; above 1 only while memory runs out
         inventory = job.protocol.inventory
         self.items = inventory.select(job.asked)
-        self.audit = audit_items(inventory) if job.protocol.audited and job.variant is None else []
+        needless = job.protocol.reading.generates or job.variant is not None  # every answer is generated, or few asked
+        self.audit = [] if needless else audit_items(inventory)
 
     def _within_memory(self, person: str, work: Callable[[], Result]) -> Result:
         """``work()``; where memory runs out, again in smaller batches, which the record's ``batch_divisor`` tells."""

@@ -88,7 +88,7 @@ def test_the_recipe_leaves_nothing_empty() -> None:
     settings = resolve_model(read_option("model", "llama3_8b") | {"weights": "random", "shape": SHAPE})
     loaded = load(settings | {"quantization": "nf4"})
     assert loaded.quantization == "nf4" and loaded.model.is_quantized
-    assert {tensor.device.type for tensor in tensors(loaded.model).values()} == {loaded.device.type}
+    assert {tensor.device.type for tensor in tensors(loaded.model).values()} == {loaded.model.device.type}
 
 
 def test_memory_holds_the_quantized_model_and_one_matrix_more() -> None:

@@ -32,10 +32,6 @@ class LoadedModel:
     quantization: str
     tokenizer_hash: str = ""  # of `identify`; empty for a tokenizer made in a test
 
-    @property
-    def device(self) -> torch.device:
-        return self.model.device
-
 
 def anatomy_of(settings: Mapping[str, Any]) -> Anatomy:
     """The model's parts, found on its skeleton: modules without memory or values."""
