@@ -10,7 +10,8 @@ import logging
 import re
 from abc import abstractmethod
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -117,38 +118,36 @@ class Mirror(Tracker):
         key: str = "",
         scale_of: Mapping[str, str] | None = None,
     ) -> None:
-        def work() -> None:
+        if self._is_open:  # a row that broke off before its summary
+            with self._safely():
+                self._close({})
+        self._people, self._scale_of, self._is_open = {}, scale_of or {}, False
+        with self._safely():
             short = list(dict.fromkeys(tag[:LONGEST_TAG] for tag in tags if tag))
             self._open(self._id(group, key or name), name, group, "row", without_places(identity), short)
             self._is_open = True
 
-        if self._is_open:  # a row that broke off before its summary
-            self._safely(lambda: self._close({}))
-        self._people, self._scale_of, self._is_open = {}, scale_of or {}, False
-        self._safely(work)
-
     def log_person(self, record: Mapping[str, Any]) -> None:
-        def work() -> None:
+        if not self._is_open:
+            return
+        with self._safely():
             thin = thin_scales(record.get("truth", {}), self._scale_of)
             respondent = hashed_id(read_salt(self.salt_file), str(record["respondent"]))
             self._people[respondent] = figures_of(record, thin)
             self._keep_progress(len(self._people))
 
-        if self._is_open:
-            self._safely(work)
-
     def finish_row(self, summary: Mapping[str, Any]) -> None:
-        def work() -> None:
-            people = [{"respondent": each, **figures} for each, figures in sorted(self._people.items())]
-            names = list(dict.fromkeys(name for person in people for name in person))
-            if people:
-                self._keep_people(names, [[person.get(name) for name in names] for person in people])
-
-        if self._is_open:
-            self._safely(work)
-            numbers = {name: plain(value) for name, value in summary.items()}
-            self._safely(lambda: self._close({**means_of(list(self._people.values())), **numbers}))
+        if not self._is_open:
+            return
         self._is_open = False
+        people = [{"respondent": each, **figures} for each, figures in sorted(self._people.items())]
+        names = list(dict.fromkeys(name for person in people for name in person))
+        if people:
+            with self._safely():
+                self._keep_people(names, [[person.get(name) for name in names] for person in people])
+        numbers = {name: plain(value) for name, value in summary.items()}
+        with self._safely():
+            self._close({**means_of(list(self._people.values())), **numbers})
 
     def log_table(
         self,
@@ -158,7 +157,7 @@ class Mirror(Tracker):
         name: str,
         scale_of: Mapping[str, str] | None = None,
     ) -> None:
-        def work() -> None:
+        with self._safely():
             shown, drawn = public_table(table, scale_of or {}), list(pictures)
             if len(shown.columns) < len(table.columns) and "composite" not in shown.columns:
                 drawn = []  # they would show what the table does not
@@ -167,15 +166,14 @@ class Mirror(Tracker):
             self._keep_table(shown, drawn, title)
             self._close({"rows": len(shown)})
 
-        self._safely(work)
-
     def _id(self, group: str, key: str) -> str:
         """Stays the same over restarts, differs between ledgers, and tells nothing."""
         return hashed_id(read_salt(self.salt_file), f"{group}/{key}")
 
-    def _safely(self, work: Callable[[], None]) -> None:
+    @contextmanager
+    def _safely(self) -> Iterator[None]:
         try:
-            work()
+            yield
         except Exception as error:
             level = logging.DEBUG if self._told else logging.WARNING
             self._told = True
