@@ -19,7 +19,7 @@ def read_json_list(place: Path, text: str, inventory: Inventory) -> Stored:
         document = json.loads(text, object_pairs_hook=_unique_pairs)
     except json.JSONDecodeError as error:
         raise RespondentsError(f"{place}, line {error.lineno}: not JSON ({error.msg}); correct it there") from error
-    except _RepeatedKeyError as error:
+    except KeyError as error:  # of `_unique_pairs`
         raise RespondentsError(f"{place}: key {error} is there twice in one object; keep one of them") from error
     except (RecursionError, ValueError) as error:  # too deep, or a number of thousands of digits
         raise RespondentsError(f"{place}: not a list of people; it must have {_SHAPE}") from error
@@ -67,16 +67,12 @@ def _answer(where: str, value: object, inventory: Inventory) -> int:
     return value
 
 
-class _RepeatedKeyError(Exception):
-    pass
-
-
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object in which no key repeats: `json` alone would keep the last answer without a word."""
     found: dict[str, Any] = {}
     for key, value in pairs:
         if key in found:
-            raise _RepeatedKeyError(repr(key))
+            raise KeyError(key)
         found[key] = value
     return found
 
