@@ -83,7 +83,7 @@ class StatementReadout(Readout):
         return (self.thresholds.double() - (cross @ self.coefficients.double())[:, None]) / deviation[:, None]
 
     def settings(self) -> dict[str, Any]:
-        return super().settings() | {"recipe": self.recipe.settings()}
+        return super().settings() | {"recipe": {name: list(value) for name, value in vars(self.recipe).items()}}
 
 
 @dataclass(frozen=True)
@@ -111,5 +111,7 @@ def load_readout(settings: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> 
     """What `Readout.settings` and `Readout.tensors` (under ``readout.``) gave."""
     own = {name.removeprefix("readout."): value for name, value in tensors.items() if name.startswith("readout.")}
     if settings["kind"] == StatementReadout.kind:
-        return StatementReadout(**own, recipe=FeatureRecipe.of(settings["recipe"]))
+        return StatementReadout(
+            **own, recipe=FeatureRecipe(**{name: tuple(value) for name, value in settings["recipe"].items()})
+        )
     return ItemReadout(**own)

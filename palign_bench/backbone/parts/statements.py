@@ -32,15 +32,6 @@ class FeatureRecipe:
         if not self.depths or not all(0 < depth <= 1 for depth in self.depths):
             raise ValueError(f"method.depths={list(self.depths)}: give shares of the model's layers above 0, up to 1")
 
-    def settings(self) -> dict[str, Any]:
-        """As JSON."""
-        return {"contrasts": list(self.contrasts), "depths": list(self.depths)}
-
-    @classmethod
-    def of(cls, settings: Mapping[str, Any]) -> FeatureRecipe:
-        """What `settings` gave."""
-        return cls(tuple(settings["contrasts"]), tuple(float(depth) for depth in settings["depths"]))
-
 
 @dataclass(frozen=True)
 class ItemKernel:
