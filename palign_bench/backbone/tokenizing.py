@@ -26,7 +26,12 @@ class SplitPrompts:
 
 def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
     """Token ids of a rendered text; its special tokens are written out, so none are added."""
-    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+    return encode_all(tokenizer, [text])[0]
+
+
+def encode_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
+    """The same of several texts, in one call: a call costs as much as a question's tokens."""
+    return [list(row) for row in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
 
 def split_prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> SplitPrompts:
@@ -37,10 +42,9 @@ def split_prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> S
     """
     shared = texts[0][: shared_length(texts)]
     cut = max((shared.rfind(t) + len(t) for t in tokenizer.all_special_tokens if shared.rfind(t) >= 0), default=0)
-    rows = [encode(tokenizer, text[cut:]) for text in texts]
-    prefix = encode(tokenizer, shared[:cut]) if cut else []
-    if prefix + rows[0] != encode(tokenizer, texts[0]):
-        prefix, rows = [], [encode(tokenizer, text) for text in texts]
+    prefix, whole, *rows = encode_all(tokenizer, [shared[:cut], texts[0], *(text[cut:] for text in texts)])
+    if prefix + rows[0] != whole:
+        prefix, rows = [], encode_all(tokenizer, texts)
     more = min(shared_length(rows), min(map(len, rows)) - 1)  # every row keeps a token of its own, at which it is read
     return SplitPrompts(prefix + rows[0][:more], [row[more:] for row in rows])
 
