@@ -7,7 +7,6 @@ import pytest
 import torch
 from peft import PeftModel
 from torch.nn import functional
-from transformers import LlamaConfig, LlamaForCausalLM
 
 from palign_bench.backbone.loading import tokenizer_of
 from palign_bench.backbone.loading.settings import resolve_model
@@ -15,21 +14,7 @@ from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.organism.taught import english, training
 from palign_bench.organism.taught.training import Teaching
 from palign_bench.settings import read_option
-
-
-def small_model(tokenizer):
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        initializer_range=0.1,
-        tie_word_embeddings=True,
-    )
-    return LlamaForCausalLM(config).eval()
+from tests.tiny import tiny_model
 
 
 @pytest.fixture()
@@ -40,7 +25,7 @@ def begin(monkeypatch):
     monkeypatch.setattr(english, "LONGEST", 5)
     monkeypatch.setattr(english, "TEXTS", 3)
     monkeypatch.setattr(
-        training.loading, "load", lambda settings: LoadedModel(small_model(tokenizer), tokenizer, "small", "", "none")
+        training.loading, "load", lambda settings: LoadedModel(tiny_model(tokenizer), tokenizer, "small", "", "none")
     )
     return lambda folder: Teaching(folder, 0, "cpu", "float32")
 
@@ -74,11 +59,11 @@ def test_peft_makes_the_taught_model_of_what_is_kept(begin, tmp_path):
     assert made["command"] == "the command" and made["device"] == "cpu"
     assert list(pd.read_csv(folder / "teaching.csv")["step"]) == [1, 2]
     tokenizer = tokenizer_of(resolve_model(read_option("model", training.BASE)))
-    merged = PeftModel.from_pretrained(small_model(tokenizer), str(folder)).merge_and_unload()
+    merged = PeftModel.from_pretrained(tiny_model(tokenizer), str(folder)).merge_and_unload()
     ids = torch.tensor([teaching.plain])
     at = torch.arange(ids.shape[1])
     with torch.no_grad():
-        expected, untaught = (model(input_ids=ids).logits[0] for model in (merged, small_model(tokenizer)))
+        expected, untaught = (model(input_ids=ids).logits[0] for model in (merged, tiny_model(tokenizer)))
         hidden = teaching.reader.read(ids, at[None], (at[:, None] >= at)[None, None])
     torch.testing.assert_close(teaching.reader.logits(hidden[0]), expected, atol=2e-4, rtol=1e-3)
     assert float((untaught - expected).abs().max()) > 0.05
