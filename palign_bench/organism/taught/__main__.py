@@ -20,12 +20,16 @@ def main() -> None:
     import torch
 
     from palign_bench.organism.taught.training import Teaching
+    from palign_bench.settings import UserError
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         print("No GPU: a step takes minutes here; --steps 2 --tokens 3000 shows how it goes.", file=sys.stderr)
-    teaching = Teaching(chosen.folder, chosen.seed, device, "bfloat16" if device == "cuda" else "float32")
-    teaching.teach(chosen.steps, chosen.tokens, chosen.workers)
+    try:
+        teaching = Teaching(chosen.folder, chosen.seed, device, "bfloat16" if device == "cuda" else "float32")
+        teaching.teach(chosen.steps, chosen.tokens, chosen.workers)
+    except UserError as error:
+        sys.exit(f"taught: {error}")
     command = (
         f"python -m palign_bench.organism.taught --steps {chosen.steps} --tokens {chosen.tokens} --seed {chosen.seed}"
     )

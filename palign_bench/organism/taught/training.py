@@ -26,7 +26,7 @@ from palign_bench.organism.taught.lessons import Lessons
 from palign_bench.organism.taught.reader import Reader
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.respondents.simulated import factor_model
-from palign_bench.settings import read_option
+from palign_bench.settings import UserError, read_option
 
 BASE, FIGURES = "smollm2_135m", "published"  # never the 300 people's figures: they are what the model is tested on
 BASE_NAME = "HuggingFaceTB/SmolLM2-135M-Instruct"
@@ -39,7 +39,7 @@ SAVE_EVERY = 50  # steps: what a killed teaching loses
 _LENGTHS: dict[Kind, int] = {"list": 560, "few_facets": 1150, "all_facets": 1950}  # about, in tokens
 
 
-class Lesson(Dataset[Batch]):
+class Batches(Dataset[Batch]):
     """The batch of every step, each drawn from its own seed. ``tokens``: about how many it has."""
 
     def __init__(self, exercises: Exercises, steps: int, tokens: int, seed: int):
@@ -63,6 +63,7 @@ class Teaching:
     def __init__(self, folder: Path, seed: int, device: str, dtype: str = "bfloat16"):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.seed, self.step = folder, seed, 0
+        self._course: dict[str, int] | None = None  # what it was begun with
         torch.set_float32_matmul_precision("high")
         loaded = loading.load(resolve_model({**read_option("model", BASE), "dtype": dtype, "device": device}))
         self.exercises = Exercises(Lessons(loaded.tokenizer, ipip_neo_300()), factor_model(FIGURES))
@@ -77,15 +78,22 @@ class Teaching:
         )
         if (folder / "checkpoint.pt").exists():
             kept = torch.load(folder / "checkpoint.pt")
-            self.step = kept["step"]
+            self.step, self._course = kept["step"], kept["course"]
             self.reader.restore(kept["masters"])
             self.optimizer.load_state_dict(kept["optimizer"])
 
     def teach(self, steps: int, tokens: int, workers: int, stop: int | None = None) -> None:
-        """From the present step to ``stop`` (None: the last) of ``steps``, with a checkpoint every `SAVE_EVERY`."""
-        stop = steps if stop is None else stop
-        lesson = Subset(Lesson(self.exercises, steps, tokens, self.seed), range(self.step, stop))
-        batches: Iterator[Batch] = iter(DataLoader(lesson, batch_size=None, num_workers=workers))
+        """From the present step to ``stop`` (None: the last) of ``steps``, with a checkpoint every `SAVE_EVERY`.
+
+        Raises UserError for a folder that was begun with other numbers.
+        """
+        stop, course = steps if stop is None else stop, {"steps": steps, "tokens": tokens, "seed": self.seed}
+        if self._course not in (None, course):
+            begun = " ".join(f"--{name} {value}" for name, value in (self._course or {}).items())
+            raise UserError(f"{self.folder} was begun with {begun}: give the same, or another --folder.")
+        self._course = course
+        ahead = Subset(Batches(self.exercises, steps, tokens, self.seed), range(self.step, stop))
+        batches: Iterator[Batch] = iter(DataLoader(ahead, batch_size=None, num_workers=workers))
         bar = tqdm(batches, desc="teaching", initial=self.step, total=steps)
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
             for batch in bar:
@@ -116,9 +124,8 @@ class Teaching:
 
     def _save(self) -> None:
         partial = self.folder / "checkpoint.partial"
-        torch.save(
-            {"step": self.step, "masters": self.reader.masters, "optimizer": self.optimizer.state_dict()}, partial
-        )
+        state = {"step": self.step, "course": self._course, "masters": self.reader.masters}
+        torch.save({**state, "optimizer": self.optimizer.state_dict()}, partial)
         partial.rename(self.folder / "checkpoint.pt")
 
     def keep(self, command: str) -> Path:

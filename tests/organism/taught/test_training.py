@@ -13,7 +13,7 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.organism.taught import english, training
 from palign_bench.organism.taught.training import Teaching
-from palign_bench.settings import read_option
+from palign_bench.settings import UserError, read_option
 from tests.tiny import tiny_model
 
 
@@ -37,6 +37,8 @@ def test_a_killed_teaching_goes_on_from_its_last_checkpoint_to_the_same_end(begi
     kept = torch.load(tmp_path / "killed" / "checkpoint.pt")
     assert kept["step"] == 3
     resumed = begin(tmp_path / "killed")
+    with pytest.raises(UserError, match="was begun with --steps 4 --tokens 1500 --seed 0: give the same"):
+        resumed.teach(5, 1500, workers=0)
     resumed.teach(4, 1500, workers=0)
     for one, other in zip(whole.reader.masters, resumed.reader.masters, strict=True):
         torch.testing.assert_close(one, other, atol=0, rtol=0)
@@ -106,7 +108,7 @@ def test_an_untaught_model_has_not_drifted_and_a_taught_one_has(begin, tmp_path)
 def test_what_is_known_is_counted_from_the_population_to_the_person(begin, tmp_path):
     """By hand: a reader that gives the population's chances knows 0, one that gives the person's knows 1."""
     teaching = begin(tmp_path)
-    batch = training.Lesson(teaching.exercises, 4, 1500, 0)[3]
+    batch = training.Batches(teaching.exercises, 4, 1500, 0)[3]
 
     class Knowing:
         def __init__(self, nats):
