@@ -52,6 +52,8 @@ class GivenAnswers(Aligner):
                         f"{self.path}: respondent {respondent}, item {number}, answer {value:g}: "
                         f"inventory={self.inventory.name} has the answers {LOWEST} to {self.inventory.highest}."
                     )
+        if unknown := given - self.inventory.by_number.keys():
+            raise UserError(f"{self.path}: item {min(unknown)} is not in inventory={self.inventory.name}; remove it.")
         if not given & asked:
             raise UserError(f"{self.path}: none of its items is held out in inventory={self.inventory.name}.")
 

@@ -68,3 +68,9 @@ def test_a_file_about_known_items_only_is_refused(tmp_path: Path, inventory: Inv
     aligner = GivenAnswers(str(written(tmp_path, f"id,i{inventory.known[0]}\nanna,4\n")))
     with pytest.raises(UserError, match="none of its items is held out"):
         aligner.prepare(None, Corrected(inventory))
+
+
+def test_an_item_of_another_inventory_is_refused(tmp_path: Path, inventory: Inventory) -> None:
+    aligner = GivenAnswers(str(written(tmp_path, f"id,i{inventory.held_out[0]},i301\nanna,4,4\n")))
+    with pytest.raises(UserError, match="item 301 is not in inventory=ipip_neo_300; remove it"):
+        aligner.prepare(None, Corrected(inventory))

@@ -1,7 +1,8 @@
 """People in a table with a header: commas, tabs or semicolons between cells, a row for each person.
 
 Item columns are called ``i1``, ``I1``, ``Q1``, ``item_1``, ``Item 1`` …, with the inventory's item numbers; or however
-a file of two columns, ``column`` and ``item``, says (`read_mapping`). Whatever else the table holds is not read.
+a file of two columns, ``column`` and ``item``, says (`read_mapping`). Whatever else the table holds is not read. The
+short form of IPIP-NEO has the long one's numbers; a table of exactly the items 1 … 120 has its own (`_short_form`).
 """
 
 import csv
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.respondents.formats.stored import Stored, answer, no_answer
 from palign_bench.respondents.matrix import MISSING
 from palign_bench.respondents.source import RespondentsError
@@ -152,15 +153,12 @@ def _numbers(
         raise RespondentsError(
             f"{where}: column {lacking[0]!r} of respondents.columns is not in the header; mend either"
         )
+    found = {column: number for column, name in enumerate(header) if (number := _number(name, mapping)) is not None}
+    if mapping is None:
+        found = _short_form(where, found, inventory)
     numbers: dict[int, int] = {}
-    for column, name in enumerate(header):
-        if mapping is not None:
-            number = mapping.get(name)
-        else:
-            match = _ITEM.fullmatch(name)
-            number = int(match[1]) if match else None
-        if number is None:
-            continue
+    for column, number in found.items():
+        name = header[column]
         if number not in inventory.by_number:
             raise RespondentsError(
                 f"{where}: column {name!r} is no item: {inventory.name} has {len(inventory.items)}; remove it, or "
@@ -175,6 +173,29 @@ def _numbers(
             "(or Q1, item_1), or name a file with column,item in respondents.columns"
         )
     return numbers
+
+
+def _number(name: str, mapping: Mapping[str, int] | None) -> int | None:
+    if mapping is not None:
+        return mapping.get(name)
+    match = _ITEM.fullmatch(name)
+    return int(match[1]) if match else None
+
+
+def _short_form(where: str, numbers: dict[int, int], inventory: Inventory) -> dict[int, int]:
+    """Numbers of the long form for columns numbered as the short form numbers its own items, 1 … 120, all of them.
+
+    Under the long form's numbers such a table can be read as well, and would be wrong: it is refused.
+    """
+    short_form = ipip_neo_300().known
+    if not inventory.name.startswith("ipip_neo_") or set(numbers.values()) != set(range(1, len(short_form) + 1)):
+        return numbers
+    if inventory.name == "ipip_neo_300":
+        raise RespondentsError(
+            f"{where}: its items are 1 to {len(short_form)}, as the short form numbers its own; set "
+            "inventory=ipip_neo_120, or name a file with column,item in respondents.columns"
+        )
+    return {column: short_form[number - 1] for column, number in numbers.items()}
 
 
 def _id_column(where: str, header: Sequence[str], numbers: Mapping[int, int], wanted: str | None) -> int | None:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from palign_bench.questionnaire.inventory import HIGHEST, Inventory
+from palign_bench.questionnaire.inventory import HIGHEST, Inventory, ipip_neo_300
 from palign_bench.respondents.formats.stored import Stored
 from palign_bench.respondents.matrix import MISSING
 from palign_bench.respondents.source import RespondentsError
@@ -57,11 +57,11 @@ def read_fixed_width(place: Path, text: str, inventory: Inventory) -> Stored:
 
 
 def _columns(place: Path, inventory: Inventory, items: int) -> list[int]:
-    """Where each of the file's items stands in the inventory; the 120 are in the short form's order."""
-    if items == len(inventory.items):
+    """Where each of the file's items stands in the inventory; the 120 are in the short form's order, not ascending."""
+    if items == 300 and inventory.name == "ipip_neo_300":
         return list(range(items))
-    if items == 120 and inventory.name == "ipip_neo_300":
-        return [inventory.column[number] for number in inventory.known]
+    if items == 120 and inventory.name in ("ipip_neo_300", "ipip_neo_120"):
+        return [inventory.column[number] for number in ipip_neo_300().known]
     raise RespondentsError(
         f"{place}: the file holds IPIP-NEO-{items}, not {inventory.name}; set inventory=ipip_neo_{items}"
     )

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
+from palign_bench.questionnaire.inventory import Inventory, ipip_neo_120, ipip_neo_300
 from palign_bench.respondents import load_respondents
 from palign_bench.respondents.file import load_file, read_people
 from palign_bench.respondents.source import RespondentsError
@@ -93,3 +93,17 @@ def test_item_numbers_of_another_inventory_are_refused(tmp_path: Path, inventory
     path.write_text(f"id,i1,i9,Q{len(inventory.items) + 1}\nanna,4,2,1\n")
     with pytest.raises(RespondentsError, match="column 'Q301' is no item: ipip_neo_300 has 300"):
         load_file(str(path), inventory=ipip_neo_300())
+
+
+def test_the_short_forms_own_numbers_are_read_as_such_and_never_as_the_long_forms(tmp_path: Path) -> None:
+    path, short_form = tmp_path / "people.csv", ipip_neo_300().known
+    answers = [1 + place % 5 for place in range(120)]
+    columns = ",".join(f"i{place}" for place in range(1, 121))
+    path.write_text(f"id,{columns}\nanna,{','.join(map(str, answers))}\n")
+    (anna,) = load_file(str(path), inventory=ipip_neo_120()).people
+    assert anna.answers == dict(zip(short_form, answers, strict=True)) and anna.answers[99] == answers[8]
+    with pytest.raises(RespondentsError, match=r"items are 1 to 120, as the short form .* inventory=ipip_neo_120"):
+        load_file(str(path), inventory=ipip_neo_300())
+    columns = ",".join(f"i{number}" for number in short_form)
+    path.write_text(f"id,{columns}\nanna,{','.join(map(str, answers))}\n")
+    assert load_file(str(path), inventory=ipip_neo_120()).people[0].answers == anna.answers

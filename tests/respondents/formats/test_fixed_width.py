@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
+from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_120, ipip_neo_300
 from palign_bench.respondents import RespondentSource
 from palign_bench.respondents.file import load_file, read_people
 from palign_bench.respondents.source import RespondentsError
@@ -57,6 +57,10 @@ def test_the_120_items_are_the_known_ones_in_the_short_forms_order(
     ]
     with pytest.raises(RespondentsError, match="answers none of the 180 held-out items"):
         load_file(str(tmp_path / "IPIP120.dat"), inventory=ipip_neo_300())
+    short = load_file(str(tmp_path / "IPIP120.dat"), inventory=ipip_neo_120())
+    assert [dict(person.answers) for person in short.people] == [
+        dict(person.answers) for person in found.people.respondents()
+    ]
 
 
 def test_other_layouts_are_told(
