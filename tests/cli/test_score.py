@@ -30,6 +30,7 @@ def test_the_answers_stand_beside_the_floors(answers: Path, tmp_path: Path) -> N
     assert frame.loc["lab_x", "composite"] == 0 and frame.loc["lab_x", "respondents"] == 12
     assert frame.loc["lab_x", "specificity"] > 1 and frame.loc["constant_c", "composite"] > 2
     assert "Lab X" in result.stdout
+    assert "score: no language model, protocol corrected" in result.stdout and "SmolLM2" not in result.stdout
     again = run("score", str(answers), "--method-name", "Lab X", *PEOPLE, folder=tmp_path)
     assert "finished before" in again.stderr
 
