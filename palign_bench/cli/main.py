@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import io
 import os
+import select
 import signal
 import sys
 import tempfile
@@ -68,7 +69,8 @@ class Task:
 
 
 def main() -> None:
-    """Entry point. Exit code 0: all cells finished; 1: some failed, or a user's mistake; 130: interrupted."""
+    """Entry point. Exit code 0: all cells finished; 1: some failed, or a user's mistake; 130: interrupted;
+    141: the reader of a pipe has left."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's many-line printer
@@ -77,6 +79,7 @@ def main() -> None:
     try:
         asked = dispatch(arguments)
         if asked is None:
+            sys.stdout.flush()  # that nobody reads it is told here, not while Python ends
             return
         arguments = options_first(as_typed(asked))
         if any(each in _QUERIES or each.startswith(("--cfg", "--info")) for each in arguments):
@@ -86,6 +89,10 @@ def main() -> None:
     except KeyboardInterrupt:
         print("\nInterrupted. Finished people stay; the same command does the rest.", file=sys.stderr)
         sys.exit(130)
+    except BrokenPipeError:
+        if not _reader_has_left():
+            raise
+        sys.exit(141)  # as a shell counts a program that a closed pipe ended
     except Exception as error:
         line = one_line(error, [*swept_by_experiment(arguments), *arguments])
         if line is None:
@@ -100,6 +107,16 @@ def main() -> None:
         )
 
 
+def _reader_has_left() -> bool:
+    """Whether standard output is a closed pipe, as after `| head`; if so, what is left to print goes nowhere."""
+    output = select.poll()
+    output.register(sys.stdout.fileno(), 0)
+    has_left = any(events & select.POLLERR for _, events in output.poll(0))
+    if has_left:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return has_left
+
+
 def _tell(arguments: Sequence[str]) -> None:
     """Print what Hydra tells of the configuration, but for the file that models share, which is no option."""
     told = io.StringIO()
@@ -107,7 +124,7 @@ def _tell(arguments: Sequence[str]) -> None:
         with contextlib.redirect_stdout(told):
             _hydra(lambda config: None, arguments)
     finally:  # Hydra may exit
-        print(told.getvalue().replace("_base, ", ""), end="")
+        print(told.getvalue().replace("_base, ", ""), end="", flush=True)
 
 
 def run(arguments: Sequence[str]) -> int | None:

@@ -1,5 +1,6 @@
 """The one front door: help, version, mistyped words, and the ledger's folder in both spellings."""
 
+import os
 import subprocess
 import sys
 from importlib.metadata import version
@@ -107,3 +108,16 @@ def test_the_module_does_what_the_program_does(tmp_path: Path) -> None:
         [sys.executable, "-m", "palign_bench", "method=florrs"], cwd=tmp_path, text=True, capture_output=True
     )
     assert mistaken.returncode == 1 and mistaken.stderr.startswith("palign-bench: method=florrs does not exist")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("arguments", [["--version"], ["run", "--help"]])
+def test_a_pipe_whose_reader_leaves_is_no_mistake(arguments: list[str], unbuffered: str, tmp_path: Path) -> None:
+    """As in `palign-bench report | head`."""
+    reading, writing = os.pipe()
+    os.close(reading)
+    program = [sys.executable, "-m", "palign_bench", *arguments]
+    its_own = environment(tmp_path) | {"PYTHONUNBUFFERED": unbuffered}
+    with os.fdopen(writing, "wb") as closed:
+        ended = subprocess.run(program, cwd=tmp_path, env=its_own, stdout=closed, stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (141, b"")
