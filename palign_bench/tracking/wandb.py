@@ -166,9 +166,10 @@ def has_api_key(environment: Mapping[str, str]) -> bool:
 
 
 def _panels(table: pd.DataFrame) -> dict[str, float]:
-    """Numbers of the table that the dashboard draws, as ``composite/few_shot``."""
+    """Numbers of the table that the dashboard draws, as ``composite/few_shot``; by label where it has several rows."""
+    repeated = set(table["method"][table["method"].duplicated()])
     return {
-        f"{column}/{row['method']}": float(row[column])
+        f"{column}/{row['label'] if row['method'] in repeated else row['method']}": float(row[column])
         for _, row in table.iterrows()
         for column in TABLE_PANELS
         if column in table.columns and row[column] is not None and math.isfinite(float(row[column]))

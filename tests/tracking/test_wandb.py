@@ -13,7 +13,7 @@ import pytest
 from palign_bench.settings import UserError
 from palign_bench.tracking.choose import make_tracker
 from palign_bench.tracking.public import hashed_id, read_salt
-from palign_bench.tracking.wandb import WandbTracker, choose_mode, has_api_key
+from palign_bench.tracking.wandb import WandbTracker, _panels, choose_mode, has_api_key
 from tests.tracking.rows import DOMAINS, FORBIDDEN, IDENTITY, RAW_IDS, SCALE_OF, a_record, row_and_table
 from tests.tracking.wandb_runs import RunRead, runs_of
 
@@ -82,6 +82,15 @@ def test_the_table_and_its_picture_are_a_run_of_their_own(tracked: dict[str, Run
     assert table["data"] == [["few_shot", 6.5, 2], ["ridge", None, 2]]
     (stored,) = (run.folder / "files/media/images").iterdir()
     assert stored.read_bytes() == picture.read_bytes()
+
+
+def test_rows_of_one_method_have_numbers_of_their_own() -> None:
+    rows = {"method": ["few_shot", "few_shot", "pas"], "label": ["Few-Shot [known=10]", "Few-Shot", "PAS"]}
+    assert _panels(pd.DataFrame({**rows, "composite": [3.0, 2.5, 2.6]})) == {
+        "composite/Few-Shot [known=10]": 3.0,
+        "composite/Few-Shot": 2.5,
+        "composite/pas": 2.6,
+    }
 
 
 def test_nothing_private_is_in_any_byte_of_the_runs(tracked: dict[str, RunRead], tmp_path: Path) -> None:
