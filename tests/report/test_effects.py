@@ -27,7 +27,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ledger of the experiment, computed in this process: what it imports is imported already."""
     folder = tmp_path_factory.mktemp("effects")
     command = [
-        "experiment=effects", "method=floors,vanilla,few_shot", "intervention=none,N+1,N-1,inverted",
+        "experiment=effects", "method=floors,vanilla,few_shot",
         *PEOPLE, "respondents.limit=12", "tracking=none", f"runs={folder / 'runs'}",
     ]  # fmt: skip
     told = io.StringIO()
@@ -53,7 +53,7 @@ def test_who_is_not_told_or_does_not_listen_has_no_effect_at_all(found: dict[str
 def test_own_means_follow_their_own_scale_and_no_other(found: dict[str, Effects]) -> None:
     for title in ("Own domain mean", "Own facet mean"):
         effect = found[title]
-        assert effect.changed == ("N",) and effect.people == 12
+        assert effect.changed == ("A", "C", "E", "N", "O") and effect.people == 12
         assert effect.steerability == pytest.approx(1, abs=0.1)  # answers are whole numbers
         assert effect.leakage == 0 and effect.inverted is not None and effect.inverted > 1
 
