@@ -29,7 +29,7 @@ def test_the_first_table_and_another_beside_it(tmp_path: Path) -> None:
     assert set(table(tmp_path / "runs", "table1_organism")["respondents"]) == {2}
     told = (tmp_path / "runs" / "table1_organism.log").read_text()
     assert "progress in runs/table1_organism.log" in ran.stdout and "Always C: " in told
-    assert [line for line in ran.stdout.splitlines() if line.startswith("table1_organism: the organism")]
+    assert [line for line in ran.stdout.splitlines() if line.startswith("table1_organism: no language model")]
 
 
 def test_the_testbed_asks_simulated_people_beside_the_real_ones() -> None:
