@@ -82,14 +82,14 @@ class Batch:
     targets: Tensor
 
     @classmethod
-    def of(cls, exercises: Sequence[Exercise], padding: int = 2) -> "Batch":
+    def of(cls, exercises: Sequence[Exercise]) -> "Batch":
         length = -(-max(len(each.ids) for each in exercises) // _MULTIPLE) * _MULTIPLE
 
         def joined(name: str) -> Tensor:
             return torch.tensor([value for each in exercises for value in getattr(each, name)])
 
         return cls(
-            torch.tensor([each.ids + [padding] * (length - len(each.ids)) for each in exercises]),
+            torch.tensor([each.ids + [0] * (length - len(each.ids)) for each in exercises]),
             torch.tensor([each.prefix for each in exercises]),
             torch.tensor([each.width for each in exercises]),
             torch.tensor([row for row, each in enumerate(exercises) for _ in each.places]),

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from peft.utils import set_peft_model_state_dict
 from safetensors.torch import save_file
 from torch import Tensor
 from torch.nn import functional
@@ -20,7 +19,7 @@ class Reader:
     def __init__(self, model: PreTrainedModel, base_name: str):
         model.requires_grad_(False)
         model.set_attn_implementation("sdpa")
-        # Seeded by the caller: what the adapter's first factors are.
+        # The caller's seed decides the adapter's first factors.
         config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=list(MAPS), task_type="CAUSAL_LM")
         self.peft = get_peft_model(model, config, autocast_adapter_dtype=False)
         self.model, self.base_name, self.device = model, base_name, model.device
@@ -63,12 +62,6 @@ class Reader:
     def restore(self, masters: list[Tensor]) -> None:
         torch._foreach_copy_(self.masters, [each.to(self.device) for each in masters])
         self.take_masters()
-
-    def load(self, weights: dict[str, Tensor]) -> None:
-        """An adapter's, under PEFT's names."""
-        set_peft_model_state_dict(self.peft, weights)
-        with torch.no_grad():
-            torch._foreach_copy_(self.masters, self.trained)
 
     def save(self, folder: Path) -> None:
         """A folder that PEFT reads, in bfloat16."""

@@ -20,6 +20,7 @@ from tqdm import tqdm
 
 from palign_bench.backbone import loading
 from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.files import read_json, write_json
 from palign_bench.organism.taught.english import English, own_texts, perplexity
 from palign_bench.organism.taught.exercises import TARGETS, Batch, Exercises, Kind
 from palign_bench.organism.taught.lessons import Lessons
@@ -146,17 +147,15 @@ class Teaching:
             "perplexity": round(perplexity(self.reader, self.plain), 2),
             "device": torch.cuda.get_device_name() if self.reader.device.type == "cuda" else "cpu",
         }
-        (partial / "made.json").write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+        write_json(partial / "made.json", made)
         partial.rename(finished)
         return finished
 
 
 def _texts(path: Path, loaded: Any, seed: int) -> list[list[int]]:
     if not path.exists():
-        written = own_texts(loaded.model, loaded.tokenizer, TEXTS, seed)
-        path.with_suffix(".partial").write_text(json.dumps(written), encoding="utf-8")
-        path.with_suffix(".partial").rename(path)
-    texts: list[list[int]] = json.loads(path.read_text(encoding="utf-8"))
+        write_json(path, own_texts(loaded.model, loaded.tokenizer, TEXTS, seed))
+    texts: list[list[int]] = read_json(path)
     return texts
 
 
