@@ -220,6 +220,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     inventory = ipip_neo_300()
     protocol = Corrected(inventory)
     settings = read_option("model", chosen.model) | {"dtype": chosen.dtype}
+    settings |= {"weights": chosen.weights} if chosen.weights else {}
     settings = resolve_model(settings | ({"name_or_path": chosen.path} if chosen.path else {}))
     backbone = LocalBackbone(load(settings), protocol)
     source = load_respondents(read_option("respondents", chosen.respondents), inventory)
@@ -244,8 +245,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     rows = bench_answering(backbone, alignment, items, chosen.repeats, asked, chosen.peers or ["generate"])
     folder = chosen.runs / "bench"
     _write(folder, machine, rows)  # what follows may be cut short
-    few_shot = rows[0].seconds or 0.0
-    rows += bench_pas(backbone, inventory, source.people[0], few_shot, clock)
+    if not chosen.answering:
+        rows += bench_pas(backbone, inventory, source.people[0], rows[0].seconds or 0.0, clock)
     if chosen.cohort > 1:
         rows += bench_cohort(backbone, inventory, source.people[: chosen.cohort], chosen.steps, clock)
     if chosen.growth:
@@ -273,6 +274,8 @@ def _write(folder: Path, machine: str, rows: Sequence[Measurement]) -> Document:
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser("python -m bench", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--model", default="smollm2_135m", help="an option of conf/model")
+    parser.add_argument("--weights", help="random: of the model's shape")
+    parser.add_argument("--answering", action="store_true", help="without PAS")
     parser.add_argument("--path", help="with --model local: a folder or hub name")
     parser.add_argument("--respondents", default="auto", help="an option of conf/respondents")
     parser.add_argument("--dtype", default="auto", help="auto, bfloat16, float32 or float16")

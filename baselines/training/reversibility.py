@@ -39,8 +39,10 @@ class ReversibilityCheck:
     @torch.no_grad()
     def _logits(self) -> torch.Tensor:
         with sdpa_kernel(SDPBackend.MATH):  # during training another kernel computes attention, and rounds otherwise
-            logits: torch.Tensor = self.model(input_ids=self.probe, use_cache=False).logits
-        return logits[0, -1].float().clone()
+            return self._last_logits()
+
+    def _last_logits(self) -> torch.Tensor:
+        return self.model(input_ids=self.probe, use_cache=False).logits[0, -1].float().clone()
 
 
 def _farthest(found: torch.Tensor, expected: torch.Tensor) -> float:

@@ -22,9 +22,9 @@ from palign_bench.settings import UserError
 MINUTES = 25.0
 
 
-def _free_gib() -> float | None:
-    """Free memory of the first GPU; None without one."""
-    return torch.cuda.mem_get_info(0)[0] / 2**30 if torch.cuda.is_available() else None
+def _gib() -> float | None:
+    """Memory of the first GPU; None without one. What is free is not asked: that would take a part of it for itself."""
+    return torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else None
 
 
 def _gpu_name() -> str:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         signal.SIGTERM, _interrupt
     )  # whoever lends the machine ends the command so: the page is still written
     try:
-        reference.do_all([stage for stage in found if stage.name in names], _free_gib)
+        reference.do_all([stage for stage in found if stage.name in names], _gib())
     finally:
         print(f"Written: {reference.write(found, chosen.rehearsal)}", flush=True)
     left = _left(reference.outcomes, names)

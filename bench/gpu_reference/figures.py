@@ -83,13 +83,21 @@ def _rows(reports: Reports, stage: str) -> list[tuple[RowNumbers, str]]:
     return [] if report is None else [(r, n["label"]) for r, n in zip(report.read, report.rows, strict=True)]
 
 
+def benchmarks(ledger: Path) -> pd.DataFrame | None:
+    """What `python -m bench` measured: seconds, ratios and the share of the device's matrix rate, by stage."""
+    places = {"bench": ledger / "bench" / "bench.csv", "bench_8b": ledger / "bench_8b" / "bench" / "bench.csv"}
+    found = {stage: pd.read_csv(path) for stage, path in places.items() if path.exists()}
+    return pd.concat(found, names=["stage", "line"]).reset_index("stage") if found else None
+
+
 def matrix_rate(ledger: Path) -> Text | None:
-    """The share of the device's matrix rate that answering reaches, as `python -m bench` measured it."""
-    path = ledger / "bench" / "bench.csv"
-    if not path.exists():
+    """The benchmarks in words."""
+    found = benchmarks(ledger)
+    if found is None:
         return None
-    rows = pd.read_csv(path).fillna("").to_dict("records")
-    return Text([f"{row['name']}: {row['seconds']:.3g} s. {row['note']}" for row in rows], "Answering", listed=True)
+    rows = found[found["seconds"].notna()].fillna("").to_dict("records")
+    lines = [f"{row['stage']}, {row['name']}: {row['seconds']:.3g} s. {row['note']}" for row in rows]
+    return Text(lines, "Answering", listed=True)
 
 
 def together(reports: Reports) -> Table | None:

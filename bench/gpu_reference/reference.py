@@ -3,7 +3,6 @@
 import hashlib
 import os
 import shlex
-import shutil
 import signal
 import subprocess
 import time
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.gpu_reference.figures import costs_of, figures, last_plan, notes_of, table_of
+from bench.gpu_reference.figures import benchmarks, costs_of, figures, last_plan, notes_of, table_of
 from bench.gpu_reference.stages import Stage
 from palign_bench.costs.machine import provenance
 from palign_bench.files import canonical, read_json, write_atomically, write_json
@@ -51,16 +50,17 @@ class Reference:
         before = self.outcomes.get(stage.name)
         return before is not None and before.state == "done" and before.command == _fingerprint(stage)
 
-    def do_all(self, chosen: Sequence[Stage], free_gib: Callable[[], float | None]) -> None:
+    def do_all(self, chosen: Sequence[Stage], gib: float | None) -> None:
         """Run these stages in order. What one leaves of its time is shared by those after it."""
         for number, stage in enumerate(chosen):
             later = sum(each.seconds for each in chosen[number + 1 :] if not self.is_done(each))
-            self.do(stage, free_gib(), later)
+            self.do(stage, gib, later)
 
-    def do(self, stage: Stage, free_gib: float | None, later: float = 0.0) -> None:
+    def do(self, stage: Stage, gib: float | None, later: float = 0.0) -> None:
         """Run a stage that is not done, in its share of the time that is left, and keep what became of it.
 
-        ``later``: what the stages after it need at least. Where that is more than is left, it is they who wait.
+        ``gib``: memory of the GPU. ``later``: seconds that the stages after it need at least; where that is more than
+        is left, it is they who wait.
         """
         before, command = self.outcomes.get(stage.name), _fingerprint(stage)
         if before and before.command != command:
@@ -70,8 +70,8 @@ class Reference:
             return
         spent = before.seconds if before else 0.0
         left = self._ends - time.monotonic()
-        if free_gib is not None and free_gib < stage.gib:
-            outcome = Outcome("skipped", spent, f"needs {stage.gib:.0f} GiB of GPU memory, {free_gib:.0f} are free")
+        if gib is not None and gib < stage.gib:
+            outcome = Outcome("skipped", spent, f"needs {stage.gib:.0f} GiB of GPU memory, {gib:.0f} are there")
         elif left < _LEAST:
             outcome = Outcome(
                 before.state if before else "skipped", spent, "no time was left; the same command does it"
@@ -161,8 +161,9 @@ class Reference:
             frames = {name: report.frame for name, report in reports.items()}
             write_atomically(self.folder / "rows.csv", pd.concat(frames, names=["stage", None]).to_csv())
             write_atomically(self.folder / "costs.csv", pd.DataFrame(costs_of(reports)).to_csv(index=False))
-        if (self.ledger / "bench" / "bench.csv").exists():
-            shutil.copyfile(self.ledger / "bench" / "bench.csv", self.folder / "bench.csv")
+        bench = benchmarks(self.ledger)
+        if bench is not None:
+            write_atomically(self.folder / "bench.csv", bench.to_csv(index=False))
         return self.folder / "README.md"
 
 

@@ -47,7 +47,7 @@ class Scale:
     shape: tuple[str, ...]  # what makes the large models' shapes tiny
     people: int
     people_alone: int  # of the stage that answers one by one
-    people_of_shapes: int  # of the large shapes; the later of them pay for no first call
+    people_of_shapes: int  # of the large shapes, of whom only the first pays for first calls; two at most are trained
     people_trained: int
     cohort: int
     steps: int  # optimizer steps that are measured on the large shapes
@@ -65,7 +65,7 @@ ON_A_GPU = Scale(
     shape=(),
     people=300,
     people_alone=20,
-    people_of_shapes=2,
+    people_of_shapes=3,
     people_trained=300,
     cohort=16,
     steps=4,
@@ -109,7 +109,8 @@ def stages(ledger: Path, people: Sequence[str], scale: Scale) -> list[Stage]:
     shared = (f"runs={ledger}", "tracking=none", *people)
     random = ("model.weights=random", *scale.shape, *shared)
     one, few = "respondents.limit=1", f"respondents.limit={scale.people_of_shapes}"
-    measured = ("model=llama3_8b", *random, few, "training=measured", f"training.steps={scale.steps}")
+    trained = f"training.people_limit={min(2, scale.people_of_shapes)}"
+    measured = ("model=llama3_8b", *random, few, "training=measured", f"training.steps={scale.steps}", trained)
     many = (*shared, f"respondents.limit={scale.people}", f"model.cohort={scale.cohort}")
 
     def table(name: str, shows: str, methods: Sequence[str], *settings: str, seconds: float, gib: float = 2) -> Stage:
@@ -119,13 +120,16 @@ def stages(ledger: Path, people: Sequence[str], scale: Scale) -> list[Stage]:
     source = people[0].partition("=")[2]
     timing = ("--plain-items", str(scale.plain_items), "--repeats", str(scale.repeats))
     bench = ("--model", scale.small, "--respondents", source, "--runs", str(ledger), *timing)
+    shape = ("--model", scale.small) if scale.shape else ("--model", "llama3_8b", "--weights", "random")
+    large = (*shape, "--answering", "--respondents", source, "--runs", str(ledger / "bench_8b"), *timing)
     found = [
-        Stage("bench", "share of the matrix rate, and plain generation", bench, 40),
+        Stage("bench", f"share of the matrix rate, and plain generation, of {scale.small}", bench, 40),
         table("together", f"{scale.small}, {scale.people} people, {scale.cohort} in one pass", UNTRAINED,
               f"model={scale.small}", *many, seconds=55),
         table("random_8b", "Llama-3-8B's shape in bfloat16", scale.methods, *measured, seconds=45, gib=22),
         table("random_8b_nf4", "Llama-3-8B's shape in NF4", scale.quantized, *measured, "model.quantization=nf4",
               seconds=55, gib=10),
+        Stage("bench_8b", "share of the matrix rate of Llama-3-8B's shape in bfloat16", large, 35, gib=22),
         table("random_70b_nf4", "Llama-3-70B's shape in NF4, one person", ("few_shot", "pas"), "model=llama3_70b",
               *random, one, seconds=70, gib=46),
         table("one_by_one", f"{scale.small}, {scale.people_alone} people, one by one", ("few_shot", "pas"),

@@ -96,7 +96,7 @@ def attention_with_normaliser(
             attn_mask=mask if mask is None else mask.to(dtype),
             scale=scale,
         )
-    if query.device.type == "cuda" and mask is None and query.dtype in (torch.float16, torch.bfloat16):
+    if query.device.type == "cuda" and mask is None and _fused_on_cuda(query):
         output, normaliser = torch.ops.aten._scaled_dot_product_flash_attention(
             query, key, value, 0.0, causal, False, scale=scale
         )[:2]
@@ -110,6 +110,12 @@ def attention_with_normaliser(
     normaliser = scores.logsumexp(-1)
     weights = torch.exp(scores - normaliser.unsqueeze(-1)).to(value.dtype)
     return torch.matmul(weights, value), normaliser
+
+
+def _fused_on_cuda(query: Tensor) -> bool:
+    """Whether CUDA's fused kernel takes these numbers and this width of a head."""
+    width = query.shape[-1]
+    return query.dtype in (torch.float16, torch.bfloat16) and width % 8 == 0 and width <= 256
 
 
 def _worth_products(query: Tensor, key: Tensor) -> bool:

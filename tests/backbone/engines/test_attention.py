@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from palign_bench.backbone.engines import attention
 from palign_bench.backbone.engines.attention import attention_by_products, attention_with_normaliser
@@ -123,3 +124,13 @@ def test_the_check_at_load_sees_the_arithmetic_of_large_batches(
     reason = why_not_exact(SharedPrefixEngine(model, tiny.tokenizer))
     arithmetic_deviation.cache_clear()
     assert reason is not None and reason.startswith("large matrix products err on this processor")
+
+
+@pytest.mark.parametrize(("dtype", "width"), [(torch.bfloat16, 64), (torch.bfloat16, 20), (torch.float32, 64)])
+def test_on_cuda_outputs_and_normalisers_have_their_shapes(dtype: torch.dtype, width: int) -> None:
+    """With tensors that have a device and no numbers: of CUDA's kernel PyTorch tells at least what it returns."""
+    with FakeTensorMode():
+        query, key, value = (torch.empty(6, 8, 10, width, dtype=dtype, device="cuda") for _ in range(3))
+        output, normaliser = attention_with_normaliser(query, key, value, 0.1)
+        assert (output.shape, output.dtype, output.device.type) == (query.shape, dtype, "cuda")
+        assert (normaliser.shape, normaliser.dtype) == (query.shape[:-1], torch.float32)
