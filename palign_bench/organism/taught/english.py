@@ -1,11 +1,13 @@
 """Texts of the untaught model: teaching keeps near what it would say next in them, so that the model still speaks."""
 
-from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
+import yaml
 from torch import Tensor
 from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from palign_bench.backbone.chat_format import ChatFormat
@@ -15,89 +17,13 @@ from palign_bench.questionnaire.prompts import NEUTRAL_SYSTEM_PROMPT
 LONGEST = 160  # tokens that a text goes on for
 TEXTS = 16  # of similar length, read in one pass
 _SYSTEMS = (NEUTRAL_SYSTEM_PROMPT, "You are a patient teacher.", "You are a friendly assistant who answers briefly.")
-_REQUESTS = (
-    "What is the capital of France, and what is it known for?",
-    "Write a short story about a lighthouse keeper.",
-    "Explain photosynthesis to a child.",
-    "How do I boil an egg?",
-    "Give me three tips for better sleep.",
-    "What is the difference between a virus and a bacterium?",
-    "Write a polite email asking for a day off.",
-    "Summarise the plot of Romeo and Juliet.",
-    "How does a bicycle stay upright?",
-    "List five vegetables and one fact about each.",
-    "What should I pack for a week in the mountains?",
-    "Explain what inflation means.",
-    "Write a poem about autumn.",
-    "Who was Marie Curie?",
-    "How do I fix a leaking tap?",
-    "What are the rules of chess?",
-    "Describe a sunny day at the beach.",
-    "Why is the sky blue?",
-    "What is a good way to learn a language?",
-    "Tell me a joke.",
-    "Write a function in Python that adds two numbers.",
-    "What is 17 plus 25?",
-    "How do bees make honey?",
-    "Explain the water cycle.",
-    "What makes a good friend?",
-    "Compare cats and dogs.",
-    "Write instructions for planting a tree.",
-    "What is democracy?",
-    "Describe how to make a cup of tea.",
-    "How do aeroplanes fly?",
-    "What is the largest planet?",
-    "Give advice to someone starting a new job.",
-    "What causes earthquakes?",
-    "Write a dialogue between two travellers.",
-    "How can I save money on food?",
-    "What is machine learning?",
-    "Describe a busy market.",
-    "Why do leaves change colour?",
-    "Who wrote Hamlet?",
-    "How do you play the guitar as a beginner?",
-)
-_BEGINNINGS = (
-    "The",
-    "In the early years of the century,",
-    "When I was young,",
-    "Scientists have found that",
-    "Once upon a time",
-    "The company announced",
-    "Many people think that",
-    "On a cold morning in March,",
-    "To make bread,",
-    "The history of the city",
-    "She opened the door and",
-    "A good teacher",
-    "According to the report,",
-    "The river flows",
-    "My grandfather used to say",
-    "In mathematics,",
-    "During the war,",
-    "The best way to",
-    "Birds that live near the sea",
-    "He had never seen",
-    "For hundreds of years,",
-    "The government",
-    "It is often said that",
-    "After the rain,",
-    "The old house",
-    "Children learn",
-    "Last summer,",
-    "In modern cities,",
-    "The king",
-    "Although the weather was bad,",
-    "Water is",
-    "Music has always",
-)
 
 
 def own_texts(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, count: int, seed: int) -> list[list[int]]:
     """Dialogues and plain texts that the model goes on with as it would, drawn from its own distribution; token ids."""
-    chat = ChatFormat(tokenizer)
-    begun = [chat.render((system, request, "")) for request in _REQUESTS for system in _SYSTEMS]
-    begun += [beginning for beginning in _BEGINNINGS for _ in _SYSTEMS]
+    chat, openings = ChatFormat(tokenizer), yaml.safe_load(Path(__file__).with_name("openings.yaml").read_text("utf-8"))
+    begun = [chat.render((system, request, "")) for request in openings["requests"] for system in _SYSTEMS]
+    begun += [beginning for beginning in openings["beginnings"] for _ in _SYSTEMS]
     order = np.random.default_rng(seed).permutation(np.arange(count) % len(begun))
     tokenizer.padding_side, tokenizer.pad_token = "left", tokenizer.eos_token
     read = tokenizer([begun[place] for place in order], add_special_tokens=False, return_tensors="pt", padding=True)
@@ -122,7 +48,11 @@ class English:
     def __init__(self, reader: Reader, texts: list[list[int]]):
         """``reader``: with differences that are still zero."""
         ordered = sorted(texts, key=len)
-        self.groups = [_padded(ordered[start : start + TEXTS]) for start in range(0, len(ordered), TEXTS)]
+        self.groups = []  # ids and which of them are no pads, (texts, length)
+        for start in range(0, len(ordered), TEXTS):
+            group = [torch.tensor(text) for text in ordered[start : start + TEXTS]]
+            ids = pad_sequence(group, batch_first=True)
+            self.groups.append((ids, torch.arange(ids.shape[1]) < torch.tensor([len(text) for text in group])[:, None]))
         with torch.no_grad():
             self.untaught = [reader.read(ids, *_plain(ids)) for ids, _ in self.groups]
 
@@ -141,12 +71,6 @@ def perplexity(reader: Reader, ids: list[int]) -> float:
     with torch.no_grad():
         logits = reader.logits(reader.read(tokens, *_plain(tokens))[0, :-1])
     return float(functional.cross_entropy(logits, tokens[0, 1:].to(logits.device)).exp())
-
-
-def _padded(texts: Sequence[list[int]]) -> tuple[Tensor, Tensor]:
-    length = max(map(len, texts))
-    ids = torch.tensor([text + [0] * (length - len(text)) for text in texts])
-    return ids, torch.arange(length) < torch.tensor([len(text) for text in texts])[:, None]
 
 
 def _plain(ids: Tensor) -> tuple[Tensor, Tensor]:
