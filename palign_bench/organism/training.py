@@ -175,7 +175,7 @@ def train(folder: Path, steps: int, rows: int, seed: int) -> Path:
         max_grad_norm=1.0,
         bf16=True,
         use_cpu=not torch.cuda.is_available(),
-        logging_steps=10,
+        logging_steps=min(10, steps),
         save_steps=SAVE_EVERY,
         save_total_limit=1,
         remove_unused_columns=False,

@@ -49,6 +49,11 @@ def test_a_training_that_was_cut_off_ends_as_if_it_had_not_been(
     assert train(tmp_path / "cut", steps=20, rows=2, seed=3) == finished  # nothing is trained twice
 
 
+def test_the_fewest_steps_that_may_be_asked_for_are_kept_with_their_log(tmp_path: Path) -> None:
+    finished = train(tmp_path, steps=4, rows=1, seed=0)
+    assert [line.split(",")[0] for line in (finished / "training.csv").read_text().splitlines()] == ["step", "4"]
+
+
 def test_the_loss_falls(tmp_path: Path) -> None:
     """Until the expected distance is added to it."""
     steps = 60
