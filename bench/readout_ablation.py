@@ -96,8 +96,12 @@ class Ablation:
         shares = option_shares(self.known_answers)
         centre = self.known_answers.nanmean(1, keepdim=True)
         targets = normal_scores(self.known_answers, shares) if ordinal else self.known_answers - centre
-        fitted = fit(kernel.between(self.known, self.known), targets, torch.tensor(NOISES).double())
-        new = fitted.coefficients @ kernel.between(self.known, self.held_out)
+        inner, shape = kernel.between(self.known, self.known), (len(NOISES), *targets.shape)
+        means, coefficients = torch.full(shape, torch.nan).double(), torch.zeros(shape).double()
+        for row, present in enumerate(~targets.isnan()):
+            fitted = fit(inner[present][:, present], targets[row, present], torch.tensor(NOISES).double())
+            means[:, row, present], coefficients[:, row, present] = fitted.means, fitted.coefficients
+        new = coefficients @ kernel.between(self.known, self.held_out)
 
         def read(means: Tensor) -> Tensor:
             if ordinal:
@@ -106,7 +110,7 @@ class Ablation:
                 answers = (means + centre + 0.5).floor().clamp(LOWEST, HIGHEST)
             return torch.where(means.isnan(), torch.nan, answers)
 
-        known, held_out = read(fitted.means), read(new)
+        known, held_out = read(means), read(new)
         errors = (known - self.known_answers).abs().nanmean(-1)
         best = errors.min(0).indices if choice == "person" else errors.mean(1).min(0).indices.expand(len(centre))
         at = torch.arange(len(centre))
@@ -139,7 +143,7 @@ class Ablation:
             answers = self.protocol.known(person)
             made = predictors.predict_with_others(self.inventory, kernel, answers, others)
             known[index, [self.known.index(number) for number in made.numbers]] = medians(made.own_cuts).double()
-            held_out[index] = medians(made.cuts(self.held_out)).double()
+            held_out[index] = medians(made.readout.cuts(self.backbone, self.held_out)).double()
         return known, held_out
 
     def method(self, prior: str, bare: Tensor) -> tuple[Tensor, dict[float, int]]:

@@ -1,7 +1,6 @@
 """The readout as a method: a closed-form prediction, and its weight against the model's own answers."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,7 +11,7 @@ from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.parts.ordinal import option_log_scores
-from palign_bench.backbone.parts.readout import as_options
+from palign_bench.backbone.parts.readout import StatementReadout, as_options
 from palign_bench.backbone.parts.statements import FeatureRecipe, ItemKernel, item_kernel
 from palign_bench.costs.clock import part
 from palign_bench.questionnaire.inventory import Answers
@@ -71,31 +70,35 @@ class ClosedFormReadout(Aligner):
             self._neutral = dict(zip(known, rows, strict=True))
 
     def align(self, case: Case) -> Alignment:
-        return self.align_many([case])[0]
-
-    def align_many(self, cases: Sequence[Case]) -> list[Alignment]:
-        """Align several respondents; without other people, all in one batched solve."""
-        weights: list[tuple[float, dict[str, Any]]]
-        final = self.predict(cases, [case.known for case in cases])
-        if len(self.weights) == 1:
-            weights = [(self.weights[0], {})] * len(cases)
-        else:
+        made = self.predict(case, case.known)
+        weight, tried = self.weights[0], {}
+        if len(self.weights) > 1:
             with part("search"):
-                weights = self._choose_weights(cases, final)
-        return [self._alignment(*each) for each in zip(cases, final, weights, strict=True)]
+                weight, tried = self._choose_weight(case, made)
+        readout = made.readout.stored(weight, self.inventory.held_out) if weight > 0 else None
+        stored = 0 if readout is None else sum(t.numel() for name, t in readout.tensors().items() if name != "numbers")
+        summary = {
+            "weight": weight,
+            "weights": tried,
+            "loss_on_known": made.loss,
+            "prior": self.prior,
+            "system_prompt": self.system_prompt,
+        }
+        if isinstance(made.readout, StatementReadout):
+            summary["noise"] = float(made.readout.uncertainty[0])
+        few_shot = self.system_prompt == "few_shot"
+        prompt = self.protocol.few_shot_prompt(case.known, case.missing) if few_shot else None
+        return Alignment(system_prompt=prompt, readout=readout, trained_parameters=stored, summary=summary)
 
-    def _choose_weights(self, cases: Sequence[Case], final: Sequence[Prediction]) -> list[tuple[float, dict[str, Any]]]:
-        """Each person's weight and the composites of all that were tried."""
-        if self.system_prompt == "none":
-            bare = [torch.stack([self._neutral[number] for number in made.numbers]) for made in final]
-            return [
-                self._best_weight(made.numbers, made.own_cuts, made.loss, own, case.known)
-                for case, made, own in zip(cases, final, bare, strict=True)
-            ]
-        kept = [self.kept_out(case) for case in cases]
-        shown = [{n: v for n, v in case.known.items() if n not in out} for case, out in zip(cases, kept, strict=True)]
-        partial = self.predict(cases, shown)
-        return [self._weight_prompted(*each) for each in zip(cases, kept, shown, partial, strict=True)]
+    def predict(self, case: Case, answers: Answers) -> Prediction:
+        """The person's prediction from these answers. Raises ValueError where nobody else is there to learn from."""
+        if self.prior == "none":
+            return predict_alone(self.inventory, self._kernel, self.recipe, answers, self.noises)
+        if case.others is None or not len(case.others):
+            raise ValueError(
+                "prior=people learns from other people, and the source of respondents holds only one person"
+            )
+        return predict_with_others(self.inventory, self._kernel, answers, torch.from_numpy(case.others))
 
     def kept_out(self, case: Case) -> Answers:
         """Known answers to choose on: the protocol's selection where that is a part of them, else one in four."""
@@ -104,30 +107,25 @@ class ClosedFormReadout(Aligner):
         told = [number for number in self.inventory.known if number in case.known or number in case.missing]
         return {number: case.known[number] for number in told[::EVERY] if number in case.known}
 
-    def predict(self, cases: Sequence[Case], answers: Sequence[Answers]) -> list[Prediction]:
-        """Every case's prediction from these of its answers."""
-        if self.prior == "none":
-            return list(predict_alone(self.inventory, self._kernel, self.recipe, answers, self.noises))
-        return [
-            predict_with_others(self.inventory, self._kernel, own, self._table(case))
-            for case, own in zip(cases, answers, strict=True)
-        ]
+    def _choose_weight(self, case: Case, made: Prediction) -> tuple[float, dict[str, float | None]]:
+        """The weight with the best composite (ties to the smallest), and the composites of all.
 
-    def _weight_prompted(
-        self, case: Case, kept: Answers, shown: Answers, made: Prediction
-    ) -> tuple[float, dict[str, Any]]:
-        prompt = self.protocol.few_shot_prompt(shown, case.missing)
-        bare = self.backbone.bare_option_log_probs(prompt, self.inventory.select(kept))
-        return self._best_weight(list(kept), made.cuts(list(kept)), made.loss, bare, kept)
-
-    def _best_weight(
-        self, numbers: Sequence[int], cuts: Tensor, loss: float, bare: Tensor, own: Answers
-    ) -> tuple[float, dict[str, Any]]:
-        """The weight with the best composite (ties to the smallest), and all weights' composites."""
-        items = self.inventory.select(numbers)
-        scores = as_options(option_log_scores(cuts, torch.tensor(loss, dtype=torch.float64)), self.protocol, items)
-        truth = self.protocol.truth(own)
-        tried: dict[str, Any] = {}
+        Under the neutral prompt on all known answers, predicted leave-one-out; else on answers that are kept out of the
+        prompt and of the fit.
+        """
+        if self.system_prompt == "none":
+            own, numbers, cuts = case.known, made.numbers, made.own_cuts
+            bare = torch.stack([self._neutral[number] for number in numbers])
+        else:
+            own = self.kept_out(case)
+            shown = {number: value for number, value in case.known.items() if number not in own}
+            made, numbers = self.predict(case, shown), list(own)
+            cuts = made.readout.cuts(self.backbone, numbers)
+            prompt = self.protocol.few_shot_prompt(shown, case.missing)
+            bare = self.backbone.bare_option_log_probs(prompt, self.inventory.select(own))
+        items, truth = self.inventory.select(numbers), self.protocol.truth(own)
+        scores = as_options(option_log_scores(cuts, torch.tensor(made.loss, dtype=torch.float64)), self.protocol, items)
+        tried: dict[str, float | None] = {}
         best, best_score = self.weights[0], float("inf")
         for weight in self.weights:
             chosen = OptionScores(scores, weight).combine(bare.double()).argmax(-1)
@@ -137,28 +135,3 @@ class ClosedFormReadout(Aligner):
             if score is not None and score < best_score - 1e-9:
                 best, best_score = weight, score
         return best, tried
-
-    def _alignment(self, case: Case, made: Prediction, choice: tuple[float, dict[str, Any]]) -> Alignment:
-        weight, tried = choice
-        readout = made.readout(weight) if weight > 0 else None
-        stored = 0 if readout is None else sum(t.numel() for name, t in readout.tensors().items() if name != "numbers")
-        summary = {
-            "weight": weight,
-            "weights": tried,
-            "loss_on_known": made.loss,
-            "prior": self.prior,
-            "system_prompt": self.system_prompt,
-        }
-        if self.prior == "none":
-            summary["noise"] = float(made.uncertainty[0])  # type: ignore[attr-defined]
-        few_shot = self.system_prompt == "few_shot"
-        prompt = self.protocol.few_shot_prompt(case.known, case.missing) if few_shot else None
-        return Alignment(system_prompt=prompt, readout=readout, trained_parameters=stored, summary=summary)
-
-    def _table(self, case: Case) -> Tensor:
-        """Answers of the others, float64 ``(people, items)``; NaN where missing. Raises ValueError for nobody."""
-        if case.others is None or not len(case.others):
-            raise ValueError(
-                "prior=people learns from other people, and the source of respondents holds only one person"
-            )
-        return torch.from_numpy(case.others)

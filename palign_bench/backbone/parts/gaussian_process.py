@@ -11,10 +11,9 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Fit:
-    """Rows of targets fitted over the same items, for each of several noise levels.
+    """Targets fitted for each of several noise levels, every tensor ``(noises, items)``.
 
-    ``coefficients``: ``(noises, rows, items)``, 0 where the target is missing. ``means``, ``variances``: leave-one-out
-    predictions of the targets from the row's others, NaN where missing.
+    ``means``, ``variances``: leave-one-out predictions of the targets from the others.
     """
 
     coefficients: Tensor
@@ -23,27 +22,12 @@ class Fit:
 
 
 def fit(kernel: Tensor, targets: Tensor, noises: Tensor) -> Fit:
-    """Fit rows ``(rows, items)`` of targets, NaN where missing, over items with this kernel ``(items, items)``.
-
-    Rows in which the same items are missing share one eigendecomposition, which serves every noise level.
-    """
-    shape = (len(noises), *targets.shape)
-    result = Fit(
-        torch.zeros(shape).double(), torch.full(shape, torch.nan).double(), torch.full(shape, torch.nan).double()
-    )
-    patterns, pattern_of = targets.isnan().unique(dim=0, return_inverse=True)
-    for index, missing in enumerate(patterns):
-        rows, items = (pattern_of == index).nonzero()[:, 0], (~missing).nonzero()[:, 0]
-        present = targets[rows][:, items]
-        values, vectors = torch.linalg.eigh(kernel[items][:, items])
-        precisions = 1 / (values.clamp_min(0) + noises[:, None])  # (noises, items)
-        solved = ((present @ vectors) * precisions[:, None]) @ vectors.T
-        diagonal = (precisions @ (vectors**2).T)[:, None]  # of the inverse
-        at = torch.arange(len(noises))[:, None, None], rows[None, :, None], items[None, None, :]
-        result.coefficients[at] = solved
-        result.means[at] = present - solved / diagonal
-        result.variances[at] = (1 / diagonal).expand_as(solved)
-    return result
+    """Fit ``targets`` ``(items,)`` with this kernel ``(items, items)``; one eigendecomposition serves every noise."""
+    values, vectors = torch.linalg.eigh(kernel)
+    precisions = 1 / (values.clamp_min(0) + noises[:, None])  # (noises, items)
+    solved = ((targets[None] @ vectors) * precisions) @ vectors.T
+    diagonal = precisions @ (vectors**2).T  # of the inverse
+    return Fit(solved, targets - solved / diagonal, 1 / diagonal)
 
 
 def predictive_variance(prior: Tensor, cross: Tensor, kernel: Tensor, noise: float) -> Tensor:

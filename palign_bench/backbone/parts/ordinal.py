@@ -39,6 +39,11 @@ def variance_within(shares: Tensor) -> Tensor:
     return 1 - (shares * normal_scores(values, shares) ** 2).sum(-1)
 
 
+def cuts_of(thresholds: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
+    """Cuts ``(items, 4)`` of latent values with these means and variances ``(items,)``."""
+    return (thresholds - mean[:, None]) / variance.sqrt()[:, None]
+
+
 def medians(cuts: Tensor) -> Tensor:
     """The answer of least expected absolute error: ``(…, 4)`` to ``(…, )``."""
     return 1 + (cuts < 0).sum(-1)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 
 from palign_bench.backbone.parts.gaussian_process import predictive_variance
 from palign_bench.backbone.parts.options import OptionScores
-from palign_bench.backbone.parts.ordinal import option_log_scores
+from palign_bench.backbone.parts.ordinal import cuts_of, option_log_scores
 from palign_bench.backbone.parts.statements import FeatureRecipe, item_kernel
 from palign_bench.questionnaire.inventory import Item
 from palign_bench.questionnaire.protocol import EvaluationProtocol
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 class Readout(ABC):
     """Predicts which option one person picks; applied, it is pooled with the model's own option probabilities.
 
-    ``numbers``: int16, the items of the other tensors. ``strength``: float32 ``(weight, loss)``: the weight of the
-    prediction against the model's own log-probabilities, 0…1, and the person's mean absolute error on known answers.
-    Predictions are of literal answers, whatever the protocol.
+    ``numbers``: int16, the items of the other tensors. ``strength``: ``(weight, loss)``: the weight of the prediction
+    against the model's own log-probabilities, 0…1, and the person's mean absolute error on known answers. Predictions
+    are of literal answers, whatever the protocol. Fitted in float64, stored in float32.
     """
 
     kind: ClassVar[str]
@@ -41,6 +41,11 @@ class Readout(ABC):
     @abstractmethod
     def cuts(self, backbone: Backbone, numbers: Sequence[int]) -> Tensor:
         """The prediction for these items, float64 ``(items, 4)``; see `parts/ordinal.py`. KeyError: an unknown item."""
+
+    def stored(self, weight: float, numbers: Sequence[int]) -> Self:
+        """As an alignment keeps it: with this weight, in float32, and of what is kept by item these items' alone."""
+        rounded = {name: tensor.float() for name, tensor in self.tensors().items() if tensor.is_floating_point()}
+        return replace(self, **rounded | {"strength": torch.tensor([weight, float(self.strength[1])])})
 
     def tensors(self) -> dict[str, Tensor]:
         """Everything of the person's that is stored."""
@@ -62,9 +67,9 @@ class Readout(ABC):
 class StatementReadout(Readout):
     """A Gaussian process over the model's hidden states of the statements, from the person's own answers alone.
 
-    ``coefficients``: float32, one per known item. ``thresholds``: float32 ``(4,)`` between the person's options on the
-    latent scale. ``uncertainty``: float32 ``(noise, scale, within)``: the process's noise, what its variance is
-    multiplied with to fit the person's errors on known answers, and the variance of a latent value inside an option.
+    ``coefficients``: one per known item. ``thresholds``: ``(4,)`` between the person's options on the latent scale.
+    ``uncertainty``: ``(noise, scale, within)``: the process's noise, what its variance is multiplied with to fit the
+    person's errors on known answers, and the variance of a latent value inside an option.
     """
 
     kind: ClassVar[str] = "statements"
@@ -79,8 +84,7 @@ class StatementReadout(Readout):
         cross = kernel.between(numbers, known)
         noise, scale, within = self.uncertainty.double()
         variance = predictive_variance(torch.ones(len(cross)), cross, kernel.between(known, known), float(noise))
-        deviation = (within + scale * variance).sqrt()
-        return (self.thresholds.double() - (cross @ self.coefficients.double())[:, None]) / deviation[:, None]
+        return cuts_of(self.thresholds.double(), cross @ self.coefficients.double(), within + scale * variance)
 
     def settings(self) -> dict[str, Any]:
         return super().settings() | {"recipe": {name: list(value) for name, value in vars(self.recipe).items()}}
@@ -88,10 +92,7 @@ class StatementReadout(Readout):
 
 @dataclass(frozen=True)
 class ItemReadout(Readout):
-    """A prediction for each item of a questionnaire, stored as such: what other people's answers give.
-
-    ``stored_cuts``: float32 ``(items, 4)``.
-    """
+    """A prediction for each item, stored as such ``(items, 4)``: what other people's answers give."""
 
     kind: ClassVar[str] = "items"
     stored_cuts: Tensor
@@ -99,6 +100,12 @@ class ItemReadout(Readout):
     def cuts(self, backbone: Backbone, numbers: Sequence[int]) -> Tensor:
         row = {number: index for index, number in enumerate(self.numbers.tolist())}
         return self.stored_cuts[[row[number] for number in numbers]].double()
+
+    def stored(self, weight: float, numbers: Sequence[int]) -> ItemReadout:
+        at = (self.numbers[:, None] == torch.tensor(numbers)).int().argmax(0)
+        return replace(
+            super().stored(weight, numbers), numbers=self.numbers[at], stored_cuts=self.stored_cuts[at].float()
+        )
 
 
 def as_options(scores: Tensor, protocol: EvaluationProtocol, items: Sequence[Item]) -> Tensor:
