@@ -186,7 +186,7 @@ def profile_text(backbone: LocalBackbone, inventory: Inventory, person: Responde
     texts = [
         profiled(f"Few-Shot, {len(part)} answers", lambda: backbone.answer(alignment, part)),
         profiled("PAS, prepare", lambda: aligner.prepare(backbone, protocol)),
-        profiled("PAS, probes of one person", lambda: aligner.fit([known], [0])),
+        profiled("PAS, probes of one person", lambda: aligner.fit(known, 0)),
     ]
     return "\n".join(texts)
 

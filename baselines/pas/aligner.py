@@ -12,7 +12,7 @@ from baselines.pas.probes import (
     fit_directions,
     label_samples,
 )
-from baselines.pas.search import ALPHAS, SearchResult, golden_section_search, grid_search
+from baselines.pas.search import ALPHAS, best, golden_section_search, grid_search
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
@@ -81,27 +81,37 @@ class PersonalityActivationSearch(Aligner):
         self.check_shape(self._activations.layers, self._activations.heads)
 
     def align(self, case: Case) -> Alignment:
-        return self.align_many([case])[0]
-
-    def align_many(self, cases: Sequence[Case]) -> list[Alignment]:
-        """Align several respondents: the probes of all in one call, alpha person by person."""
-        fits = self.fit([case.fitting for case in cases], [case.seed for case in cases])
+        fit = self.fit(case.fitting, case.seed)
         with part("search"):
-            choices = [self._choose(case, fit) for case, fit in zip(cases, fits, strict=True)]
-        refit = [i for i, case in enumerate(cases) if _keeps_out(case) and choices[i].alpha > 0]
-        refits = self.fit([cases[i].known for i in refit], [cases[i].seed for i in refit])
-        for i, again in zip(refit, refits, strict=True):
-            fits[i] = again
-        return [self._final(case, fit, choice) for case, fit, choice in zip(cases, fits, choices, strict=True)]
+            scores = self._search(case, fit)
+        alpha = best(scores) if scores else 0.0
+        refitted = len(case.fitting) < len(case.known)
+        if refitted and alpha > 0:
+            fit = self.fit(case.known, case.seed)
+        summary: dict[str, Any] = {
+            "alpha": alpha,
+            "heads": [list(head) for head in fit.heads] if alpha > 0 else [],
+            "mean_validation_accuracy": fit.validation_accuracy,
+            "search": {f"{tried:.6g}": score for tried, score in scores.items()},
+            "k": self.k,
+            "system_prompt": self.system_prompt,
+            # False: nothing was kept out while choosing, so the search's answers for this alpha are the final ones.
+            "refitted": refitted,
+        }
+        if fit.unfit is not None:
+            summary["reason"] = fit.unfit
+        return replace(self._alignment(case, case.known, fit, alpha), summary=summary)
 
-    def fit(self, people: Sequence[Answers], seeds: Sequence[int]) -> list[HeadDirections | str]:
-        """Heads and directions of each person, from these of their literal answers alone."""
-        protocol, numbers = self.protocol, self._activations.numbers
-        split = {"by_item": protocol.probes_split_by_item, "neutral": self.inventory.midpoint}
-        samples = [
-            label_samples(numbers, protocol.orient(answers), seed=seed, **split)  # type: ignore[arg-type]
-            for answers, seed in zip(people, seeds, strict=True)
-        ]
+    def fit(self, answers: Answers, seed: int) -> HeadDirections:
+        """A person's heads and directions, from these of their literal answers alone."""
+        protocol = self.protocol
+        samples = label_samples(
+            self._activations.numbers,
+            protocol.orient(answers),
+            seed=seed,
+            by_item=protocol.probes_split_by_item,
+            neutral=self.inventory.midpoint,
+        )
         return fit_directions(
             self._activations,
             samples,
@@ -111,10 +121,10 @@ class PersonalityActivationSearch(Aligner):
             penalty=self.penalty,
         )
 
-    def _choose(self, case: Case, fit: HeadDirections | str) -> SearchResult:
-        """The alpha whose answers to the selection items have the lowest composite."""
-        if isinstance(fit, str):
-            return SearchResult(0.0, {})
+    def _search(self, case: Case, fit: HeadDirections) -> dict[float, float]:
+        """The composites of answers to the selection items by alpha; none where there is nothing to shift."""
+        if fit.unfit is not None:
+            return {}
         truth = self.protocol.truth(case.selection)
         items = self.inventory.select(truth)
 
@@ -127,40 +137,16 @@ class PersonalityActivationSearch(Aligner):
 
         return grid_search(score, self.alphas) if self.search == "grid" else golden_section_search(score)
 
-    def _alignment(self, case: Case, answers: Answers, fit: HeadDirections | str, alpha: float) -> Alignment:
+    def _alignment(self, case: Case, answers: Answers, fit: HeadDirections, alpha: float) -> Alignment:
         """The system prompt that lists ``answers``, and the shift by ``alpha``; none at all for alpha 0."""
         prompt = None
         if self.system_prompt == "few_shot":
             # The released Few-Shot has no separator before its first pair; the released PAS has one.
             prompt = self.protocol.few_shot_prompt(answers, case.missing, separator=";")
-        if alpha == 0 or isinstance(fit, str):
+        if alpha == 0:
             return Alignment(system_prompt=prompt)
         shifts = fit.shifts(alpha, self._activations)
         return Alignment(system_prompt=prompt, head_shifts=shifts, trained_parameters=fit.vectors.numel())
-
-    def _final(self, case: Case, fit: HeadDirections | str, choice: SearchResult) -> Alignment:
-        summary: dict[str, Any] = {
-            "alpha": choice.alpha,
-            "heads": [],
-            "mean_validation_accuracy": None,
-            "search": {f"{alpha:.6g}": score for alpha, score in choice.scores.items()},
-            "k": self.k,
-            "system_prompt": self.system_prompt,
-            # False: nothing was kept out while choosing, so the search's answers for this alpha are the final ones.
-            "refitted": _keeps_out(case),
-        }
-        if isinstance(fit, str):
-            summary["reason"] = fit
-        else:
-            summary["mean_validation_accuracy"] = fit.validation_accuracy
-            if choice.alpha > 0:
-                summary["heads"] = [list(head) for head in fit.heads]
-        return replace(self._alignment(case, case.known, fit, choice.alpha), summary=summary)
-
-
-def _keeps_out(case: Case) -> bool:
-    """Whether the selection is a part of the known answers (`corrected`), hidden from what is fitted while choosing."""
-    return len(case.fitting) < len(case.known)
 
 
 def _are_alphas(value: object) -> bool:

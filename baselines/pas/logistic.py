@@ -1,5 +1,7 @@
 """Logistic probes of all attention heads in one batched Newton solve, instead of one solver call per head."""
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 from torch.nn.functional import softplus
@@ -20,28 +22,27 @@ def fit_logistic(
     Minimises ``sum(sample_weight × log-loss) + penalty / 2 × ‖weights‖²``, the intercept unpenalised: scikit-learn's
     ``LogisticRegression(C=1 / penalty)``, to double precision, also where the classes are separable.
 
-    ``features``: ``(heads, samples, head_dim)``, shared by all people. ``labels``: 0 or 1, ``(samples,)`` or
-    ``(people, samples)``. ``sample_weight``: as ``labels``, not negative; a sample of weight 0 is left out, default 1.
-    Returns float64 ``(weights (heads, head_dim), intercepts (heads,))``, with a leading people dimension where
-    ``labels`` has one. A person's numbers do not depend on the other people in the batch, to the last bit.
-
-    People are solved one after another: one person's heads fill a CPU's cache already, and a batch of several does the
-    same arithmetic (measured: 0.75 to 1.2 times as fast). Raises ValueError for shapes that do not fit, values that are
-    not finite, or a person with one label only.
+    ``features``: ``(heads, samples, head_dim)``. ``labels``: 0 and 1, ``(samples,)``. ``sample_weight``: as ``labels``,
+    not negative; a sample of weight 0 is left out, default 1. Returns float64 ``(weights (heads, head_dim), intercepts
+    (heads,))``. Raises ValueError for samples of one label only.
     """
     weight = torch.ones_like(labels) if sample_weight is None else sample_weight
-    _check(features, labels, weight, penalty)
-    people = torch.atleast_2d(labels).to(features.device, torch.float64)
-    person_weight = torch.atleast_2d(weight).to(features.device, torch.float64)
+    labels, weight = (each.to(features.device, torch.float64) for each in (labels, weight))
     # The intercept is free, so centring changes no weight; it keeps the Newton system well conditioned where a head's
     # activations lie far from the origin.
     centre = features.mean(dim=1, dtype=torch.float64)
-    coefficients = torch.stack(
-        [_fit_person(features, centre, y, w, penalty) for y, w in zip(people, person_weight, strict=True)]
-    )
+    rows = weight.nonzero().squeeze(-1)
+    if len(labels[rows].unique()) < 2:
+        raise ValueError("a probe needs samples of both labels")
+    used = features[:, rows]
+    size = _heads_per_chunk(used)
+    fitted = []
+    for x, mean in zip(used.split(size), centre.split(size), strict=True):
+        design = torch.nn.functional.pad(x.double() - mean[:, None], (0, 1), value=1.0)
+        fitted.append(_newton(design, labels[rows], weight[rows], penalty))
+    coefficients = torch.cat(fitted)
     weights = coefficients[..., :-1]
-    intercepts = coefficients[..., -1] - (weights * centre).sum(-1)
-    return (weights[0], intercepts[0]) if labels.ndim == 1 else (weights, intercepts)
+    return weights, coefficients[..., -1] - (weights * centre).sum(-1)
 
 
 def decision_values(features: Tensor, weights: Tensor, intercepts: Tensor) -> Tensor:
@@ -51,41 +52,9 @@ def decision_values(features: Tensor, weights: Tensor, intercepts: Tensor) -> Te
     return torch.cat([torch.baddbmm(b[:, None, None], x.double(), w[:, :, None]).squeeze(-1) for x, w, b in chunks])
 
 
-def _check(features: Tensor, labels: Tensor, weight: Tensor, penalty: float) -> None:
-    if features.ndim != 3 or labels.ndim not in (1, 2) or labels.shape[-1] != features.shape[1]:
-        raise ValueError(
-            f"features must be (heads, samples, head_dim) and labels (samples,) or (people, samples); "
-            f"got {tuple(features.shape)} and {tuple(labels.shape)}"
-        )
-    if weight.shape != labels.shape or bool((weight < 0).any()):
-        raise ValueError("sample_weight must have the shape of labels and hold no negative number")
-    if not penalty > 0:
-        raise ValueError(f"penalty must be positive, got {penalty}")
-    if not bool(torch.isfinite(features).all()):
-        raise ValueError("features hold values that are not finite: no probe can be fitted on them")
-    if bool(((labels != 0) & (labels != 1)).any()):
-        raise ValueError("labels must be 0 or 1")
-    used = weight > 0
-    both = ((labels == 1) & used).any(-1) & ((labels == 0) & used).any(-1)
-    if not bool(both.all()):
-        raise ValueError("a probe needs samples of both labels; one person's samples have only one")
-
-
 def _heads_per_chunk(features: Tensor) -> int:
     _, samples, width = features.shape
     return max(1, _CHUNK_BYTES["cuda" if features.is_cuda else "cpu"] // (8 * samples * (width + 1)))
-
-
-def _fit_person(features: Tensor, centre: Tensor, labels: Tensor, weight: Tensor, penalty: float) -> Tensor:
-    """Coefficients ``(heads, head_dim + 1)`` on centred features, the intercept last."""
-    rows = weight.nonzero().squeeze(-1)
-    labels, weight = labels[rows], weight[rows]
-    fitted = []
-    size = _heads_per_chunk(features[:, rows])
-    for x, mean in zip(features[:, rows].split(size), centre.split(size), strict=True):
-        design = torch.nn.functional.pad(x.double() - mean[:, None], (0, 1), value=1.0)
-        fitted.append(_newton(design, labels, weight, penalty))
-    return torch.cat(fitted)
 
 
 def _newton(design: Tensor, labels: Tensor, weight: Tensor, penalty: float) -> Tensor:
@@ -103,6 +72,13 @@ def _newton(design: Tensor, labels: Tensor, weight: Tensor, penalty: float) -> T
     result = design.new_zeros(heads, width)
     active = torch.arange(heads, device=design.device)
     theta, logits = result.clone(), design.new_zeros(design.shape[:2])
+
+    def objective(length: Tensor) -> Tensor:
+        """Per head, after a step of this length."""
+        z = logits + length[:, None] * along
+        loss = ((softplus(z, threshold=40) - labels * z) * weight).sum(-1)
+        return loss + 0.5 * (ridge * (theta + length[:, None] * step) ** 2).sum(-1)
+
     for _ in range(_MAX_STEPS):
         probability = logits.sigmoid()
         gradient = torch.einsum("hn,hnd->hd", (probability - labels) * weight, design) + ridge * theta
@@ -110,8 +86,7 @@ def _newton(design: Tensor, labels: Tensor, weight: Tensor, penalty: float) -> T
         hessian = design.mT @ (design * curvature[..., None]) + damping
         step = -torch.cholesky_solve(gradient[..., None], torch.linalg.cholesky(hessian)).squeeze(-1)
         along = torch.einsum("hnd,hd->hn", design, step)
-        slope = (gradient * step).sum(-1)
-        length = _step_length(theta, step, logits, along, slope, labels, weight, ridge)[:, None]
+        length = _step_length(objective, (gradient * step).sum(-1))[:, None]
         theta = theta + length * step
         logits = logits + length * along
         result[active] = theta
@@ -124,23 +99,8 @@ def _newton(design: Tensor, labels: Tensor, weight: Tensor, penalty: float) -> T
     raise RuntimeError(f"{left} logistic probes did not converge in {_MAX_STEPS} Newton steps")
 
 
-def _step_length(
-    theta: Tensor,
-    step: Tensor,
-    logits: Tensor,
-    along: Tensor,
-    slope: Tensor,
-    labels: Tensor,
-    weight: Tensor,
-    ridge: Tensor,
-) -> Tensor:
+def _step_length(objective: Callable[[Tensor], Tensor], slope: Tensor) -> Tensor:
     """Per head, the first of 1, 1/2, 1/4, … that lowers the objective enough (Armijo)."""
-
-    def objective(length: Tensor) -> Tensor:
-        z = logits + length[:, None] * along
-        loss = ((softplus(z, threshold=40) - labels * z) * weight).sum(-1)
-        return loss + 0.5 * (ridge * (theta + length[:, None] * step) ** 2).sum(-1)
-
     length = torch.ones_like(slope)
     start = objective(torch.zeros_like(slope))
     rounding = 1e-13 * (1 + start.abs())  # at the optimum a good step changes the objective by less than this

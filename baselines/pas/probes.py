@@ -59,12 +59,13 @@ class HeadDirections:
     """What PAS fits for one person; the shift of a chosen head is alpha times its row of ``vectors``.
 
     ``heads``: (layer, head), best probe first. ``vectors``: ``(k, head_dim)`` float64, sigma × unit direction (paper
-    Eq. 5). ``validation_accuracy``: mean over the chosen heads' probes.
+    Eq. 5). ``validation_accuracy``: mean over the chosen heads' probes. ``unfit``: why there are none, else None.
     """
 
     heads: tuple[tuple[int, int], ...]
     vectors: Tensor
-    validation_accuracy: float
+    validation_accuracy: float | None
+    unfit: str | None = None
 
     def shifts(self, alpha: float, activations: ProbeActivations) -> Tensor:
         """The shift of every head, float32 ``(layers, heads × head_dim)`` on the CPU; zero for heads not chosen."""
@@ -128,49 +129,37 @@ def label_samples(
 
 def fit_directions(
     activations: ProbeActivations,
-    people: Sequence[ProbeSamples],
+    samples: ProbeSamples,
     *,
     k: int,
     direction: str,
     rank_on_training_too: bool,
     penalty: float,
-) -> list[HeadDirections | str]:
-    """Probe every head for every person (one batched solve), keep each person's best ``k`` heads and their directions.
+) -> HeadDirections:
+    """Probe every head on one person's samples; keep the best ``k`` heads and their directions.
 
     Heads are ranked by validation accuracy or, with ``rank_on_training_too`` (the released code), by the mean of
-    training and validation accuracy. For whom no probe can be fitted and validated there is the reason instead.
+    training and validation accuracy.
     """
-    fitted: list[HeadDirections | str] = [samples.unfit or "" for samples in people]
-    fit = [person for person, samples in enumerate(people) if samples.unfit is None]
-    if not fit:
-        return fitted
-    labels = torch.zeros(len(fit), activations.features.shape[1])
+    features = activations.features
+    if samples.unfit is not None:
+        return HeadDirections((), features.new_zeros(0, features.shape[2]), None, samples.unfit)
+    labels = torch.zeros(features.shape[1])
     weight = torch.zeros_like(labels)
-    for row, person in enumerate(fit):
-        samples = people[person]
-        labels[row, samples.rows] = samples.labels.float()
-        weight[row, samples.rows[samples.training]] = 1.0
-    weights, intercepts = fit_logistic(activations.features, labels, penalty, weight)
-    for row, person in enumerate(fit):
-        accuracies = _accuracies(activations, people[person], weights[row], intercepts[row])
-        merit = accuracies.mean(0) if rank_on_training_too else accuracies[0]
-        chosen = best_heads(merit, k)
-        samples_of_chosen = activations.features[chosen][:, people[person].rows.to(activations.features.device)]
-        weights_of_chosen = weights[row, chosen] if direction == "probe" else None
-        fitted[person] = HeadDirections(
-            heads=tuple(divmod(head, activations.heads) for head in chosen),
-            vectors=scaled_directions(samples_of_chosen, people[person].labels, weights_of_chosen),
-            validation_accuracy=float(accuracies[0, chosen].mean()),
-        )
-    return fitted
-
-
-def _accuracies(activations: ProbeActivations, samples: ProbeSamples, weights: Tensor, intercepts: Tensor) -> Tensor:
-    """Accuracy of one person's probes ``(2, layers × heads)``: on the validation and on the training samples."""
-    features = activations.features[:, samples.rows.to(activations.features.device)]
-    agrees = decision_values(features, weights, intercepts).cpu() > 0
-    right = (agrees == samples.labels.bool()).double()
-    return torch.stack([right[:, ~samples.training].mean(1), right[:, samples.training].mean(1)])
+    labels[samples.rows] = samples.labels.float()
+    weight[samples.rows[samples.training]] = 1.0
+    weights, intercepts = fit_logistic(features, labels, penalty, weight)
+    rows = samples.rows.to(features.device)
+    right = ((decision_values(features[:, rows], weights, intercepts).cpu() > 0) == samples.labels.bool()).double()
+    validation = right[:, ~samples.training].mean(1)
+    training = right[:, samples.training].mean(1)
+    chosen = best_heads(torch.stack([validation, training]).mean(0) if rank_on_training_too else validation, k)
+    weights_of_chosen = weights[chosen] if direction == "probe" else None
+    return HeadDirections(
+        heads=tuple(divmod(head, activations.heads) for head in chosen),
+        vectors=scaled_directions(features[chosen][:, rows], samples.labels, weights_of_chosen),
+        validation_accuracy=float(validation[chosen].mean()),
+    )
 
 
 def best_heads(merit: Tensor, k: int) -> list[int]:

@@ -74,9 +74,9 @@ def test_the_protocol_decides_on_split_and_ranking(protocol: EvaluationProtocol,
     def heads(by_item: bool, rank_on_training_too: bool) -> tuple[tuple[int, int], ...]:
         samples = label_samples(activations.numbers, protocol.orient(case.known), seed=5, by_item=by_item)
         options = {"k": 4, "direction": "mass_mean", "rank_on_training_too": rank_on_training_too, "penalty": 1.0}
-        return fit_directions(activations, [samples], **options)[0].heads
+        return fit_directions(activations, samples, **options).heads
 
-    assert aligner.fit([case.known], [5])[0].heads == heads(not released, released)
+    assert aligner.fit(case.known, 5).heads == heads(not released, released)
     assert len({heads(by_item, both) for by_item in (True, False) for both in (True, False)}) == 4
 
 

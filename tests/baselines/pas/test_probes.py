@@ -6,7 +6,6 @@ import torch
 from sklearn.linear_model import LogisticRegression
 
 from baselines.pas.probes import (
-    HeadDirections,
     ProbeActivations,
     best_heads,
     fit_directions,
@@ -86,8 +85,7 @@ def test_heads_and_directions_equal_a_plain_loop_with_scikit_learn(
     activations = random_activations(questionnaire)
     samples = label_samples(activations.numbers, person(2), seed=3, by_item=not released)
     options = {"k": 3, "direction": direction, "rank_on_training_too": released, "penalty": 1.0}
-    (fit,) = fit_directions(activations, [samples], **options)
-    assert isinstance(fit, HeadDirections)
+    fit = fit_directions(activations, samples, **options)
 
     x = activations.features[:, samples.rows].double().numpy()
     y, training = samples.labels.numpy(), samples.training.numpy()
@@ -115,24 +113,8 @@ def test_both_rankings_differ_on_these_data(questionnaire: Inventory) -> None:
     activations = random_activations(questionnaire)
     samples = label_samples(activations.numbers, person(2), seed=3, by_item=True)
     kept = {"k": 3, "direction": "mass_mean", "penalty": 1.0}
-    fits = [fit_directions(activations, [samples], rank_on_training_too=both, **kept)[0] for both in (False, True)]
+    fits = [fit_directions(activations, samples, rank_on_training_too=both, **kept) for both in (False, True)]
     assert fits[0].heads != fits[1].heads
-
-
-def test_people_together_equal_people_one_by_one(questionnaire: Inventory) -> None:
-    activations = random_activations(questionnaire)
-    people = [label_samples(activations.numbers, person(i), seed=i, by_item=True) for i in range(3)]
-    people.insert(1, label_samples(activations.numbers, {}, seed=0, by_item=True))
-    options = {"k": 4, "direction": "probe", "rank_on_training_too": False, "penalty": 1.0}
-    together = fit_directions(activations, people, **options)
-    assert isinstance(together[1], str)
-    for samples, fit in zip(people, together, strict=True):
-        (alone,) = fit_directions(activations, [samples], **options)
-        if isinstance(fit, HeadDirections):
-            assert alone.heads == fit.heads
-            assert torch.equal(alone.vectors, fit.vectors)
-        else:
-            assert alone == fit
 
 
 def test_people_without_two_sided_samples_are_unfit(questionnaire: Inventory) -> None:
@@ -141,6 +123,9 @@ def test_people_without_two_sided_samples_are_unfit(questionnaire: Inventory) ->
     assert "one label" in (label_samples(numbers, {numbers[4]: 5}, seed=0, by_item=True).unfit or "")
     assert "one label" in (label_samples(numbers, {numbers[4]: 5}, seed=0, by_item=False).unfit or "")
     assert label_samples(numbers, {numbers[4]: 5, numbers[9]: 5}, seed=0, by_item=True).unfit is None
+    options = {"k": 4, "direction": "probe", "rank_on_training_too": False, "penalty": 1.0}
+    unfit = label_samples(numbers, {}, seed=0, by_item=True)
+    assert fit_directions(random_activations(questionnaire), unfit, **options).unfit == unfit.unfit
 
 
 def test_a_head_that_tells_nothing_apart_is_not_shifted() -> None:

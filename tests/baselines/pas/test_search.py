@@ -5,7 +5,7 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from baselines.pas.search import UNSCORED, golden_section_search, grid_search
+from baselines.pas.search import UNSCORED, best, golden_section_search, grid_search
 
 
 class Recorded:
@@ -22,24 +22,24 @@ class Recorded:
 
 def test_grid_scores_all_alphas_in_one_call_and_takes_the_best() -> None:
     score = Recorded(lambda alpha: (alpha - 4.4) ** 2)
-    result = grid_search(score)
+    scores = grid_search(score)
     assert score.calls == [[0, 1, 2, 4, 6, 8]]
-    assert result.alpha == 4
-    assert result.scores[8] == pytest.approx(12.96)
+    assert best(scores) == 4
+    assert scores[8] == pytest.approx(12.96)
 
 
 def test_grid_ties_go_to_the_smallest_in_whatever_order_they_are_given() -> None:
-    assert grid_search(Recorded(lambda _: 2.5), (8, 0, 4)).alpha == 0
-    assert grid_search(Recorded(lambda alpha: -1.0 if alpha in (6, 2) else 0.0), (8, 6, 4, 2, 0)).alpha == 2
+    assert best(grid_search(Recorded(lambda _: 2.5), (8, 0, 4))) == 0
+    assert best(grid_search(Recorded(lambda alpha: -1.0 if alpha in (6, 2) else 0.0), (8, 6, 4, 2, 0))) == 2
 
 
 @pytest.mark.parametrize("nothing", [None, math.nan])
 def test_an_alpha_without_composite_never_wins(nothing: float | None) -> None:
-    result = grid_search(Recorded(lambda alpha: nothing if alpha < 6 else 50.0))
-    assert result.alpha == 6
-    assert result.scores[0] == UNSCORED
-    assert grid_search(Recorded(lambda _: nothing), (4, 2)).alpha == 2
-    assert golden_section_search(Recorded(lambda alpha: nothing if alpha < 3 else alpha)).alpha >= 3
+    scores = grid_search(Recorded(lambda alpha: nothing if alpha < 6 else 50.0))
+    assert best(scores) == 6
+    assert scores[0] == UNSCORED
+    assert best(grid_search(Recorded(lambda _: nothing), (4, 2))) == 2
+    assert best(golden_section_search(Recorded(lambda alpha: nothing if alpha < 3 else alpha))) >= 3
 
 
 @pytest.mark.parametrize(
@@ -57,8 +57,8 @@ def test_golden_section_finds_a_single_trough(
     function: Callable[[float], float], trough: float, tolerance: float
 ) -> None:
     score = Recorded(function)
-    result = golden_section_search(score, tolerance=tolerance)
-    assert abs(result.alpha - trough) <= tolerance
+    found = best(golden_section_search(score, tolerance=tolerance))
+    assert abs(found - trough) <= tolerance
     # Each step keeps 0.618… of the interval: 10 × 0.618^n ≤ tolerance.
     steps = math.ceil(math.log(10 / tolerance) / math.log((1 + math.sqrt(5)) / 2))
     tried = [alpha for call in score.calls for alpha in call]
@@ -67,6 +67,6 @@ def test_golden_section_finds_a_single_trough(
 
 
 def test_golden_section_cannot_lose_to_no_shift() -> None:
-    assert golden_section_search(Recorded(lambda alpha: 0.0 if alpha == 0 else 1 + (alpha - 6) ** 2)).alpha == 0
-    assert golden_section_search(Recorded(lambda _: 3.0)).alpha == 0
-    assert 0.0 in golden_section_search(Recorded(lambda alpha: alpha), low=2, high=5).scores
+    assert best(golden_section_search(Recorded(lambda alpha: 0.0 if alpha == 0 else 1 + (alpha - 6) ** 2))) == 0
+    assert best(golden_section_search(Recorded(lambda _: 3.0))) == 0
+    assert 0.0 in golden_section_search(Recorded(lambda alpha: alpha), low=2, high=5)
