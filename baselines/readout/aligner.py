@@ -71,7 +71,8 @@ class ClosedFormReadout(Aligner):
 
     def align(self, case: Case) -> Alignment:
         made = self.predict(case, case.known)
-        weight, tried = self.weights[0], {}
+        tried: dict[str, float | None] = {}
+        weight = self.weights[0]
         if len(self.weights) > 1:
             with part("search"):
                 weight, tried = self._choose_weight(case, made)
