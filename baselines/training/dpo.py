@@ -35,7 +35,7 @@ class DirectPreferenceOptimization(TrainedAligner):
     moves probability to answers that nobody gave (displacement; Razin et al. 2024).
     """
 
-    version = 3
+    version = 4
     takes_cohorts = True
     curves: ClassVar[Mapping[str, str]] = {
         "loss": "loss",

@@ -78,33 +78,54 @@ class WideProduct(torch.autograd.Function):
     """A 16-bit linear layer that multiplies in float32, forward and backward; its output is float32.
 
     For processors without fast 16-bit products (`palign_bench.backbone.engines.products`). Kept are the 16-bit
-    matrices: autograd would keep a float32 copy of every weight.
+    matrices, or the 4-bit ones with their ``state``: autograd would keep a float32 copy of every weight.
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, state: Any = None) -> Tensor:
         ctx.save_for_backward(x, weight)
-        return linear(x.float(), weight.float(), None if bias is None else bias.float())
+        ctx.state = state
+        return linear(x.float(), _matrix(weight, state).float(), None if bias is None else bias.float())
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
-        of_x, of_weight, of_bias = ctx.needs_input_grad
+        of_x, of_weight, of_bias, _ = ctx.needs_input_grad
         rows = gradient.flatten(0, -2)
         return (
-            (gradient @ weight.float()).to(x.dtype) if of_x else None,
+            (gradient @ _matrix(weight, ctx.state).float()).to(x.dtype) if of_x else None,
             (rows.t() @ x.flatten(0, -2).float()).to(weight.dtype) if of_weight else None,
-            rows.sum(0).to(weight.dtype) if of_bias else None,
+            rows.sum(0).to(x.dtype) if of_bias else None,
+            None,
         )
 
 
-def _product(layer: nn.Module, x: Tensor) -> Tensor:
+def _matrix(weight: Tensor, state: Any) -> Tensor:
+    """The weights, read from 4 bits where bitsandbytes keeps their ``state``."""
+    if state is None:
+        return weight
+    from bitsandbytes.functional import dequantize_4bit
+
+    return dequantize_4bit(weight, state)
+
+
+def _product(layer: Any, x: Tensor) -> Tensor:
     """What the layer makes of ``x``, in float32 where the processor multiplies in it."""
-    if type(layer) is not nn.Linear or x.numel() < FEWEST_ROWS * layer.in_features:
+    state = getattr(layer.weight, "quant_state", None)
+    if x.numel() < FEWEST_ROWS * layer.in_features or not (type(layer) is nn.Linear or _reads_four_bits(layer, x)):
         return layer(x)
-    if product_dtype(layer.weight.dtype, layer.weight.device) == layer.weight.dtype:
-        return linear(x, layer.weight, layer.bias)
-    return WideProduct.apply(x, layer.weight, layer.bias)
+    dtype = layer.weight.dtype if state is None else x.dtype
+    if product_dtype(dtype, x.device) == dtype:
+        return layer(x)
+    return WideProduct.apply(x, layer.weight, layer.bias, state)
+
+
+def _reads_four_bits(layer: nn.Module, x: Tensor) -> bool:
+    """Whether bitsandbytes' layer multiplies in the type of ``x``, its weights in the layout that it quantizes to."""
+    state = getattr(layer.weight, "quant_state", None)
+    if type(layer).__name__ != "Linear4bit" or state is None or getattr(state, "packing_format_for_cpu", False):
+        return False
+    return state.dtype == x.dtype and layer.compute_dtype in (None, x.dtype)
 
 
 def _rounded_product(layer: Any, own: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:

@@ -63,3 +63,27 @@ def test_products_in_float32_are_those_of_the_layer_rounded_once(
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.dtype) or t, lambda t: t):
         WideProduct.apply(x, layer.weight, layer.bias)
     assert kept == [torch.bfloat16] * 2, "no float32 copy of a weight is kept"
+
+
+def test_four_bit_layers_multiply_in_float32_what_bitsandbytes_reads(monkeypatch: pytest.MonkeyPatch) -> None:
+    bitsandbytes = pytest.importorskip("bitsandbytes")
+    monkeypatch.setattr(layers, "product_dtype", lambda dtype, _: torch.float32 if dtype == torch.bfloat16 else dtype)
+    torch.manual_seed(0)
+    layer = bitsandbytes.nn.Linear4bit(64, 32, compute_dtype=torch.bfloat16, quant_type="nf4")
+    layer.weight = bitsandbytes.nn.Params4bit(torch.randn(32, 64).bfloat16(), requires_grad=False, quant_type="nf4")
+    layer = layer.to("cpu").bfloat16()
+    read = bitsandbytes.functional.dequantize_4bit(layer.weight, layer.weight.quant_state).float()
+    x = torch.randn(2, 100, 64).bfloat16().requires_grad_()
+    exact = x.detach().float().requires_grad_()
+    gradient = torch.randn(2, 100, 32).bfloat16()
+    kept: list[tuple[torch.dtype, int]] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append((t.dtype, t.numel())) or t, lambda t: t):
+        found = layers._product(layer, x)
+    found.backward(gradient.float())
+    expected = nn.functional.linear(exact, read, layer.bias.float())
+    expected.backward(gradient.float())
+    assert torch.equal(found, expected)
+    assert exact.grad is not None and torch.equal(x.grad, exact.grad.bfloat16())  # type: ignore[arg-type]
+    assert kept == [(torch.bfloat16, x.numel()), (torch.uint8, 32 * 64 // 2)], "no copy of a weight is kept"
+    few = layers._product(layer, x[:, :2])
+    assert torch.equal(few, layer(x[:, :2])), "few rows are bitsandbytes' own"
