@@ -1,9 +1,10 @@
 """What a user may set, and the one kind of error that is the user's to mend: one line, without a traceback."""
 
+import difflib
 import math
 import os
 import tempfile
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -24,6 +25,11 @@ class UserError(Exception):
 def counted(number: int, one: str = "person", many: str = "people") -> str:
     """A number with its noun, for messages: ``1 person``, ``1,000 people``."""
     return f"{number:,} {one if number == 1 else many}"
+
+
+def did_you_mean(typed: str, choices: Iterable[str]) -> str:
+    """A hint for messages, after a space: `` (did you mean report?)``; empty where nothing is like what was typed."""
+    return "".join(f" (did you mean {each}?)" for each in difflib.get_close_matches(typed, list(choices), n=1))
 
 
 Settings = dict[str, Any]

@@ -1,7 +1,6 @@
 """The one front door: `palign-bench SUBCOMMAND …`."""
 
 import argparse
-import difflib
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -10,7 +9,7 @@ from types import ModuleType
 from typing import NoReturn
 
 from palign_bench.costs.machine import version_of
-from palign_bench.settings import UserError
+from palign_bench.settings import UserError, did_you_mean
 
 PROGRAM = "palign-bench"
 _EPILOG = """
@@ -26,23 +25,23 @@ examples:
 """
 
 
-# Each but `run` is a module of this folder, imported when it is typed. `add_arguments(parser)` declares its options;
-# `do(chosen)` does it, and returns None or the arguments of the run that it stands for.
-SUBCOMMANDS: dict[str, str] = {
-    "run": "Run a method, a sweep or an experiment (the word may be left out).",
-    "table1": "Make the first table, in minutes on a CPU.",
-    "testbed": "Run every method, and learning curves, on the organism.",
-    "resume": "Run the last command again: only what is missing is computed.",
-    "report": "Print an experiment's tables again, from the ledger alone.",
-    "status": "Show what is finished, failed and missing, and the time left.",
-    "forecast": "Forecast what many people would cost, from measured costs.",
-    "efficiency": "Measure what each method costs, relative to PAS.",
-    "people": "Print what is understood of a file or source of people.",
-    "select": "Pick people who stand for many.",
-    "score": "Score answers that were made elsewhere, without a model.",
-    "claims": "Check the paper's claims against what can be computed here.",
-    "dashboard": "Make the W&B workspace of an experiment.",
-    "doctor": "Show what works on this machine, and the next command to type.",
+# The module of this folder, imported when the subcommand is typed, and what help says. `<name>_arguments(parser)` there
+# declares its options, where it has any; `<name>(chosen)` does it, and returns None or the arguments of its run.
+SUBCOMMANDS: dict[str, tuple[str, str]] = {
+    "run": ("main", "Run a method, a sweep or an experiment (the word may be left out)."),
+    "table1": ("as_run", "Make the first table, in minutes on a CPU."),
+    "testbed": ("as_run", "Run every method, and learning curves, on the organism."),
+    "resume": ("as_run", "Run the last command again: only what is missing is computed."),
+    "report": ("from_ledger", "Print an experiment's tables again, from the ledger alone."),
+    "status": ("from_ledger", "Show what is finished, failed and missing, and the time left."),
+    "forecast": ("from_ledger", "Forecast what many people would cost, from measured costs."),
+    "efficiency": ("as_run", "Measure what each method costs, relative to PAS."),
+    "people": ("people", "Print what is understood of a file or source of people."),
+    "select": ("people", "Pick people who stand for many."),
+    "score": ("as_run", "Score answers that were made elsewhere, without a model."),
+    "claims": ("from_ledger", "Check the paper's claims against what can be computed here."),
+    "dashboard": ("from_ledger", "Make the W&B workspace of an experiment."),
+    "doctor": ("doctor", "Show what works on this machine, and the next command to type."),
 }
 
 
@@ -53,7 +52,7 @@ def dispatch(arguments: Sequence[str]) -> list[str] | None:
     """
     first = arguments[0] if arguments else "--help"
     if first in ("-h", "--help"):
-        print(_parser().format_help(), end="")
+        print(_help(), end="")
         return None
     if "--version" in arguments:
         print(f"{PROGRAM} {version_of(PROGRAM) or '(not installed)'}")
@@ -62,53 +61,47 @@ def dispatch(arguments: Sequence[str]) -> list[str] | None:
         return _with_ledger_as_setting(arguments[1:])
     if first in SUBCOMMANDS:
         typed = [f"--{each}" if each.startswith("runs=") else each for each in arguments[1:]]  # the same words as a run
-        chosen = _parser(first).parse_intermixed(first, typed)
+        chosen = parser_of(first).parse_intermixed_args(typed)
         chosen.typed = list(arguments)
-        return _module(first).do(chosen)
+        asked: list[str] | None = getattr(_module(first), first)(chosen)
+        return asked
     if "=" in first or first[0:1] in ("-", "+", "~"):
         return _with_ledger_as_setting(arguments)
-    close = difflib.get_close_matches(first, SUBCOMMANDS, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
-    raise UserError(f"{first} is no command{hint}; the commands are {', '.join(SUBCOMMANDS)}, settings are KEY=VALUE.")
+    known = ", ".join(SUBCOMMANDS)
+    hint = did_you_mean(first, SUBCOMMANDS)
+    raise UserError(f"{first} is no command{hint}; the commands are {known}, settings are KEY=VALUE.")
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser that tells a mistake in one line, as the rest of the program does."""
 
-    _of: dict[str, argparse.ArgumentParser]
-
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message} (see {self.prog} --help)")
 
-    def parse_intermixed(self, name: str, arguments: Sequence[str]) -> argparse.Namespace:
-        return self._of[name].parse_intermixed_args(arguments)
 
-
-def _parser(chosen: str | None = None) -> _Parser:
-    """The whole front door; only the chosen subcommand's options are declared, since some take seconds to import."""
-    parser = _Parser(
-        PROGRAM,
-        usage=f"{PROGRAM} [SUBCOMMAND] [KEY=VALUE …]",
-        description="Does aligning a language model to one person work, and what does it cost?",
-        epilog="\n".join(
-            ["subcommands:", *(f"  {name:12}{summary}" for name, summary in SUBCOMMANDS.items()), _EPILOG]
-        ),
-        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=80),
-    )
-    parser.add_argument("--version", action="store_true", help="print the version")
-    subparsers = parser.add_subparsers(prog=PROGRAM, parser_class=_Parser, help=argparse.SUPPRESS)
-    parser._of = {}
-    for name, summary in SUBCOMMANDS.items():
-        one = subparsers.add_parser(name, description=summary)
-        parser._of[name] = one
-        if name == chosen:
-            one.add_argument("--runs", type=_folder, default=Path("runs"), help="the ledger's folder (default: runs)")
-            _module(name).add_arguments(one)
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """Reads what is typed after a subcommand's name."""
+    parser = _Parser(f"{PROGRAM} {name}", description=SUBCOMMANDS[name][1])
+    parser.add_argument("--runs", type=_folder, default=Path("runs"), help="the ledger's folder (default: runs)")
+    getattr(_module(name), f"{name}_arguments", lambda _: None)(parser)
     return parser
 
 
+def _help() -> str:
+    summaries = (f"  {name:12}{summary}" for name, (_, summary) in SUBCOMMANDS.items())
+    parser = argparse.ArgumentParser(
+        PROGRAM,
+        usage=f"{PROGRAM} [SUBCOMMAND] [KEY=VALUE …]",
+        description="Does aligning a language model to one person work, and what does it cost?",
+        epilog="\n".join(["subcommands:", *summaries, _EPILOG]),
+        formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=80),
+    )
+    parser.add_argument("--version", action="store_true", help="print the version")
+    return parser.format_help()
+
+
 def _module(subcommand: str) -> ModuleType:
-    return import_module(f"palign_bench.cli.{subcommand}")
+    return import_module(f"palign_bench.cli.{SUBCOMMANDS[subcommand][0]}")
 
 
 def _with_ledger_as_setting(arguments: Sequence[str]) -> list[str]:

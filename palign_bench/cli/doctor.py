@@ -8,6 +8,7 @@ import os
 import platform
 import shutil
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,27 +25,23 @@ _OPTIONAL = {  # package: what it is for
 }
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """None beside the ledger's folder."""
+def doctor(chosen: argparse.Namespace) -> None:
+    """Print what was found."""
+    print(examined(chosen.runs))
 
 
-def do(chosen: argparse.Namespace) -> None:
-    """Print the report."""
-    print(doctor(chosen.runs))
-
-
-def doctor(runs: Path) -> str:
-    """The report, for a terminal."""
+def examined(runs: Path) -> str:
+    """A line for each thing that was looked at, for a terminal."""
     checks: list[tuple[str, Callable[[], str]]] = [
         ("palign-bench", lambda: f"{version_of('palign-bench') or 'MISSING'}, Python {platform.python_version()}"),
         ("installed", lambda: ", ".join(f"{name} {version_of(name) or 'MISSING'}" for name in _NEEDED)),
-        *((name, lambda name=name, use=use: _optional(name, use)) for name, use in _OPTIONAL.items()),
+        *((name, partial(_optional, name, use)) for name, use in _OPTIONAL.items()),
         ("device", _device),
         ("memory", _memory),
-        *((f"model={name}", lambda name=name: _model(name)) for name in options("model")),
+        *((f"model={name}", partial(_model, name)) for name in options("model")),
         ("people", _people),
         ("W&B", _wandb),
-        ("ledger", lambda: _folder(runs)),
+        ("ledger", lambda: _ledger(runs)),
         ("cache", lambda: str(cache_folder())),
         ("next", lambda: _next(runs)),
     ]
@@ -112,7 +109,7 @@ def _wandb() -> str:
     return f"{mode}{login}; tracking=none leaves it out"
 
 
-def _folder(runs: Path) -> str:
+def _ledger(runs: Path) -> str:
     place = next(each for each in (runs, *runs.parents) if each.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         return f"{runs} cannot be written to: choose another folder with runs=FOLDER"

@@ -1,6 +1,5 @@
 """Hydra's and OmegaConf's many-line errors, as one line that names the key and the valid choices."""
 
-import difflib
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from palign_bench.settings import UserError, conf_folder, options, read_option
+from palign_bench.settings import UserError, conf_folder, did_you_mean, options, read_option
 
 _NO_KEY = re.compile(
     r"Key '[^']+' is not in struct\s+full_key: (\S+)|Could not override '([^']+)'.*No match in the defaults list",
@@ -65,8 +64,7 @@ def _chain(error: BaseException) -> list[BaseException]:
 def _missing_option(error: MissingConfigException) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if group and (conf_folder() / group).is_dir():
-        close = difflib.get_close_matches(name, options(group), n=1)
-        hint = f" (did you mean {close[0]}?)" if close else ""
+        hint = did_you_mean(name, options(group))
         return f"{group}={name} does not exist{hint}; choose one of {', '.join(options(group))}."
     groups = sorted(p.name for p in conf_folder().iterdir() if p.is_dir())
     return f"{error.missing_cfg_file} does not exist; the groups are {', '.join(groups)}."
@@ -80,10 +78,8 @@ def _unknown_key(key: str, arguments: Sequence[str]) -> str:
         lacking = ", ".join(option for option in swept if option not in having)
         return f"{key} is no setting of {parent}={lacking}; sweep over those that have it: {parent}={','.join(having)}."
     valid = _keys_at(parent, arguments)
-    close = difflib.get_close_matches(last, valid, n=1)
-    hint = f" (did you mean {close[0]}?)" if close else ""
     where = f"of {parent} " if parent else ""
-    return f"{key} is no setting{hint}; the keys {where}are {', '.join(valid)}."
+    return f"{key} is no setting{did_you_mean(last, valid)}; the keys {where}are {', '.join(valid)}."
 
 
 def _swept_options(group: str, arguments: Sequence[str]) -> list[str]:

@@ -13,6 +13,7 @@ import signal
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
+from functools import partial
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -42,30 +43,25 @@ _QUERIES = ("--help", "-h", "--hydra-help", "--cfg", "-c", "--info", "-i", "--ve
 OmegaConf.register_new_resolver("at_home", lambda runs: expanded(str(runs)), replace=True)  # for Hydra's own folder
 
 
-class Task:
-    """One Hydra job in the process where a launcher starts it; Hydra pickles it with the session."""
+def _job(session: Session, jobs: list[Job], config: DictConfig) -> int:
+    """Compute one Hydra job in the process where a launcher starts it, to which Hydra pickles the session.
 
-    def __init__(self, session: Session):
-        self.session = session
-        self.jobs: list[Job] = []  # of this process
+    Adds it to ``jobs``, which are of this process. Returns how many cells failed.
+    """
+    from hydra.core.hydra_config import HydraConfig
 
-    def run(self, config: DictConfig) -> int:
-        """Compute the job. Returns how many cells failed."""
-        from hydra.core.hydra_config import HydraConfig
+    from palign_bench.run import command
+    from palign_bench.run.job import Job
 
-        from palign_bench.run import command
-        from palign_bench.run.job import Job
-
-        number = OmegaConf.select(OmegaConf.create({"job": HydraConfig.get().job}), "job.num", default=0)
-        try:
-            job = Job.of(_settings(config), self.session)
-            self.jobs.append(job)
-            return command.run(job, self.session, int(number))
-        except UserError as error:
-            if self.session.is_worker:
-                raise  # only what is raised reaches the command's own process
-            self.session.note(error)  # counted, not raised: Hydra would keep the other jobs from being computed
-            return 0
+    number = OmegaConf.select(OmegaConf.create({"job": HydraConfig.get().job}), "job.num", default=0)
+    try:
+        jobs.append(Job.of(_settings(config), session))
+        return command.run(jobs[-1], session, int(number))
+    except UserError as error:
+        if session.is_worker:
+            raise  # only what is raised reaches the command's own process
+        session.note(error)  # counted, not raised: Hydra would keep the other jobs from being computed
+        return 0
 
 
 def main() -> None:
@@ -135,8 +131,7 @@ def run(arguments: Sequence[str]) -> int | None:
     check_changes(arguments)
     composed = _composed(arguments)
 
-    from palign_bench.cli.tables import show_tables  # torch and transformers take seconds
-    from palign_bench.run import command
+    from palign_bench.run import command  # torch and transformers take seconds
     from palign_bench.run.session import Session
 
     session = Session(command_id(arguments), arguments)
@@ -145,12 +140,12 @@ def run(arguments: Sequence[str]) -> int | None:
         return None
     command.plan(jobs, session)
     if not composed or _is_given(arguments, "hydra/launcher"):
-        task = Task(session)
-        _hydra(task.run, arguments)
-        jobs = jobs or task.jobs
+        computed: list[Job] = []
+        _hydra(partial(_job, session, computed), arguments)
+        jobs = jobs or computed
     else:
         command.compute_all(jobs, session)
-    missing = show_tables(session, jobs)
+    missing = command.show_tables(jobs, session)
     return None if session.mistakes else missing
 
 

@@ -99,7 +99,7 @@ def read_inventory(path: Path) -> Inventory:
         title=str(about.get("title", path.stem)),
     )
     for scale in made.scales:
-        for part, chosen in (("known", made.known), ("held-out", made.held_out)):
+        for part, chosen in made.parts.items():
             if not any(made[number].scale == scale for number in chosen):
                 raise UserError(f"{path}: scale {scale} has no {part} item; each scale needs known and held-out items")
     content = json.dumps([*map(tuple, (vars(item).values() for item in items)), made.known, dict(made.scales),

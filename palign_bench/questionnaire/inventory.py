@@ -107,6 +107,11 @@ class Inventory:
         known = set(self.known)
         return tuple(item.number for item in self.items if item.number not in known)
 
+    @property
+    def parts(self) -> dict[str, tuple[int, ...]]:
+        """The item numbers of the two parts, by what messages call them."""
+        return {"known": self.known, "held-out": self.held_out}
+
     @cached_property
     def subscales(self) -> tuple[str, ...]:
         """Names of the subscales (facets), sorted; empty where the inventory has none."""

@@ -17,7 +17,7 @@ from palign_bench.questionnaire.inventory import Inventory, Item
 from palign_bench.respondents.formats.delimited import ROW_NUMBERS, read_delimited
 from palign_bench.respondents.matrix import AnswerMatrix
 from palign_bench.respondents.released import Release, locate
-from palign_bench.respondents.selection import RULES, eligible, select
+from palign_bench.respondents.selection import RULES, eligible, select_people
 from palign_bench.respondents.source import RespondentsError, RespondentSource, make_source
 from palign_bench.settings import counted
 
@@ -64,7 +64,7 @@ def load_dark_triad(
     """People of the Dark Triad data: the released 300, everybody who can be judged, or others picked by ``rule``.
 
     ``rule``: released, all, or one of `selection.RULES` with ``count`` and ``seed``. Raises `RespondentsError` as
-    `released.locate` and `selection.select` do, and for another inventory.
+    `released.locate` and `selection.select_people` do, and for another inventory.
     """
     inventory = inventory or dark_triad_layout()
     if inventory.name != "dark_triad":
@@ -75,7 +75,7 @@ def load_dark_triad(
     if rule not in ("all", *RULES):
         raise RespondentsError(f"respondents.rule={rule}: choose one of released, all, {', '.join(RULES)}")
     everybody = load_population(folder, download, inventory)
-    rows = eligible(everybody) if rule == "all" else select(everybody, count, rule, seed).rows
+    rows = eligible(everybody) if rule == "all" else select_people(everybody, count, rule, seed).rows
     how = {"all": "", "nearest": ", nearest to clusters' centres", "random_member": ", one of each cluster",
            "random": ", picked at random"}[rule]  # fmt: skip
     described = f"{len(rows)} of {len(everybody)} people of the Dark Triad data{how}"

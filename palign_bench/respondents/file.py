@@ -76,7 +76,7 @@ def load_file(path: str | None = None, *, inventory: Inventory, **settings: Any)
     if found.doubt and found.assumed:
         raise RespondentsError(found.doubt)
     given = found.people.answers != 0
-    for part, numbers in (("known", inventory.known), ("held-out", inventory.held_out)):
+    for part, numbers in inventory.parts.items():
         lacking = ~given[:, found.people.columns(numbers)].any(axis=1)
         if lacking.any():
             row = int(lacking.argmax())

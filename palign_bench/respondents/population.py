@@ -101,9 +101,7 @@ class Population:
         part = people.take(np.linspace(0, len(people) - 1, min(len(people), _CHUNK)).astype(int))
         keyed = part.keyed()
         scales, subscales = scale_columns(self.inventory), subscale_columns(self.inventory)
-        found: dict[str, float] = {"people": float(len(people))}
-        found["missing answers"] = float((people.answers == MISSING).mean())
-        found |= {f"alpha {name}": cronbach_alpha(keyed[:, columns]) for name, columns in scales.items()}
+        found = {f"alpha {name}": cronbach_alpha(keyed[:, columns]) for name, columns in scales.items()}
         if subscales.keys() != scales.keys():
             found[f"alpha, mean of {len(subscales)} subscales"] = float(
                 mean_present(np.array([cronbach_alpha(keyed[:, columns]) for columns in subscales.values()]))

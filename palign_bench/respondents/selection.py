@@ -28,13 +28,11 @@ class Selection:
 
 def eligible(people: AnswerMatrix) -> NDArray[np.int64]:
     """Rows of the people who answer at least one known and one held-out item."""
-    given = people.answers != MISSING
-    inventory = people.inventory
-    parts = [given[:, people.columns(numbers)].any(axis=1) for numbers in (inventory.known, inventory.held_out)]
-    return np.flatnonzero(parts[0] & parts[1])
+    given, parts = people.answers != MISSING, people.inventory.parts.values()
+    return np.flatnonzero(np.all([given[:, people.columns(numbers)].any(axis=1) for numbers in parts], axis=0))
 
 
-def select(people: AnswerMatrix, count: int = 300, rule: str = "nearest", seed: int = 0) -> Selection:
+def select_people(people: AnswerMatrix, count: int = 300, rule: str = "nearest", seed: int = 0) -> Selection:
     """``count`` people: of as many clusters the one nearest to the centre or a random member, or random people.
 
     Clusters are those of K-means (Lloyd) on standardised literal answers, missing ones at the item's mean. A person is

@@ -1,4 +1,4 @@
-"""A command's jobs: planned as a whole, then computed one by one."""
+"""A command's jobs: planned as a whole, then computed one by one, then shown."""
 
 import sys
 from collections.abc import Iterable, Sequence
@@ -9,6 +9,7 @@ from transformers.utils import logging as transformers_logging
 
 from palign_bench.costs.machine import provenance
 from palign_bench.ledger.plan import Command
+from palign_bench.report import make_report
 from palign_bench.report.standings import Standings
 from palign_bench.run.isolated import IsolationError, in_own_process
 from palign_bench.run.job import Job
@@ -93,3 +94,20 @@ def _compute_here(job: Job, session: Session) -> int:
 def _measure(settings: Settings, session: Session) -> int:
     """Compute a job under ``cost=isolated``, in the process that was made for it."""
     return _compute_here(Job.of(settings, session), session)
+
+
+def show_tables(jobs: Sequence[Job], session: Session) -> int:
+    """Build, print and track every table of the command. Returns how many cells are missing, of a shard its own."""
+    for (runs, experiment), job in {(job.runs, job.experiment): job for job in jobs}.items():
+        if Command.last(runs, experiment).id != session.command:
+            print(
+                f"No table: another command has planned {experiment} since. `palign-bench report {experiment}` shows "
+                f"that one's, and `palign-bench resume {experiment} --list` all commands.",
+                file=sys.stderr,
+            )
+            continue
+        for plan in Command(runs, experiment, session.command).tables():
+            report, pictures, text = make_report(plan)
+            print(text, flush=True)
+            job.tracker.log_table(report.frame, pictures, experiment, plan.folder.name, job.scale_of)
+    return sum(len(row.missing()) for job in jobs for row in job.own_rows)

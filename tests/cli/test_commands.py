@@ -23,7 +23,7 @@ def told(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
 def test_alone_it_prints_help_with_every_subcommand(capsys: pytest.CaptureFixture[str]) -> None:
     shown = told([], capsys)
     assert shown == told(["--help"], capsys) == told(["-h"], capsys)
-    for name, summary in SUBCOMMANDS.items():
+    for name, (_, summary) in SUBCOMMANDS.items():
         (line,) = [line for line in shown.splitlines() if line.split()[:1] == [name]]
         assert line.split(maxsplit=1)[1] == summary
     assert max(map(len, shown.splitlines())) <= 80

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from palign_bench.cli import doctor as checks
-from palign_bench.cli.doctor import doctor
+from palign_bench.cli.doctor import examined
 from palign_bench.settings import options
 
 
@@ -17,7 +17,7 @@ def lines(text: str) -> dict[str, str]:
 
 
 def test_it_says_what_works_and_what_to_type(tmp_path: Path) -> None:
-    told = lines(doctor(tmp_path / "runs"))
+    told = lines(examined(tmp_path / "runs"))
     assert {f"model={name}" for name in options("model")} <= set(told)
     assert told["model=organism"] == "ready" and "model.name_or_path" in told["model=local"]
     assert "torch " in told["installed"] and "MISSING" not in told["installed"]
@@ -31,12 +31,12 @@ def test_what_breaks_is_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         raise RuntimeError("no such driver\nand more")
 
     monkeypatch.setattr(checks, "_device", broken)
-    assert lines(doctor(tmp_path))["device"] == "cannot be found out (RuntimeError: no such driver)"
+    assert lines(examined(tmp_path))["device"] == "cannot be found out (RuntimeError: no such driver)"
 
 
 def test_a_ledger_that_cannot_be_written_to_is_said(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file where a folder should be")
-    assert "cannot be written to" in lines(doctor(tmp_path / "taken" / "runs"))["ledger"]
+    assert "cannot be written to" in lines(examined(tmp_path / "taken" / "runs"))["ledger"]
 
 
 def test_nobodys_home_and_an_unknown_user(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from hydra import compose, initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from palign_bench.cli.arguments import as_typed, check_changes
-from palign_bench.cli.commands import SUBCOMMANDS, _parser
+from palign_bench.cli.commands import SUBCOMMANDS, parser_of
 from palign_bench.settings import conf_folder
 
 CHECKOUT = Path(__file__).parents[2]
@@ -48,7 +48,7 @@ def test_every_command_can_be_typed(page: str, typed: str) -> None:
         return
     if arguments and arguments[0] in SUBCOMMANDS and arguments[0] != "run":
         first, *rest = [each for each in arguments if not each.startswith("[")]
-        _parser(first).parse_intermixed(first, [each for each in rest if not each.startswith("runs=")])
+        parser_of(first).parse_intermixed_args([each for each in rest if not each.startswith("runs=")])
         return
     settings = [each for each in as_typed([a for a in arguments if a not in ("run", "-m")]) if "=" in each]
     check_changes(settings)

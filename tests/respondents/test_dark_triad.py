@@ -20,7 +20,7 @@ from palign_bench.respondents.matrix import AnswerMatrix
 from palign_bench.respondents.orientation import orientation_evidence
 from palign_bench.respondents.population import Population
 from palign_bench.respondents.released import FOLDER_VARIABLE, locate
-from palign_bench.respondents.selection import select
+from palign_bench.respondents.selection import select_people
 from palign_bench.respondents.source import RespondentsError
 
 LAYOUT = dark_triad_layout()
@@ -109,7 +109,7 @@ def test_the_nearest_to_the_centre_are_easier_to_predict(
 ) -> None:
     """The table of how people were picked: ranges over its three seeds, widened for another stream of chance."""
     rows = np.zeros(len(everybody.matrix), dtype=bool)
-    rows[select(everybody.matrix, 300, rule, seed=0).rows] = True
+    rows[select_people(everybody.matrix, 300, rule, seed=0).rows] = True
     found = everybody.describe(rows)
     for name, (low, high) in {
         "composite: always C": always_c,

@@ -7,7 +7,7 @@ from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents import simulate
 from palign_bench.respondents.matrix import AnswerMatrix
 from palign_bench.respondents.population import Population
-from palign_bench.respondents.selection import eligible, select
+from palign_bench.respondents.selection import eligible, select_people
 from palign_bench.respondents.source import RespondentsError
 
 
@@ -24,7 +24,7 @@ def test_the_papers_rule_makes_people_easier_to_predict_and_a_random_member_does
     found = {}
     for rule in ("nearest", "random_member", "random"):
         rows = np.zeros(len(public), dtype=bool)
-        rows[select(public, 60, rule, seed=0).rows] = True
+        rows[select_people(public, 60, rule, seed=0).rows] = True
         found[rule] = population.describe(rows)
     always_c, own = "composite: always C", "composite: own scale mean"
     assert everybody[always_c] == pytest.approx(5.49, abs=0.1)
@@ -40,12 +40,12 @@ def test_the_papers_rule_makes_people_easier_to_predict_and_a_random_member_does
 def test_each_rule_picks_each_person_once_from_the_clusters(public: AnswerMatrix) -> None:
     few = public.take(range(400))
     for rule in ("nearest", "random_member", "random"):
-        picked = select(few, 20, rule, seed=3)
+        picked = select_people(few, 20, rule, seed=3)
         assert len(set(picked.rows.tolist())) == 20
         assert (
             picked.rows.tolist()
-            == select(few, 20, rule, seed=3).rows.tolist()
-            != select(few, 20, rule, seed=4).rows.tolist()
+            == select_people(few, 20, rule, seed=3).rows.tolist()
+            != select_people(few, 20, rule, seed=4).rows.tolist()
         )
         assert picked.sizes is None if rule == "random" else picked.sizes is not None and picked.sizes.sum() == 400
 
@@ -54,12 +54,12 @@ def test_the_nearest_is_found_by_brute_force(public: AnswerMatrix) -> None:
     """With one cluster: the person nearest to the mean of standardised answers."""
     few = public.take(range(200))
     z = (few.answers - few.answers.mean(axis=0)) / few.answers.std(axis=0)
-    assert select(few, 1, "nearest").rows.tolist() == [int((z**2).sum(axis=1).argmin())]
+    assert select_people(few, 1, "nearest").rows.tolist() == [int((z**2).sum(axis=1).argmin())]
 
 
 def test_as_many_clusters_as_people_pick_everybody(public: AnswerMatrix) -> None:
     twins = public.take([0, 1, 2, 3, 4, 5])
-    assert sorted(select(twins, 6, "nearest").rows.tolist()) == [0, 1, 2, 3, 4, 5]
+    assert sorted(select_people(twins, 6, "nearest").rows.tolist()) == [0, 1, 2, 3, 4, 5]
 
 
 def test_people_who_cannot_be_judged_are_never_picked(public: AnswerMatrix, inventory: Inventory) -> None:
@@ -68,9 +68,9 @@ def test_people_who_cannot_be_judged_are_never_picked(public: AnswerMatrix, inve
     answers[7, public.columns(inventory.known)] = 0
     people = AnswerMatrix(inventory, public.ids[:30], answers)
     assert sorted(set(range(30)) - set(eligible(people).tolist())) == [4, 7]
-    assert sorted(select(people, 28, "random").rows.tolist()) == eligible(people).tolist()
+    assert sorted(select_people(people, 28, "random").rows.tolist()) == eligible(people).tolist()
     with pytest.raises(RespondentsError, match="only 28 people answer known and held-out items"):
-        select(people, 29)
+        select_people(people, 29)
 
 
 @pytest.mark.parametrize(
@@ -78,4 +78,4 @@ def test_people_who_cannot_be_judged_are_never_picked(public: AnswerMatrix, inve
 )
 def test_impossible_settings_are_told(public: AnswerMatrix, given: dict[str, object], told: str) -> None:
     with pytest.raises(RespondentsError, match=told):
-        select(public.take(range(9)), **({"count": 3} | given))  # type: ignore[arg-type]
+        select_people(public.take(range(9)), **({"count": 3} | given))  # type: ignore[arg-type]

@@ -1,0 +1,167 @@
+"""Subcommands that stand for one run or several: table1, testbed, efficiency, resume, score.
+
+Each returns the arguments of its run, or does several itself and returns None.
+"""
+
+import argparse
+import re
+import shlex
+import sys
+from pathlib import Path
+
+import yaml
+
+from palign_bench.cli.arguments import add_experiment, add_overrides, with_defaults, without
+from palign_bench.cli.side_by_side import show, side_by_side
+from palign_bench.files import write_atomically
+from palign_bench.ledger.plan import Command
+from palign_bench.settings import UserError, options
+
+# People per row of the first table: what is done in minutes on two cores. Trained rows have a limit of their own.
+FIRST_MODEL, PEOPLE, PEOPLE_OF_OTHERS, TRAINED_AT_ONCE = "organism", 20, 3, 2
+BESIDE, METHODS_BESIDE, PEOPLE_BESIDE = "smollm2_135m_taught", "floors,vanilla,few_shot,readout,pas", 2
+
+PEOPLE_OF_CURVES = 60
+SIMULATED = {"respondents": "simulated", "respondents.figures": "published"}
+SIMULATED_NAMES = ("testbed_simulated", "learning_curve_simulated")
+
+UNIT = "pas"  # what all ratios of costs are to
+MEASURED = ("few_shot", UNIT, "prompt_tuning", "lora", "qlora", "full_finetuning", "dpo", "ppo")
+REPEATS = 3
+
+
+def table1_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--beside", default=BESIDE, help=f"the other model; empty: none (default: {BESIDE})")
+    parser.add_argument("--methods-beside", default=METHODS_BESIDE, help=f"its rows (default: {METHODS_BESIDE})")
+    add_overrides(parser)
+
+
+def table1(chosen: argparse.Namespace) -> list[str] | None:
+    """The first table, of the organism, and beside it a few rows of a model that reads words.
+
+    With a ``model=`` of one's own it is the run `experiment=table1` on a few people.
+    """
+    model = next((each for each in chosen.overrides if each.startswith("model=")), "")
+    whole = ["experiment=table1", f"runs={chosen.runs}"]
+    if model in ("", f"model={FIRST_MODEL}"):
+        sizes = {"model": FIRST_MODEL, "respondents.limit": PEOPLE, "training.cohort": TRAINED_AT_ONCE}
+    else:
+        sizes = {"respondents.limit": PEOPLE_OF_OTHERS}
+    first = [*whole, *with_defaults(chosen.overrides, sizes)]
+    if model or not chosen.beside:
+        return first
+    name = f"table1_{chosen.beside}"
+    rows = [f"name={name}", f"model={chosen.beside}", f"method={chosen.methods_beside}"]
+    few = f"respondents.limit={PEOPLE_BESIDE}"
+    second = [*whole, *rows, few, *without(chosen.overrides, "name", "method", "respondents.limit")]
+    log = chosen.runs / f"{name}.log"
+    print(f"The table of {FIRST_MODEL} here; beside it {chosen.beside}: progress in {log}", flush=True)
+    side_by_side([first], [second], log)
+    show(chosen.runs, name)
+    return None
+
+
+def testbed_arguments(parser: argparse.ArgumentParser) -> None:
+    told = f"people of the learning curves (default: {PEOPLE_OF_CURVES})"
+    parser.add_argument("--curve", type=int, default=PEOPLE_OF_CURVES, help=told)
+    add_overrides(parser)
+
+
+def testbed(chosen: argparse.Namespace) -> None:
+    """Every method and learning curves, on real people and, beside them, on simulated ones.
+
+    Everybody is asked, unless ``respondents.limit`` is typed.
+    """
+    log = chosen.runs / f"{SIMULATED_NAMES[0]}.log"
+    print(f"Real people here, simulated ones beside them: progress in {log}", flush=True)
+    side_by_side(*testbed_commands(chosen), log)
+    show(chosen.runs, *SIMULATED_NAMES)
+
+
+def testbed_commands(chosen: argparse.Namespace) -> tuple[list[list[str]], list[list[str]]]:
+    """Those on the real people, and those on simulated ones."""
+    ledger = f"runs={chosen.runs}"
+    testbed = ["experiment=testbed", ledger, *chosen.overrides]
+    curve = ["experiment=learning_curve", ledger, f"respondents.limit={chosen.curve}"]
+    curve += without(chosen.overrides, "respondents.limit", "training.people_limit")
+    simulated = [
+        with_defaults(without(command, *SIMULATED), SIMULATED | {"name": name})
+        for command, name in zip((testbed, curve), SIMULATED_NAMES, strict=True)
+    ]
+    return [testbed, curve], simulated
+
+
+def efficiency_arguments(parser: argparse.ArgumentParser) -> None:
+    names = ",".join(MEASURED)
+    parser.add_argument("--methods", default=names, help=f"comma-separated (default: {names})")
+    parser.add_argument("--limit", type=int, default=1, help="people measured per method (default: 1)")
+    parser.add_argument("--repeats", type=int, default=REPEATS, help=f"of every cell (default: {REPEATS})")
+    parser.add_argument("--steps", type=int, help="optimizer steps of trained methods (default: all on CUDA, else 1)")
+    add_overrides(parser, "as for a run: model=llama3_8b model.weights=random …")
+
+
+def efficiency(chosen: argparse.Namespace) -> list[str]:
+    """What each method costs, measured one by one, relative to PAS (figures 5 and 17)."""
+    methods = [name for name in chosen.methods.split(",") if name]
+    unknown = [name for name in methods if name not in options("method")]
+    if unknown:
+        raise UserError(f"--methods: {unknown[0]} does not exist; choose from {', '.join(options('method'))}.")
+    if UNIT not in methods:
+        raise UserError(f"--methods={chosen.methods}: every ratio is to {UNIT}, so {UNIT} must be among them.")
+    steps = [f"training.steps={chosen.steps}"] if chosen.steps else []
+    sizes = [f"cost_repeats={chosen.repeats}", f"respondents.limit={chosen.limit}", *steps]
+    return ["experiment=efficiency", f"method={','.join(methods)}", *sizes, f"runs={chosen.runs}", *chosen.overrides]
+
+
+def resume_arguments(parser: argparse.ArgumentParser) -> None:
+    add_experiment(parser)
+    parser.add_argument("--list", action="store_true", help="show the experiment's commands, numbered, and stop")
+    parser.add_argument("--command", type=int, metavar="N", help="repeat the N-th of the list (default: the last)")
+    add_overrides(parser, "settings to change, e.g. retry=failed or shard=2/4")
+
+
+def resume(chosen: argparse.Namespace) -> list[str] | None:
+    """An experiment's command again, of which only what is missing is computed; None after listing the commands.
+
+    Everybody is computed, whatever shards the command was run in; ``shard=2/4`` computes a part.
+    """
+    if "=" in chosen.name:
+        chosen.name, chosen.overrides = "table1", [chosen.name, *chosen.overrides]
+    commands, number = Command.all(chosen.runs, chosen.name), chosen.command
+    if chosen.list:
+        for place, each in enumerate(commands, 1):
+            print(f"{place}  {each.started[:16].replace('T', ' ')}  palign-bench {shlex.join(each.arguments)}")
+        return None
+    if number is not None and not 1 <= number <= len(commands):
+        raise UserError(f"--command {number}: {chosen.name} has the commands 1 to {len(commands)} (see --list).")
+    overrides = [f"runs={chosen.runs}", *chosen.overrides]  # the ledger may have been moved since
+    kept = without(commands[(number or 0) - 1].arguments, *(each.partition("=")[0] for each in overrides))
+    print(f"palign-bench {shlex.join([*kept, *overrides])}", file=sys.stderr)
+    return [*kept, *overrides]
+
+
+def score_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("answers", type=Path, help="CSV: respondent,item,answer, or id,i1,i2,… (literal, 5 … 1)")
+    parser.add_argument("--method-name", help="the row's name in the table (default: the file's name)")
+    add_overrides(parser, "as for a run: respondents=papi protocol=as_released name=…")
+
+
+def score(chosen: argparse.Namespace) -> list[str]:
+    """A table with somebody's answers as a row, with floors, intervals and the panel; no model.
+
+    The answers become a method of their own: a YAML in the ledger, which the run is pointed to. Raises UserError for
+    a file that is not there.
+    """
+    answers = chosen.answers.expanduser()
+    if not answers.is_file():
+        raise UserError(
+            f"{answers}: no such file; give a CSV file with the columns respondent,item,answer or id,i1,i2,…"
+        )
+    title = chosen.method_name or answers.stem
+    name = re.sub(r"[^\w.-]+", "_", title).strip("._-").lower() or "given_answers"
+    folder = chosen.runs.resolve() / "given_answers"
+    made = {"_target_": "baselines.given_answers.GivenAnswers", "name": name, "title": title}
+    method = yaml.safe_dump(made | {"path": str(answers.resolve())}, allow_unicode=True, sort_keys=False)
+    write_atomically(folder / "method" / f"{name}.yaml", method)
+    defaults = {"runs": chosen.runs, "name": "score", "tracking": "none"}
+    return ["--config-dir", str(folder), "-m", f"method=floors,{name}", *with_defaults(chosen.overrides, defaults)]
