@@ -74,11 +74,11 @@ def testbed(chosen: argparse.Namespace) -> None:
     """
     log = chosen.runs / f"{SIMULATED_NAMES[0]}.log"
     print(f"Real people here, simulated ones beside them: progress in {log}", flush=True)
-    side_by_side(*testbed_commands(chosen), log)
+    side_by_side(*commands_of_testbed(chosen), log)
     show(chosen.runs, *SIMULATED_NAMES)
 
 
-def testbed_commands(chosen: argparse.Namespace) -> tuple[list[list[str]], list[list[str]]]:
+def commands_of_testbed(chosen: argparse.Namespace) -> tuple[list[list[str]], list[list[str]]]:
     """Those on the real people, and those on simulated ones."""
     ledger = f"runs={chosen.runs}"
     testbed = ["experiment=testbed", ledger, *chosen.overrides]

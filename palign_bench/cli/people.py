@@ -15,14 +15,12 @@ from tabulate import tabulate
 from palign_bench.cli.arguments import add_twice_reversed
 from palign_bench.files import write_atomically
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.respondents import load_respondents
+from palign_bench.respondents import load_inventory, load_respondents
 from palign_bench.respondents.dark_triad import dark_triad_layout
-from palign_bench.respondents.demographics import FEWEST
 from palign_bench.respondents.file import FileOfPeople, read_people
-from palign_bench.respondents.inventories import load_inventory
 from palign_bench.respondents.matrix import MISSING, AnswerMatrix
 from palign_bench.respondents.orientation import orientation_evidence
-from palign_bench.respondents.papi import papi_demographics
+from palign_bench.respondents.papi import FEWEST, papi_demographics
 from palign_bench.respondents.population import Population
 from palign_bench.respondents.selection import RULES, Selection, select_people
 from palign_bench.settings import UserError, counted, did_you_mean, options, read_option
@@ -82,7 +80,7 @@ def _demographics(chosen: argparse.Namespace) -> str:
     if chosen.source != "papi":
         raise UserError("--demographics: only papi has any; give palign-bench people papi --demographics")
     given = _read(chosen.settings, "respondents.")
-    counts = papi_demographics(given.get("folder"), download=given.get("download", True))
+    counts = papi_demographics(given.get("folder"), given.get("download", True))
     lines = [
         f"{name}: {', '.join(f'{group} {count}' for group, count in found.items())}" for name, found in counts.items()
     ]

@@ -129,7 +129,8 @@ class CellFolder:
     def failures(self) -> dict[str, str]:
         """Error message by respondent id, for cells that failed and have not been finished since."""
         found = {}
-        for respondent_id, path in self._error_files():
+        for path in sorted((self.path / "respondents").glob("*.error.json")):
+            respondent_id = _respondent_id(path.name)
             if not self._file(respondent_id).exists():  # a kill between the two steps of `record` leaves both files
                 try:
                     found[respondent_id] = str(json.loads(path.read_text(encoding="utf-8"))["error"])
@@ -139,21 +140,13 @@ class CellFolder:
                     found[respondent_id] = f"unreadable {path.name}"
         return found
 
-    def failure_marks(self) -> dict[str, tuple[int, int]]:
-        """What changes when a cell fails once more, by respondent id: no clock tells which failure is new."""
-        return {each: mark for each, _ in self._error_files() if (mark := self.failure_mark(each)) is not None}
-
     def failure_mark(self, respondent_id: str) -> tuple[int, int] | None:
-        """One respondent's mark in `failure_marks`."""
+        """What changes when a cell fails once more, None while it has not: no clock tells which failure is new."""
         try:
             status = self._file(respondent_id, ".error.json").stat()
         except FileNotFoundError:
             return None
         return status.st_ino, status.st_mtime_ns
-
-    def _error_files(self) -> list[tuple[str, Path]]:
-        paths = sorted((self.path / "respondents").glob("*.error.json"))
-        return [(unquote(path.name.removesuffix(".error.json")), path) for path in paths]
 
     def locks(self) -> CellLocks:
         """The locks of this folder's cells, under `lock_name`."""
@@ -205,5 +198,5 @@ class CellFolder:
 
 
 def _respondent_id(name: str) -> str:
-    """The respondent of a cell's file."""
-    return unquote(name.removesuffix(".json"))
+    """The respondent of a cell's file, or of what tells that it failed."""
+    return unquote(name.removesuffix(".json").removesuffix(".error"))

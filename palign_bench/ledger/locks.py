@@ -25,11 +25,14 @@ class CellLocks:
         self.folder = folder
         self._held: dict[str, BaseFileLock] = {}
 
-    def acquire(self, name: str) -> bool:
-        """Take the lock unless another process holds it. Raises OSError when the folder cannot be used."""
-        lock = _lock(self.folder / name)
+    def acquire(self, name: str, wait: bool = False) -> bool:
+        """Take the lock, unless another process holds it and this one is not to wait.
+
+        Raises OSError when the folder cannot be used.
+        """
+        lock = FileLock(self.folder / name, thread_local=False, fallback_to_soft=False)
         try:
-            lock.acquire(blocking=False)
+            lock.acquire(blocking=wait)
         except Timeout:
             return False
         except OSError as error:
@@ -77,17 +80,9 @@ def guarded(path: Path) -> Iterator[None]:
 
     Raises OSError where no file can be made.
     """
-    lock = _lock(path)
-    try:
-        lock.acquire()
-    except OSError as error:
-        if error.errno not in _NO_FLOCK:
-            raise
+    locks = CellLocks(path.parent)
+    locks.acquire(path.name, wait=True)
     try:
         yield
     finally:
-        lock.release()
-
-
-def _lock(path: Path) -> BaseFileLock:
-    return FileLock(path, thread_local=False, fallback_to_soft=False)
+        locks.release(path.name)

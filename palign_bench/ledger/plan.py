@@ -83,24 +83,18 @@ class Command:
     @property
     def started(self) -> str:
         """When it was typed last: UTC, ISO 8601, so that texts sort as times. Raises LedgerError for a damaged file."""
-        started = self._document().get("started")
-        if not isinstance(started, str):
-            raise self._damaged("command.json does not say when it was typed")
-        return started
+        return str(self._typed("started", str))
 
     @property
     def arguments(self) -> list[str]:
         """What was typed, without ``retry=`` and ``shard=``. Raises LedgerError for a damaged file."""
-        kept = self._document().get("arguments")
-        if not isinstance(kept, list) or not all(isinstance(each, str) for each in kept):
-            raise self._damaged("its arguments are no list of texts")
-        return kept
+        return [str(each) for each in self._typed("arguments", list)]
 
-    def _document(self) -> Record:
+    def _typed(self, key: str, kind: type) -> Any:
         document = read_json(self.folder / "command.json")
-        if not isinstance(document, dict):
-            raise self._damaged("command.json is no JSON object")
-        return document
+        if not isinstance(document, dict) or not isinstance(document.get(key), kind):
+            raise self._damaged(f"command.json lacks its {key}")
+        return document[key]
 
     def _damaged(self, what: str) -> LedgerError:
         return LedgerError(
@@ -142,28 +136,18 @@ class Command:
     def write_jobs(self, jobs: Sequence[PlannedJob], name: str) -> None:
         """Store some jobs of the plan under a name of their own, for sweeps whose jobs are not known at the start."""
         people: dict[tuple[str, ...], int] = {}  # most rows share everybody's ids, which may be many
-        rows = [
-            [
-                {
-                    "name": row.name,
-                    "title": row.title,
-                    "block": row.block,
-                    "cells": row.folder.path.relative_to(self.runs).as_posix(),
-                    "people": people.setdefault(row.ids, len(people)),
-                }
-                for row in job.rows
-            ]
+
+        def kept(row: Row) -> Record:
+            cells = row.folder.path.relative_to(self.runs).as_posix()
+            shown = {"name": row.name, "title": row.title, "block": row.block}
+            return shown | {"cells": cells, "people": people.setdefault(row.ids, len(people))}
+
+        planned = [
+            {"order": job.order, "about": dict(job.about), "setting": dict(job.setting), "rows": [*map(kept, job.rows)]}
             for job in jobs
         ]
-        document = {
-            "layout": LAYOUT,
-            "people": [list(ids) for ids in people],
-            "jobs": [
-                {"order": job.order, "about": dict(job.about), "setting": dict(job.setting), "rows": of_job}
-                for job, of_job in zip(jobs, rows, strict=True)
-            ],
-        }
-        write_json(self.folder / f"{name}.json", document)
+        everybody = [list(ids) for ids in people]
+        write_json(self.folder / f"{name}.json", {"layout": LAYOUT, "people": everybody, "jobs": planned})
 
     def jobs(self) -> list[PlannedJob]:
         """All planned jobs in order. Raises LedgerError for a plan that cannot be read."""
@@ -176,19 +160,15 @@ class Command:
 
     def _jobs(self, document: Record) -> list[PlannedJob]:
         people = [tuple(map(str, ids)) for ids in document["people"]]
+
+        def row(kept: Record) -> Row:
+            folder, ids = CellFolder(self.runs / kept["cells"]), people[kept["people"]]
+            return Row(str(kept["name"]), str(kept["title"]), str(kept["block"]), folder, ids)
+
         return [
             PlannedJob(
                 int(job["order"]),
-                tuple(
-                    Row(
-                        str(row["name"]),
-                        str(row["title"]),
-                        str(row["block"]),
-                        CellFolder(self.runs / row["cells"]),
-                        people[row["people"]],
-                    )
-                    for row in job["rows"]
-                ),
+                tuple(map(row, job["rows"])),
                 {"model": job["about"]["model"], "protocol": job["about"]["protocol"], **job["about"]},
                 dict(job["setting"]),
             )
@@ -213,17 +193,13 @@ class Command:
 
     def absent_shards(self) -> list[str]:
         """A note on the shards that nobody has started, where the command was only ever run in shards."""
-        names = [path.stem.partition("of") for path in (self.folder / "parts").glob("*of*.json")]
-        parts = {(int(index), int(count)) for index, _, count in names if index.isdigit() and count.isdigit()}
-        counts = sorted({count for _, count in parts})
-        absent = {count: [i for i in range(1, count + 1) if (i, count) not in parts] for count in counts}
+        names = (re.fullmatch(r"(\d+)of(\d+)\.json", path.name) for path in (self.folder / "parts").glob("*of*.json"))
+        parts = sorted((int(name[2]), int(name[1])) for name in names if name)
+        absent = {count: sorted({*range(1, count + 1)} - {i for n, i in parts if n == count}) for count, _ in parts}
         if not all(absent.values()):  # some way of cutting is complete
             return []
-        notes = []
-        for count, indices in absent.items():
-            named = ", ".join(map(str, indices[:10])) + (" …" if len(indices) > 10 else "")
-            notes.append(f"Shards not started yet: {named} of {count}; the table lacks their people.")
-        return notes
+        named = {n: ", ".join(map(str, of[:10])) + (" …" if len(of) > 10 else "") for n, of in absent.items()}
+        return [f"Shards not started yet: {of} of {n}; the table lacks their people." for n, of in named.items()]
 
 
 @dataclass(frozen=True)

@@ -10,16 +10,13 @@ from palign_bench.files import canonical
 
 Record = dict[str, Any]
 
-_BEFORE_SUM, _BEFORE_RECORD, _AFTER_RECORD = b'{"sha256": "', b'", "record": ', b"}\n"
-_SUM_START = len(_BEFORE_SUM)
-_SUM_END = _SUM_START + 64
-_RECORD_START = _SUM_END + len(_BEFORE_RECORD)
+_BEFORE_RECORD, _AFTER_RECORD = b', "record": ', b"}\n"
 
 
 def content_of(record: Mapping[str, Any]) -> bytes:
     """The content of the cell's file. Raises ValueError for a number that is none."""
     body = canonical(json.loads(canonical(record))).encode()  # of what a reader will see: string keys, lists
-    return _BEFORE_SUM + hashlib.sha256(body).hexdigest().encode() + _BEFORE_RECORD + body + _AFTER_RECORD
+    return b'{"sha256": "%b"%b%b%b' % (_checksum(body).encode(), _BEFORE_RECORD, body, _AFTER_RECORD)
 
 
 def intact_record(path: Path) -> Record | None:
@@ -28,7 +25,9 @@ def intact_record(path: Path) -> Record | None:
         content = path.read_bytes()
         document = json.loads(content.decode("utf-8"))
         body = document["record"]
-        whole = _as_written(content) or document["sha256"] == hashlib.sha256(canonical(body).encode()).hexdigest()
+        as_written = content.partition(_BEFORE_RECORD)[2].removesuffix(_AFTER_RECORD)  # saves writing the record anew
+        checksum = document["sha256"]
+        whole = checksum == _checksum(as_written) or checksum == _checksum(canonical(body).encode())
     except FileNotFoundError:  # set aside by another process
         return None
     except (KeyError, TypeError, ValueError, RecursionError):  # ValueError: no UTF-8, no JSON, or no number
@@ -36,8 +35,5 @@ def intact_record(path: Path) -> Record | None:
     return body if whole and isinstance(body, dict) else None
 
 
-def _as_written(content: bytes) -> bool:
-    """Whether this is a file as `content_of` makes it, found without writing its record anew; False: not known."""
-    framed = content.startswith(_BEFORE_SUM) and content[_SUM_END:_RECORD_START] == _BEFORE_RECORD
-    body = content[_RECORD_START : -len(_AFTER_RECORD)]
-    return framed and hashlib.sha256(body).hexdigest().encode() == content[_SUM_START:_SUM_END]
+def _checksum(body: bytes) -> str:
+    return hashlib.sha256(body).hexdigest()

@@ -10,6 +10,7 @@ from typing import Self
 
 from palign_bench.questionnaire.inventory import LOWEST, Answers, Inventory
 from palign_bench.questionnaire.scoring import trait_scores
+from palign_bench.settings import UserError
 
 EVERY_SCALE = "all"
 INVERTED = "inverted"
@@ -28,15 +29,20 @@ class Intervention:
     step: int
 
     @classmethod
-    def parse(cls, text: str, inventory: Inventory) -> Self:
-        """Raises ValueError naming what can be asked for."""
+    def parse(cls, text: str | None, inventory: Inventory) -> Self | None:
+        """``intervention=…`` of a run; None for none. Raises UserError naming what can be asked for."""
+        if text in (None, "none"):
+            return None
         if text == INVERTED:
-            return cls(text, tuple(inventory.scales), 0)
-        match = re.fullmatch(r"(\w+)([+-][1-9])", text, re.ASCII)
+            return cls(INVERTED, tuple(inventory.scales), 0)
+        match = re.fullmatch(r"(\w+)([+-][1-9])", str(text), re.ASCII)
         if match is None or match[1] not in (*inventory.scales, EVERY_SCALE):
             choices = ", ".join((*inventory.scales, EVERY_SCALE))
-            raise ValueError(f"choose a scale of {inventory.name} and a step, as in A+1 (of {choices}), or {INVERTED}")
-        return cls(text, tuple(inventory.scales) if match[1] == EVERY_SCALE else (match[1],), int(match[2]))
+            raise UserError(
+                f"intervention={text}: choose a scale of {inventory.name} and a step, as in A+1 (of {choices}), or "
+                f"{INVERTED}, or none."
+            )
+        return cls(match[0], tuple(inventory.scales) if match[1] == EVERY_SCALE else (match[1],), int(match[2]))
 
     def apply(self, literal: Answers, inventory: Inventory) -> dict[int, float]:
         """The literal answers as a method is told them instead."""

@@ -8,8 +8,8 @@ IPIP-NEO-300 (Goldberg 1999; Johnson 2014) is in the public domain (https://ipip
 import csv
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, lru_cache
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
 from importlib.resources import files
 from typing import Any, NamedTuple, Self, TypeVar
 
@@ -125,6 +125,14 @@ class Inventory:
     def __getitem__(self, number: int) -> Item:
         return self.by_number[number]
 
+    def grouped(self, numbers: Iterable[int], finest: bool = True) -> dict[str, list[int]]:
+        """These item numbers by scale, in the order given; ``finest``: by subscale, if there are any."""
+        groups: dict[str, list[int]] = {}
+        for item in self.select(numbers):
+            group = item.subscale if finest and item.subscale else item.scale
+            groups.setdefault(group, []).append(item.number)
+        return groups
+
     def selection(self, seed: int) -> list[int]:
         """Known items to choose hyperparameters on, drawn from the seed alone: the same for all methods and people.
 
@@ -132,9 +140,7 @@ class Inventory:
         known items, at least one.
         """
         generator = random.Random(f"selection-{seed}")
-        groups: dict[str | None, list[int]] = {}
-        for number in sorted(self.known):
-            groups.setdefault(self[number].subscale if self.subscales else self[number].scale, []).append(number)
+        groups = self.grouped(sorted(self.known))
         chosen: list[int] = []
         for group in self.subscales or tuple(self.scales):
             if known := groups.get(group):
@@ -213,34 +219,9 @@ class Respondent:
     portrait: str | None = None  # the P² portrait released with PAPI, where the source has one
 
 
-@lru_cache(maxsize=1)
+@cache
 def ipip_neo_300() -> Inventory:
     """IPIP-NEO-300 with the IPIP-NEO-120 (Johnson 2014) as the known part, in the short form's order."""
-    items, short_form = _ipip_neo()
-    return Inventory("ipip_neo_300", items, short_form, DOMAINS, stores_keyed=True, title="IPIP-NEO-300")
-
-
-@lru_cache(maxsize=1)
-def ipip_neo_120() -> Inventory:
-    """IPIP-NEO-120, its items under their numbers in the long form; the first two of each facet are known, two not."""
-    items, short_form = _ipip_neo()
-    by_number = {item.number: item for item in items}
-    of_facet: dict[str | None, list[int]] = {}
-    for number in short_form:
-        of_facet.setdefault(by_number[number].subscale, []).append(number)
-    first = {number for numbers in of_facet.values() for number in numbers[:2]}
-    return Inventory(
-        "ipip_neo_120",
-        tuple(item for item in items if item.number in set(short_form)),
-        tuple(number for number in short_form if number in first),
-        DOMAINS,
-        stores_keyed=True,
-        title="IPIP-NEO-120",
-    )
-
-
-def _ipip_neo() -> tuple[tuple[Item, ...], tuple[int, ...]]:
-    """All 300 items, and the numbers of the short form's in its order."""
     text = files("palign_bench.questionnaire").joinpath("data/ipip_neo_300.csv").read_text(encoding="utf-8")
     rows = list(csv.DictReader(text.splitlines()))
     items = tuple(
@@ -248,4 +229,15 @@ def _ipip_neo() -> tuple[tuple[Item, ...], tuple[int, ...]]:
         for row in rows
     )
     short_form = sorted((int(row["short_form_number"]), int(row["number"])) for row in rows if row["short_form_number"])
-    return items, tuple(number for _, number in short_form)
+    known = tuple(number for _, number in short_form)
+    return Inventory("ipip_neo_300", items, known, DOMAINS, stores_keyed=True, title="IPIP-NEO-300")
+
+
+@cache
+def ipip_neo_120() -> Inventory:
+    """IPIP-NEO-120, its items under their numbers in the long form; the first two of each facet are known, two not."""
+    long = ipip_neo_300()
+    first = {number for numbers in long.grouped(long.known).values() for number in numbers[:2]}
+    items = tuple(item for item in long.items if item.number in long.known)
+    known = tuple(number for number in long.known if number in first)
+    return replace(long, name="ipip_neo_120", items=items, known=known, title="IPIP-NEO-120")

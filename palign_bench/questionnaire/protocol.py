@@ -13,6 +13,7 @@ from typing import ClassVar
 
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import OPTIONS, Answers, Inventory, Item, Respondent
+from palign_bench.settings import UserError
 
 _RELEASED_PREFIX = "\n\nOption"
 _RELEASED_WINDOW = 12  # characters of prefix + generation that the released code looks at
@@ -202,6 +203,17 @@ class AsReleased(EvaluationProtocol):
 
 
 PROTOCOLS: dict[str, type[EvaluationProtocol]] = {"corrected": Corrected, "as_released": AsReleased}
+
+
+def protocol_of(name: str, inventory: Inventory) -> EvaluationProtocol:
+    """The protocol of this name over this inventory. Raises UserError."""
+    if name not in PROTOCOLS:
+        raise UserError(f"protocol={name} does not exist; choose one of {', '.join(PROTOCOLS)}.")
+    only = PROTOCOLS[name].of_inventories
+    if only is not None and inventory.name not in only:
+        raise UserError(f"protocol={name} is defined for inventory={', '.join(sorted(only))} alone, not for "
+                        f"{inventory.name}; use protocol=corrected.")  # fmt: skip
+    return PROTOCOLS[name](inventory)
 
 
 def audit_items(inventory: Inventory) -> list[Item]:

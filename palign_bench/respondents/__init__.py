@@ -1,19 +1,23 @@
-"""Where people come from: the real 300 of PAPI, simulated people, or a user's own file.
+"""Where people come from: the real 300 of PAPI, simulated people, or a user's own file; and what they answered.
 
-Every source is a `RespondentSource`; `load_respondents` finds it from the settings under ``respondents`` in the config.
+Every source is a `RespondentSource`; `load_respondents` finds it from the settings under ``respondents`` in the config,
+and `load_inventory` the questionnaire from those under ``inventory``.
 """
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
-from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
-from palign_bench.respondents.dark_triad import load_dark_triad
+from palign_bench.questionnaire.inventories import read_dark_triad, read_inventory
+from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_120, ipip_neo_300
+from palign_bench.respondents.dark_triad import ITEMS_RELEASE, load_dark_triad
 from palign_bench.respondents.file import load_file
 from palign_bench.respondents.papi import load_papi
-from palign_bench.respondents.released import ReleaseUnavailableError
+from palign_bench.respondents.released import ReleaseUnavailableError, locate
 from palign_bench.respondents.simulated import simulate
-from palign_bench.respondents.source import RespondentsError, RespondentSource, data_hash_of
+from palign_bench.respondents.source import RespondentsError, RespondentSource
+from palign_bench.settings import UserError
 
 _SELECTION = ("limit", "ids")  # for `RespondentSource.select`, which the caller applies
 
@@ -24,7 +28,7 @@ def load_auto(folder: str | None = None, download: bool = True, count: int = 300
     Only that PAPI cannot be had leads to simulated people; a folder that is named but not as released is an error.
     """
     try:
-        return load_papi(folder, download=download)
+        return load_papi(folder, download)
     except ReleaseUnavailableError as unavailable:
         people = simulate(count, seed)
         return replace(people, description=f"{people.description} (PAPI not reachable: {unavailable.reason})")
@@ -80,4 +84,33 @@ def _restricted(source: RespondentSource, inventory: Inventory) -> RespondentSou
         Respondent(person.id, {n: person.answers[n] for n in inventory.by_number if n in person.answers})
         for person in source.people
     )
-    return replace(source, people=people, data_hash=data_hash_of(people))
+    return replace(source, people=people)
+
+
+_INVENTORIES: dict[str, tuple[str, ...]] = {  # and their settings
+    "ipip_neo_300": (),
+    "ipip_neo_120": (),
+    "dark_triad": ("folder", "download"),
+    "file": ("path",),
+}
+
+
+def load_inventory(settings: Mapping[str, Any]) -> Inventory:
+    """The inventory that ``settings["name"]`` names, read from its files where it has some.
+
+    Raises UserError for an unknown name or setting, and for files that are missing or not as they must be.
+    """
+    name = str(settings.get("name"))
+    if name not in _INVENTORIES:
+        raise UserError(f"inventory={name}: choose one of {', '.join(_INVENTORIES)}")
+    if unknown := sorted(set(map(str, settings)) - {"name", *_INVENTORIES[name]}):
+        has = ", ".join(_INVENTORIES[name]) or "none"
+        raise UserError(f"inventory.{unknown[0]} is no setting of inventory={name}; it has {has}")
+    if name == "dark_triad":
+        folder, download = settings.get("folder"), settings.get("download", True)
+        return read_dark_triad(locate(ITEMS_RELEASE, folder and str(folder), bool(download)))
+    if name == "file":
+        if not settings.get("path"):
+            raise UserError("inventory.path is not set: give the CSV file with your items (number, text, scale, …)")
+        return read_inventory(Path(str(settings["path"])).expanduser())
+    return ipip_neo_120() if name == "ipip_neo_120" else ipip_neo_300()

@@ -25,7 +25,7 @@ from palign_bench.respondents.formats.json_list import read_json_list
 from palign_bench.respondents.formats.stored import Stored, decoded
 from palign_bench.respondents.matrix import AnswerMatrix, reverse_negative
 from palign_bench.respondents.orientation import ORIENTATIONS, OrientationEvidence, orientation_evidence
-from palign_bench.respondents.source import RespondentsError, RespondentSource, make_source
+from palign_bench.respondents.source import RespondentsError, RespondentSource
 from palign_bench.settings import counted
 
 _TABLES = (".csv", ".tsv", ".tab", ".txt")
@@ -86,7 +86,7 @@ def load_file(path: str | None = None, *, inventory: Inventory, **settings: Any)
             )
     notes = found.notes + ((found.doubt,) if found.doubt else ())
     description = f"{counted(len(found.people))} of {found.place.name}"
-    return make_source("file", description, found.people.respondents(), notes)
+    return RespondentSource("file", description, found.people.respondents(), notes)
 
 
 def read_people(

@@ -56,13 +56,13 @@ class AnswerMatrix:
         negative = np.array([item.sign < 0 for item in self.inventory.items])
         return np.where(negative & (self.answers == MISSING), self.inventory.highest + 1, self.answers).astype(float)
 
-    def respondents(self) -> list[Respondent]:
+    def respondents(self) -> tuple[Respondent, ...]:
         numbers = np.array([item.number for item in self.inventory.items])
         people = []
         for name, row in zip(self.ids, self.answers, strict=True):
             given = row != MISSING
             people.append(Respondent(name, dict(zip(numbers[given].tolist(), row[given].tolist(), strict=True))))
-        return people
+        return tuple(people)
 
 
 def reverse_negative(answers: NDArray[np.int8], inventory: Inventory) -> NDArray[np.int8]:

@@ -4,29 +4,24 @@
 them: what is trained on people drawn from it (`organism/`) has never seen the 300, not even as aggregates.
 """
 
-import csv
-import math
-from collections.abc import Mapping
+import io
 from dataclasses import dataclass
 from importlib.resources import files
 
+import numpy as np
+import pandas as pd
 
-@dataclass(frozen=True)
-class FacetFigures:
-    """Of one facet's ten items, answers 1…5 in the keyed direction."""
-
-    positive_mean: float  # of its positively keyed items
-    negative_mean: float  # of its negatively keyed items
-    deviation: float  # mean standard deviation of an item over people
-    correlation: float  # mean correlation between its items
-    loadings: tuple[float, ...]  # of the facet on the domains A, C, E, N, O (a pattern: may exceed 1)
+DOMAINS = ["A", "C", "E", "N", "O"]
 
 
 @dataclass(frozen=True)
 class Figures:
     """All that the factor model takes from data; what it adds is in `simulated.py`.
 
-    ``domain_correlations``: (5, 5), rows and columns A, C, E, N, O. ``mean_spread``, ``deviation_spread``: standard
+    ``domain_correlations``: (5, 5), rows and columns A, C, E, N, O. ``facets``: by facet, of its ten items in the keyed
+    direction: ``positive_mean`` and ``negative_mean`` of the positively and of the negatively keyed ones, ``deviation``
+    (mean standard deviation of an item over people), ``correlation`` (mean between its items), and the facet's loadings
+    on the domains ``A`` … ``O`` (a pattern: may exceed 1). ``mean_spread``, ``deviation_spread``: standard
     deviation, between items of one facet and sign, of their means and standard deviations. ``loading_spread``,
     ``cross_loading``, ``wording_loading``: likewise of their loadings on the facet, on each other facet, and of half
     the difference there between positively and negatively keyed items. ``acquiescence``: loading of every answer on a
@@ -35,7 +30,7 @@ class Figures:
     """
 
     domain_correlations: tuple[tuple[float, ...], ...]
-    facets: Mapping[str, FacetFigures]
+    facets: pd.DataFrame
     acquiescence: float
     extremity: float
     cuts: tuple[float, ...]
@@ -46,10 +41,10 @@ class Figures:
     wording_loading: float = 0.0
 
 
-def _facet_rows(figures: str) -> dict[str, tuple[float, ...]]:
-    """The numbers of ``data/facets_<figures>.csv`` by facet, in the order of its columns."""
+def _facets(figures: str) -> pd.DataFrame:
+    """The numbers of ``data/facets_<figures>.csv`` by facet."""
     text = files("palign_bench.respondents").joinpath(f"data/facets_{figures}.csv").read_text(encoding="utf-8")
-    return {facet: tuple(map(float, numbers)) for facet, *numbers in list(csv.reader(text.splitlines()))[1:]}
+    return pd.read_csv(io.StringIO(text), index_col="facet", float_precision="round_trip")
 
 
 # Measured on the 300 people of PAPI (Zhu et al. 2025), kept as aggregates per facet. Facet correlations, corrected for
@@ -57,8 +52,6 @@ def _facet_rows(figures: str) -> dict[str, tuple[float, ...]]:
 # sum of what its six facets share. Spreads of means and deviations are measured too; the other spreads, acquiescence,
 # extremity and cuts are chosen so that the spread of the correlations between items, the share of each option and
 # people's spread in it, and what one item tells about another (the floors) come out as measured.
-_MEASURED_FACETS = _facet_rows("measured")
-
 MEASURED = Figures(
     domain_correlations=(
         (1.00, 0.47, 0.12, -0.24, 0.24),
@@ -67,10 +60,7 @@ MEASURED = Figures(
         (-0.24, -0.62, -0.53, 1.00, -0.10),
         (0.24, -0.04, 0.40, -0.10, 1.00),
     ),
-    facets={
-        facet: FacetFigures(positive, negative, deviation, correlation, tuple(loadings))
-        for facet, (positive, negative, deviation, correlation, *loadings) in _MEASURED_FACETS.items()
-    },
+    facets=_facets("measured"),
     mean_spread=0.28,
     deviation_spread=0.09,
     loading_spread=0.10,
@@ -85,24 +75,25 @@ MEASURED = Figures(
 # men, of college age and older) pooled. Reliability (coefficient alpha): the table of the 30 facet scales at
 # ipip.ori.org. Loadings on A, C, E, N, O: the normative sample of the NEO PI-R, whose facets these scales measure
 # (Costa & McCrae 1992; orthogonal factors).
-_PUBLISHED_FACETS = _facet_rows("published")
+_PUBLISHED = _facets("published")
 
 
-def _published(mean: float, deviation: float, alpha: float, *loadings: float) -> FacetFigures:
-    """What the published figures of a ten-item scale say about its items (Spearman-Brown; variance of a mean)."""
-    correlation = alpha / (10 - 9 * alpha)
-    of_an_item = deviation * math.sqrt(10 / (1 + 9 * correlation))
+def _of_items(scales: pd.DataFrame) -> pd.DataFrame:
+    """What the published figures of ten-item scales say about their items (Spearman-Brown; variance of a mean)."""
+    correlation = scales["alpha"] / (10 - 9 * scales["alpha"])
+    deviation = scales["deviation"] * np.sqrt(10 / (1 + 9 * correlation))
     # The factors explain the facet as it was measured; of what is reliable in it they explain more.
-    reliable = [loading / math.sqrt(alpha) for loading in loadings]
-    scale = min(1.0, math.sqrt(0.95 / sum(each**2 for each in reliable)))  # something stays the facet's own
-    return FacetFigures(mean, mean, of_an_item, correlation, tuple(scale * each for each in reliable))
+    reliable = scales[DOMAINS].div(np.sqrt(scales["alpha"]), axis=0)
+    scale = np.minimum(1, np.sqrt(0.95 / (reliable**2).to_numpy().sum(axis=1)))  # something stays the facet's own
+    means = {"positive_mean": scales["mean"], "negative_mean": scales["mean"]}
+    return pd.DataFrame(means | {"deviation": deviation, "correlation": correlation}).join(reliable.mul(scale, axis=0))
 
 
 # No figures are published for single items here: a facet's items differ in their sign alone. Agreeing and stretching
 # have no published figure either; these are common sizes, the latter wide enough for people who avoid the extremes.
 PUBLISHED = Figures(
     domain_correlations=tuple(tuple(float(row == column) for column in range(5)) for row in range(5)),
-    facets={facet: _published(*row) for facet, row in _PUBLISHED_FACETS.items()},
+    facets=_of_items(_PUBLISHED),
     acquiescence=0.2,
     extremity=0.35,
     cuts=(1.5, 2.5, 3.5, 4.5),
@@ -110,5 +101,5 @@ PUBLISHED = Figures(
 
 FIGURES: dict[str, Figures] = {"measured": MEASURED, "published": PUBLISHED}
 
-# Mean and standard deviation over people of a facet's mean answer (ten items): Johnson's norms, pooled.
-FACET_NORMS: dict[str, tuple[float, float]] = {facet: (row[0], row[1]) for facet, row in _PUBLISHED_FACETS.items()}
+# By facet, ``mean`` and ``deviation`` over people of the mean answer to its ten items: Johnson's norms, pooled.
+FACET_NORMS = _PUBLISHED[["mean", "deviation"]]

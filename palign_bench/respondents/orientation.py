@@ -68,11 +68,10 @@ def orientation_evidence(stored: NDArray[np.int8], inventory: Inventory) -> Orie
     chosen = np.linspace(0, len(stored) - 1, min(len(stored), _MOST_PEOPLE)).astype(int)
     frame = pd.DataFrame(stored[chosen].astype(float)).replace(0.0, np.nan)
     signs = np.array([item.sign for item in inventory.items])
-    scales = [item.subscale or item.scale for item in inventory.items]
     opposite: dict[str, list[float]] = {}
     same: list[float] = []
-    for scale in dict.fromkeys(scales):
-        columns = [column for column, each in enumerate(scales) if each == scale]
+    for scale, numbers in inventory.grouped(inventory.by_number).items():
+        columns = [inventory.column[number] for number in numbers]
         with np.errstate(invalid="ignore", divide="ignore"):  # a constant item correlates with nothing
             correlations = frame[columns].corr(min_periods=min(FEWEST_PEOPLE, len(frame))).to_numpy()
         first, second = np.triu_indices(len(columns), k=1)

@@ -11,6 +11,7 @@ from itertools import combinations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from palign_bench.questionnaire.inventory import Inventory
@@ -25,18 +26,10 @@ PENALTIES = tuple(2.0**power for power in range(-2, 16))  # ridge's candidates
 _CHUNK = 20_000  # people whose answers are held as float64 at once
 
 
-def scale_columns(inventory: Inventory) -> dict[str, list[int]]:
-    """The columns of each scale that the composite sums over (domains)."""
-    return _columns_by([item.scale for item in inventory.items])
-
-
-def subscale_columns(inventory: Inventory) -> dict[str, list[int]]:
-    """The columns of each subscale (facets); the scales themselves where there are none."""
-    return _columns_by([item.subscale or item.scale for item in inventory.items])
-
-
-def _columns_by(names: list[str]) -> dict[str, list[int]]:
-    return {name: [c for c, each in enumerate(names) if each == name] for name in sorted(set(names))}
+def scale_columns(inventory: Inventory, finest: bool = False) -> dict[str, list[int]]:
+    """The columns of each scale of the composite, by name; ``finest``: of each subscale where there are any."""
+    groups = inventory.grouped(inventory.by_number, finest)
+    return {name: [inventory.column[number] for number in groups[name]] for name in sorted(groups)}
 
 
 def cronbach_alpha(keyed: Array) -> float:
@@ -71,12 +64,11 @@ class Population:
         for option in inventory.options:
             fixed = np.where(signs > 0, option.value, inventory.reverse(option.value)).astype(float)
             predictors[f"always {option.letter}"] = partial(_constant, fixed)
-        groups = scale_columns(inventory)
-        predictors["own scale mean"] = partial(_own_mean, self._known, inventory.midpoint, (groups,))
-        if subscale_columns(inventory).keys() != groups.keys():
-            predictors["own subscale mean"] = partial(
-                _own_mean, self._known, inventory.midpoint, (groups, subscale_columns(inventory))
-            )
+        groups = [scale_columns(inventory)]
+        predictors["own scale mean"] = partial(_own_mean, self._known, inventory.midpoint, groups)
+        if inventory.subscales:
+            finest = [*groups, scale_columns(inventory, finest=True)]
+            predictors["own subscale mean"] = partial(_own_mean, self._known, inventory.midpoint, finest)
         if len(self.matrix) > 2:
             predictors["item median of others"] = self._item_median()
             predictors["ridge on others"] = self._ridge()
@@ -100,25 +92,24 @@ class Population:
         people = self.matrix if rows is None else self.matrix.take(np.flatnonzero(rows))
         part = people.take(np.linspace(0, len(people) - 1, min(len(people), _CHUNK)).astype(int))
         keyed = part.keyed()
-        scales, subscales = scale_columns(self.inventory), subscale_columns(self.inventory)
-        found = {f"alpha {name}": cronbach_alpha(keyed[:, columns]) for name, columns in scales.items()}
-        if subscales.keys() != scales.keys():
-            found[f"alpha, mean of {len(subscales)} subscales"] = float(
-                mean_present(np.array([cronbach_alpha(keyed[:, columns]) for columns in subscales.values()]))
-            )
-        found["item SD"] = float(mean_present(_deviation(keyed.T)))
-        scores = np.stack([mean_present(keyed[:, columns]) for columns in scales.values()], axis=1)
-        for index, name in enumerate(scales):
-            found[f"mean {name}"] = float(mean_present(scores[:, index]))
-            found[f"SD {name}"] = float(_deviation(scores[:, index]))
-        names = list(scales)
-        for first, second in combinations(range(len(names)), 2):
-            found[f"r {names[first]}-{names[second]}"] = _correlation(scores[:, first], scores[:, second])
-        known = set(self._known)
+        scales = scale_columns(self.inventory)
+        found: dict[str, Any] = {f"alpha {name}": cronbach_alpha(keyed[:, columns]) for name, columns in scales.items()}
+        if self.inventory.subscales:
+            alphas = [cronbach_alpha(keyed[:, each]) for each in scale_columns(self.inventory, finest=True).values()]
+            found[f"alpha, mean of {len(alphas)} subscales"] = float(mean_present(np.array(alphas)))
+        answers = pd.DataFrame(keyed)
+        found["item SD"] = answers.std(ddof=0).mean()
+        scores = pd.DataFrame({name: answers[columns].mean(axis=1) for name, columns in scales.items()})
+        for name in scales:
+            found[f"mean {name}"], found[f"SD {name}"] = scores[name].mean(), scores[name].std(ddof=0)
+        correlations = scores.corr(min_periods=3)
+        for first, second in combinations(scales, 2):
+            found[f"r {first}-{second}"] = correlations.loc[first, second]
         for name, columns in scales.items():
-            known_score = mean_present(keyed[:, [column for column in columns if column in known]])
-            held_out_score = mean_present(keyed[:, self._held_out[name]])
-            found[f"r known-held-out {name}"] = _correlation(known_score, held_out_score)
+            known = answers[[column for column in columns if column in set(self._known)]].mean(axis=1)
+            held_out = answers[self._held_out[name]].mean(axis=1)
+            pair = pd.DataFrame({"known": known, "held_out": held_out}).corr(min_periods=3)
+            found[f"r known-held-out {name}"] = pair.loc["known", "held_out"]
         found |= norm_spread(keyed, self.inventory)
         return found | {f"composite: {floor}": self.composite(floor, rows) for floor in self.errors}
 
@@ -200,14 +191,10 @@ def norm_spread(keyed: Array, inventory: Inventory) -> dict[str, float]:
     """
     if inventory.name != "ipip_neo_300":
         return {}
-    z = []
-    for facet, columns in subscale_columns(inventory).items():
-        mean, deviation = FACET_NORMS[facet]
-        z.append((mean_present(keyed[:, columns]) - mean) / deviation)
-    return {
-        "norm z of facets, mean": float(mean_present(np.array([float(mean_present(each)) for each in z]))),
-        "norm z of facets, SD": float(mean_present(np.array([float(_deviation(each)) for each in z]))),
-    }
+    columns = scale_columns(inventory, finest=True)
+    scores = pd.DataFrame({facet: mean_present(keyed[:, of_facet]) for facet, of_facet in columns.items()})
+    z = (scores - FACET_NORMS["mean"]) / FACET_NORMS["deviation"]
+    return {"norm z of facets, mean": z.mean().mean(), "norm z of facets, SD": z.std(ddof=0).mean()}
 
 
 def _constant(fixed: Array, keyed: Array) -> Array:
@@ -227,15 +214,3 @@ def _own_mean(known: list[int], midpoint: float, groupings: Sequence[Mapping[str
             own = mean_present(told[:, columns])
             predicted[:, columns] = np.where(np.isnan(own), predicted[:, columns[0]], own)[:, None]
     return predicted
-
-
-def _deviation(values: Array) -> Array:
-    """Standard deviation along the last axis without NaN."""
-    return np.sqrt(mean_present((values - mean_present(values)[..., None]) ** 2))
-
-
-def _correlation(first: Array, second: Array) -> float:
-    both = ~np.isnan(first) & ~np.isnan(second)
-    if both.sum() < 3 or not first[both].std() or not second[both].std():
-        return float("nan")
-    return float(np.corrcoef(first[both], second[both])[0, 1])

@@ -1,27 +1,23 @@
 """Published files that are not part of this project: found in a folder or downloaded, and checked."""
 
-from __future__ import annotations
-
 import hashlib
 import http.client
 import os
 import urllib.request
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
 
 from palign_bench import settings
+from palign_bench.files import WriteError, write_atomically
 from palign_bench.respondents.source import RespondentsError
 
 FOLDER_VARIABLE = "PALIGN_PAPI_DIR"
 
 _TIMEOUT_SECONDS = 10  # of one network operation, not of the whole download
 _ATTEMPTS = 2
-_CHUNK_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -51,13 +47,12 @@ class ReleaseUnavailableError(RespondentsError):
         self.reason = reason
 
 
-def locate(release: Release, folder: str | None = None, cache: Path | None = None, download: bool = True) -> Path:
+def locate(release: Release, folder: str | None = None, download: bool = True) -> Path:
     """The folder that holds the files, each checked.
 
-    Looks in ``folder``, else in the folder that ``PALIGN_PAPI_DIR`` names, else in ``cache`` (default: ``papi`` under
-    ``PALIGN_CACHE_DIR`` or ``~/.cache/palign_bench``), which a download fills. A folder that the user names is never
-    filled or passed over. Raises `ReleaseUnavailableError` where nothing is named and the download fails, and
-    `RespondentsError` for a named folder or a file that is not as released.
+    Looks in ``folder``, else in the folder that ``PALIGN_PAPI_DIR`` names, else in `cache_folder`, which a download
+    fills. A folder that the user names is never filled or passed over. Raises `ReleaseUnavailableError` where nothing
+    is named and the download fails, and `RespondentsError` for a named folder or a file that is not as released.
     """
     variable = os.environ.get(FOLDER_VARIABLE)
     if folder or variable:
@@ -66,7 +61,7 @@ def locate(release: Release, folder: str | None = None, cache: Path | None = Non
         for name in release.files:
             _check_named(place, name, origin, release)
         return place
-    place = cache or cache_folder() / release.subfolder
+    place = cache_folder() / release.subfolder
     missing = [name for name in release.files if not _is_released(place / name, release.files[name][0])]
     if missing and not download:
         raise ReleaseUnavailableError(release, f"{place} lacks {', '.join(missing)} and downloading is off")
@@ -98,54 +93,34 @@ def _check_named(place: Path, name: str, origin: str, release: Release) -> None:
 
 
 def _download(names: list[str], place: Path, release: Release) -> None:
-    """Fetch the files into ``place``, each under a temporary name until it is whole and checked."""
+    """Fetch the files into ``place``, where each is whole and checked or not there at all."""
+    total = sum(release.files[name][1] for name in names)
     try:
         place.mkdir(parents=True, exist_ok=True)
-        total = sum(release.files[name][1] for name in names)
         with tqdm(total=total, unit="B", unit_scale=True, desc=f"Downloading {release.name}") as progress:
             for name in names:
-                _download_one(name, place, release, progress)
-    except OSError as error:
-        raise ReleaseUnavailableError(
-            release, f"cannot write to the cache folder {place} ({error.strerror or error})"
-        ) from error
+                content = _fetch(name, release)
+                write_atomically(place / name, content)
+                progress.update(len(content))
+    except (OSError, WriteError) as error:
+        reason = getattr(error.__cause__ or error, "strerror", None) or error
+        raise ReleaseUnavailableError(release, f"cannot write to the cache folder {place} ({reason})") from error
 
 
-def _download_one(name: str, place: Path, release: Release, progress: tqdm[Any]) -> None:
+def _fetch(name: str, release: Release) -> bytes:
+    """The content of one file, checked."""
     address = f"{release.url}/{name}"
     for attempt in range(1, _ATTEMPTS + 1):
-        done = progress.n
         try:
-            content = _fetch(address, progress)
+            with urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS) as response:
+                content: bytes = response.read()
             break
         except (OSError, http.client.HTTPException) as error:
-            progress.update(done - progress.n)
             if attempt == _ATTEMPTS:
                 raise ReleaseUnavailableError(release, f"download of {name} failed: {_told(error)}", address) from error
     if hashlib.sha256(content).hexdigest() != release.files[name][0]:
-        raise ReleaseUnavailableError(
-            release, f"the downloaded {name} is not the released file (its SHA-256 differs)", address
-        )
-    temporary = place / f".{name}.{uuid.uuid4().hex[:8]}.tmp"  # not tempfile's 0600: a cache may be a group's
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(place / name)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def _fetch(address: str, progress: tqdm[Any]) -> bytes:
-    """The body of one file; raises `http.client.IncompleteRead` where the connection breaks off."""
-    parts = []
-    with urllib.request.urlopen(address, timeout=_TIMEOUT_SECONDS) as response:
-        while part := response.read(_CHUNK_BYTES):
-            parts.append(part)
-            progress.update(len(part))
-        announced = response.headers.get("Content-Length")
-    content = b"".join(parts)
-    if announced is not None and len(content) < int(announced):  # read(n) takes an early end for the end
-        raise http.client.IncompleteRead(content, int(announced) - len(content))
+        reason = f"the downloaded {name} is not the released file (its SHA-256 differs)"
+        raise ReleaseUnavailableError(release, reason, address)
     return content
 
 

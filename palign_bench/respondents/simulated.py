@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
-from palign_bench.respondents.norms import FIGURES
-from palign_bench.respondents.source import RespondentsError, RespondentSource, make_source
+from palign_bench.respondents.norms import DOMAINS, FIGURES
+from palign_bench.respondents.source import RespondentsError, RespondentSource
 from palign_bench.settings import counted, is_whole
 
 Array = NDArray[np.float64]
@@ -101,18 +101,16 @@ def factor_model(figures: str = "measured") -> FactorModel:
     taken = FIGURES[figures]
     inventory = ipip_neo_300()
     generator = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(_ITEM_SEED)))
-    facets = [taken.facets[str(item.subscale)] for item in inventory.items]
+    facets = taken.facets.loc[[str(item.subscale) for item in inventory.items]]  # a row for each item
     signs = np.array([item.sign for item in inventory.items])
     groups = [f"{item.subscale}{item.sign:+d}" for item in inventory.items]
-    positive = np.array([each.positive_mean for each in facets])
-    negative = np.array([each.negative_mean for each in facets])
-    keyed = np.where(signs > 0, positive, negative) + _spread(generator, groups, taken.mean_spread)
+    keyed = np.where(signs > 0, facets["positive_mean"], facets["negative_mean"])
+    keyed += _spread(generator, groups, taken.mean_spread)
     means = np.where(signs > 0, keyed, 6 - keyed)
-    deviations = np.array([each.deviation for each in facets]) + _spread(generator, groups, taken.deviation_spread)
+    deviations = facets["deviation"].to_numpy() + _spread(generator, groups, taken.deviation_spread)
     domain_correlations = np.array(taken.domain_correlations)
-    facet_loadings = np.array([taken.facets[facet].loadings for facet in inventory.subscales])
-    correlations = np.array([each.correlation for each in facets])
-    shared = np.sqrt(_COARSENING * correlations) + _spread(generator, groups, taken.loading_spread)
+    facet_loadings = taken.facets.loc[list(inventory.subscales), DOMAINS].to_numpy()
+    shared = np.sqrt(_COARSENING * facets["correlation"].to_numpy()) + _spread(generator, groups, taken.loading_spread)
     facet_of = np.array([inventory.subscales.index(str(item.subscale)) for item in inventory.items])
     contrast = signs - np.array([signs[facet_of == facet].mean() for facet in facet_of])  # cancels within a facet
     wording = taken.wording_loading * generator.standard_normal((len(inventory.subscales), len(inventory.subscales)))
@@ -181,4 +179,4 @@ def simulate(count: int = 300, seed: int = 0, figures: str = "measured") -> Resp
     described = counted(count, "simulated person", "simulated people") + (
         "" if figures == "measured" else f", {figures} figures"
     )
-    return make_source("simulated", described, people)
+    return RespondentSource("simulated", described, tuple(people))

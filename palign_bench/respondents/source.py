@@ -10,6 +10,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 from palign_bench.questionnaire.inventory import Respondent
@@ -27,15 +28,22 @@ class RespondentSource:
     """People from one place.
 
     ``name``: "papi", "simulated" or "file". ``description``: for a table's title, e.g. "300 people of PAPI".
-    ``people``: all of them, in the source's own order. ``data_hash``: see `data_hash_of`. ``notes``: what a reader
-    should know of how they were read.
+    ``people``: all of them, in the source's own order. ``notes``: what a reader should know of how they were read.
     """
 
     name: str
     description: str
     people: tuple[Respondent, ...]
-    data_hash: str
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def data_hash(self) -> str:
+        """SHA-256 (hex) of everything about the people that can change a number: ids, literal answers, portraits."""
+        digest = hashlib.sha256()
+        for person in self.people:
+            answers = [[number, person.answers[number]] for number in sorted(person.answers)]
+            digest.update(json.dumps([person.id, answers, person.portrait]).encode() + b"\n")
+        return digest.hexdigest()
 
     def select(self, limit: int | None = None, ids: Sequence[str] | None = None) -> tuple[Respondent, ...]:
         """The people with these ids (all when None), in the order given, and of these the first ``limit``.
@@ -77,24 +85,6 @@ def _listed(place: Path) -> list[str]:
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise RespondentsError(f"respondents.ids={place}: not a list of ids ({error})") from error
     return [row[0].strip() for row in rows if row[0].strip() != "id"]
-
-
-def data_hash_of(people: Iterable[Respondent]) -> str:
-    """SHA-256 (hex) of everything about the people that can change a number: ids, literal answers, portraits."""
-    digest = hashlib.sha256()
-    for person in people:
-        answers = [[number, person.answers[number]] for number in sorted(person.answers)]
-        digest.update(json.dumps([person.id, answers, person.portrait]).encode())
-        digest.update(b"\n")
-    return digest.hexdigest()
-
-
-def make_source(
-    name: str, description: str, people: Iterable[Respondent], notes: tuple[str, ...] = ()
-) -> RespondentSource:
-    """A source of these people, with their hash."""
-    everyone = tuple(people)
-    return RespondentSource(name, description, everyone, data_hash_of(everyone), notes)
 
 
 def _listing(ids: Sequence[str]) -> str:

@@ -14,6 +14,7 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import ServedBackbone
 from palign_bench.backbone.tokenizing import encode
+from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.prompts import NEUTRAL_SYSTEM_PROMPT
 from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProtocol
@@ -125,19 +126,8 @@ def canonical_numbers(value: Any) -> Any:
 # Settings by which the rows of one table may differ, and those that change no number. Any other that differs makes
 # another table.
 _WITHIN_A_TABLE = frozenset({"method", "training", "known_answers", "intervention", "variant"})
-_WITHOUT_MEANING = frozenset(
-    {
-        "tracking",
-        "runs",
-        "name",
-        "shard",
-        "retry",
-        "respondents.limit",
-        "respondents.ids",
-        "model.budget",
-        "model.caveat",
-    }
-)
+_WITHOUT_MEANING = frozenset({"tracking", "runs", "name", "shard", "retry", "respondents.limit", "respondents.ids",
+                              "model.budget", "model.caveat"})  # fmt: skip
 _FIRST_TOLD = ("inventory.name", "respondents.name", "seed", "cost")
 
 
@@ -229,17 +219,21 @@ def for_inventory(aligners: Mapping[str, Aligner], inventory: Inventory, method:
     return kept
 
 
-def check_needs(aligners: Mapping[str, Aligner], model: Mapping[str, Any]) -> None:
-    """Raise UserError when a method needs what the model's kind of backbone lacks, before anything is loaded."""
+def check_needs(aligners: Mapping[str, Aligner], model: Mapping[str, Any], repeats: int | None = None) -> None:
+    """Raise UserError, before anything is loaded, when a method needs what the model's kind of backbone lacks.
+
+    So does one that takes several people at once where costs are measured: repeats are of one person's cell.
+    """
     of_the_source = {"people", "held_out", "portrait"}
     of_the_weights = {"unquantized weights"} if model["quantization"] == "none" else set()
     served = model["engine"] == "vllm"
-    of_the_backbone = (ServedBackbone if served else LocalBackbone).capabilities
+    at_hand = (ServedBackbone if served else LocalBackbone).capabilities | of_the_source | of_the_weights
     for name, aligner in aligners.items():
-        lacking = aligner.needs - of_the_backbone - of_the_source - of_the_weights
-        if aligner.needs_backbone and lacking:
+        if aligner.needs_backbone and (lacking := aligner.needs - at_hand):
             by = "model.engine=vllm does not open; use model.engine=auto" if served else f"model={model['name']} lacks"
             raise UserError(f"method={name} needs {', '.join(sorted(lacking))}, which {by}.")
+        if repeats and aligner.cohort > 1:
+            raise UserError(f"cost=isolated measures people one by one; method={name} needs training.cohort=1 for it.")
 
 
 def check_anatomy(aligners: Mapping[str, Aligner], model: Settings, protocol: EvaluationProtocol) -> None:
@@ -277,14 +271,24 @@ def _check_context(anatomy: Anatomy, model: Settings, protocol: EvaluationProtoc
         )
 
 
-def check_portraits(aligners: Mapping[str, Aligner], people: Sequence[Respondent], source: str) -> None:
-    """Raise UserError when a method needs released portraits of people who have none, before anything is loaded."""
+def check_portraits(
+    aligners: Mapping[str, Aligner], people: Sequence[Respondent], source: str, intervention: Intervention | None
+) -> None:
+    """Raise UserError when a method needs released portraits and a person has none, before anything is loaded.
+
+    So does one under an intervention: it would read what no intervention changes, and seem not to follow.
+    """
     without = [person.id for person in people if not person.portrait]
-    for name, aligner in aligners.items():
-        if "portrait" in aligner.needs and without:
+    for name in (name for name, aligner in aligners.items() if "portrait" in aligner.needs):
+        if without:
             raise UserError(
                 f"method={name} with released portraits: person {without[0]} of respondents={source} has none; "
                 "use method.writer=self or respondents=papi."
+            )
+        if intervention is not None:
+            raise UserError(
+                f"intervention={intervention.name}: {name} reads the released portrait, which tells of the unchanged "
+                "answers; use method.writer=template, or a model as the writer."
             )
 
 

@@ -8,7 +8,6 @@ from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
-from palign_bench.aligner import Aligner
 from palign_bench.settings import UserError, is_whole
 
 COSTS = ("in_passing", "isolated")
@@ -27,13 +26,6 @@ def cost_repeats(settings: Mapping[str, Any]) -> int | None:
     if not is_whole(repeats, 1):
         raise UserError(f"cost_repeats={repeats}: choose a whole number, 1 or more.")
     return repeats if cost == "isolated" else None
-
-
-def check_cohort(aligners: Mapping[str, Aligner], repeats: int | None) -> None:
-    """Raise UserError for a method that takes several people at once: repeats are of one person's cell."""
-    for name, aligner in aligners.items():
-        if repeats and aligner.cohort > 1:
-            raise UserError(f"cost=isolated measures people one by one; method={name} needs training.cohort=1 for it.")
 
 
 def in_own_process(work: Callable[..., Result], *arguments: Any, what: str) -> Result:

@@ -13,10 +13,10 @@ from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import PlannedJob, Row
 from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Inventory, Respondent
-from palign_bench.questionnaire.protocol import EvaluationProtocol
+from palign_bench.questionnaire.protocol import EvaluationProtocol, protocol_of
 from palign_bench.questionnaire.variant import Variant
 from palign_bench.respondents.source import RespondentSource
-from palign_bench.run.asking import check_intervention, check_words, intervention_of, questions_of
+from palign_bench.run.asking import check_words
 from palign_bench.run.assembly import (
     batch_notes,
     check_anatomy,
@@ -35,7 +35,7 @@ from palign_bench.run.assembly import (
     title_and_block,
     training_notes,
 )
-from palign_bench.run.isolated import check_cohort, cost_repeats
+from palign_bench.run.isolated import cost_repeats
 from palign_bench.run.session import Session
 from palign_bench.run.shard import Shard
 from palign_bench.settings import Settings, options, read_option
@@ -80,16 +80,16 @@ class Job:
         """
         inventory, seed = session.inventory(settings["inventory"]), settings["seed"]
         check_numbers(settings, inventory)
-        protocol, variant = questions_of(settings, inventory, seed)
+        asked = protocol_of(settings["protocol"]["name"], inventory)
+        variant = Variant.parse(settings["variant"], asked)
+        protocol = variant.told(asked, seed) if variant else asked
         resolved, model = _resolved(settings)
         method, repeats = resolved["method"], cost_repeats(settings)
         aligners = for_inventory(make_aligners(method), inventory, method["name"])
-        check_needs(aligners, model)
-        check_cohort(aligners, repeats)
+        check_needs(aligners, model, repeats)
         source, people = _people(resolved, session, inventory)
-        check_portraits(aligners, people, source.name)
-        intervention = intervention_of(settings["intervention"], inventory)
-        check_intervention(aligners, intervention)
+        intervention = Intervention.parse(settings["intervention"], inventory)
+        check_portraits(aligners, people, source.name, intervention)
         shared: Settings = {
             "model": _model(model, aligners, session, protocol, variant),
             "respondents": {"source": source.name, "data_hash": source.data_hash},

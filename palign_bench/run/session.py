@@ -14,8 +14,7 @@ from palign_bench.backbone.served import serve
 from palign_bench.files import canonical
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
-from palign_bench.respondents import RespondentSource, is_stand_in, load_respondents
-from palign_bench.respondents.inventories import load_inventory
+from palign_bench.respondents import RespondentSource, is_stand_in, load_inventory, load_respondents
 from palign_bench.run.answers import AnswerMemo
 from palign_bench.settings import Settings, UserError
 from palign_bench.tracking.choose import make_tracker

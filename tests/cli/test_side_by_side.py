@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from palign_bench.cli.as_run import testbed_commands
+from palign_bench.cli.as_run import commands_of_testbed
 from palign_bench.cli.commands import dispatch
 from palign_bench.cli.side_by_side import side_by_side
 from tests.command import run, table
@@ -35,7 +35,7 @@ def test_the_first_table_and_another_beside_it(tmp_path: Path) -> None:
 def test_the_testbed_asks_simulated_people_beside_the_real_ones() -> None:
     chosen = argparse.Namespace(runs=Path("r"), curve=30)
     chosen.overrides = ["training.people_limit=2", "respondents=papi", "respondents.limit=9", "protocol=as_released"]
-    (testbed, curve), (simulated, curve_simulated) = testbed_commands(chosen)
+    (testbed, curve), (simulated, curve_simulated) = commands_of_testbed(chosen)
     assert testbed == ["experiment=testbed", "runs=r", *chosen.overrides]
     assert curve == [
         "experiment=learning_curve", "runs=r", "respondents.limit=30", "respondents=papi",

@@ -6,6 +6,7 @@ import pytest
 from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents import RespondentSource
+from palign_bench.settings import UserError
 
 
 def _change(name: str, inventory: Inventory) -> Intervention:
@@ -46,5 +47,5 @@ def test_doses_of_the_real_people_are_as_measured(papi: RespondentSource, invent
 
 @pytest.mark.parametrize("name", ["", "A", "A+0", "X+1", "A+1 ", "1", "invert"])
 def test_anything_else_is_told(inventory: Inventory, name: str) -> None:
-    with pytest.raises(ValueError, match=r"choose a scale of ipip_neo_300 and a step, as in A\+1"):
+    with pytest.raises(UserError, match=r"choose a scale of ipip_neo_300 and a step, as in A\+1"):
         _change(name, inventory)

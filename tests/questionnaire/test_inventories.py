@@ -9,7 +9,7 @@ from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventories import AGREEMENT, read_inventory
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_120, ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased, Corrected
-from palign_bench.respondents.inventories import load_inventory
+from palign_bench.respondents import load_inventory
 from palign_bench.settings import UserError, options, read_option
 
 ITEMS = """number,text,scale,subscale,sign,known

@@ -17,7 +17,7 @@ from palign_bench.backbone.engines.base import Engine, Request
 from palign_bench.questionnaire.inventory import OPTIONS, Inventory, Item
 from palign_bench.questionnaire.variant import FRAMES, ITEMS, VARIANTS, Variant
 from palign_bench.report.invariance import letters_kept, position_test
-from palign_bench.run.asking import check_words, variant_of
+from palign_bench.run.asking import check_words
 from palign_bench.settings import UserError, read_option
 from tests.protocols import AS_RELEASED, CORRECTED
 from tests.tiny import tiny_tokenizer
@@ -141,14 +141,14 @@ def test_the_items_are_the_same_in_every_variant_one_of_each_facet(inventory: In
 
 
 def test_what_cannot_be_asked_is_refused(inventory: Inventory) -> None:
-    assert variant_of("none", CORRECTED) is None
+    assert Variant.parse("none", CORRECTED) is None
     with pytest.raises(UserError, match="variant=upside_down: choose one of plain, reversed"):
-        variant_of("upside_down", CORRECTED)
+        Variant.parse("upside_down", CORRECTED)
     with pytest.raises(UserError, match="variant=reversed is not defined for protocol=as_released"):
-        variant_of("reversed", AS_RELEASED)
+        Variant.parse("reversed", AS_RELEASED)
     own = SimpleNamespace(inventory=SimpleNamespace(name="mine", asks="{statement}?"), reading=CORRECTED.reading)
     with pytest.raises(UserError, match="variant=frame_1: mine brings a question of its own"):
-        variant_of("frame_1", own)  # type: ignore[arg-type]
+        Variant.parse("frame_1", own)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("name", VARIANTS)

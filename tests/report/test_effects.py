@@ -11,11 +11,10 @@ import pytest
 from palign_bench.cli.main import run
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.intervention import Intervention
-from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
+from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
 from palign_bench.report.effects import Effects, effects
 from palign_bench.report.rows import read_rows
-from palign_bench.run.asking import check_intervention
-from palign_bench.run.assembly import make_aligners
+from palign_bench.run.assembly import check_portraits, make_aligners
 from palign_bench.settings import UserError
 from tests.rows import shipped
 
@@ -79,7 +78,8 @@ def test_an_effect_is_the_change_of_scores_per_realised_dose(runs: Path, invento
 
 
 def test_a_portrait_of_the_unchanged_person_is_refused(inventory: Inventory) -> None:
+    people = [Respondent("a", {1: 5}, portrait="You worry.")]
     method = shipped("personality_prompt")[0] | {"writer": "released"}
     with pytest.raises(UserError, match=r"intervention=N\+1: personality_prompt reads the released portrait"):
-        check_intervention(make_aligners(method), Intervention.parse("N+1", inventory))
-    check_intervention(make_aligners(method), None)
+        check_portraits(make_aligners(method), people, "papi", Intervention.parse("N+1", inventory))
+    check_portraits(make_aligners(method), people, "papi", None)

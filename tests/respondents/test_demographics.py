@@ -1,7 +1,6 @@
 """Counts of people by group: none below five, and none to be found by subtraction."""
 
-from palign_bench.respondents.demographics import FEWEST, counts_of
-from palign_bench.respondents.papi import papi_demographics
+from palign_bench.respondents.papi import FEWEST, counts_of, papi_demographics
 from palign_bench.respondents.source import RespondentSource
 
 

@@ -192,14 +192,17 @@ def test_what_came_before_a_failure_is_kept(site: Site, invented: Path) -> None:
     assert site.requests.count(ANSWERS) == 1
 
 
-def test_no_server_and_no_permission_to_download_are_told(invented: Path, tmp_path: Path) -> None:
+def test_no_server_and_no_permission_to_download_are_told(
+    invented: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with pytest.raises(ReleaseUnavailableError, match=r"download of Test-set\.json failed: Connection refused"):
         load_papi(release=_release(invented))
     with pytest.raises(ReleaseUnavailableError, match=r"lacks .* and downloading is off"):
         load_papi(download=False, release=_release(invented))
     (tmp_path / "occupied").write_text("a file", encoding="utf-8")
+    monkeypatch.setenv("PALIGN_CACHE_DIR", str(tmp_path / "occupied"))
     with pytest.raises(ReleaseUnavailableError, match="cannot write to the cache folder"):
-        load_papi(cache=tmp_path / "occupied" / "papi", release=_release(invented))
+        load_papi(release=_release(invented))
 
 
 def test_folder_precedence(invented: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,5 +1,6 @@
 """Selecting people, and the hash of everything about them that can change a number."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,10 @@ import yaml
 
 from palign_bench.questionnaire.inventory import Respondent, ipip_neo_300
 from palign_bench.respondents import load_respondents
-from palign_bench.respondents.source import RespondentsError, data_hash_of, make_source
+from palign_bench.respondents.source import RespondentsError, RespondentSource
 
 PEOPLE = (Respondent("a", {1: 5, 2: 1}), Respondent("b", {1: 3}), Respondent("7", {2: 2}, portrait="You worry."))
-SOURCE = make_source("file", "3 people", PEOPLE)
+SOURCE = RespondentSource("file", "3 people", PEOPLE)
 
 
 def test_selects_all_some_and_first() -> None:
@@ -44,12 +45,15 @@ def test_bad_selection_is_told_in_one_line(limit: Any, ids: Any, told: str) -> N
 
 
 def test_many_ids_are_not_all_listed() -> None:
-    source = make_source("simulated", "", [Respondent(f"p{i}", {1: 1}) for i in range(300)])
+    source = RespondentSource("simulated", "", tuple(Respondent(f"p{i}", {1: 1}) for i in range(300)))
     with pytest.raises(RespondentsError, match=r"p0, p1, p2, p3, p4 … \(300 in all\)"):
         source.select(ids=["x"])
 
 
 def test_hash_tells_every_difference_but_the_order_of_answers() -> None:
+    def data_hash_of(people: Sequence[Respondent]) -> str:
+        return RespondentSource("any", "name", tuple(people)).data_hash
+
     base = data_hash_of([Respondent("a", {1: 5, 2: 1})])
     assert data_hash_of([Respondent("a", {2: 1, 1: 5})]) == base
     assert SOURCE.data_hash == data_hash_of(PEOPLE) != data_hash_of(PEOPLE[::-1])

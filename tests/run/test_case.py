@@ -11,7 +11,7 @@ import pytest
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import simulate
-from palign_bench.respondents.source import make_source
+from palign_bench.respondents.source import RespondentSource
 from palign_bench.run.case import Cases, derived_seed
 from tests.protocols import AS_RELEASED, CORRECTED
 
@@ -19,7 +19,7 @@ from tests.protocols import AS_RELEASED, CORRECTED
 @pytest.mark.parametrize("protocol", [CORRECTED, AS_RELEASED])
 def test_a_case_tells_what_was_asked_for_and_no_more(inventory: Inventory, protocol: EvaluationProtocol) -> None:
     people = [replace(person, portrait=f"portrait of {person.id}") for person in simulate(count=6, seed=3).people]
-    source = make_source("file", "x", people)
+    source = RespondentSource("file", "x", tuple(people))
     experiment: Any = SimpleNamespace(protocol=protocol, source=source, seed=0, known_answers=None, intervention=None)
     person = people[0]
     bare = Cases(experiment).case(person, frozenset({"prompt"}))
@@ -39,7 +39,7 @@ def test_missing_answers_are_absent_and_named(inventory: Inventory, protocol: Ev
     first, second = inventory.known[:2]
     full, *others = simulate(count=3, seed=3).people
     gaps = replace(full, answers={n: v for n, v in full.answers.items() if n not in (first, inventory.held_out[0])})
-    source = make_source("file", "x", [gaps, *others])
+    source = RespondentSource("file", "x", (gaps, *others))
     experiment: Any = SimpleNamespace(protocol=protocol, source=source, seed=0, known_answers=None, intervention=None)
     case = Cases(experiment).case(gaps, frozenset({"people"}))
     assert first not in case.known and case.missing == (first,) and case.known[second] == full.answers[second]

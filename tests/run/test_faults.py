@@ -25,7 +25,6 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.respondents import RespondentSource, simulate
-from palign_bench.respondents.source import make_source
 from palign_bench.settings import UserError, read_option
 from tests.command import PROGRAM, cells, environment, run, table
 from tests.run.test_row import Setting, without_costs
@@ -234,7 +233,7 @@ def test_a_person_with_almost_no_answers_is_kept(setting: Setting, people: Respo
     inventory = setting.job.protocol.inventory
     known, held_out = inventory.known[0], inventory.held_out[0]
     sparse = Respondent("sparse", {known: 5, held_out: 2})
-    source = make_source("file", "x", [*people.people, sparse])
+    source = RespondentSource("file", "x", (*people.people, sparse))
     setting.change(source=source, people=(sparse, people.people[0]))
     rows = {"few_shot": FewShot(), "pas": PersonalityActivationSearch(k=2)} | floors(["ridge", "facet_mean"])
     for name, aligner in rows.items():

@@ -9,6 +9,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -48,13 +49,18 @@ def read_delimited(
     where = f"{place}, line {line}"
     numbers = _numbers(where, header, inventory, mapping, delimiter)
     name_column = _id_column(where, header, numbers, id_column)
-    values = _Values(missing, inventory)
+    lacking = {_plain(str(each)) for each in (*EMPTY, *missing)}
+
+    @cache
+    def value(cell: str) -> int | None:
+        return MISSING if _plain(cell) in lacking else answer(cell, inventory)
+
     ids: list[str] = []
     lines: list[int] = []
     stored: list[NDArray[np.int8]] = []
     for line, cells in rows:
         ids.append(str(len(ids) + 1) if name_column is None else cells[name_column])
-        given = [values[cells[column]] for column in numbers]
+        given = [value(cells[column]) for column in numbers]
         if None in given:
             column = list(numbers)[given.index(None)]
             raise no_answer(f"{place}, line {line} (id {ids[-1]}), column {header[column]}", cells[column], inventory)
@@ -132,19 +138,6 @@ def _rows(place: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[st
         ) from error
 
 
-class _Values(dict[str, int | None]):
-    """Answers by cell, each cell read once: 0 where missing, None where it is no answer."""
-
-    def __init__(self, missing: Sequence[object], inventory: Inventory):
-        super().__init__()
-        self._inventory = inventory
-        self._missing = {_plain(str(each)) for each in (*EMPTY, *missing)}
-
-    def __missing__(self, text: str) -> int | None:
-        value = self[text] = MISSING if _plain(text) in self._missing else answer(text, self._inventory)
-        return value
-
-
 def _numbers(
     where: str, header: Sequence[str], inventory: Inventory, mapping: Mapping[str, int] | None, delimiter: str
 ) -> dict[int, int]:
@@ -153,8 +146,11 @@ def _numbers(
         raise RespondentsError(
             f"{where}: column {lacking[0]!r} of respondents.columns is not in the header; mend either"
         )
-    found = {column: number for column, name in enumerate(header) if (number := _number(name, mapping)) is not None}
-    if mapping is None:
+    if mapping is not None:
+        found = {column: mapping[name] for column, name in enumerate(header) if name in mapping}
+    else:
+        matches = {column: _ITEM.fullmatch(name) for column, name in enumerate(header)}
+        found = {column: int(match[1]) for column, match in matches.items() if match}
         found = _short_form(where, found, inventory)
     numbers: dict[int, int] = {}
     for column, number in found.items():
@@ -173,13 +169,6 @@ def _numbers(
             "(or Q1, item_1), or name a file with column,item in respondents.columns"
         )
     return numbers
-
-
-def _number(name: str, mapping: Mapping[str, int] | None) -> int | None:
-    if mapping is not None:
-        return mapping.get(name)
-    match = _ITEM.fullmatch(name)
-    return int(match[1]) if match else None
 
 
 def _short_form(where: str, numbers: dict[int, int], inventory: Inventory) -> dict[int, int]:

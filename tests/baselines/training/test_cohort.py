@@ -15,8 +15,7 @@ from palign_bench.backbone.engines.attention import why_no_shared_prefix
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.clock import measure
-from palign_bench.run.assembly import resolve_budget, resolve_training
-from palign_bench.run.isolated import check_cohort
+from palign_bench.run.assembly import check_needs, resolve_budget, resolve_training
 from palign_bench.settings import UserError, read_option
 from tests.baselines.training.conftest import LORA, METHODS, Bench
 from tests.baselines.training.stock import stock_aligner
@@ -153,7 +152,7 @@ def test_what_a_cohort_cannot_do_is_refused(bench: Bench) -> None:
         with pytest.raises(ValueError, match=r"method\.cohort=2"):
             METHODS[name](cohort=2, **settings)
     with pytest.raises(UserError, match=r"training\.cohort=1"):
-        check_cohort({"lora": METHODS["lora"](cohort=2)}, repeats=3)
+        check_needs({"lora": METHODS["lora"](cohort=2)}, {"quantization": "none", "engine": "auto"}, repeats=3)
 
 
 def test_what_a_model_does_after_its_head_is_trained_too(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
