@@ -1,65 +1,23 @@
-"""Every sentence that a model reads.
-
-The wording under `as_released` is that of the released code of *Personality Alignment of Large Language Models*
-(zhu-minjun/PAlign at 18e1e34); the question is the MPI template (Jiang et al. 2024). A reproduction must match them to
-the letter, so nothing here is polished.
-"""
+"""Every sentence that a model reads, put together: the words themselves stand in ``data/prompts.yaml``."""
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
 
 from palign_bench.questionnaire.inventory import OPTIONS, Answers, Inventory, Item, Option
 
-NEUTRAL_SYSTEM_PROMPT = "You are a helpful, honest and concise assistant."
+_WORDS: dict[str, Any] = yaml.safe_load((Path(__file__).parent / "data" / "prompts.yaml").read_text(encoding="utf-8"))
 
-# What is asked about a statement that completes "You …" (the MPI template), and about a whole sentence.
-ASKS: dict[str, str] = {
-    "phrase": (
-        'Given a statement of you: "You {statement}."\n'
-        "Please choose from the following options to identify how accurately this statement describes you."
-    ),
-    "sentence": (
-        'Given a statement of yours: "{statement}"\n'
-        "Please choose from the following options to identify how far you agree with it."
-    ),
-}
-
-# Other words for the same question, by wording (`questionnaire/variant.py`).
-FRAMES: dict[str, tuple[str, str, str]] = {
-    "phrase": (
-        'Here is something that may be said of you: "You {statement}."\n'
-        "Which of the following options tells best how accurate that is?",
-        '"You {statement}."\nHow accurately does this sentence describe you? Pick one of the options below.',
-        'Think of yourself as you usually are, and consider this: "You {statement}."\n'
-        "Choose the option that says how accurate it is for you.",
-    ),
-    "sentence": (
-        'Here is something that you may have said: "{statement}"\n'
-        "Which of the following options tells best how far you agree?",
-        '"{statement}"\nHow far do you agree with this sentence? Pick one of the options below.',
-        'Think of yourself as you usually are, and consider this: "{statement}"\n'
-        "Choose the option that says how far you agree.",
-    ),
-}
-
-FEW_SHOT_OPENING = "Here are some of your behaviors and your level of recognition towards them"
-
-PORTRAIT_WRITER_SYSTEM_PROMPT = "You are a helpful assistant."
-_PORTRAIT_REQUEST = (
-    'Please use "You" to organize and rewrite the following fragment into a smooth object description, without '
-    'including any "accurate" and "inaccurate" elements, but rather a natural description:\n'
-    "{pairs}\n\n"
-    "Here is a rewritten version of the text, organized into a smooth object description:"
-)
-
-# A portrait without a writer: one sentence per statement, for models that cannot write (P² with writer=template).
-PORTRAIT_OPENING = "You "
-PORTRAIT_ENDINGS: dict[int, str] = {
-    5: ", most certainly.",
-    4: ", more often than not.",
-    3: ", now and then.",
-    2: ", but seldom.",
-    1: ", hardly ever.",
-}
+NEUTRAL_SYSTEM_PROMPT: str = _WORDS["neutral_system_prompt"]
+ASKS: dict[str, str] = _WORDS["asks"]  # by the inventory's wording
+FRAMES: dict[str, list[str]] = _WORDS["frames"]  # by the inventory's wording
+FEW_SHOT_OPENING: str = _WORDS["few_shot_opening"]
+PORTRAIT_WRITER_SYSTEM_PROMPT: str = _WORDS["portrait_writer_system_prompt"]
+PORTRAIT_OPENING: str = _WORDS["portrait_opening"]
+PORTRAIT_ENDINGS: dict[int, str] = _WORDS["portrait_endings"]  # by the answer's value
+CONTRASTS: dict[str, tuple[str, str]] = {name: (yes, no) for name, (yes, no) in _WORDS["contrasts"].items()}
 
 
 def question_parts() -> tuple[str, str]:
@@ -114,7 +72,8 @@ def few_shot_system_prompt(inventory: Inventory, known: Answers, separator: str 
 
 def portrait_request(inventory: Inventory, known: Answers) -> str:
     """What P² asks its writer: to turn the known answers into a natural description in the second person."""
-    return _PORTRAIT_REQUEST.format(pairs=answered_pairs(inventory, known))
+    request: str = _WORDS["portrait_request"]
+    return request.format(pairs=answered_pairs(inventory, known))
 
 
 def template_portrait(inventory: Inventory, known: Answers) -> str:
@@ -132,27 +91,14 @@ def template_portrait(inventory: Inventory, known: Answers) -> str:
 
 def agree_question(inventory: Inventory, item: Item) -> str:
     """The probe question of the paper's section 4.2, answered Yes and No."""
-    given = '"You {}."' if inventory.wording == "phrase" else '"{}"'
-    of = "of you" if inventory.wording == "phrase" else "of yours"
-    return f"Question: Given a statement {of}: {given.format(statement(inventory, item))}, Do you agree?"
+    asked: str = _WORDS["agree_question"][inventory.wording]
+    return asked.format(statement=statement(inventory, item))
 
 
 def probe_question(inventory: Inventory, item: Item) -> str:
     """The probe question of the released code: the question about the statement as stored, its full stop kept."""
     stored = item.text if inventory.wording == "phrase" else whole_sentence(item)
     return question(stored, inventory.asks or ASKS[inventory.wording], inventory.options)
-
-
-# Beginnings of a text about one statement, affirmed and denied; what differs between the two is what the statement
-# says about a person, and no longer how it is worded (`palign_bench/backbone/parts/statements.py`).
-CONTRASTS: dict[str, tuple[str, str]] = {
-    "word": ("I would always say{that} In one word, I am", "I would never say{that} In one word, I am"),
-    "kind": (
-        "I would always say{that} I am the kind of person who is",
-        "I would never say{that} I am the kind of person who is",
-    ),
-    "people": ("People who {do} tend to be", "People who never {do} tend to be"),
-}
 
 
 def contrast(name: str, inventory: Inventory, item: Item) -> tuple[str, str]:

@@ -6,7 +6,6 @@ its numbers can be reproduced and the difference be seen. Every number carries i
 
 import hashlib
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
@@ -50,8 +49,10 @@ def parse_is_decided(generated: str, options: int = len(OPTIONS)) -> bool:
 FREE_GENERATION = Reading(opening="Option", generates=True, max_new_tokens=15)
 
 
-class EvaluationProtocol(ABC):
+class EvaluationProtocol:
     """One way of asking and scoring the items of an inventory. Raise ``version`` when a change here changes numbers.
+
+    What a subclass does not say otherwise is as under `corrected`.
 
     Respondents, cases and aligners hold **literal** answers, whatever the protocol. Its own orientation enters at two
     edges alone: the wording of a prompt (`orient`, `few_shot_prompt`, …) and scoring (`truth`, `keyed`).
@@ -88,17 +89,17 @@ class EvaluationProtocol(ABC):
         """The held-out answers, literal."""
         return {n: respondent.answers[n] for n in self.inventory.held_out if n in respondent.answers}
 
-    @abstractmethod
     def selection(self, respondent: Respondent, seed: int) -> Answers:
-        """The literal answers that hyperparameters may be chosen on."""
+        """The literal answers that hyperparameters may be chosen on: of the known ones, `Inventory.selection`."""
+        return {n: respondent.answers[n] for n in self.inventory.selection(seed) if n in respondent.answers}
 
-    @abstractmethod
     def reverses(self, item: Item) -> bool:
         """Whether this protocol takes the literal answer to ``item`` reversed."""
+        return False
 
-    @abstractmethod
     def statement(self, item: Item) -> str:
         """The statement as it stands in the question."""
+        return prompts.statement(self.inventory, item)
 
     def question(self, item: Item) -> str:
         """The user's turn for one item."""
@@ -158,16 +159,6 @@ class Corrected(EvaluationProtocol):
     probes_split_by_item = True
     heads_ranked_on_training = False
     is_the_papers = False
-
-    def selection(self, respondent: Respondent, seed: int) -> Answers:
-        """A part of the known answers; see `Inventory.selection`."""
-        return {n: respondent.answers[n] for n in self.inventory.selection(seed) if n in respondent.answers}
-
-    def reverses(self, item: Item) -> bool:
-        return False
-
-    def statement(self, item: Item) -> str:
-        return prompts.statement(self.inventory, item)
 
 
 class AsReleased(EvaluationProtocol):

@@ -108,7 +108,7 @@ def factor_model(figures: str = "measured") -> FactorModel:
     keyed += _spread(generator, groups, taken.mean_spread)
     means = np.where(signs > 0, keyed, 6 - keyed)
     deviations = facets["deviation"].to_numpy() + _spread(generator, groups, taken.deviation_spread)
-    domain_correlations = np.array(taken.domain_correlations)
+    domain_correlations = np.array(taken.domain_correlations, dtype=float)
     facet_loadings = taken.facets.loc[list(inventory.subscales), DOMAINS].to_numpy()
     shared = np.sqrt(_COARSENING * facets["correlation"].to_numpy()) + _spread(generator, groups, taken.loading_spread)
     facet_of = np.array([inventory.subscales.index(str(item.subscale)) for item in inventory.items])

@@ -1,7 +1,7 @@
 """What a run's settings mean, which of them are refused, and what of them can change a number."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from hydra.utils import instantiate
@@ -24,7 +24,6 @@ from palign_bench.run.claims import RETRIES
 from palign_bench.settings import Settings, UserError, counted, is_whole, options, read_option
 
 _FORMAT_CHARACTERS = 400  # at most, of a chat format's own words and of the answer
-
 _OTHER_FOLDERS = frozenset({"cells", "hydra", "portraits", "wandb", "organism"})
 
 MOST_STAND_INS = 20  # simulated people who may stand in for real ones without being asked for by name
@@ -133,21 +132,17 @@ _FIRST_TOLD = ("inventory.name", "respondents.name", "seed", "cost")
 
 def comparable(settings: Mapping[str, Any]) -> Settings:
     """Every setting, by dotted key, that rows must share to be compared in one table."""
-    flat: Settings = {}
+    left_out = tuple(f"{name}." for name in (*_WITHIN_A_TABLE, *_WITHOUT_MEANING))
+    flat = {key: value for key, value in sorted(_flat(settings)) if not f"{key}.".startswith(left_out)}
+    return {key: flat[key] for key in _FIRST_TOLD if key in flat} | canonical_numbers(flat)
 
-    def add(prefix: str, values: Mapping[str, Any]) -> None:
-        for key, value in values.items():
-            name = f"{prefix}{key}"
-            if name in _WITHIN_A_TABLE or name in _WITHOUT_MEANING:
-                continue
-            if isinstance(value, Mapping):
-                add(f"{name}.", value)
-            else:
-                flat[name] = value
 
-    add("", settings)
-    first = {key: flat[key] for key in _FIRST_TOLD if key in flat}
-    return first | canonical_numbers({key: flat[key] for key in sorted(flat)})
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
 
 
 def quantized(method: Settings, model: Settings) -> tuple[Settings, Settings]:
@@ -328,9 +323,9 @@ def training_notes(settings: Settings, model: Settings) -> list[str]:
 
 def batch_notes(model: Settings, protocol: EvaluationProtocol, repeats: int | None) -> list[str]:
     """What the table says where people's answers share batches."""
-    together = model["cohort"] > 1 and not protocol.reading.generates and not repeats
-    note = f"model.cohort={model['cohort']}: people answered in one batch share its seconds equally."
-    return [note] if together else []
+    if model["cohort"] == 1 or protocol.reading.generates or repeats:
+        return []
+    return [f"model.cohort={model['cohort']}: people answered in one batch share its seconds equally."]
 
 
 def check_numbers(settings: Settings, inventory: Inventory) -> None:

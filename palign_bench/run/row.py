@@ -3,7 +3,6 @@
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
 from typing import Any
 
 from palign_bench.aligner import Aligner
@@ -72,13 +71,11 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     worker = RowWorker(job, row, backbone, bare, session.answers)
     if job.repeats:
         worker.warm_up(job.people[0])
-    outcome = _compute(worker, todo)
+    failed = _compute(worker, todo)
     if job.repeats:
         row.folder.write_measurement({"cost_repeats": job.repeats, "before": before, "after": machine_state()})
-    elsewhere = set(todo) - outcome.computed if outcome.finished_elsewhere else set()
-    _tell_finished(job, row, elsewhere)
-    job.tracker.finish_row({"missing_cells": len(row.missing()), "failed_cells": outcome.failed})
-    return outcome.failed
+    job.tracker.finish_row({"missing_cells": len(row.missing()), "failed_cells": failed})
+    return failed
 
 
 def _track(job: Job, row: Row, finished: Collection[str]) -> None:
@@ -89,21 +86,12 @@ def _track(job: Job, row: Row, finished: Collection[str]) -> None:
     _tell_finished(job, row, finished)
 
 
-@dataclass
-class Outcome:
-    """What became of the cells that a row had to do."""
-
-    computed: set[str] = field(default_factory=set)
-    failed: int = 0  # here or in another process
-    finished_elsewhere: int = 0
-
-
-def _compute(worker: RowWorker, todo: Sequence[str]) -> Outcome:
-    """Compute what no other process computes; see `run_row` for what a failure does."""
+def _compute(worker: RowWorker, todo: Sequence[str]) -> int:
+    """Compute what no other process computes, as `run_row` says. Returns how many failed, here or elsewhere."""
     job, row = worker.job, worker.row
     people = {person.id: person for person in job.people}
     claims = Claims(row.folder, todo, lambda line: say(f"{row.title}: {line}"))
-    outcome, started = Outcome(), time.monotonic()
+    computed, failed, started = set[str](), 0, time.monotonic()
     with (
         closing(Progress(row.title, len(todo))) as progress,
         closing(claims.cohorts(cohort_size(worker))) as cohorts,  # gives the locks back, whatever ends the loop
@@ -115,24 +103,23 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> Outcome:
                 try:
                     record = worker.compute(person, begun.get(person.id))
                     row.folder.record(person.id, record)
-                    outcome.computed.add(person.id)
+                    computed.add(person.id)
                     job.tracker.log_person(record)
                 except WriteError:  # a full disk or a lost folder would fail every cell
                     raise
                 except Exception as error:  # one bad cell must not end a sweep; it is recorded and retried next time
                     row.folder.fail(person.id, error)
-                    outcome.failed += 1
+                    failed += 1
                     say(f"{row.title}: person {person.id} failed: {type(error).__name__}: {error}")
                 progress.update()
             if job.row_seconds and time.monotonic() - started >= job.row_seconds and progress.done < progress.people:
                 left = progress.people - progress.done
                 say(f"{row.title}: row_seconds={job.row_seconds:g} are over, {left} left; the same command goes on")
                 break
-    outcome.failed += claims.failed_elsewhere
-    outcome.finished_elsewhere = claims.finished_elsewhere
     if claims.finished_elsewhere:
         say(f"{row.title}: {counted(claims.finished_elsewhere)} finished by other processes")
-    return outcome
+        _tell_finished(job, row, set(todo) - computed)
+    return failed + claims.failed_elsewhere
 
 
 def _prepare(job: Job, aligner: Aligner, backbone: Backbone | None) -> Cost:

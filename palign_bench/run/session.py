@@ -4,7 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 from palign_bench.backbone import loading
 from palign_bench.backbone.base import Backbone
@@ -31,25 +31,18 @@ class Session:
     loads for itself.
     """
 
-    def __init__(self, command: str = "", arguments: Sequence[str] = ()):
+    def __init__(self, command: str = "", arguments: Sequence[str] = (), is_worker: bool = False):
         self.command = command  # the id that all processes of one command share
         self.arguments = tuple(arguments)
-        self.is_worker = False
-        self._start()
-
-    def _start(self) -> None:
+        self.is_worker = is_worker
         self.answers = AnswerMemo()
         self.mistakes: list[str] = []
         self._model = ""  # which one is loaded: one at a time
         self._backbones: dict[str, Loaded] = {}
         self._made: dict[str, Any] = {}  # inventories, sources, identities and trackers, by their settings
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {"command": self.command, "arguments": self.arguments, "is_worker": True}
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self._start()
+    def __reduce__(self) -> tuple[type[Self], tuple[str, Sequence[str], bool]]:
+        return type(self), (self.command, self.arguments, True)
 
     def load_backbone(self, model: Settings, protocol: EvaluationProtocol, questions: str) -> Loaded:
         """The model under this protocol; it stays loaded until another is asked for.
@@ -80,8 +73,7 @@ class Session:
 
     def source(self, respondents: Mapping[str, Any], inventory: Inventory) -> RespondentSource:
         """The people that the settings name, loaded once. Raises RespondentsError."""
-        selection = ("limit", "ids")
-        asked = {name: value for name, value in respondents.items() if name not in selection}
+        asked = {name: value for name, value in respondents.items() if name not in ("limit", "ids")}
 
         def load() -> RespondentSource:
             source = load_respondents(respondents, inventory)

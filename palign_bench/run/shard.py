@@ -9,7 +9,6 @@ from palign_bench.settings import UserError
 
 _LARGEST = 1_000_000
 
-
 Each = TypeVar("Each")
 
 
@@ -25,11 +24,9 @@ class Shard:
         """``shard=2/4``; None for null. Raises UserError for anything but a part of a whole."""
         if text is None:
             return None
-        index, slash, count = str(text).partition("/")
-        if slash and all(re.fullmatch("[0-9]{1,7}", each) for each in (index, count)):
-            shard = cls(int(index), int(count))
-            if 1 <= shard.index <= shard.count <= _LARGEST:
-                return shard
+        match = re.fullmatch("([0-9]{1,7})/([0-9]{1,7})", str(text))
+        if match and 1 <= int(match[1]) <= int(match[2]) <= _LARGEST:
+            return cls(int(match[1]), int(match[2]))
         raise UserError(f"shard={text}: give i/n with 1 ≤ i ≤ n, as in shard=2/4, or null for everyone.")
 
     def cut(self, people: Sequence[Each]) -> Sequence[Each]:
