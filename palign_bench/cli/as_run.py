@@ -4,17 +4,22 @@ Each returns the arguments of its run, or does several itself and returns None.
 """
 
 import argparse
+import os
 import re
 import shlex
+import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import IO
 
 import yaml
 
 from palign_bench.cli.arguments import add_experiment, add_overrides, with_defaults, without
-from palign_bench.cli.side_by_side import show, side_by_side
 from palign_bench.files import write_atomically
-from palign_bench.ledger.plan import Command
+from palign_bench.ledger.plan import Command, Plan
+from palign_bench.report import make_report
 from palign_bench.settings import UserError, options
 
 # People per row of the first table: what is done in minutes on two cores. Trained rows have a limit of their own.
@@ -57,7 +62,7 @@ def table1(chosen: argparse.Namespace) -> list[str] | None:
     log = chosen.runs / f"{name}.log"
     print(f"The table of {FIRST_MODEL} here; beside it {chosen.beside}: progress in {log}", flush=True)
     side_by_side([first], [second], log)
-    show(chosen.runs, name)
+    _show(chosen.runs, name)
     return None
 
 
@@ -75,7 +80,7 @@ def testbed(chosen: argparse.Namespace) -> None:
     log = chosen.runs / f"{SIMULATED_NAMES[0]}.log"
     print(f"Real people here, simulated ones beside them: progress in {log}", flush=True)
     side_by_side(*commands_of_testbed(chosen), log)
-    show(chosen.runs, *SIMULATED_NAMES)
+    _show(chosen.runs, *SIMULATED_NAMES)
 
 
 def commands_of_testbed(chosen: argparse.Namespace) -> tuple[list[list[str]], list[list[str]]]:
@@ -165,3 +170,42 @@ def score(chosen: argparse.Namespace) -> list[str]:
     write_atomically(folder / "method" / f"{name}.yaml", method)
     defaults = {"runs": chosen.runs, "name": "score", "tracking": "none"}
     return ["--config-dir", str(folder), "-m", f"method=floors,{name}", *with_defaults(chosen.overrides, defaults)]
+
+
+def side_by_side(here: Sequence[Sequence[str]], beside: Sequence[Sequence[str]], log: Path) -> None:
+    """Run commands one after the other and, at the same time, others whose words go to the file ``log``.
+
+    Where one fails, those after it are left out, and the program exits with its code when the others have ended.
+    """
+    processes: list[subprocess.Popen[bytes]] = []
+
+    def run_all(commands: Sequence[Sequence[str]], output: IO[bytes] | None) -> int:
+        for command in commands:
+            typed = [sys.executable, "-m", "palign_bench", *command]
+            one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+            processes.append(subprocess.Popen(typed, stdout=output, stderr=output, env=one_thread))
+            if code := processes[-1].wait():
+                return code
+        return 0
+
+    log.parent.mkdir(parents=True, exist_ok=True)
+    with log.open("wb") as output, ThreadPoolExecutor(1) as thread:
+        others = thread.submit(run_all, beside, output)
+        try:
+            codes = run_all(here, None), others.result()
+        except BaseException:  # Ctrl-C or a signal, which may have reached this process alone
+            for process in processes:
+                process.terminate()
+            raise
+    if codes[1]:
+        last_words = log.read_text(encoding="utf-8", errors="replace").splitlines()[-3:]
+        print(f"{log}:", *last_words, sep="\n", file=sys.stderr)
+    if any(codes):
+        sys.exit(codes[0] or codes[1])
+
+
+def _show(runs: Path, *names: str) -> None:
+    """Print the tables of these experiments."""
+    for name in names:
+        for plan in Plan.all(runs, name):
+            print(make_report(plan).text)

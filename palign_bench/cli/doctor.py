@@ -13,7 +13,8 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from palign_bench.costs.machine import version_of
-from palign_bench.settings import UserError, cache_folder, options, read_option
+from palign_bench.ledger.plan import experiments
+from palign_bench.settings import cache_folder, options, read_option
 
 _NEEDED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "hydra-core", "wandb", "pandas")
 _OPTIONAL = {  # package: what it is for
@@ -113,20 +114,11 @@ def _ledger(runs: Path) -> str:
     place = next(each for each in (runs, *runs.parents) if each.exists())
     if not place.is_dir() or not os.access(place, os.W_OK):
         return f"{runs} cannot be written to: choose another folder with runs=FOLDER"
-    names = _experiments(runs)
+    names = experiments(runs)
     return f"{runs}, {shutil.disk_usage(place).free / 2**30:.0f} GiB free; {', '.join(names) or 'nothing run yet'}"
 
 
-def _experiments(runs: Path) -> list[str]:
-    from palign_bench.ledger.plan import Plan
-
-    try:
-        return sorted({plan.command.experiment for plan in Plan.all(runs, None)})
-    except UserError:
-        return []
-
-
 def _next(runs: Path) -> str:
-    if _experiments(runs):
+    if experiments(runs):
         return f"palign-bench status --runs '{runs}'"
     return "palign-bench experiment=table1 model=organism respondents=simulated respondents.limit=3 tracking=none"

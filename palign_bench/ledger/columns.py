@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
+import pandas as pd
 from numpy.typing import NDArray
 
 from palign_bench.costs.figures import BY_NAME
@@ -99,13 +100,7 @@ class Digest:
 
     def figures_to(self, columns: Sequence[str]) -> Array:
         """The figures with these columns, NaN where there is none."""
-        if tuple(columns) == self.columns:
-            return self.figures
-        found = np.full((len(self), len(columns)), np.nan)
-        for at, name in enumerate(columns):
-            if name in self.columns:
-                found[:, at] = self.figures[:, self.columns.index(name)]
-        return found
+        return _with_columns(self.figures, self.columns, columns)
 
     @property
     def answers(self) -> Array:
@@ -114,19 +109,15 @@ class Digest:
 
     def answers_to(self, items: Whole) -> Array:
         """The answers with these items as columns; NaN is absent."""
-        return self._with_items(self.answers, items)
+        return _with_columns(self.answers, self.items, items)
 
     def truth_to(self, items: Whole) -> Array:
         """The truth with these items as columns; NaN is absent."""
-        return self._with_items(_unpacked(self.packed_truth), items)
+        return _with_columns(_unpacked(self.packed_truth), self.items, items)
 
-    def _with_items(self, matrix: Array, items: Whole) -> Array:
-        if np.array_equal(items, self.items):
-            return matrix
-        found = np.full((len(matrix), len(items)), np.nan)
-        _, here, there = np.intersect1d(self.items, items, assume_unique=True, return_indices=True)
-        found[:, there] = matrix[:, here]
-        return found
+
+def _with_columns(matrix: Array, own: Sequence[Any] | Whole, wanted: Sequence[Any] | Whole) -> Array:
+    return pd.DataFrame(matrix, columns=list(own)).reindex(columns=list(wanted)).to_numpy(dtype=float)
 
 
 def _columns(scales: Sequence[str]) -> tuple[str, ...]:

@@ -230,9 +230,7 @@ class Plan:
 
         Raises LedgerError when there is none.
         """
-        names = (
-            [experiment] if experiment else sorted({path.parts[-4] for path in runs.glob("*/commands/*/command.json")})
-        )
+        names = [experiment] if experiment else experiments(runs)
         plans = [plan for name in names for plan in Command.last(runs, name).tables()]
         if not plans:
             raise LedgerError(_nothing(runs, experiment))
@@ -248,6 +246,11 @@ class Plan:
         notes += [note for job in self.jobs for note in job.about.get("notes", ())] + self.command.absent_shards()
         about = dict(self.jobs[-1].about) if self.jobs else {}
         return list(rows.values()), about | ({"notes": list(dict.fromkeys(notes))} if notes else {})
+
+
+def experiments(runs: Path) -> list[str]:
+    """The experiments that a ledger holds commands of."""
+    return sorted({path.parts[-4] for path in runs.glob("*/commands/*/command.json")})
 
 
 def _what_differs(setting: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -283,7 +286,6 @@ def _nothing(runs: Path, experiment: str | None) -> str:
             f"{where} was written by an earlier version: its plans ({old[0].parent}) and cells are of another layout, "
             f"which this version does not read. Nothing of it is touched; run `{again}` again to compute it anew."
         )
-    others = sorted({path.parts[-4] for path in runs.glob("*/commands/*/command.json")})
-    if experiment and others:
+    if experiment and (others := experiments(runs)):
         return f"{where} holds no table; {runs} holds those of {', '.join(others)}."
     return f"{where} holds no table: run `{again}` first, or name another ledger with --runs FOLDER."

@@ -19,10 +19,10 @@ from typing import Any
 from urllib.parse import quote
 
 from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.respondents.formats import Stored, decoded
 from palign_bench.respondents.formats.delimited import read_delimited, read_mapping
 from palign_bench.respondents.formats.fixed_width import read_fixed_width
 from palign_bench.respondents.formats.json_list import read_json_list
-from palign_bench.respondents.formats.stored import Stored, decoded
 from palign_bench.respondents.matrix import AnswerMatrix, reverse_negative
 from palign_bench.respondents.orientation import ORIENTATIONS, OrientationEvidence, orientation_evidence
 from palign_bench.respondents.source import RespondentsError, RespondentSource

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palign_bench.questionnaire.inventory import Inventory, Respondent
+from palign_bench.questionnaire.scoring import as_matrix
 
 Array = NDArray[np.float64]
 MISSING = 0
@@ -23,11 +24,8 @@ class AnswerMatrix:
 
     @classmethod
     def of(cls, people: Sequence[Respondent], inventory: Inventory) -> Self:
-        answers = np.zeros((len(people), len(inventory.items)), dtype=np.int8)
-        for row, person in zip(answers, people, strict=True):
-            for number, value in person.answers.items():
-                row[inventory.column[number]] = value
-        return cls(inventory, tuple(person.id for person in people), answers)
+        answers = as_matrix(list(inventory.by_number), [person.answers for person in people])
+        return cls(inventory, tuple(person.id for person in people), np.nan_to_num(answers).astype(np.int8))
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -57,7 +55,7 @@ class AnswerMatrix:
         return np.where(negative & (self.answers == MISSING), self.inventory.highest + 1, self.answers).astype(float)
 
     def respondents(self) -> tuple[Respondent, ...]:
-        numbers = np.array([item.number for item in self.inventory.items])
+        numbers = np.array(list(self.inventory.by_number))
         people = []
         for name, row in zip(self.ids, self.answers, strict=True):
             given = row != MISSING

@@ -68,28 +68,21 @@ def orientation_evidence(stored: NDArray[np.int8], inventory: Inventory) -> Orie
     chosen = np.linspace(0, len(stored) - 1, min(len(stored), _MOST_PEOPLE)).astype(int)
     frame = pd.DataFrame(stored[chosen].astype(float)).replace(0.0, np.nan)
     signs = np.array([item.sign for item in inventory.items])
-    opposite: dict[str, list[float]] = {}
-    same: list[float] = []
+    pairs = []
     for scale, numbers in inventory.grouped(inventory.by_number).items():
         columns = [inventory.column[number] for number in numbers]
         with np.errstate(invalid="ignore", divide="ignore"):  # a constant item correlates with nothing
             correlations = frame[columns].corr(min_periods=min(FEWEST_PEOPLE, len(frame))).to_numpy()
         first, second = np.triu_indices(len(columns), k=1)
-        values, product = correlations[first, second], signs[columns][first] * signs[columns][second]
-        known = ~np.isnan(values)
-        same += values[known & (product > 0)].tolist()
-        if (known & (product < 0)).any():
-            opposite[scale] = values[known & (product < 0)].tolist()
-    pooled = [value for values_ in opposite.values() for value in values_]
+        opposite = signs[columns][first] != signs[columns][second]
+        pairs.append(pd.DataFrame({"scale": scale, "opposite": opposite, "r": correlations[first, second]}))
+    table = pd.concat(pairs).dropna()
+    same, opposites = table[~table["opposite"]], table[table["opposite"]]
     return OrientationEvidence(
         people=len(stored),
-        pairs=len(pooled),
-        opposite=_mean(pooled),
-        same=_mean(same),
-        positive_share=_mean([float(value > 0) for value in pooled]),
-        by_scale={scale: _mean(values_) for scale, values_ in opposite.items()},
+        pairs=len(opposites),
+        opposite=opposites["r"].mean(),
+        same=same["r"].mean(),
+        positive_share=(opposites["r"] > 0).mean(),
+        by_scale={str(scale): of["r"].mean() for scale, of in opposites.groupby("scale", sort=False)},
     )
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values) if values else float("nan")

@@ -63,7 +63,7 @@ class Population:
         predictors: dict[str, _Predictor] = {}
         for option in inventory.options:
             fixed = np.where(signs > 0, option.value, inventory.reverse(option.value)).astype(float)
-            predictors[f"always {option.letter}"] = partial(_constant, fixed)
+            predictors[f"always {option.letter}"] = partial(np.full_like, fill_value=fixed)
         groups = [scale_columns(inventory)]
         predictors["own scale mean"] = partial(_own_mean, self._known, inventory.midpoint, groups)
         if inventory.subscales:
@@ -195,10 +195,6 @@ def norm_spread(keyed: Array, inventory: Inventory) -> dict[str, float]:
     scores = pd.DataFrame({facet: mean_present(keyed[:, of_facet]) for facet, of_facet in columns.items()})
     z = (scores - FACET_NORMS["mean"]) / FACET_NORMS["deviation"]
     return {"norm z of facets, mean": z.mean().mean(), "norm z of facets, SD": z.std(ddof=0).mean()}
-
-
-def _constant(fixed: Array, keyed: Array) -> Array:
-    return np.broadcast_to(fixed, keyed.shape)
 
 
 def _own_mean(known: list[int], midpoint: float, groupings: Sequence[Mapping[str, list[int]]], keyed: Array) -> Array:

@@ -143,21 +143,16 @@ def _thresholds(means: Array, deviations: Array, cuts: Array, extremity: float) 
     """(items, 4) thresholds that give each item's answers this mean and standard deviation over people."""
     nodes, weights = np.polynomial.hermite_e.hermegauss(9)
     stretch, weights = np.exp(extremity * nodes), weights / weights.sum()
-    location, scale = means.copy(), deviations.copy()
+    location, scale, erfc = means.copy(), deviations.copy(), np.vectorize(math.erfc)
     for _ in range(40):
         # An answer is above a cut where stretch · (location + scale · z - 3) > cut - 3, z standard normal.
         distance = ((cuts - 3) / stretch[:, None] + 3 - location[:, None, None]) / scale[:, None, None]
-        above = np.tensordot(_upper_tail(distance), weights, axes=(1, 0))  # (items, 4)
+        above = np.tensordot(0.5 * erfc(distance / math.sqrt(2)), weights, axes=(1, 0))  # (items, 4)
         mean = 1 + above.sum(axis=1)
         square = 1 + above @ np.array([3.0, 5.0, 7.0, 9.0])
         location += means - mean
         scale *= deviations / np.sqrt(square - mean**2)
     return (cuts - location[:, None]) / scale[:, None]
-
-
-def _upper_tail(z: Array) -> Array:
-    values = [0.5 * math.erfc(each / math.sqrt(2)) for each in z.ravel()]
-    return np.array(values).reshape(z.shape)
 
 
 def simulate(count: int = 300, seed: int = 0, figures: str = "measured") -> RespondentSource:

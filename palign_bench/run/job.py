@@ -1,10 +1,11 @@
 """One job: everything that its settings mean, resolved and checked before anything is loaded or written."""
 
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Any, Self, TypeVar
 
 from palign_bench.aligner import Aligner
 from palign_bench.backbone import loading
@@ -16,7 +17,6 @@ from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.protocol import EvaluationProtocol, protocol_of
 from palign_bench.questionnaire.variant import Variant
 from palign_bench.respondents.source import RespondentSource
-from palign_bench.run.asking import check_words
 from palign_bench.run.assembly import (
     batch_notes,
     check_anatomy,
@@ -24,6 +24,7 @@ from palign_bench.run.assembly import (
     check_numbers,
     check_portraits,
     check_stand_ins,
+    check_words,
     comparable,
     experiment_name,
     for_inventory,
@@ -37,9 +38,37 @@ from palign_bench.run.assembly import (
 )
 from palign_bench.run.isolated import cost_repeats
 from palign_bench.run.session import Session
-from palign_bench.run.shard import Shard
-from palign_bench.settings import Settings, options, read_option
+from palign_bench.settings import Settings, UserError, options, read_option
 from palign_bench.tracking.tracker import Tracker
+
+Each = TypeVar("Each")
+_MOST_PARTS = 1_000_000
+
+
+@dataclass(frozen=True)
+class Shard:
+    """Part ``index`` (from 1) of the ``count`` that the people of a run are cut into."""
+
+    index: int
+    count: int
+
+    @classmethod
+    def parse(cls, text: Any) -> Self | None:
+        """``shard=2/4``; None for null. Raises UserError for anything but a part of a whole."""
+        if text is None:
+            return None
+        match = re.fullmatch("([0-9]{1,7})/([0-9]{1,7})", str(text))
+        if match and 1 <= int(match[1]) <= int(match[2]) <= _MOST_PARTS:
+            return cls(int(match[1]), int(match[2]))
+        raise UserError(f"shard={text}: give i/n with 1 ≤ i ≤ n, as in shard=2/4, or null for everyone.")
+
+    def cut(self, people: Sequence[Each]) -> Sequence[Each]:
+        """This part's people: neighbours, so that the parts in order are all the people in order; sizes differ by 1."""
+        total = len(people)
+        return people[total * (self.index - 1) // self.count : total * self.index // self.count]
+
+    def __str__(self) -> str:
+        return f"{self.index}/{self.count}"
 
 
 @dataclass(frozen=True)

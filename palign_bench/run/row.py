@@ -43,8 +43,7 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     backbone, load_seconds = None, 0.0
     try:
         if aligner.needs_backbone:
-            questions = f"{job.protocol.name}/{job.protocol.inventory.name}/{job.protocol.listing.known}"
-            backbone, load_seconds = session.load_backbone(job.model, job.protocol, questions)
+            backbone, load_seconds = session.load_backbone(job.model, job.protocol)
         before = machine_state()
         if job.repeats and backbone is not None:
             backbone.answer(Alignment(), job.protocol.inventory.items[:WARM_UP_ITEMS])

@@ -38,19 +38,19 @@ class Session:
         self.answers = AnswerMemo()
         self.mistakes: list[str] = []
         self._model = ""  # which one is loaded: one at a time
-        self._backbones: dict[str, Loaded] = {}
+        self._backbones: dict[tuple[str, str, tuple[int, ...]], Loaded] = {}
         self._made: dict[str, Any] = {}  # inventories, sources, identities and trackers, by their settings
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, Sequence[str], bool]]:
         return type(self), (self.command, self.arguments, True)
 
-    def load_backbone(self, model: Settings, protocol: EvaluationProtocol, questions: str) -> Loaded:
+    def load_backbone(self, model: Settings, protocol: EvaluationProtocol) -> Loaded:
         """The model under this protocol; it stays loaded until another is asked for.
 
-        ``questions``: names protocol, inventory and the order of known answers. Each has a backbone of its own, which
-        share the weights, so that nobody's protocol changes while it is held.
+        Every protocol, inventory and order of known answers has a backbone of its own, which share the weights, so that
+        nobody's protocol changes while it is held.
         """
-        key = canonical(model)
+        key, questions = canonical(model), (protocol.name, protocol.inventory.name, protocol.listing.known)
         if self._model != key:
             self._backbones.clear()
             self._model = key

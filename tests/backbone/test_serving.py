@@ -116,7 +116,7 @@ def test_a_row_of_a_served_model(tiny_folder: Path, tmp_path: Path, monkeypatch:
     for module in (loading.settings, loading.identity):
         monkeypatch.setattr(module, "choose_device", lambda _: torch.device("cuda", 0))
     settings = settings_of(name_or_path=str(tiny_folder), dtype="float32")
-    backbone, seconds = session.Session().load_backbone(settings, CORRECTED, "corrected")
+    backbone, seconds = session.Session().load_backbone(settings, CORRECTED)
     assert isinstance(backbone, ServedBackbone) and seconds > 0
     assert backbone.engine.llm.started == {
         "model": str(tiny_folder),
@@ -148,7 +148,7 @@ def test_what_cannot_be_served_is_told_in_one_line(
     installed = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None if name == "vllm" else installed(name))
     settings = settings_of(name_or_path=str(tiny_folder), **changes)
-    for use in (loading.check_settings, lambda each: session.Session().load_backbone(each, CORRECTED, "corrected")):
+    for use in (loading.check_settings, lambda each: session.Session().load_backbone(each, CORRECTED)):
         with pytest.raises(ModelError) as caught:
             use(settings)
         assert str(caught.value).startswith(f"model.engine=vllm: {message}") and "\n" not in str(caught.value)

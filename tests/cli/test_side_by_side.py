@@ -5,9 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from palign_bench.cli.as_run import commands_of_testbed
+from palign_bench.cli.as_run import commands_of_testbed, side_by_side
 from palign_bench.cli.commands import dispatch
-from palign_bench.cli.side_by_side import side_by_side
 from tests.command import run, table
 
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
-from palign_bench.respondents.formats.stored import Stored, answer, no_answer
+from palign_bench.respondents.formats import Stored, answer, no_answer
 from palign_bench.respondents.matrix import MISSING
 from palign_bench.respondents.source import RespondentsError
 from palign_bench.settings import counted

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from palign_bench.questionnaire.inventory import HIGHEST, Inventory, ipip_neo_300
-from palign_bench.respondents.formats.stored import Stored
+from palign_bench.respondents.formats import Stored
 from palign_bench.respondents.matrix import MISSING
 from palign_bench.respondents.source import RespondentsError
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from palign_bench.questionnaire.inventory import LOWEST, Inventory
-from palign_bench.respondents.formats.stored import Stored, scale
+from palign_bench.respondents.formats import Stored, scale
 from palign_bench.respondents.source import RespondentsError
 
 _SHAPE = '[{"id": …, "answers": {"1": 5, …}}, …]'
