@@ -24,7 +24,7 @@ from baselines.training.session import TrainingClock, thinned, training_session
 from baselines.training.settings import ADAMW, TrainingSettings, whole
 from baselines.training.texts import TrainingTexts
 from baselines.training.trainers import Loss, collated, numbered, one_device
-from baselines.training.tree import Passage, TreeSize, tree_size
+from baselines.training.tree import TreeSize, tree_size
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.anatomy import Anatomy
@@ -63,6 +63,7 @@ class TrainedAligner(Aligner):
     needs = frozenset({"prompt", "gradients"})
     takes_cohorts: ClassVar[bool] = False
     per_token: ClassVar[bool] = False  # an example weighs as many times as its answer has tokens; else as every other
+    kind: ClassVar[Any]  # of `baselines.training.trainers`
     curves: ClassVar[Mapping[str, str]] = {"loss": "loss"}  # what the trainer logs, and how the summary calls it
     backbone: LocalBackbone
 
@@ -124,31 +125,25 @@ class TrainedAligner(Aligner):
         return {number: int(value) for number, value in self.protocol.orient(case.known).items()}
 
     @abstractmethod
-    def examples(self, known: Mapping[int, int]) -> list[dict[str, Any]]:
-        """The training rows made from the answered known items; none where the method can learn nothing from them."""
+    def examples(self, known: Mapping[int, int]) -> list[Any]:
+        """What is made of the answered known items; nothing where the method can learn nothing from them.
+
+        Each is a tuple of `Passage` for a method whose `loss` is one of labelled texts.
+        """
 
     @abstractmethod
     def configuration(self, seed: int, folder: Path) -> TrainingArguments:
         """The settings of TRL's trainer, from which a cohort takes its recipe too."""
 
-    @abstractmethod
-    def trainer(self, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Any:
-        """TRL's trainer on the model, ready to train; the caller takes off again what it attaches."""
-
-    def passages(self, rows: list[dict[str, Any]]) -> list[tuple[Passage, ...]]:
-        """The rows of `examples` as texts with their answers. For methods whose loss is one of labelled texts."""
-        raise NotImplementedError
-
     def loss(self, people: Sequence[Person], arguments: TrainingArguments) -> Loss:
         """The loss of labelled texts; the model is bare when this is called."""
         raise NotImplementedError
 
-    def tree_trainer(self, kind: Any, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Any:
-        """TRL's trainer of this kind of `baselines.training.trainers`, on the rows."""
+    def trainer(self, rows: list[Any], seed: int, clock: TrainingClock, folder: Path) -> Any:
+        """TRL's trainer on the model, ready to train on `examples`; the caller takes off again what it attaches."""
         model, arguments = self.backbone.model, one_device(self.configuration(seed, folder))
-        person = Person(self.passages(rows), seed)
-        loss = self.loss([person], arguments)
-        trainer = kind(
+        loss = self.loss([Person(rows, seed)], arguments)
+        trainer = self.kind(
             model=model,
             args=arguments,
             train_dataset=numbered(rows),
@@ -157,7 +152,7 @@ class TrainedAligner(Aligner):
             peft_config=None if self.peft is None else peft_config(self.peft),
             callbacks=[clock],
         )
-        trainer.learn(Anatomy(model), person.examples, loss, self.per_token)
+        trainer.learn(Anatomy(model), rows, loss, self.per_token)
         return trainer
 
     def policy(self, trainer: Any) -> Any:
@@ -180,7 +175,7 @@ class TrainedAligner(Aligner):
             return Alignment(summary=self.told(rows))
         return self._within_memory(lambda: self._align(rows, case.seed % SEEDS))
 
-    def _align(self, rows: list[dict[str, Any]], seed: int) -> Alignment:
+    def _align(self, rows: list[Any], seed: int) -> Alignment:
         torch.manual_seed(seed)
         check = None if self._checked or self._places_itself else ReversibilityCheck(self.backbone.model, self._probe())
         with (
@@ -199,7 +194,7 @@ class TrainedAligner(Aligner):
 
     def train(
         self,
-        rows: list[dict[str, Any]],
+        rows: list[Any],
         seed: int,
         clock: TrainingClock,
         folder: Path,
@@ -217,18 +212,13 @@ class TrainedAligner(Aligner):
         if check is not None:
             with clock.uncounted():
                 check.trained()
-        summary = {"moved_share": moved_share(before, moving)}
-        parameters = sum(each.numel() for each in _trained(model))
-        if self.peft is None:
-            return Alignment(
-                adapter=full_tensors(model), adapter_kind="full", trained_parameters=parameters, summary=summary
-            )
+        whole = self.peft is None
         return Alignment(
-            adapter=adapter_tensors(model),
-            adapter_kind="peft",
-            adapter_settings=peft_settings(model.peft_config["default"]),
-            trained_parameters=parameters,
-            summary=summary,
+            adapter=full_tensors(model) if whole else adapter_tensors(model),
+            adapter_kind="full" if whole else "peft",
+            adapter_settings=None if whole else peft_settings(model.peft_config["default"]),
+            trained_parameters=sum(each.numel() for each in _trained(model)),
+            summary={"moved_share": moved_share(before, moving)},
         )
 
     def warm_up(self, case: Case) -> None:
@@ -244,31 +234,35 @@ class TrainedAligner(Aligner):
         rows = [self.examples(self.labels(case)) for case in cases]
         alignments = [Alignment(summary=self.told(each)) for each in rows]
         trained = [index for index, each in enumerate(rows) if each]
-        people = [Person(self.passages(rows[index]), cases[index].seed % SEEDS) for index in trained]
+        people = [Person(rows[index], cases[index].seed % SEEDS) for index in trained]
         if people:
-            made = self._within_memory(lambda: self._align_cohort(people, [rows[index] for index in trained]))
+            made = self._within_memory(lambda: self._align_cohort(people))
             for index, alignment in zip(trained, made, strict=True):
                 alignments[index] = alignment
         return alignments
 
-    def _align_cohort(self, people: Sequence[Person], rows: Sequence[list[dict[str, Any]]]) -> list[Alignment]:
+    def _align_cohort(self, people: Sequence[Person]) -> list[Alignment]:
         recipe = self._recipe()
-        with training_session(self.backbone.model, self.training.steps, type(self).__name__) as (clock, _):
-            with attention_for_trees(self.backbone.model), lean_layers(self.backbone.model):
-                loss = self.loss(people, recipe.arguments)
-                adapters = train_cohort(self.backbone.model, people, loss, recipe, clock, self.per_token)
-            settings = self._resolved_settings()
+        model = self.backbone.model
+        with (
+            training_session(model, self.training.steps, type(self).__name__) as (clock, _),
+            attention_for_trees(model),
+            lean_layers(model),
+        ):
+            loss = self.loss(people, recipe.arguments)
+            adapters = train_cohort(model, people, loss, recipe, clock, self.per_token)
+        settings = peft_settings(recipe.lora)  # with the names that ``all-linear`` stands for in this model
         clock.charge_steps(self.optimizer_steps * len(people))
-        shared = clock.share(len(people)) | {"cohort": len(people)}
+        more = clock.share(len(people)) | {"cohort": len(people)}
         return [
             Alignment(
                 adapter=each.adapter,
                 adapter_kind="peft",
                 adapter_settings=settings,
                 trained_parameters=sum(tensor.numel() for tensor in each.adapter.values()),
-                summary=self.told(own) | {"moved_share": each.moved_share} | self.curves_of(each.logs) | shared,
+                summary=self.told(own.examples) | self.curves_of(each.logs) | more | {"moved_share": each.moved_share},
             )
-            for each, own in zip(adapters, rows, strict=True)
+            for each, own in zip(adapters, people, strict=True)
         ]
 
     def _recipe(self) -> Recipe:
@@ -279,8 +273,8 @@ class TrainedAligner(Aligner):
     def _pass_size(self) -> TreeSize:
         """Large enough for whatever a person answers, so that everyone is trained in passes of one shape."""
         known = self.inventory.known
-        answered = [self.examples({n: option.value}) for n in known for option in self.inventory.options]
-        examples = [example for rows in answered if rows for example in self.passages(rows)]
+        options = self.inventory.options
+        examples = [each for n in known for option in options for each in self.examples({n: option.value})]
         shared = shared_length([passage.ids for example in examples for passage in example])
         own = max(map(tree_size, examples)) - shared
         return TreeSize(shared + self.training.examples_at_once * own, self._longest())
@@ -289,14 +283,6 @@ class TrainedAligner(Aligner):
         """Tokens of the longest known item with its answer."""
         texts = self.texts.items.values()
         return max(len(each.turn) + len(answer) for each in texts for answer in each.answers.values())
-
-    def _resolved_settings(self) -> dict[str, Any]:
-        """PEFT's configuration with the names that ``all-linear`` stands for in this model."""
-        from peft import get_peft_model
-
-        config = peft_config(self.peft or {})
-        get_peft_model(self.backbone.model, config)
-        return peft_settings(config)
 
     def _within_memory(self, work: Callable[[], Result]) -> Result:
         """``work()``; where memory runs out, with smaller micro-batches of the same optimizer steps.

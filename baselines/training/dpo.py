@@ -21,7 +21,6 @@ from baselines.training.aligner import TrainedAligner
 from baselines.training.attention import attention_for_trees
 from baselines.training.cohort import Person, batches
 from baselines.training.layers import lean_layers
-from baselines.training.session import TrainingClock
 from baselines.training.settings import positive
 from baselines.training.trainers import Loss, PreferenceTrainer
 from baselines.training.tree import Passage, answer_log_probs
@@ -37,6 +36,7 @@ class DirectPreferenceOptimization(TrainedAligner):
 
     version = 4
     takes_cohorts = True
+    kind = PreferenceTrainer
     curves: ClassVar[Mapping[str, str]] = {
         "loss": "loss",
         "rewards/margins": "margin",
@@ -52,15 +52,15 @@ class DirectPreferenceOptimization(TrainedAligner):
         positive("beta", beta)
         self.beta = float(beta)
 
-    def examples(self, known: Mapping[int, int]) -> list[dict[str, Any]]:
-        """Token ids of the dialogue, of the preferred answer and of the rejected one."""
+    def examples(self, known: Mapping[int, int]) -> list[tuple[Passage, Passage]]:
+        """The dialogue with the preferred answer, and with the rejected one."""
         rows = []
         for number, value in known.items():
             opposite = int(self.inventory.reverse(value))
             if opposite != value:
                 texts = self.texts.items[number]
-                chosen, rejected = texts.answers[value], texts.answers[opposite]
-                rows.append({"prompt_ids": texts.turn, "chosen_ids": chosen, "rejected_ids": rejected})
+                preferred, rejected = (texts.turn + texts.answers[each] for each in (value, opposite))
+                rows.append((Passage(preferred, len(texts.turn)), Passage(rejected, len(texts.turn))))
         return rows
 
     def told(self, rows: Sequence[Any]) -> dict[str, Any]:
@@ -83,18 +83,6 @@ class DirectPreferenceOptimization(TrainedAligner):
             max_length=None,  # [1024, cut from the end, where the answer stands]
             remove_unused_columns=False,
         )
-
-    def trainer(self, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Any:
-        """TRL's trainer on the pairs."""
-        return self.tree_trainer(PreferenceTrainer, rows, seed, clock, folder)
-
-    def passages(self, rows: list[dict[str, Any]]) -> list[tuple[Passage, ...]]:
-        """The dialogue with the preferred answer, and with the rejected one."""
-
-        def passage(row: dict[str, Any], answer: str) -> Passage:
-            return Passage(row["prompt_ids"] + row[answer], len(row["prompt_ids"]))
-
-        return [(passage(row, "chosen_ids"), passage(row, "rejected_ids")) for row in rows]
 
     def loss(self, people: Sequence[Person], arguments: TrainingArguments) -> Loss:
         """Equation 7 of Rafailov et al.; the reference's log-probabilities are read once, here."""

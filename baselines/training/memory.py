@@ -20,7 +20,6 @@ _TOKENS = 64  # of the pass that is measured; what is kept grows with the tokens
 # Bytes per trained number on the GPU: AdamW's two moments in float32, in 8 bits, or in the computer's memory.
 MOMENTS = {ADAMW: 8.0, ADAMW_8BIT: 2.0, PAGED_ADAMW_8BIT: 0.0}
 
-
 # How PyTorch and Python say that a forward pass wants numbers, or that it has no such keyword.
 _NEEDS_NUMBERS = ("meta tensor", "'meta'", "device meta", "data-dependent", "unexpected keyword argument")
 
@@ -105,18 +104,17 @@ def refusal(
     needed = forecast(shape, optimizer=optimizer, checkpointing=checkpointing)
     if needed.total <= available:
         return None
-    checkpointed, paged = "method.gradient_checkpointing=true", f"method.optim={PAGED_ADAMW_8BIT}"
-    choices = {
-        checkpointed: forecast(shape, optimizer=optimizer, checkpointing=True),
-        paged: forecast(shape, optimizer=PAGED_ADAMW_8BIT, checkpointing=checkpointing),
-        f"{paged} {checkpointed}": forecast(shape, optimizer=PAGED_ADAMW_8BIT, checkpointing=True),
-    }
-    for key, each in lighter.items():
-        choices[key] = forecast(each, checkpointing=checkpointing)
-        choices[f"{key} {checkpointed}"] = forecast(each, checkpointing=True)
-    found = {key: need for key, need in choices.items() if need.total <= available}
-    shortest = [key for key in found if not any(other != key and other in key for other in found)]
-    would_fit = "; ".join(f"{key}: {found[key].total / GIB:.1f} GiB" for key in shortest) or "none of its own settings"
+    paged = f"method.optim={PAGED_ADAMW_8BIT}"
+    choices = {"": (shape, optimizer), paged: (shape, PAGED_ADAMW_8BIT)}
+    choices |= {key: (each, ADAMW) for key, each in lighter.items()}
+    fitting = {}
+    for key, (each, moments) in choices.items():
+        for more, spared in (("", checkpointing), ("method.gradient_checkpointing=true", True)):
+            total = forecast(each, optimizer=moments, checkpointing=spared).total
+            if total <= available:
+                fitting[f"{key} {more}".strip()] = total
+    shortest = [key for key in fitting if not any(other != key and other in key for other in fitting)]
+    would_fit = "; ".join(f"{key}: {fitting[key] / GIB:.1f} GiB" for key in shortest) or "none of its own settings"
     leanest = {
         name: forecast(shape, optimizer=name, float32_copies=False, checkpointing=True).total / GIB
         for name in (ADAMW_8BIT, PAGED_ADAMW_8BIT)

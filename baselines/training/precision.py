@@ -4,7 +4,7 @@ AdamW's update of a weight is about the learning rate. In bfloat16 (8 significan
 last place is rounded away, so that most weights never leave their start.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -13,34 +13,30 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 
-class Float32Masters(torch.optim.Optimizer):
-    """Beside an optimizer's class: it moves float32 copies of the weights; the weights are the copies rounded.
+def on_float32_masters(optimizer: torch.optim.Optimizer) -> dict[Tensor, Tensor]:
+    """Let the optimizer move float32 copies of its weights; after every step the weights are the copies rounded.
 
     Memory per weight beside the model's own: 4 bytes for the copy, the optimizer's moments, and 4 for the gradient in a
-    step.
+    step. Returns each weight's copy.
     """
+    masters = {
+        weight: weight.detach().float().clone() for group in optimizer.param_groups for weight in group["params"]
+    }
+    for group in optimizer.param_groups:
+        group["params"] = [masters[weight] for weight in group["params"]]
 
-    def __init__(self, groups: Sequence[dict[str, Any]], **settings: Any):
-        self.weights: list[nn.Parameter] = [each for group in groups for each in group["params"]]
-        copied = [{**group, "params": [each.detach().float().clone() for each in group["params"]]} for group in groups]
-        self.masters: list[Tensor] = [each for group in copied for each in group["params"]]
-        super().__init__(copied, **settings)
-
-    @torch.no_grad()
-    def step(self, closure: Callable[[], float] | None = None) -> None:  # type: ignore[override]
-        """One step of the optimizer, rounded into the weights."""
-        for weight, master in zip(self.weights, self.masters, strict=True):
+    def take_gradients(*_: Any) -> None:
+        for weight, master in masters.items():
             master.grad, weight.grad = (None if weight.grad is None else weight.grad.float()), None
-        super().step(closure)
-        for weight, master in zip(self.weights, self.masters, strict=True):
-            weight.copy_(master)
+
+    def round_into_weights(*_: Any) -> None:
+        for weight, master in masters.items():
+            weight.detach().copy_(master)
             master.grad = None
 
-    def zero_grad(self, set_to_none: bool = True) -> None:
-        """Forget the gradients, the weights' own too."""
-        super().zero_grad(set_to_none)
-        for weight in self.weights:
-            weight.grad = None
+    optimizer.register_step_pre_hook(take_gradients)
+    optimizer.register_step_post_hook(round_into_weights)
+    return masters
 
 
 def in_float32(model: nn.Module) -> None:
@@ -59,30 +55,15 @@ def in_float32(model: nn.Module) -> None:
 
 
 def keep_small_updates(trainer: Any) -> list[Tensor]:
-    """Give the trainer's optimizer `Float32Masters` where a trained weight is not float32.
+    """Let the trainer's optimizer move float32 copies where a trained weight is not float32.
 
     Returns the tensors that the optimizer moves: the copies, or the weights themselves.
     """
     trained = [each for each in trainer.model.parameters() if each.requires_grad]
     if all(each.dtype == torch.float32 for each in trained):
         return trained
-    decayed = set(trainer.get_decay_parameter_names(trainer.model))
-    groups: list[dict[str, Any]] = [
-        {"params": [], "weight_decay": trainer.args.weight_decay},
-        {"params": [], "weight_decay": 0.0},
-    ]
-    for name, parameter in trainer.model.named_parameters():
-        if parameter.requires_grad:
-            groups[name not in decayed]["params"].append(parameter)
-    optimizer, settings = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
-    trainer.optimizer = on_float32_masters(optimizer)([group for group in groups if group["params"]], **settings)
-    copies = {id(each): copy for each, copy in zip(trainer.optimizer.weights, trainer.optimizer.masters, strict=True)}
-    return [copies[id(each)] for each in trained]
-
-
-def on_float32_masters(optimizer: type) -> Any:
-    """The optimizer's class with `Float32Masters`."""
-    return type(f"Float32Master{optimizer.__name__}", (Float32Masters, optimizer), {})
+    masters = on_float32_masters(trainer.create_optimizer())
+    return [masters[each] for each in trained]
 
 
 def moved_share(before: Sequence[Tensor], after: Sequence[Tensor]) -> float:

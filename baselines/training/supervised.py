@@ -29,15 +29,12 @@ class SupervisedFineTuning(TrainedAligner):
     version = 4
     takes_cohorts = True
     per_token = True
+    kind = SupervisedTrainer
 
-    def examples(self, known: Mapping[int, int]) -> list[dict[str, Any]]:
-        """Token ids of the dialogue, and labels that leave out (−100) all but the answer."""
-        rows = []
-        for number, value in known.items():
-            texts = self.texts.items[number]
-            answer = texts.answers[value]
-            rows.append({"input_ids": texts.turn + answer, "labels": [-100] * len(texts.turn) + answer})
-        return rows
+    def examples(self, known: Mapping[int, int]) -> list[tuple[Passage]]:
+        """The dialogue with its answer."""
+        texts = ((self.texts.items[number], value) for number, value in known.items())
+        return [(Passage(each.turn + each.answers[value], len(each.turn)),) for each, value in texts]
 
     def configuration(self, seed: int, folder: Path) -> SFTConfig:
         """TRL's settings for supervised training."""
@@ -52,24 +49,21 @@ class SupervisedFineTuning(TrainedAligner):
             remove_unused_columns=self._places_itself,
         )
 
-    def trainer(self, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Any:
-        """TRL's supervised trainer on the rows; a soft prompt stands before each text, so that texts are padded."""
+    def trainer(self, rows: list[tuple[Passage]], seed: int, clock: TrainingClock, folder: Path) -> Any:
+        """TRL's supervised trainer; a soft prompt stands before each text, so that texts are padded."""
         if not self._places_itself:
-            return self.tree_trainer(SupervisedTrainer, rows, seed, clock, folder)
+            return super().trainer(rows, seed, clock, folder)
+        labelled = [{"input_ids": text.ids, "labels": [-100] * text.start + text.ids[text.start :]} for (text,) in rows]
         trainer = SFTTrainer(
             model=self.backbone.model,
             args=one_device(self.configuration(seed, folder)),
-            train_dataset=Dataset.from_list(rows),
+            train_dataset=Dataset.from_list(labelled),
             processing_class=self.texts.tokenizer,
             peft_config=peft_config(self.peft or {}),
             callbacks=[clock],
         )
         trainer.data_collator = clock.timed(trainer.data_collator)
         return trainer
-
-    def passages(self, rows: list[dict[str, Any]]) -> list[tuple[Passage, ...]]:
-        """The dialogue with its answer."""
-        return [(Passage(row["input_ids"], row["labels"].count(-100)),) for row in rows]
 
     def loss(self, people: Sequence[Person], arguments: TrainingArguments) -> Loss:
         """The mean over the batch's answer tokens, person by person."""

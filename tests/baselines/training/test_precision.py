@@ -28,17 +28,18 @@ def test_float32_copies_are_moved_as_float32_weights_would_be() -> None:
     )
     settings = {"lr": 1e-4, "weight_decay": 0.1}
     optimizers = [
-        on_float32_masters(torch.optim.AdamW)([{"params": [half]}], **settings),
+        torch.optim.AdamW([half], **settings),
         torch.optim.AdamW([whole], **settings),
         torch.optim.AdamW([plain], **settings),
     ]
+    masters = on_float32_masters(optimizers[0])
     for _ in range(60):
         gradient = torch.randn(400, generator=generator).bfloat16() + 1
         for weight, optimizer in zip((half, whole, plain), optimizers, strict=True):
             weight.grad = gradient.to(weight.dtype)
             optimizer.step()
             optimizer.zero_grad()
-    assert torch.equal(optimizers[0].masters[0], whole)  # type: ignore[attr-defined]
+    assert torch.equal(masters[half], whole)
     assert torch.equal(half, whole.bfloat16()) and not torch.equal(half, start)
     assert torch.equal(plain, start), "an update of 1e-4 of a weight of 1 is rounded away"
 
@@ -48,14 +49,15 @@ def test_moments_in_eight_bits_move_float32_copies_too() -> None:
     bitsandbytes = pytest.importorskip("bitsandbytes")
     weight = torch.nn.Parameter(torch.ones(8192).bfloat16())
     settings = {"lr": 1e-4, "weight_decay": 0.0, "optim_bits": 8}
-    optimizer = on_float32_masters(bitsandbytes.optim.AdamW)([{"params": [weight]}], **settings)
+    optimizer = bitsandbytes.optim.AdamW([weight], **settings)
+    master = on_float32_masters(optimizer)[weight]
     for _ in range(60):
         weight.grad = torch.ones(8192).bfloat16()
         optimizer.step()
         optimizer.zero_grad()
-    assert float(optimizer.masters[0].mean()) == pytest.approx(1 - 60e-4, abs=3e-4)
-    assert torch.equal(weight, optimizer.masters[0].bfloat16())
-    assert optimizer.state[optimizer.masters[0]]["state1"].dtype == torch.uint8
+    assert float(master.mean()) == pytest.approx(1 - 60e-4, abs=3e-4)
+    assert torch.equal(weight, master.bfloat16())
+    assert optimizer.state[master]["state1"].dtype == torch.uint8
 
 
 def test_the_moved_share_counts_numbers() -> None:
