@@ -36,7 +36,7 @@ from palign_bench.costs.machine import processor
 from palign_bench.files import write_atomically
 from palign_bench.questionnaire.inventory import Inventory, Item, Respondent, ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased, Corrected
-from palign_bench.report.document import Document, Table, markdown, terminal
+from palign_bench.report.document import Document, Table, render, terminal
 from palign_bench.respondents import load_respondents
 from palign_bench.run.assembly import resolve_budget
 from palign_bench.settings import UserError, read_option
@@ -267,7 +267,7 @@ def _write(folder: Path, machine: str, rows: Sequence[Measurement]) -> Document:
     cells = [[f"{v:.3g}" if isinstance(v, float) else str(v or "") for v in row.__dict__.values()] for row in rows]
     title = f"bench: {machine}; {os.getloadavg()[0]:.1f} at the end"
     document = Document(title, [Table(list(frame.columns), cells)])
-    write_atomically(folder / "bench.md", markdown(document))
+    write_atomically(folder / "bench.md", render(document, "md"))
     return document
 
 

@@ -100,7 +100,8 @@ def draw_growth(found: Sequence[Growth], title: str, base: Path) -> list[Path]:
     """Write ``<base>.png`` and ``.pdf``: how many times the seconds against how many times the amount."""
     from matplotlib.figure import Figure
 
-    from palign_bench.report.pictures.style import COLOURS, save_figure
+    from palign_bench.report.document import Written
+    from palign_bench.report.pictures.style import COLOURS
 
     figure = Figure(figsize=(7, 4.2))
     axes = figure.add_subplot()
@@ -121,4 +122,4 @@ def draw_growth(found: Sequence[Growth], title: str, base: Path) -> list[Path]:
     axes.legend(fontsize=8, frameon=False)
     axes.set_title(title, fontsize=9)
     figure.tight_layout()
-    return save_figure(figure, base)
+    return Written().draw(figure, base)

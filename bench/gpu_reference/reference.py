@@ -17,7 +17,7 @@ from bench.gpu_reference.figures import benchmarks, costs_of, figures, last_plan
 from bench.gpu_reference.stages import Stage
 from palign_bench.costs.machine import provenance
 from palign_bench.files import canonical, read_json, write_atomically, write_json
-from palign_bench.report.document import Document, Table, Text, markdown
+from palign_bench.report.document import Document, Table, Text, render
 from palign_bench.report.table import Report
 
 _GRACE = 10.0  # seconds for whatever is under way, after a stage's time is over
@@ -156,7 +156,7 @@ class Reference:
             *([Text(notes, "Notes", listed=True)] if notes else []),
             *figures(self.ledger, reports),
         ]
-        write_atomically(self.folder / "README.md", markdown(Document("What one GPU shows", blocks)))
+        write_atomically(self.folder / "README.md", render(Document("What one GPU shows", blocks), "md"))
         if reports:
             frames = {name: report.frame for name, report in reports.items()}
             write_atomically(self.folder / "rows.csv", pd.concat(frames, names=["stage", None]).to_csv())

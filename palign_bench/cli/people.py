@@ -3,7 +3,6 @@
 import argparse
 import shlex
 from collections.abc import Mapping, Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +58,6 @@ def people_arguments(parser: argparse.ArgumentParser) -> None:
 def _draw(found: AnswerMatrix, chosen: argparse.Namespace) -> str:
     from palign_bench.report.document import Written
     from palign_bench.report.pictures import traits  # matplotlib takes seconds to import
-    from palign_bench.report.pictures.style import save_figure
 
     folder, inventory, written = chosen.pictures.expanduser(), found.inventory, Written()
     keyed, title = found.keyed(), f"{inventory.title or inventory.name}: {counted(len(found))} of {chosen.source}"
@@ -72,7 +70,7 @@ def _draw(found: AnswerMatrix, chosen: argparse.Namespace) -> str:
         "correlations": traits.correlation_figure(keyed, inventory, title),
     }
     for name, figure in figures.items():
-        written.drawn(partial(save_figure, figure, folder / name))
+        written.draw(figure, folder / name)
     return written.told(folder)
 
 

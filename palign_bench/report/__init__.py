@@ -26,8 +26,8 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
     """
     from palign_bench.report.cards import write_cards
     from palign_bench.report.document import Document, Written, terminal
-    from palign_bench.report.pictures.learning_curve import draw_learning_curve
-    from palign_bench.report.pictures.table import draw_figure  # pandas and matplotlib take seconds to import
+    from palign_bench.report.pictures.learning_curve import learning_curve_figure
+    from palign_bench.report.pictures.table import compose_figure  # pandas and matplotlib take seconds to import
     from palign_bench.report.table import as_json, build_report
     from palign_bench.report.words import conclusions, describe
 
@@ -44,9 +44,9 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
         from palign_bench.report.effects import write_effects
 
         return MadeReport(report, [], write_effects(plan, report.inventory.scales, written))
-    pictures = written.drawn(lambda: draw_figure(report, base))
+    pictures = written.draw(compose_figure(report), base)
     if len(set(report.frame["known_answers"].dropna())) > 1:
-        pictures += written.drawn(lambda: draw_learning_curve(report, base.with_name(f"{base.name}_curve")))
+        pictures += written.draw(learning_curve_figure(report), base.with_name(f"{base.name}_curve"))
     document = describe(report, [path.name for path in pictures if path.suffix == ".png"])
     replace(document, blocks=[*document.blocks, *conclusions(report)]).write(base, written)
     text = f"{terminal(document, legend=legend, wide=wide)}\n{written.told(plan.folder)}\n"

@@ -1,16 +1,23 @@
 """One document: a title, tables, texts, notes and pictures, laid out for a terminal, Markdown, LaTeX and HTML."""
 
-import html as html_entities
+import html
+import io
 import math
 import re
 import shutil
 import textwrap
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal
+
+from jinja2 import Environment, PackageLoader
 
 from palign_bench.files import WriteError, write_atomically
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PLAIN_WIDTH = 80  # where there is no terminal and COLUMNS is not set
 _NARROWEST_LABEL = 22
@@ -69,16 +76,16 @@ class Written:
             except WriteError as error:
                 self.refused = error
 
-    def drawn(self, draw: Callable[[], list[Path]]) -> list[Path]:
-        """The pictures that ``draw`` saves; none in a folder that has refused a file."""
-        if self.refused is None:
-            try:
-                pictures = draw()
-                self.names += [path.name for path in pictures]
-                return pictures
-            except WriteError as error:
-                self.refused = error
-        return []
+    def draw(self, figure: "Figure", base: Path) -> list[Path]:
+        """Save a picture as ``<base>.png`` and ``.pdf``, without a date; return the paths, none where refused."""
+        paths = []
+        for kind, metadata in (("png", {"Software": None}), ("pdf", {"CreationDate": None, "Creator": None})):
+            if self.refused is None:
+                buffer = io.BytesIO()
+                figure.savefig(buffer, format=kind, dpi=150, metadata=metadata)
+                paths.append(base.with_name(f"{base.name}.{kind}"))
+                self.add(paths[-1], buffer.getvalue())
+        return paths if self.refused is None else []
 
     def told(self, folder: Path) -> str:
         """One line: what was written where, or why nothing could be."""
@@ -96,8 +103,8 @@ class Document:
 
     def write(self, base: Path, written: Written) -> None:
         """Write ``<base>.md``, ``.tex`` and ``.html``."""
-        for ending, text in (("md", markdown(self)), ("tex", latex(self)), ("html", html(self))):
-            written.add(base.with_name(f"{base.name}.{ending}"), text)
+        for kind in ("md", "tex", "html"):
+            written.add(base.with_name(f"{base.name}.{kind}"), render(self, kind))
 
 
 def write_page(title: str, blocks: Sequence[Table | Text | Picture], base: Path, written: Written) -> str:
@@ -107,10 +114,14 @@ def write_page(title: str, blocks: Sequence[Table | Text | Picture], base: Path,
     return f"{terminal(document)}\n{written.told(base.parent)}\n"
 
 
-def table_of_numbers(rows: Sequence[Mapping[str, Any]], heading: str = "", left_out_first: Sequence[str] = ()) -> Table:
-    """Rows by column: numbers to three decimals, a dash where there is none."""
-    cells = [[_decimals(value) for value in row.values()] for row in rows]
-    return Table(list(rows[0]) if rows else [], cells, heading, left_out_first)
+def table_of(rows: Sequence[Mapping[str, Any] | str], heading: str = "", **layout: Any) -> Table:
+    """Rows by column, or texts that head others: fractions to three decimals, a dash where there is no number.
+
+    ``layout``: more fields of `Table`.
+    """
+    columns = next((list(row) for row in rows if not isinstance(row, str)), [])
+    cells = [row if isinstance(row, str) else [_decimals(value) for value in row.values()] for row in rows]
+    return Table(columns, cells, heading, **layout)
 
 
 def _decimals(value: Any) -> str:
@@ -150,56 +161,20 @@ def terminal(document: Document, width: int | None = None, legend: bool = False,
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
-def markdown(document: Document) -> str:
-    """The document as Markdown (GitHub's tables)."""
-    parts = [f"# {escape_markdown(document.title)}"]
-    for block in document.blocks:
-        if isinstance(block, Picture):
-            parts.append(f"![{Path(block.name).stem}]({block.name})")
-            continue
-        if block.heading:
-            parts.append(f"## {escape_markdown(block.heading)}")
-        if isinstance(block, Table):
-            parts.append(_pipes(block))
-        else:
-            texts = [escape_markdown(each) for each in block.paragraphs]
-            parts.append("\n".join(f"- {each}" for each in texts) if block.listed else "\n\n".join(texts))
-    return "\n\n".join(part for part in parts if part) + "\n"
+def render(document: Document, kind: Literal["md", "tex", "html"]) -> str:
+    """The document as Markdown (GitHub's tables), as a page of HTML, or as LaTeX.
+
+    LaTeX has the tables (booktabs: needs ``\\usepackage{booktabs}``), with titles and texts as comments.
+    """
+    return _templates().get_template(f"document.{kind}").render(title=document.title, blocks=document.blocks)
 
 
-def latex(document: Document) -> str:
-    """The tables as booktabs ``tabular`` (needs ``\\usepackage{booktabs}``); titles and texts as comments."""
-    parts = [f"% {document.title}"]
-    for block in document.blocks:
-        if isinstance(block, Text):
-            parts += [f"% {in_one_line(each)}" for each in (block.heading, *block.paragraphs) if each]
-        elif isinstance(block, Table):
-            parts += [f"% {block.heading}"] if block.heading else []
-            parts.append(_tabular(block))
-    return "\n".join(parts) + "\n"
-
-
-def html(document: Document) -> str:
-    """The document as a page of its own."""
-    escape = html_entities.escape
-    parts = [f"<h1>{escape(document.title)}</h1>"]
-    for block in document.blocks:
-        if isinstance(block, Picture):
-            parts.append(f'<img src="{escape(block.name)}" alt="{escape(Path(block.name).stem)}">')
-            continue
-        if block.heading:
-            parts.append(f"<h2>{escape(block.heading)}</h2>")
-        if isinstance(block, Table):
-            heads = "".join(f"<th>{escape(in_one_line(name))}</th>" for name in block.columns)
-            rows = "\n".join(_html_row(row, len(block.columns)) for row in block.rows)
-            parts.append(f"<table>\n<tr>{heads}</tr>\n{rows}\n</table>")
-        else:
-            texts = [escape(each) for each in block.paragraphs]
-            items = "".join(f"<li>{each}</li>" for each in texts)
-            parts.append(f"<ul>{items}</ul>" if block.listed else "\n".join(f"<p>{each}</p>" for each in texts))
-    style = "td, th {padding: 0 0.5em; text-align: right} td:first-child, th:first-child {text-align: left}"
-    head = f'<meta charset="utf-8"><title>{escape(document.title)}</title><style>{style}</style>'
-    return "\n".join(["<!doctype html>", f"<html><head>{head}</head><body>", *parts, "</body></html>"]) + "\n"
+@cache
+def _templates() -> Environment:
+    found = Environment(loader=PackageLoader("palign_bench.report"), trim_blocks=True, keep_trailing_newline=True)
+    found.filters |= {"markdown": escape_markdown, "latex": escape_latex, "html": html.escape}
+    found.filters |= {"one_line": in_one_line, "pipes": _pipes}
+    return found
 
 
 def escape_markdown(text: str) -> str:
@@ -292,25 +267,6 @@ def _pipes(table: Table) -> str:
         return "| " + " | ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]) + " |"
 
     return "\n".join(line(cells) for cells in (heads, rule, *rows))
-
-
-def _tabular(table: Table) -> str:
-    width = len(table.columns)
-    lines = [rf"\begin{{tabular}}{{l{'r' * (width - 1)}}}", r"\toprule"]
-    lines += [" & ".join(escape_latex(in_one_line(name)) for name in table.columns) + r" \\", r"\midrule"]
-    for index, row in enumerate(table.rows):
-        if isinstance(row, str):
-            lines += [r"\midrule"] if index else []
-            lines.append(rf"\multicolumn{{{width}}}{{l}}{{\textit{{{escape_latex(row)}}}}} \\")
-        else:
-            lines.append(" & ".join(escape_latex(cell) for cell in row) + r" \\")
-    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"])
-
-
-def _html_row(row: Row, width: int) -> str:
-    if isinstance(row, str):
-        return f'<tr><th colspan="{width}">{html_entities.escape(row)}</th></tr>'
-    return "<tr>" + "".join(f"<td>{html_entities.escape(cell)}</td>" for cell in row) + "</tr>"
 
 
 def in_one_line(heading: str) -> str:

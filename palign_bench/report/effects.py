@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from palign_bench.files import canonical
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.intervention import INVERTED
-from palign_bench.report.document import Table, Text, Written, table_of_numbers, write_page
+from palign_bench.report.document import Table, Text, Written, table_of, write_page
 from palign_bench.report.rows import RowNumbers, page_title, read_rows
 from palign_bench.report.statistics import mean, paired_differences
 
@@ -81,8 +81,8 @@ def write_effects(plan: Plan, scales: Mapping[str, str], written: Written) -> st
     lines = [line for each in moving for line in _matrix(each)]
     narrow = ("people", "asymmetry", "selectivity")
     tables = [
-        table_of_numbers([_summary(each) for each in found], left_out_first=narrow),
-        table_of_numbers(lines, "Effect of known answers on held-out trait scores"),
+        table_of([_summary(each) for each in found], left_out_first=narrow),
+        table_of(lines, "Effect of known answers on held-out trait scores"),
     ]
     base = plan.folder / "effects"
     everything = pd.DataFrame([line for each in found for line in _matrix(each)])

@@ -9,9 +9,9 @@ from palign_bench.costs.figures import FIGURES
 from palign_bench.ledger.plan import Plan
 from palign_bench.ledger.record import Record
 from palign_bench.report import measures
-from palign_bench.report.document import Picture, Table, Text, Written, write_page
+from palign_bench.report.document import Picture, Table, Text, Written, table_of, write_page
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
-from palign_bench.report.pictures.efficiency import draw_figures
+from palign_bench.report.pictures.efficiency import cost_figures
 from palign_bench.report.rows import RowNumbers, page_title, read_rows, row_labels
 from palign_bench.report.statistics import mean
 from palign_bench.settings import options, read_option
@@ -41,7 +41,8 @@ def write_efficiency(plan: Plan) -> str:
     title = page_title("efficiency", about)
     written = Written()
     written.add(base.with_suffix(".csv"), frame.to_csv(index=False))
-    pictures = written.drawn(lambda: draw_figures(costs, title, base, scores=not random))
+    figures = cost_figures(costs, title, scores=not random)
+    pictures = [path for name, each in figures.items() for path in written.draw(each, base.with_name(f"costs_{name}"))]
     images = [Picture(path.name) for path in pictures if path.suffix == ".png"]
     notes = Text([*reading_notes(costs, random), *machine_notes(rows)], listed=True)
     return write_page(title, [display(costs), *images, notes], base, written)
@@ -202,7 +203,7 @@ def display(costs: Sequence[Record]) -> Table:
         "process\nMiB",
         "trained\ntokens",
     )
-    return Table(list(cells[0]), [list(each.values()) for each in cells], left_out_first=gives_way)
+    return table_of(cells, left_out_first=gives_way)
 
 
 def _median_of(values: Sequence[float | None]) -> float | None:

@@ -14,7 +14,7 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.files import LedgerError
 from palign_bench.ledger.plan import Plan
 from palign_bench.report import measures
-from palign_bench.report.document import Document, Table, Text, Written, markdown, terminal
+from palign_bench.report.document import Document, Table, Text, Written, render, terminal
 from palign_bench.report.names import PEOPLE_FLOORS, PEOPLE_METHODS
 from palign_bench.report.rows import RowNumbers, read_rows, row_labels
 from palign_bench.report.words import significant
@@ -127,7 +127,7 @@ def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], sha
         blocks.append(Table(list(shown.columns), shown.values.tolist(), counted(count)))
     document, written = Document(title, [*blocks, Text(notes, listed=True)]), Written()
     written.add(plan.folder / "forecast.csv", frame.to_csv(index=False))
-    written.add(plan.folder / "forecast.md", markdown(document))
+    written.add(plan.folder / "forecast.md", render(document, "md"))
     return f"{terminal(document)}\n{written.told(plan.folder)}\n"
 
 

@@ -19,7 +19,7 @@ from palign_bench.files import canonical
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.variant import PLAIN, REVERSED, ROTATED, VARIANTS, Variant
-from palign_bench.report.document import Table, Text, Written, table_of_numbers, write_page
+from palign_bench.report.document import Table, Text, Written, table_of, write_page
 from palign_bench.report.rows import RowNumbers, ledger_notes, page_title, read_rows
 from palign_bench.report.statistics import mean, mean_interval, paired_differences
 
@@ -112,12 +112,10 @@ def write_invariance(plan: Plan, inventory: Inventory, written: Written) -> str:
     notes += [*about.get("notes", ()), *ledger_notes(rows)]
     narrow = ("chi-squared", "people", "V", "lowest", "highest")
     tables = [
-        table_of_numbers([_summary(each, compared) for each in found], left_out_first=narrow),
-        table_of_numbers(by_variant(found, "instability"), "Mean change of an answer against plain"),
-        table_of_numbers(by_variant(found, "flips"), "Share of answers that flip"),
-        table_of_numbers(
-            [_pair(pair) for pair in unstable[:_MOST_PAIRS]], "Pairs whose order depends on the way of asking"
-        ),
+        table_of([_summary(each, compared) for each in found], left_out_first=narrow),
+        table_of(by_variant(found, "instability"), "Mean change of an answer against plain"),
+        table_of(by_variant(found, "flips"), "Share of answers that flip"),
+        table_of([_pair(pair) for pair in unstable[:_MOST_PAIRS]], "Pairs whose order depends on the way of asking"),
     ]
     files = {
         "variants": [line for each in found for line in _lines(each)],

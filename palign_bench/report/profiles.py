@@ -5,7 +5,7 @@ They stay on this machine: a profile is one person's, and no tracker is told of 
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +15,6 @@ from palign_bench.questionnaire.inventory import Item
 from palign_bench.report.document import Written
 from palign_bench.report.names import METHODS, OWN_FLOORS, PEOPLE_METHODS, is_constant
 from palign_bench.report.pictures import traits
-from palign_bench.report.pictures.style import save_figure
 from palign_bench.report.rows import RowNumbers
 from palign_bench.report.specificity import Truths
 from palign_bench.report.table import Report
@@ -44,7 +43,7 @@ def draw_people(report: Report, folder: Path, ids: Sequence[str] = (), twice_rev
         "profiles": traits.profile_figure(profiles, report.inventory, title),
     }
     for name, figure in figures.items():
-        written.drawn(partial(save_figure, figure, base.with_name(f"{base.name}_{name}")))
+        written.draw(figure, base.with_name(f"{base.name}_{name}"))
     return written.told(folder)
 
 

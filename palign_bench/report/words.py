@@ -8,7 +8,7 @@ from typing import Any
 from palign_bench.costs.figures import FIGURES
 from palign_bench.questionnaire.inventory import DOMAINS
 from palign_bench.questionnaire.protocol import PROTOCOLS
-from palign_bench.report.document import Document, Picture, Row, Table, Text, in_one_line
+from palign_bench.report.document import Document, Picture, Table, Text, in_one_line, table_of
 from palign_bench.report.findings import HEADING, findings, next_step
 from palign_bench.report.names import BLOCKS, KNOWN_TRUTH, METHODS, PEOPLE_METHODS
 from palign_bench.report.paper import PAPER_PEOPLE, TITLES, is_the_papers_model, nearest_setting
@@ -58,24 +58,24 @@ def conclusions(report: Report, runs: Path = Path("runs")) -> list[Text]:
 
 def score_table(report: Report) -> Table:
     """The scores, with a heading before each group of rows."""
-    cells = [_score_cells(report, row) for row in report.rows]
-    rows = _in_blocks(report, [list(each.values()) for each in cells])
     narrow = [*LEFT_OUT_FIRST, tuple(report.inventory.scales), "paper"]
-    return Table(list(cells[0]), rows, left_out_first=narrow, marks=[MARK])
+    rows = _in_blocks(report, [_score_cells(report, row) for row in report.rows])
+    return table_of(rows, left_out_first=narrow, marks=[MARK])
 
 
 def validity_table(report: Report) -> Table:
     """The validity panel, block after block as the scores."""
-    cells = [[_label(row), *((_percent if c.share else _signed)(row[c.name]) for c in PANEL)] for row in report.rows]
-    columns = ["method", *(column.heading for column in PANEL)]
-    return Table(
-        columns, _in_blocks(report, cells), PANEL_HEADING, left_out_first=list(reversed(columns[4:])), marks=[MARK]
-    )
+    cells = [
+        {"method": _label(row)} | {c.heading: (_percent if c.share else _signed)(row[c.name]) for c in PANEL}
+        for row in report.rows
+    ]
+    narrow = [column.heading for column in reversed(PANEL[3:])]
+    return table_of(_in_blocks(report, cells), PANEL_HEADING, left_out_first=narrow, marks=[MARK])
 
 
-def _in_blocks(report: Report, cells: Sequence[Sequence[str]]) -> list[Row]:
+def _in_blocks(report: Report, cells: Sequence[Cells]) -> list[Cells | str]:
     """The rows' cells block by block, each block under its heading."""
-    rows: list[Row] = []
+    rows: list[Cells | str] = []
     for block, heading in BLOCKS.items():
         members = [own for own, row in zip(cells, report.rows, strict=True) if row["block"] == block]
         rows += [heading, *members] if members else []
@@ -96,7 +96,7 @@ def cost_table(report: Report) -> Table:
         for row in methods
     ]
     gives_way = [figure.heading for figure in reversed(FIGURES) if figure.heading and figure.table == "costs"]
-    return Table(list(cells[0]), [list(each.values()) for each in cells], COSTS_HEADING, left_out_first=gives_way)
+    return table_of(cells, COSTS_HEADING, left_out_first=gives_way)
 
 
 def gpu_table(report: Report) -> Table:
@@ -108,9 +108,9 @@ def gpu_table(report: Report) -> Table:
             **_cost_cells(row, "gpu"),
         }
         for row in report.rows
+        if row["reserved_memory_mib"]
     ]
-    on_gpu = [list(c.values()) for c, row in zip(cells, report.rows, strict=True) if row["reserved_memory_mib"]]
-    return Table(list(cells[0]), on_gpu, GPU_HEADING)
+    return table_of(cells, GPU_HEADING)
 
 
 def _cost_cells(row: Mapping[str, Any], table: str) -> Cells:

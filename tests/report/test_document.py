@@ -5,6 +5,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from matplotlib.figure import Figure
 
 from palign_bench.report.document import (
     Document,
@@ -14,9 +15,7 @@ from palign_bench.report.document import (
     Written,
     escape_latex,
     escape_markdown,
-    html,
-    latex,
-    markdown,
+    render,
     terminal,
     terminal_width,
 )
@@ -81,7 +80,7 @@ def test_width_is_the_terminals_or_what_columns_says(monkeypatch: pytest.MonkeyP
 
 
 def test_markdown_escapes_and_lines_up() -> None:
-    text = markdown(Document("T_1 *", [TABLE, Picture("p.png")]))
+    text = render(Document("T_1 *", [TABLE, Picture("p.png")]), "md")
     assert text.startswith("# T_1 \\*\n\n## Scores\n\n| method") and "![p](p.png)" in text
     assert r"a\|b \<i\>\_x\_\</i\> \*y\* $z$ & 50 %" in text and "**Group**" in text
     rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -89,7 +88,7 @@ def test_markdown_escapes_and_lines_up() -> None:
 
 
 def test_latex_is_booktabs_with_groups() -> None:
-    lines = latex(DOCUMENT).splitlines()
+    lines = render(DOCUMENT, "tex").splitlines()
     assert lines[:3] == ["% A title", "% Scores", r"\begin{tabular}{lrr}"] and lines[-1] == "% the legend"
     assert r"method & composite & left out of all \\" in lines and r"\multicolumn{3}{l}{\textit{Group}} \\" in lines
     assert any(line.endswith(r"$^\dagger$ & $-$2.00 & 8 \\") for line in lines)
@@ -102,7 +101,7 @@ def test_html_shows_names_as_text() -> None:
         def handle_data(self, data: str) -> None:
             found.append(data)
 
-    page = html(DOCUMENT)
+    page = render(DOCUMENT, "html")
     Cells().feed(page)
     assert EVIL in found and "<i>" not in page
 
@@ -121,6 +120,6 @@ def test_a_folder_that_refuses_a_file_is_asked_for_no_other(tmp_path: Path) -> N
     (tmp_path / "b.md").mkdir()
     written.add(tmp_path / "b.md", "b")
     written.add(tmp_path / "c.md", "c")
-    assert written.drawn(lambda: [tmp_path / "d.png"]) == []
+    assert written.draw(Figure(), tmp_path / "d") == [] and not (tmp_path / "d.png").exists()
     assert written.names == ["a.md"] and not (tmp_path / "c.md").exists()
     assert written.told(tmp_path).startswith(f"Written to {tmp_path}: a.md\nNot written: cannot write")

@@ -13,8 +13,8 @@ from matplotlib.text import Text
 
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.report.pictures.style import save_figure
-from palign_bench.report.pictures.table import compose_figure, draw_figure
+from palign_bench.report.document import Written
+from palign_bench.report.pictures.table import compose_figure
 from palign_bench.report.table import Report, build_report
 
 CONSTANTS = tuple(f"constant_{letter}" for letter in "abcde")
@@ -114,7 +114,8 @@ def test_a_floor_that_is_best_in_two_kinds_is_one_line(make_scored: MakeReport) 
 
 
 def test_files_are_pictures(make_scored: MakeReport, tmp_path: Path) -> None:
-    paths = draw_figure(make_scored({"pas": 3.0, "constant_c": 3.5, "ridge": 2.0}, 12), tmp_path / "new" / "table1")
+    figure = compose_figure(make_scored({"pas": 3.0, "constant_c": 3.5, "ridge": 2.0}, 12))
+    paths = Written().draw(figure, tmp_path / "new" / "table1")
     assert [path.name for path in paths] == ["table1.png", "table1.pdf"]
     pixels = matplotlib.image.imread(paths[0])
     assert pixels.shape[0] > 300 and pixels.shape[1] == 1350
@@ -150,7 +151,7 @@ def test_rows_of_fewer_people_say_so(
 def test_pictures_have_the_mode_that_the_umask_says(tmp_path: Path) -> None:
     before = os.umask(0o022)
     try:
-        paths = save_figure(Figure(), tmp_path / "picture")
+        paths = Written().draw(Figure(), tmp_path / "picture")
     finally:
         os.umask(before)
     assert {path.suffix for path in paths} == {".png", ".pdf"}

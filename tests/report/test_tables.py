@@ -14,7 +14,7 @@ from palign_bench.ledger.plan import Command, Plan
 from palign_bench.questionnaire.inventory import Inventory, Item, ipip_neo_300
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from palign_bench.report import make_report
-from palign_bench.report.document import markdown, terminal
+from palign_bench.report.document import render, terminal
 from palign_bench.report.names import BLOCKS, KNOWN_TRUTH
 from palign_bench.report.table import Report, build_report
 from palign_bench.report.words import describe
@@ -375,6 +375,6 @@ def test_what_only_a_gpu_tells_is_shown_where_a_row_ran_on_one(
     for record in twelve_people["pas"].values():
         record["cost"] |= {"reserved_memory_mib": 4321.0, "joules": 77.5, "align_seconds": 123456.0}
     report = build_report(make_plan(twelve_people, PEOPLE))
-    for text in (text_of(report), markdown(describe(report))):
+    for text in (text_of(report), render(describe(report), "md")):
         assert "4,321" in text and "77.5" in text
     assert max(map(len, terminal(describe(report), 80).splitlines())) <= 80

@@ -1,8 +1,7 @@
 """The pictures of `palign_bench.report.efficiency`: relative time, relative memory, score against cost."""
 
 import textwrap
-from collections.abc import Callable, Sequence
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -11,30 +10,20 @@ from matplotlib.ticker import LogFormatter
 
 from palign_bench.ledger.record import Record
 from palign_bench.report.paper import PAPER_PEOPLE
-from palign_bench.report.pictures.style import save_figure
 from palign_bench.settings import counted
 
 _ONE, _MANY, _CLAIM, _BARE = "#56B4E9", "#0072B2", "#D55E00", "#BBBBBB"  # Okabe and Ito
 _ROW_INCHES, _WIDTH_INCHES = 0.5, 8.0
 
 
-def draw_figures(costs: Sequence[Record], title: str, base: Path, scores: bool) -> list[Path]:
-    """Write ``<base>_time``, ``_memory`` and, with ``scores``, ``_score`` as PNG and PDF; return their paths.
-
-    A picture without a single row that has what it shows is left out.
-    """
-    drawings: list[tuple[str, str, Callable[[Sequence[Record], str], Figure]]] = [
-        ("time", "relative_one", time_figure),
-        ("memory", "relative_memory", memory_figure),
-    ]
-    if scores:
-        drawings.append(("score", "composite", score_figure))
-    paths = []
-    for name, needed, draw in drawings:
+def cost_figures(costs: Sequence[Record], title: str, scores: bool) -> dict[str, Figure]:
+    """The pictures by name: time, memory and, with ``scores``, score; without those that no row has anything for."""
+    found = {}
+    for name, needed, draw in _DRAWINGS if scores else _DRAWINGS[:2]:
         rows = [cost for cost in costs if cost[needed] is not None and cost["answer_seconds"] is not None]
         if rows:
-            paths += save_figure(draw(rows, title), base.with_name(f"{base.name}_{name}"))
-    return paths
+            found[name] = draw(rows, title)
+    return found
 
 
 def time_figure(rows: Sequence[Record], title: str) -> Figure:
@@ -95,6 +84,13 @@ def score_figure(rows: Sequence[Record], title: str) -> Figure:
     axes.legend(frameon=False, fontsize=8)
     figure.text(0.02, 0.98, textwrap.fill(title, 100), va="top", fontsize=9)
     return figure
+
+
+_DRAWINGS = (
+    ("time", "relative_one", time_figure),
+    ("memory", "relative_memory", memory_figure),
+    ("score", "composite", score_figure),
+)
 
 
 def pareto_front(points: Sequence[tuple[float, float]]) -> list[tuple[float, float]]:

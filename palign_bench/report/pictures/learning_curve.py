@@ -1,19 +1,18 @@
 """How methods do with the number of known answers that they were told: composite against answers, a line a method."""
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
 
-from palign_bench.report.pictures.style import COLOURS, save_figure
+from palign_bench.report.pictures.style import COLOURS
 from palign_bench.report.table import Report
 
 _MARKERS = "osD^vPX"
 
 
-def draw_learning_curve(report: Report, base: Path) -> list[Path]:
-    """Write ``<base>.png`` and ``<base>.pdf``; return their paths. A row that was told everything stands at the end."""
+def learning_curve_figure(report: Report) -> Figure:
+    """The picture; a row that was told everything stands at the end."""
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.add_subplot()
     ticks: set[int] = set()
@@ -37,7 +36,7 @@ def draw_learning_curve(report: Report, base: Path) -> list[Path]:
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(color="#EEEEEE")
     axes.legend(frameon=False, fontsize=8.5)
-    return save_figure(figure, base)
+    return figure
 
 
 def learning_curves(report: Report) -> dict[str, dict[int, Mapping[str, Any]]]:

@@ -2,7 +2,6 @@
 
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
@@ -18,7 +17,6 @@ from palign_bench.report.names import (
     PEOPLE_METHODS,
     is_constant,
 )
-from palign_bench.report.pictures.style import save_figure
 from palign_bench.report.table import Report
 from palign_bench.settings import counted
 
@@ -42,16 +40,11 @@ _LONGEST_LABEL = 28
 _MOST_DRAWN_ONE_BY_ONE = 1_000  # people of a row; more are pixels in the PDF too, which would grow by megabytes
 
 
-def draw_figure(report: Report, base: Path) -> list[Path]:
-    """Write ``<base>.png`` and ``<base>.pdf``, each atomically; return their paths.
+def compose_figure(report: Report) -> Figure:
+    """The picture of a table; its height follows the number of rows.
 
     Rows without a composite (nothing finished yet) are left out and counted under the axis.
     """
-    return save_figure(compose_figure(report), base)
-
-
-def compose_figure(report: Report) -> Figure:
-    """The picture itself, still in memory; its height follows the number of rows."""
     scored = [
         (row, read.composites)
         for row, read in zip(report.rows, report.read, strict=True)
