@@ -107,9 +107,15 @@ class Document:
             written.add(base.with_name(f"{base.name}.{kind}"), render(self, kind))
 
 
-def write_page(title: str, blocks: Sequence[Table | Text | Picture], base: Path, written: Written) -> str:
-    """Write a report that has a page of its own, ``<base>.…``; return the text for the terminal."""
-    document = Document(title, blocks, f"All columns are in {base.with_suffix('.md')}.")
+def write_page(
+    title: str, blocks: Sequence[Table | Picture], notes: Sequence[str], base: Path, written: Written
+) -> str:
+    """Write a report that has a page of its own, ``<base>.…``; return the text for the terminal.
+
+    Tables without a row are left out.
+    """
+    shown = [block for block in blocks if isinstance(block, Picture) or block.rows]
+    document = Document(title, [*shown, Text(notes, listed=True)], f"All columns are in {base.with_suffix('.md')}.")
     document.write(base, written)
     return f"{terminal(document)}\n{written.told(base.parent)}\n"
 

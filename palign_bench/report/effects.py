@@ -7,21 +7,18 @@ that answers with the person's own scale means, 0 everywhere for one that ignore
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
-from palign_bench.files import canonical
+from palign_bench.ledger.columns import Array
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.intervention import INVERTED
-from palign_bench.report.document import Table, Text, Written, table_of, write_page
-from palign_bench.report.rows import RowNumbers, page_title, read_rows
-from palign_bench.report.statistics import mean, paired_differences
+from palign_bench.report.document import Written, table_of, write_page
+from palign_bench.report.rows import RowNumbers, by_method, ledger_notes, page_title, people_of_all, read_rows
+from palign_bench.report.statistics import mean
 
-Array = NDArray[np.float64]
 UNCHANGED = None
 DRAWS = 2_000  # of the bootstrap over people
 _FEWEST = 10  # people, below which no interval is given
@@ -37,31 +34,21 @@ NOTES = (
 )
 
 
-@dataclass(frozen=True)
-class Told:
-    """One method under one intervention: trait scores of its answers and doses, (people, scales), NaN where absent."""
+class Effects(NamedTuple):
+    """One method's effects.
 
-    traits: Array
-    dose: Array
-    composites: Mapping[str, float]
+    ``summary``: what the page tells of it. ``matrix``: (changed, scales), a row for each scale whose known answers were
+    changed, by short names.
+    """
 
+    summary: dict[str, Any]
+    matrix: pd.DataFrame
 
-@dataclass(frozen=True)
-class Effects:
-    """One method's effects. ``matrix``: (changed, scales), a row for each scale whose known answers were changed."""
-
-    title: str
-    people: int
-    scales: tuple[str, ...]
-    changed: tuple[str, ...]
-    matrix: Array
-    steerability: float
-    interval: tuple[float, float] | None
-    leakage: float
-    asymmetry: float
-    ate: float
-    ate_dose: float
-    inverted: float | None
+    @property
+    def lines(self) -> list[dict[str, Any]]:
+        """The matrix, a row for each changed scale."""
+        method = self.summary["method"]
+        return [{"method": method, "changed": scale} | row for scale, row in self.matrix.to_dict("index").items()]
 
 
 def write_effects(plan: Plan, scales: Mapping[str, str], written: Written) -> str:
@@ -72,82 +59,79 @@ def write_effects(plan: Plan, scales: Mapping[str, str], written: Written) -> st
     """
     rows, about = read_rows(plan)
     found = effects(rows, scales)
-    moving = [each for each in found if each.matrix.any()]
+    moving = [each for each in found if each.matrix.any(axis=None)]
     notes = list(NOTES)
-    if still := [each.title for each in found if not each.matrix.any()]:
+    if still := [each.summary["method"] for each in found if not each.matrix.any(axis=None)]:
         notes.append(f"Every effect is exactly 0: {', '.join(still)}.")
     if not found:
         notes.append("No method has finished people with and without changed answers yet.")
-    lines = [line for each in moving for line in _matrix(each)]
+    notes += [*about.get("notes", ()), *ledger_notes(rows)]
     narrow = ("people", "asymmetry", "selectivity")
+    lines = [line for each in moving for line in each.lines]
     tables = [
-        table_of([_summary(each) for each in found], left_out_first=narrow),
+        table_of([each.summary for each in found], left_out_first=narrow),
         table_of(lines, "Effect of known answers on held-out trait scores"),
     ]
-    base = plan.folder / "effects"
-    everything = pd.DataFrame([line for each in found for line in _matrix(each)])
-    written.add(base.with_name("effects_matrix.csv"), everything.to_csv(index=False))
-    blocks: list[Table | Text] = [*(table for table in tables if table.rows), Text(notes, listed=True)]
-    return write_page(page_title("effects", about), blocks, base, written)
+    everything = pd.DataFrame([line for each in found for line in each.lines])
+    written.add(plan.folder / "effects_matrix.csv", everything.to_csv(index=False))
+    return write_page(page_title("effects", about), tables, notes, plan.folder / "effects", written)
 
 
 def effects(rows: Sequence[RowNumbers], scales: Mapping[str, str]) -> list[Effects]:
     """The effects of every method that was told both raised and lowered answers of some scale."""
-    methods: dict[str, dict[str | None, RowNumbers]] = {}
-    for row in rows:
-        methods.setdefault(canonical(row.identity["method"]), {})[row.intervention] = row
-    return [found for told in methods.values() if (found := _effects(told, scales)) is not None]
+    return [found for told in by_method(rows, "intervention") if (found := _effects(told, scales)) is not None]
 
 
 def _effects(told: Mapping[str | None, RowNumbers], scales: Mapping[str, str]) -> Effects | None:
     changed = [scale for scale in scales if f"{scale}+1" in told and f"{scale}-1" in told]
     if UNCHANGED not in told or not changed:
         return None
-    moved = {f"{scale}{sign}1" for scale in changed for sign in "+-"}
-    wanted = [name for name in told if name in moved | {UNCHANGED, "all+1", INVERTED}]
-    shared = set.intersection(*(set(told[name].respondents) for name in wanted))
-    people = [respondent for respondent in told[UNCHANGED].respondents if respondent in shared]
+    moved = [f"{scale}{sign}1" for scale in changed for sign in "+-"]
+    wanted = [name for name in (UNCHANGED, *moved, "all+1", INVERTED) if name in told]
+    people = people_of_all([told[name] for name in wanted])
     if not people:
         return None
-    read = {name: _read(told[name], people, tuple(scales.values())) for name in wanted}
-    base = read[UNCHANGED].traits
-    rises = np.stack([read[f"{scale}+1"].traits - base for scale in changed])  # (changed, people, scales)
-    falls = np.stack([base - read[f"{scale}-1"].traits for scale in changed])
-    diagonal = np.arange(len(changed)), np.array([list(scales).index(scale) for scale in changed])
+    read = {name: _traits_and_dose(told[name], people, tuple(scales.values())) for name in wanted}
+    base = read[UNCHANGED][0]
+    rises = np.stack([read[f"{scale}+1"][0] - base for scale in changed])  # (changed, people, scales)
+    falls = np.stack([base - read[f"{scale}-1"][0] for scale in changed])
+    own = [list(scales).index(scale) for scale in changed]
+    diagonal = np.arange(len(changed)), np.array(own)
     up, down = (
-        np.stack(
-            [step * read[f"{scale}{step:+d}"].dose[:, own] for scale, own in zip(changed, diagonal[1], strict=True)]
-        )
+        np.stack([step * read[f"{scale}{step:+d}"][1][:, at] for scale, at in zip(changed, own, strict=True)])
         for step in (1, -1)
     )  # (changed, people)
     matrix = _ratio(rises + falls, up + down)
     others = np.ones(matrix.shape, dtype=bool)
     others[diagonal] = False
-    every = read.get("all+1")
-    return Effects(
-        title=told[UNCHANGED].title,
-        people=len(people),
-        scales=tuple(scales),
-        changed=tuple(changed),
-        matrix=matrix,
-        steerability=float(matrix[diagonal].mean()),
-        interval=_interval(
-            np.stack([(rises + falls)[line, :, own] for line, own in zip(*diagonal, strict=True)]), up + down
-        ),
-        leakage=float(np.abs(matrix[others]).mean()),
-        asymmetry=float((_ratio(rises, up) - _ratio(falls, down))[diagonal].mean()),
-        ate=_mean_sum(every.traits - base) if every else float("nan"),
-        ate_dose=_mean_sum(every.dose) if every else float("nan"),
-        inverted=_discriminability(read, people),
-    )
+    steerability, leakage = float(matrix[diagonal].mean()), float(np.abs(matrix[others]).mean())
+    low, high = _interval((rises + falls)[diagonal[0], :, diagonal[1]], up + down) or (None, None)
+    every, every_dose = read.get("all+1", (base * np.nan, base * np.nan))
+    opposite = told[INVERTED].composites if INVERTED in told else {}
+    real = told[UNCHANGED].composites
+    inverted = [opposite[each] - real[each] for each in people if each in opposite and each in real]
+    summary = {
+        "method": told[UNCHANGED].title,
+        "people": len(people),
+        "steerability": steerability,
+        "low": low,
+        "high": high,
+        "leakage": leakage,
+        "selectivity": steerability / leakage if leakage else float("nan"),
+        "asymmetry": float((_ratio(rises, up) - _ratio(falls, down))[diagonal].mean()),
+        "all +1": _mean_sum(every - base),
+        "of a dose": _mean_sum(every_dose),
+        "inverted": mean(inverted),
+    }
+    return Effects(summary, pd.DataFrame(matrix, changed, list(scales)))
 
 
-def _read(row: RowNumbers, people: Sequence[str], scales: Sequence[str]) -> Told:
+def _traits_and_dose(row: RowNumbers, people: Sequence[str], scales: Sequence[str]) -> tuple[Array, Array]:
+    """Trait scores of the answers, NaN where absent, and doses, both (people, scales)."""
     records = dict(row.folder.read_all(people))
-    return Told(
-        traits=np.array([[records[each]["traits"].get(scale, np.nan) for scale in scales] for each in people]),
-        dose=np.array([[(records[each].get("dose") or {}).get(scale, 0.0) for scale in scales] for each in people]),
-        composites=row.composites,
+    return (
+        np.array([[records[each]["traits"].get(scale, np.nan) for scale in scales] for each in people]),
+        np.array([[(records[each].get("dose") or {}).get(scale, 0.0) for scale in scales] for each in people]),
     )
 
 
@@ -168,35 +152,5 @@ def _interval(own: Array, doses: Array) -> tuple[float, float] | None:
 
 
 def _mean_sum(values: Array) -> float:
-    return float(np.nansum(values, axis=1).mean())
-
-
-def _discriminability(read: Mapping[str | None, Told], people: Sequence[str]) -> float | None:
-    if INVERTED not in read:
-        return None
-    opposite = {each: score for each, score in read[INVERTED].composites.items() if each in people}
-    return mean(list(paired_differences(opposite, read[UNCHANGED].composites).values()))
-
-
-def _summary(found: Effects) -> dict[str, Any]:
-    low, high = found.interval or (None, None)
-    return {
-        "method": found.title,
-        "people": found.people,
-        "steerability": found.steerability,
-        "low": low,
-        "high": high,
-        "leakage": found.leakage,
-        "selectivity": found.steerability / found.leakage if found.leakage else float("nan"),
-        "asymmetry": found.asymmetry,
-        "all +1": found.ate,
-        "of a dose": found.ate_dose,
-        "inverted": found.inverted,
-    }
-
-
-def _matrix(found: Effects) -> list[dict[str, Any]]:
-    return [
-        {"method": found.title, "changed": scale, **dict(zip(found.scales, line, strict=True))}
-        for scale, line in zip(found.changed, found.matrix.tolist(), strict=True)
-    ]
+    """Mean over people of the sum over scales; NaN where there is nothing at all."""
+    return float("nan") if np.isnan(values).all() else float(np.nansum(values, axis=1).mean())

@@ -9,7 +9,7 @@ from palign_bench.costs.figures import FIGURES
 from palign_bench.ledger.plan import Plan
 from palign_bench.ledger.record import Record
 from palign_bench.report import measures
-from palign_bench.report.document import Picture, Table, Text, Written, table_of, write_page
+from palign_bench.report.document import Picture, Table, Written, table_of, write_page
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
 from palign_bench.report.pictures.efficiency import cost_figures
 from palign_bench.report.rows import RowNumbers, page_title, read_rows, row_labels
@@ -44,8 +44,8 @@ def write_efficiency(plan: Plan) -> str:
     figures = cost_figures(costs, title, scores=not random)
     pictures = [path for name, each in figures.items() for path in written.draw(each, base.with_name(f"costs_{name}"))]
     images = [Picture(path.name) for path in pictures if path.suffix == ".png"]
-    notes = Text([*reading_notes(costs, random), *machine_notes(rows)], listed=True)
-    return write_page(title, [display(costs), *images, notes], base, written)
+    notes = [*reading_notes(costs, random), *machine_notes(rows)]
+    return write_page(title, [display(costs), *images], notes, base, written)
 
 
 def full_steps(row: RowNumbers) -> int | None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from palign_bench.report.measures import option_counts
 from palign_bench.report.names import METHODS, OWN_FLOORS, PEOPLE_FLOORS, PEOPLE_METHODS
-from palign_bench.report.rows import RowNumbers
+from palign_bench.report.rows import RowNumbers, people_of_all
 from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP, mean, mean_interval, paired_differences
 from palign_bench.report.table import Report
 from palign_bench.settings import counted
@@ -294,13 +294,9 @@ def _partner(line: Line, method: str, lines: Sequence[Line]) -> Line | None:
 
 def _same_answers(first: RowNumbers, second: RowNumbers) -> bool:
     """Whether the people that both rows have are answered alike, item by item."""
-    shared = [each for each in first.respondents if each in set(second.respondents)]
+    shared = people_of_all([first, second])
     items = np.union1d(first.digest.items, second.digest.items)
-    own, other = (
-        each.digest.take([each.respondents.index(person) for person in shared]).answers_to(items)
-        for each in (first, second)
-    )
-    return bool(np.array_equal(own, other, equal_nan=True))
+    return np.array_equal(first.answers_of(shared, items), second.answers_of(shared, items), equal_nan=True)
 
 
 def _listed(names: Sequence[str]) -> str:

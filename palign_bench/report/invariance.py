@@ -12,18 +12,16 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 from scipy.stats import chi2_contingency
 
-from palign_bench.files import canonical
+from palign_bench.ledger.columns import Array
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.variant import PLAIN, REVERSED, ROTATED, VARIANTS, Variant
-from palign_bench.report.document import Table, Text, Written, table_of, write_page
-from palign_bench.report.rows import RowNumbers, ledger_notes, page_title, read_rows
-from palign_bench.report.statistics import mean, mean_interval, paired_differences
+from palign_bench.report.document import Written, table_of, write_page
+from palign_bench.report.rows import RowNumbers, by_method, ledger_notes, page_title, people_of_all, read_rows
+from palign_bench.report.statistics import mean_interval
 
-Array = NDArray[np.floating[Any]]
 _MOST_PAIRS = 12  # told in the page; all are in a file
 
 NOTES = (
@@ -38,58 +36,20 @@ NOTES = (
 
 
 @dataclass(frozen=True)
-class Change:
-    """What one variant changed. ``instability``: mean |Δ answer|; ``flips``: share of answers that are another option;
-    both against plain, NaN where no answer can be compared. ``answers``: how many could. ``letters_kept``: share of
-    answers with the letter of the plain one where that letter has another label; NaN where the options did not move.
-    """
-
-    answers: int
-    instability: float
-    flips: float
-    letters_kept: float
-    composite: float | None
-
-
-@dataclass(frozen=True)
 class Invariance:
-    """One method under every variant that it was asked in.
+    """One method under every variant that it was asked in, over the people whom it has in all of them.
 
-    ``chi_squared``, ``cramers_v``: see `position_test`; NaN where no variant moved the options. ``composites``: by
-    variant and respondent.
+    ``composites``: (people, variants), plain first, NaN where a person has none. ``changes``: a row for each variant
+    but plain, see `changes_of`. ``chi_squared``, ``cramers_v``: see `position_test`. The last three are NaN where no
+    variant moved the options.
     """
 
     title: str
-    people: int
-    plain: float | None
-    changes: Mapping[str, Change]
+    composites: pd.DataFrame
+    changes: pd.DataFrame
     position_bias: float
     chi_squared: float
     cramers_v: float
-    composites: Mapping[str, Mapping[str, float]]
-
-    @property
-    def instability(self) -> float:
-        """Mean over the variants, ``repeat`` included."""
-        return _mean([change.instability for change in self.changes.values()])
-
-    @property
-    def flips(self) -> float:
-        return _mean([change.flips for change in self.changes.values()])
-
-
-@dataclass(frozen=True)
-class Pair:
-    """Two methods: the mean paired difference of the composite, first minus second, by variant; plain has one."""
-
-    first: str
-    second: str
-    differences: Mapping[str, float]
-    interval: tuple[float, float] | None  # of the plain one
-
-    @property
-    def keeps_sign(self) -> bool:
-        return len({float(np.sign(round(each, 9))) for each in self.differences.values()}) == 1
 
 
 def write_invariance(plan: Plan, inventory: Inventory, written: Written) -> str:
@@ -102,9 +62,9 @@ def write_invariance(plan: Plan, inventory: Inventory, written: Written) -> str:
     found = invariance(rows, inventory)
     compared = pairs(found)
     notes = list(NOTES)
-    if still := [each.title for each in found if each.flips == each.instability == 0]:
+    if still := [each.title for each in found if not each.changes[["instability", "flips"]].any(axis=None)]:
         notes.append(f"Every answer is the same in every variant: {', '.join(still)}.")
-    unstable = [pair for pair in compared if not pair.keeps_sign]
+    unstable = [_without_variants(pair) for pair in compared if pair["keeps its sign"] == "no"]
     if len(unstable) > _MOST_PAIRS:
         notes.append(f"{len(unstable) - _MOST_PAIRS} more pairs change their order: see invariance_pairs.csv.")
     if not found:
@@ -115,74 +75,53 @@ def write_invariance(plan: Plan, inventory: Inventory, written: Written) -> str:
         table_of([_summary(each, compared) for each in found], left_out_first=narrow),
         table_of(by_variant(found, "instability"), "Mean change of an answer against plain"),
         table_of(by_variant(found, "flips"), "Share of answers that flip"),
-        table_of([_pair(pair) for pair in unstable[:_MOST_PAIRS]], "Pairs whose order depends on the way of asking"),
+        table_of(unstable[:_MOST_PAIRS], "Pairs whose order depends on the way of asking"),
     ]
-    files = {
-        "variants": [line for each in found for line in _lines(each)],
-        "pairs": [_pair(pair) | dict(pair.differences) for pair in compared],
-    }
-    for name, lines in files.items():
+    for name, lines in (("variants", [line for each in found for line in _lines(each)]), ("pairs", compared)):
         written.add(plan.folder / f"invariance_{name}.csv", pd.DataFrame(lines).to_csv(index=False))
-    blocks: list[Table | Text] = [*(table for table in tables if table.rows), Text(notes, listed=True)]
-    return write_page(page_title("invariance", about), blocks, plan.folder / "invariance", written)
+    return write_page(page_title("invariance", about), tables, notes, plan.folder / "invariance", written)
 
 
 def invariance(rows: Sequence[RowNumbers], inventory: Inventory) -> list[Invariance]:
     """The invariance of every method that was asked both plainly and in another way."""
-    methods: dict[str, dict[str, RowNumbers]] = {}
-    for row in rows:
-        name = row.variant
-        if name is not None and row.respondents:
-            told = {key: value for key, value in row.identity.items() if key != "variant"}
-            methods.setdefault(canonical(told), {})[name] = row
-    return [found for asked in methods.values() if (found := _invariance(asked, inventory)) is not None]
+    methods = by_method([row for row in rows if row.variant is not None and row.respondents], "variant")
+    return [found for asked in methods if (found := _invariance(asked, inventory)) is not None]
 
 
 def _invariance(asked: Mapping[str, RowNumbers], inventory: Inventory) -> Invariance | None:
-    if PLAIN not in asked or len(asked) < 2:
-        return None
     names = [name for name in VARIANTS if name in asked]
-    shared = set.intersection(*(set(row.respondents) for row in asked.values()))
-    people = [respondent for respondent in asked[PLAIN].respondents if respondent in shared]
-    if not people:
+    people = people_of_all([asked[name] for name in names])
+    if PLAIN not in asked or len(asked) < 2 or not people:
         return None
-    answers = {name: _answers(asked[name], people, inventory) for name in names}
-    composites = {
-        name: {each: score for each, score in asked[name].composites.items() if each in shared} for name in names
-    }
+    items = np.array(inventory.held_out, dtype=np.int64)
+    answers = {name: asked[name].answers_of(people, items) for name in names}
     orders = [name for name in (PLAIN, REVERSED, ROTATED) if name in names]
-    chi_squared, cramers_v = position_test([answers[name] for name in orders], inventory)
-    changes = {name: _change(name, answers[PLAIN], answers[name], composites[name], inventory) for name in names[1:]}
     kept = [letters_kept(answers[PLAIN], answers[name], Variant(name), inventory) for name in orders[1:]]
+    changes = {name: changes_of(name, answers[PLAIN], answers[name], inventory) for name in names[1:]}
     return Invariance(
-        title=asked[PLAIN].title,
-        people=len(people),
-        plain=mean(list(composites[PLAIN].values())),
-        changes=changes,
-        position_bias=_mean(list(np.concatenate(kept))) if kept else float("nan"),
-        chi_squared=chi_squared,
-        cramers_v=cramers_v,
-        composites=composites,
+        asked[PLAIN].title,
+        pd.DataFrame({name: asked[name].composites for name in names}, dtype=float).reindex(people),
+        pd.DataFrame.from_dict(changes, orient="index"),
+        _mean(np.concatenate(kept)) if kept else float("nan"),
+        *position_test([answers[name] for name in orders], inventory),
     )
 
 
-def _answers(row: RowNumbers, people: Sequence[str], inventory: Inventory) -> Array:
-    """Answers ``(people, held-out items)``; NaN where there is none."""
-    at = {respondent: index for index, respondent in enumerate(row.respondents)}
-    return row.digest.take([at[each] for each in people]).answers_to(np.array(inventory.held_out, dtype=np.int64))
+def changes_of(name: str, plain: Array, changed: Array, inventory: Inventory) -> dict[str, float]:
+    """What a variant changed.
 
-
-def _change(name: str, plain: Array, changed: Array, composites: Mapping[str, float], inventory: Inventory) -> Change:
+    ``answers``: how many could be compared with plain; ``instability``: mean |Δ answer|; ``flips``: share of answers
+    that are another option; NaN where no answer can be compared. ``letters_kept``: share of answers with the letter of
+    the plain one where that letter has another label; NaN where the options did not move.
+    """
     differences = np.abs(changed - plain)
     compared = ~np.isnan(differences)
-    flips = (inventory.nearest(plain) != inventory.nearest(changed))[compared]
-    return Change(
-        answers=int(compared.sum()),
-        instability=_mean(list(differences[compared])),
-        flips=_mean(list(flips)),
-        letters_kept=_mean(list(letters_kept(plain, changed, Variant(name), inventory))),
-        composite=mean(list(composites.values())),
-    )
+    return {
+        "answers": int(compared.sum()),
+        "instability": _mean(differences[compared]),
+        "flips": _mean((inventory.nearest(plain) != inventory.nearest(changed))[compared]),
+        "letters_kept": _mean(letters_kept(plain, changed, Variant(name), inventory)),
+    }
 
 
 def letters_kept(plain: Array, changed: Array, asked: Variant, inventory: Inventory) -> Array:
@@ -215,68 +154,70 @@ def position_test(orders: Sequence[Array], inventory: Inventory) -> tuple[float,
     return statistic, float(np.sqrt(statistic / (counts.sum() * (min(counts.shape) - 1))))
 
 
-def pairs(found: Sequence[Invariance]) -> list[Pair]:
-    """Every two methods with the paired differences in the variants that both have, over the people in all of these."""
+def pairs(found: Sequence[Invariance]) -> list[dict[str, Any]]:
+    """Every two methods: the mean paired difference of the composite, first minus second, asked plainly, its interval,
+    the least and the greatest over the variants that both have, and each of these, over the people in all of them.
+    """
     made = []
     for first, second in combinations(found, 2):
         names = [name for name in first.composites if name in second.composites]
-        people = set.intersection(*(set(each.composites[name]) for each in (first, second) for name in names))
-        if not people or len(names) < 2:
+        differences = first.composites[names] - second.composites[names].reindex(first.composites.index)
+        differences = differences.dropna()
+        if differences.empty or len(names) < 2:
             continue
-        of_people = {}
-        for name in names:
-            own = {each: score for each, score in first.composites[name].items() if each in people}
-            of_people[name] = list(paired_differences(own, second.composites[name]).values())
-        differences = {name: float(np.mean(values)) for name, values in of_people.items()}
-        made.append(Pair(first.title, second.title, differences, mean_interval(of_people[PLAIN])))
+        means = {name: float(differences[name].mean()) for name in names}
+        low, high = mean_interval(differences[PLAIN]) or (None, None)
+        made.append(
+            {
+                "method": first.title,
+                "against": second.title,
+                "difference": means[PLAIN],
+                "low": low,
+                "high": high,
+                "least": min(means.values()),
+                "most": max(means.values()),
+                "keeps its sign": "yes" if len({np.sign(round(each, 9)) for each in means.values()}) == 1 else "no",
+                **means,
+            }
+        )
     return made
 
 
-def _mean(values: Sequence[float]) -> float:
+def _without_variants(pair: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in pair.items() if name not in VARIANTS}
+
+
+def _mean(values: Array) -> float:
     return float(np.mean(values)) if len(values) else float("nan")
 
 
-def _summary(found: Invariance, compared: Sequence[Pair]) -> dict[str, Any]:
-    own = [pair for pair in compared if found.title in (pair.first, pair.second)]
-    composites = [each for each in (found.plain, *(c.composite for c in found.changes.values())) if each is not None]
+def _summary(found: Invariance, compared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    own = [pair for pair in compared if found.title in (pair["method"], pair["against"])]
+    composites = found.composites.mean()
     return {
         "method": found.title,
-        "people": found.people,
-        "changed": found.instability,
-        "flipped": found.flips,
+        "people": len(found.composites),
+        "changed": float(found.changes["instability"].mean(skipna=False)),
+        "flipped": float(found.changes["flips"].mean(skipna=False)),
         "position bias": found.position_bias,
         "V": found.cramers_v,
         "chi-squared": found.chi_squared,
-        "composite": found.plain,
-        "lowest": min(composites, default=None),
-        "highest": max(composites, default=None),
-        "robust": f"{sum(pair.keeps_sign for pair in own)} of {len(own)}",
+        "composite": float(composites[PLAIN]),
+        "lowest": float(composites.min()),
+        "highest": float(composites.max()),
+        "robust": f"{sum(pair['keeps its sign'] == 'yes' for pair in own)} of {len(own)}",
     }
 
 
 def by_variant(found: Sequence[Invariance], figure: str) -> list[dict[str, Any]]:
-    """A row per method with a figure of its `Change` under every variant that any method has; None where it has not."""
-    names = [name for name in VARIANTS if any(name in each.changes for each in found)]
-    return [
-        {"method": each.title} | {name: getattr(each.changes.get(name), figure, None) for name in names}
-        for each in found
-    ]
+    """A row per method with a figure of its changes under every variant that any method has; None where it has not."""
+    names = [name for name in VARIANTS if any(name in each.changes.index for each in found)]
+    return [{"method": each.title} | {name: each.changes[figure].get(name) for name in names} for each in found]
 
 
 def _lines(found: Invariance) -> list[dict[str, Any]]:
-    row = {"method": found.title, "variant": PLAIN, "people": found.people, "composite": found.plain}
-    return [row, *(row | {"variant": name} | vars(change) for name, change in found.changes.items())]
-
-
-def _pair(pair: Pair) -> dict[str, Any]:
-    low, high = pair.interval or (None, None)
-    return {
-        "method": pair.first,
-        "against": pair.second,
-        "difference": pair.differences[PLAIN],
-        "low": low,
-        "high": high,
-        "least": min(pair.differences.values()),
-        "most": max(pair.differences.values()),
-        "keeps its sign": "yes" if pair.keeps_sign else "no",
-    }
+    """What is told of each variant, plain first."""
+    row = {"method": found.title, "variant": "", "people": len(found.composites)}
+    changes = found.changes.to_dict("index")
+    composites = found.composites.mean()
+    return [row | {"variant": name, "composite": composites[name]} | changes.get(name, {}) for name in found.composites]

@@ -9,8 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from palign_bench.files import LedgerError
-from palign_bench.ledger.columns import Array, Digest
+from palign_bench.files import LedgerError, canonical
+from palign_bench.ledger.columns import Array, Digest, Whole
 from palign_bench.ledger.plan import Plan, Row
 from palign_bench.ledger.record import Record
 from palign_bench.questionnaire.scoring import COMPOSITE
@@ -84,6 +84,11 @@ class RowNumbers(Row):
         """How many planned cells are not finished."""
         return len(self.ids) - len(self.respondents)
 
+    def answers_of(self, people: Sequence[str], items: Whole) -> Array:
+        """Answers ``(people, items)`` of some of its respondents; NaN where there is none."""
+        place = {respondent: index for index, respondent in enumerate(self.respondents)}
+        return self.digest.take([place[each] for each in people]).answers_to(items)
+
     def recorded(self, figure: str) -> Array:
         """One of the digest's figures, of the cells that have it."""
         values = self.digest.figure(figure)
@@ -104,6 +109,21 @@ def read_rows(plan: Plan) -> tuple[list[RowNumbers], Record]:
         rows.append(RowNumbers(**vars(row), protocol=about["protocol"], model=about["model"],
                                respondents=tuple(respondents), digest=digest))  # fmt: skip
     return rows, about
+
+
+def by_method(rows: Iterable[RowNumbers], key: str) -> list[dict[Any, RowNumbers]]:
+    """The rows that differ in one part of their identity alone, by that part; None where an identity lacks it."""
+    methods: dict[str, dict[Any, RowNumbers]] = {}
+    for row in rows:
+        rest = {name: value for name, value in row.identity.items() if name != key}
+        methods.setdefault(canonical(rest), {})[row.identity.get(key)] = row
+    return list(methods.values())
+
+
+def people_of_all(rows: Sequence[RowNumbers]) -> list[str]:
+    """The respondents whom every one of the rows has, in the order of the first."""
+    shared = set.intersection(*(set(row.respondents) for row in rows)) if rows else set()
+    return [respondent for respondent in rows[0].respondents if respondent in shared] if rows else []
 
 
 def page_title(kind: str, about: Record) -> str:

@@ -7,9 +7,9 @@ import pytest
 
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.report.claims import (
-    CLAIMS,
     UNDECIDED,
     Evidence,
+    all_claims,
     claims_table,
     evidence_at_hand,
     is_a_share_of,
@@ -48,7 +48,7 @@ def test_a_percentage_that_no_count_gives_is_found() -> None:
 def test_figures_are_those_found_independently(papi: RespondentSource, inventory: Inventory, tmp_path: Path) -> None:
     evidence = Evidence(AnswerMatrix.of(papi.people, inventory), None, None, tmp_path)
     found: dict[str, str] = {}
-    for claim in CLAIMS:
+    for claim in all_claims():
         found[claim.place] = found.get(claim.place, "") + claim.finding(evidence).found
     for place, figures in FIGURES.items():
         assert all(figure in found[place] for figure in figures), found[place]
@@ -56,7 +56,7 @@ def test_figures_are_those_found_independently(papi: RespondentSource, inventory
 
 def test_without_the_people_a_claim_is_undecided_and_says_so(tmp_path: Path) -> None:
     nothing = Evidence(None, None, None, tmp_path)
-    assert {claim.finding(nothing).verdict for claim in CLAIMS if claim.needs} == {UNDECIDED}
+    assert {claim.finding(nothing).verdict for claim in all_claims() if claim.needs} == {UNDECIDED}
     assert "papi not at hand" in claims_table(nothing)
 
 

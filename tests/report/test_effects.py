@@ -41,27 +41,27 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def found(runs: Path) -> dict[str, Effects]:
     (plan,) = Plan.all(runs, "effects")
-    return {each.title: each for each in effects(read_rows(plan)[0], ipip_neo_300().scales)}
+    return {each.summary["method"]: each for each in effects(read_rows(plan)[0], ipip_neo_300().scales)}
 
 
 def test_who_is_not_told_or_does_not_listen_has_no_effect_at_all(found: dict[str, Effects]) -> None:
     for title in (*(f"Always {letter}" for letter in "ABCDE"), "Random option", "Item median of others", "Vanilla"):
-        assert not found[title].matrix.any() and found[title].inverted == 0, title
+        assert not found[title].matrix.any(axis=None) and found[title].summary["inverted"] == 0, title
 
 
 def test_own_means_follow_their_own_scale_and_no_other(found: dict[str, Effects]) -> None:
     for title in ("Own domain mean", "Own facet mean"):
         effect = found[title]
-        assert effect.changed == ("A", "C", "E", "N", "O") and effect.people == 12
-        assert effect.steerability == pytest.approx(1, abs=0.1)  # answers are whole numbers
-        assert effect.leakage == 0 and effect.inverted is not None and effect.inverted > 1
+        assert list(effect.matrix.index) == ["A", "C", "E", "N", "O"] and effect.summary["people"] == 12
+        assert effect.summary["steerability"] == pytest.approx(1, abs=0.1)  # answers are whole numbers
+        assert effect.summary["leakage"] == 0 and effect.summary["inverted"] > 1
 
 
 def test_a_model_that_reads_the_prompt_follows_it(found: dict[str, Effects]) -> None:
-    few_shot = found["Few-Shot"]
-    assert few_shot.interval is not None and few_shot.interval[0] > 0.5
-    assert few_shot.leakage < 0.3 * few_shot.steerability
-    assert few_shot.inverted is not None and few_shot.inverted > 1
+    few_shot = found["Few-Shot"].summary
+    assert few_shot["low"] > 0.5
+    assert few_shot["leakage"] < 0.3 * few_shot["steerability"]
+    assert few_shot["inverted"] > 1
 
 
 def test_an_effect_is_the_change_of_scores_per_realised_dose(runs: Path, inventory: Inventory) -> None:

@@ -12,10 +12,9 @@ from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.questionnaire.variant import Variant
 from palign_bench.report.invariance import (
-    Change,
     Invariance,
-    _change,
     by_variant,
+    changes_of,
     invariance,
     letters_kept,
     pairs,
@@ -30,11 +29,10 @@ PEOPLE = ["respondents=simulated", "respondents.figures=published", "respondents
 def test_changes_against_plain_are_counted_over_answers_that_both_have(inventory: Inventory) -> None:
     plain = np.array([[5.0, 4.0, 3.0, np.nan], [1.0, 2.2, 3.0, 3.0]])
     asked = np.array([[1.0, 4.0, np.nan, 2.0], [2.0, 2.4, 3.0, 3.0]])
-    found = _change("reversed", plain, asked, {"a": 3.0, "b": 4.0}, inventory)
-    assert found.answers == 6
-    assert found.instability == pytest.approx((4 + 0 + 1 + 0.2 + 0 + 0) / 6)
-    assert found.flips == pytest.approx(2 / 6)  # 2.2 and 2.4 are one option
-    assert found.composite == 3.5
+    found = changes_of("reversed", plain, asked, inventory)
+    assert found["answers"] == 6
+    assert found["instability"] == pytest.approx((4 + 0 + 1 + 0.2 + 0 + 0) / 6)
+    assert found["flips"] == pytest.approx(2 / 6)  # 2.2 and 2.4 are one option
     # Letters of answers that had one to keep: A and B of the first person, E, D of the second; C stands where it stood.
     assert letters_kept(plain, asked, Variant("reversed"), inventory).tolist() == [1, 0, 0, 0]
 
@@ -51,8 +49,8 @@ def test_chi_squared_of_labels_by_order_as_by_hand(inventory: Inventory) -> None
 
 
 def _method(title: str, **composites: dict[str, float]) -> Invariance:
-    changes = {name: Change(1, 0.0, 0.0, 0.0, 0.0) for name in composites if name != "plain"}
-    return Invariance(title, 2, 0.0, changes, 0.0, 0.0, 0.0, composites)
+    changes = pd.DataFrame({"flips": 0.0}, [name for name in composites if name != "plain"])
+    return Invariance(title, pd.DataFrame(composites), changes, 0.0, 0.0, 0.0)
 
 
 def test_a_ranking_is_robust_where_its_sign_stays_in_every_variant() -> None:
@@ -60,8 +58,9 @@ def test_a_ranking_is_robust_where_its_sign_stays_in_every_variant() -> None:
     second = _method("second", plain={"a": 2, "b": 3}, reversed={"a": 1, "b": 4}, frame_1={"a": 2, "b": 2, "c": 0})
     third = _method("third", plain={"a": 9, "b": 9}, reversed={"a": 9, "b": 9})
     one, two, three = pairs([first, second, third])
-    assert one.differences == {"plain": -1, "reversed": -1, "frame_1": 1.5} and not one.keeps_sign
-    assert two.differences == {"plain": -7.5, "reversed": -7.5} and two.keeps_sign and three.keeps_sign
+    assert list(one.items())[-3:] == [("plain", -1), ("reversed", -1), ("frame_1", 1.5)]
+    assert list(two.items())[-3:] == [("keeps its sign", "yes"), ("plain", -7.5), ("reversed", -7.5)]
+    assert one["keeps its sign"] == "no" and three["keeps its sign"] == "yes"
 
 
 def test_a_variant_that_one_method_lacks_is_a_gap_in_its_row() -> None:
@@ -90,9 +89,9 @@ def test_floors_stay_exactly_and_a_repeat_is_computed_again(runs: Path) -> None:
     rows, _ = read_rows(plan)
     found = {each.title: each for each in invariance(rows, ipip_neo_300())}
     for title, each in found.items():
-        assert each.people == 3 and set(each.changes) == {"shuffled", "repeat"}
-        assert each.changes["repeat"].instability == 0 and each.changes["repeat"].answers == 90
-        assert each.changes["shuffled"].instability == 0 or title == "Few-Shot"
+        assert len(each.composites) == 3 and list(each.changes.index) == ["shuffled", "repeat"]
+        assert each.changes.loc["repeat", ["instability", "answers"]].tolist() == [0, 90]
+        assert each.changes.loc["shuffled", "instability"] == 0 or title == "Few-Shot"
     few_shot = [row for row in rows if row.title == "Few-Shot"]
     assert len({row.folder.path for row in few_shot}) == 3
     records = {row.variant: dict(row.folder.read_all(row.ids)) for row in few_shot}
