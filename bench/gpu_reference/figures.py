@@ -1,6 +1,6 @@
 """What the stages' ledgers say: each one's tables, and together seconds, ratios, and memory beside its forecast."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from palign_bench.backbone.parts.adapters import peft_config
 from palign_bench.files import LedgerError
 from palign_bench.ledger.plan import Plan
 from palign_bench.report.document import Table, Text
-from palign_bench.report.efficiency import full_steps, measured_costs, relative
+from palign_bench.report.efficiency import measured_costs, relative
 from palign_bench.report.rows import RowNumbers, ledger_notes, read_rows
 from palign_bench.report.table import Report, build_report
 from palign_bench.report.words import cost_table, score_table, significant
@@ -73,14 +73,13 @@ def costs_of(reports: Reports) -> list[dict[str, Any]]:
 
 def _costs(reports: Reports, stage: str) -> list[dict[str, Any]]:
     """A stage's rows; training beyond the measured steps is extrapolated."""
-    rows = _rows(reports, stage)
-    return relative([measured_costs(row, label, full_steps(row)) for row, label in rows])
+    return relative([measured_costs(row) for row in _rows(reports, stage)])
 
 
-def _rows(reports: Reports, stage: str) -> list[tuple[RowNumbers, str]]:
-    """A stage's rows with their labels; none where it has not been begun."""
+def _rows(reports: Reports, stage: str) -> Sequence[RowNumbers]:
+    """A stage's rows; none where it has not been begun."""
     report = reports.get(stage)
-    return [] if report is None else [(r, n["label"]) for r, n in zip(report.read, report.rows, strict=True)]
+    return () if report is None else report.read
 
 
 def benchmarks(ledger: Path) -> pd.DataFrame | None:
@@ -141,13 +140,13 @@ def memory(reports: Reports) -> Table | None:
     """Peak memory of training on given texts beside what `baselines.training.memory` forecasts from shapes alone."""
     rows = []
     for stage in ("trained", *SHAPES):
-        for row, label in _rows(reports, stage):
-            costs = measured_costs(row, label, None)
+        for row in _rows(reports, stage):
+            costs = measured_costs(row)
             peak, bare = costs["total_memory_mib"], costs["bare_memory_mib"]
             if row.name in FORECAST and peak and bare and costs["tokens_per_step"]:
                 expected = _forecast_mib(row, bare, costs["tokens_per_step"])
                 cells = [f"{bare:,.0f}", f"{peak:,.0f}", f"{expected:,.0f}", f"{peak / expected:.2f}"]
-                rows.append([stage, label, *cells])
+                rows.append([stage, row.label, *cells])
     columns = ["stage", "method", "bare MiB", "peak MiB", "forecast MiB", "peak / forecast"]
     return Table(columns, rows, "Peak memory against the forecast") if rows else None
 

@@ -9,7 +9,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +22,7 @@ from palign_bench.ledger.columns import Array
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.questionnaire.scoring import COMPOSITE
+from palign_bench.report.data import read_data
 from palign_bench.report.document import Written
 from palign_bench.report.rows import RowNumbers
 from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP
@@ -32,7 +33,6 @@ FOLDER = "cards"
 _NAMESPACE = "palign_bench"
 _ON_HUB = re.compile(r"hub:(?P<id>\S+)@(?P<commit>\w+)")  # `backbone.loading.identify`'s weights_hash of a hub model
 Bound = float | str
-_ANY: tuple[Bound, Bound] = ("-Infinity", "Infinity")
 
 
 @dataclass(frozen=True)
@@ -43,33 +43,11 @@ class Metric:
     description: str
     kind: str = "pearson"
     unit: str = "correlation"
-    bounds: tuple[Bound, Bound] = (-1, 1)
+    bounds: Sequence[Bound] = (-1, 1)
     lower_is_better: bool = False
 
 
-_METRICS: tuple[Metric, ...] = (
-    Metric("difference_to_best_own_floor", "composite less that of the best floor that knows the person's own answers",
-           "paired_difference", "points", _ANY, lower_is_better=True),
-    Metric("difference_to_best_people_floor", "composite less that of the best floor that knows other people's answers",
-           "paired_difference", "points", _ANY, lower_is_better=True),
-    Metric("specificity", "how much worse a person's answers fit the table's other people than that person",
-           "difference", "points", _ANY),
-    Metric("distinctive_profile_correlation",
-           "correlation over items with the person's own answers, other people's item means taken from both"),
-    Metric("overall_profile_correlation", "correlation over items with the person's own answers"),
-    Metric("trait_correlation", "correlation across people of answered with own trait scores, mean over scales"),
-    Metric("discriminant_gap", "trait correlation less the mean absolute correlation with the other traits",
-           "difference", bounds=(-2, 1)),
-    Metric("exact_agreement", "share of answers that are the person's own option", "accuracy", "proportion", (0, 1)),
-    Metric("retest_normalised_accuracy", "0: always the middle option; 1: a simulated retest of the person",
-           "normalised_accuracy", "ratio", _ANY),
-    Metric("reverse_key_consistency",
-           "correlation across people of a subscale's positive items with its reversed negative ones"),
-    Metric("unparsed_rate", "share of generated answers without an option", "rate", "proportion", (0, 1),
-           lower_is_better=True),
-    Metric("audit_agreement", "share of answers generated in the audit that agree with the recorded ones",
-           "rate", "proportion", (0, 1)),
-)  # fmt: skip
+_METRICS: tuple[Metric, ...] = tuple(Metric(**entry) for entry in read_data("metrics"))
 # Neither direction is better: these stand in the details of the composite.
 _WITHOUT_DIRECTION = ("dispersion_ratio", "acquiescence", "extreme_share", "most_frequent_option_share")
 

@@ -7,19 +7,18 @@ figures that the paper prints, or the ledger's efficiency page. A line whose dat
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
-import yaml
 from scipy.stats import binomtest
 from tabulate import tabulate
 
 from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased
 from palign_bench.questionnaire.scoring import aligned_scores
+from palign_bench.report.data import read_data
 from palign_bench.report.paper import LLAMA3_8B
 from palign_bench.respondents import load_papi
 from palign_bench.respondents.dark_triad import dark_triad_layout, load_dark_triad, load_population
@@ -27,7 +26,7 @@ from palign_bench.respondents.matrix import AnswerMatrix
 from palign_bench.respondents.population import Population, scale_columns
 from palign_bench.respondents.released import ReleaseUnavailableError
 
-Outcome = tuple[str, dict[str, Any]]  # a verdict, and figures by their names in claims.yaml
+Outcome = tuple[str, dict[str, Any]]  # a verdict, and figures by their names in data/claims.yaml
 REPRODUCED, CONTRADICTED, UNDECIDED = "reproduced", "contradicted", "not decidable here"
 
 
@@ -51,7 +50,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class Claim:
-    """An entry of ``claims.yaml``, which says what its fields are."""
+    """An entry of ``data/claims.yaml``, which says what its fields are."""
 
     place: str
     says: str
@@ -186,8 +185,7 @@ CHECKS: Mapping[str, Callable[..., Outcome]] = {
 
 def all_claims() -> list[Claim]:
     """The claims, in the order of the paper."""
-    text = resources.files("palign_bench.report").joinpath("claims.yaml").read_text(encoding="utf-8")
-    return [Claim(**entry) for entry in yaml.safe_load(text)]
+    return [Claim(**entry) for entry in read_data("claims")]
 
 
 def evidence_at_hand(runs: Path) -> Evidence:

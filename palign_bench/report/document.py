@@ -175,6 +175,12 @@ def render(document: Document, kind: Literal["md", "tex", "html"]) -> str:
     return _templates().get_template(f"document.{kind}").render(title=document.title, blocks=document.blocks)
 
 
+def written_out(name: str, **told: Any) -> list[str]:
+    """The paragraphs of ``templates/<name>.txt``, each of which begins with a dash there."""
+    text = _templates().get_template(f"{name}.txt").render(told)
+    return [" ".join(each.split()) for each in re.split("^- ", text, flags=re.MULTILINE) if each.strip()]
+
+
 @cache
 def _templates() -> Environment:
     found = Environment(loader=PackageLoader("palign_bench.report"), trim_blocks=True, keep_trailing_newline=True)

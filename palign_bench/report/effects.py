@@ -15,23 +15,13 @@ import pandas as pd
 from palign_bench.ledger.columns import Array
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.intervention import INVERTED
-from palign_bench.report.document import Written, table_of, write_page
+from palign_bench.report.document import Written, table_of, write_page, written_out
 from palign_bench.report.rows import RowNumbers, by_method, ledger_notes, page_title, people_of_all, read_rows
 from palign_bench.report.statistics import mean
 
 UNCHANGED = None
 DRAWS = 2_000  # of the bootstrap over people
 _FEWEST = 10  # people, below which no interval is given
-
-NOTES = (
-    "Steerability: mean effect of a scale's known answers on its own held-out trait score, per point of realised dose. "
-    "Leakage: mean absolute effect on the other scales; some is right, as traits are related. "
-    "Selectivity: their ratio.",
-    "Asymmetry: steerability of raising minus that of lowering.",
-    "All +1: the summed change of the trait scores when every scale is raised by one (the paper's ATE, whose figure 14 "
-    "prints 2.70 for PAS, 2.47 for Few-Shot and 0.75 for Vanilla), beside the dose that clipping leaves.",
-    "Inverted: composite against the real person when told the person's opposite, minus that when told the truth.",
-)
 
 
 class Effects(NamedTuple):
@@ -45,7 +35,7 @@ class Effects(NamedTuple):
     matrix: pd.DataFrame
 
     @property
-    def lines(self) -> list[dict[str, Any]]:
+    def lines(self) -> list[dict[Any, Any]]:
         """The matrix, a row for each changed scale."""
         method = self.summary["method"]
         return [{"method": method, "changed": scale} | row for scale, row in self.matrix.to_dict("index").items()]
@@ -60,11 +50,8 @@ def write_effects(plan: Plan, scales: Mapping[str, str], written: Written) -> st
     rows, about = read_rows(plan)
     found = effects(rows, scales)
     moving = [each for each in found if each.matrix.any(axis=None)]
-    notes = list(NOTES)
-    if still := [each.summary["method"] for each in found if not each.matrix.any(axis=None)]:
-        notes.append(f"Every effect is exactly 0: {', '.join(still)}.")
-    if not found:
-        notes.append("No method has finished people with and without changed answers yet.")
+    still = [each.summary["method"] for each in found if not each.matrix.any(axis=None)]
+    notes = written_out("effects", found=found, still=still)
     notes += [*about.get("notes", ()), *ledger_notes(rows)]
     narrow = ("people", "asymmetry", "selectivity")
     lines = [line for each in moving for line in each.lines]

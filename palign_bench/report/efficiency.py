@@ -9,22 +9,16 @@ from palign_bench.costs.figures import FIGURES
 from palign_bench.ledger.plan import Plan
 from palign_bench.ledger.record import Record
 from palign_bench.report import measures
-from palign_bench.report.document import Picture, Table, Written, table_of, write_page
+from palign_bench.report.document import Picture, Table, Written, table_of, write_page, written_out
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
 from palign_bench.report.pictures.efficiency import cost_figures
-from palign_bench.report.rows import RowNumbers, page_title, read_rows, row_labels
+from palign_bench.report.rows import RowNumbers, page_title, read_rows
 from palign_bench.report.statistics import mean
 from palign_bench.settings import options, read_option
 
 UNIT = "pas"
 SPREAD = tuple(figure.name for figure in FIGURES if figure.varies and figure.unit == "seconds")
 KEPT = tuple(figure.name for figure in FIGURES if figure.name not in SPREAD)
-RANDOM_WEIGHTS = (
-    "The weights are random. Seconds of reading and of training, and memory, are those of the shape, whatever the "
-    "values. Random weights cannot tell any score, nor how long answers are: a free generation runs to its full 15 "
-    "tokens where a trained model stops after the option, PAS keeps whichever alpha chance prefers, and the rollouts "
-    "of an on-policy method run to their full length."
-)
 
 
 def write_efficiency(plan: Plan) -> str:
@@ -33,8 +27,7 @@ def write_efficiency(plan: Plan) -> str:
     Raises LedgerError for an empty plan.
     """
     rows, about = read_rows(plan)
-    labels = row_labels(rows)
-    costs = relative([measured_costs(row, label, full_steps(row)) for row, label in zip(rows, labels, strict=True)])
+    costs = relative([measured_costs(row) for row in rows])
     random = any(cost["weights"] == "random" for cost in costs)
     frame = pd.DataFrame(costs)
     base = plan.folder / "costs"
@@ -44,27 +37,26 @@ def write_efficiency(plan: Plan) -> str:
     figures = cost_figures(costs, title, scores=not random)
     pictures = [path for name, each in figures.items() for path in written.draw(each, base.with_name(f"costs_{name}"))]
     images = [Picture(path.name) for path in pictures if path.suffix == ".png"]
-    notes = [*reading_notes(costs, random), *machine_notes(rows)]
-    return write_page(title, [display(costs), *images], notes, base, written)
+    return write_page(title, [display(costs), *images], _notes(costs, rows, random), base, written)
 
 
-def full_steps(row: RowNumbers) -> int | None:
+def _full_steps(row: RowNumbers) -> int | None:
     """Optimizer steps (rollouts for on-policy methods) of the paper's budget; None for a method that trains nothing."""
     if row.budget is None or row.name not in options("method"):
         return None
     return int(read_option("method", row.name)["budgets"]["paper"]["steps"])
 
 
-def measured_costs(row: RowNumbers, label: str, full_steps: int | None) -> Record:
+def measured_costs(row: RowNumbers) -> Record:
     """One method's costs. ``full_…`` are those of the full training budget, extrapolated where it was not run."""
     identity, shared = row.identity, row.folder.shared()
     costs = measures.costs(row)
     cells = [record["cost"] for _, record in row.folder.read_all(row.respondents)]
     method, model = identity["method"], identity["model"] or {}
-    steps = method.get("steps")
+    steps, full_steps = method.get("steps"), _full_steps(row)
     found: Record = {
         "method": row.name,
-        "label": label,
+        "label": row.label,
         "model": model.get("name"),
         "weights": model.get("weights"),
         "quantization": model.get("quantization"),
@@ -122,51 +114,20 @@ def relative(costs: Sequence[Record]) -> list[Record]:
     ]
 
 
-def reading_notes(costs: Sequence[Record], random: bool) -> list[str]:
-    """What a reader must know to judge the numbers."""
-    notes = [
-        "Seconds are medians over repeats (and people); so many people cost shared + people × (align + answer), with "
-        "load and prepare shared. Ratios are to PAS. Memory is the whole process's; on a GPU, what is "
-        "allocated.",
-        "The paper's claim, without saying for how many people: PAS takes 1/5 of DPO's time and 1/6 of PPO's.",
-    ]
-    guessed = [
-        f"{cost['label']} {cost['steps']} of {cost['full_steps']} steps of {cost['batch_size']}"
-        for cost in costs
-        if cost["extrapolated"]
-    ]
-    if guessed:
-        notes.append(
-            f"EXTRAPOLATED to the full budget from what a step took (marked *): {', '.join(guessed)}. Seconds, joules "
-            "and trained tokens are; scores and optimizer steps are those of the steps that were taken."
-        )
-    without = [cost["label"] for cost in costs if "no NF4" in cost["label"]]
-    if without:
-        notes.append(f"Measured without the NF4 (4-bit) weights of their definition: {', '.join(without)}.")
-    missing = [cost["label"] for cost in costs if cost["missing_cells"]]
-    if missing:
-        notes.append(f"Not measured, since it failed: {', '.join(missing)}.")
-    return notes + ([RANDOM_WEIGHTS] if random else [])
-
-
-def machine_notes(rows: Sequence[RowNumbers]) -> list[str]:
-    """Hardware, clock, versions, and how busy the machine was."""
+def _notes(costs: Sequence[Record], rows: Sequence[RowNumbers], random: bool) -> list[str]:
+    """What a reader must know to judge the numbers: what was extrapolated, hardware, and how busy the machine was."""
     measured = [about for about in (row.folder.measurement() for row in rows) if about]
-    if not measured:
-        return []
-    origin, state = rows[0].folder.provenance()[-1], measured[0]["before"]
-    loads = [about[when]["load_averages"][0] for about in measured for when in ("before", "after")]
-    told = ("torch", "transformers", "trl", "peft", "bitsandbytes")
-    packages = ", ".join(f"{name} {origin['packages'][name]}" for name in told)
-    gpus = origin.get("gpus") or {}
-    driver = f", driver {gpus['driver'] or 'unknown'}, CUDA {gpus['cuda']}" if gpus else ""
-    names = f" ({', '.join(gpus['names'])}{driver})" if gpus else ""
-    clock = f" at {state['processor_mhz']:.0f} MHz" if state["processor_mhz"] else ""
-    return [
-        f"Machine: {origin['processor']}{names}{clock}, {origin['cores']} cores, {state['torch_threads']} threads, "
-        f"{state['memory_total_mib'] / 1024:.0f} GiB; Python {origin['python']}, {packages}; {state['time']}; load "
-        f"average {min(loads):.1f} to {max(loads):.1f} over the measurements."
-    ]
+    origin = rows[0].folder.provenance()[-1] if measured else {}
+    return written_out(
+        "efficiency",
+        costs=costs,
+        without=[cost["label"] for cost in costs if "no NF4" in cost["label"]],
+        random=random,
+        origin=origin,
+        gpus=origin.get("gpus"),
+        state=measured[0]["before"] if measured else None,
+        loads=[about[when]["load_averages"][0] for about in measured for when in ("before", "after")],
+    )
 
 
 def display(costs: Sequence[Record]) -> Table:

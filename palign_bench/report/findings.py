@@ -3,7 +3,6 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -21,7 +20,6 @@ HEADING = "What this table shows"
 ONE_OPTION = 0.9  # share of one option from which a row is said to give hardly any other
 UNPARSED = 0.05  # share of audited answers without an option from which they are told
 CLEAR_SPECIFICITY = 0.1  # composites by which answers must fit their own person better than others
-_MOST_PEOPLE = 300  # whose records are read for a row's choices
 _NEXT_PEOPLE = 5  # times as many people as now are proposed
 
 
@@ -215,9 +213,7 @@ def _pas(lines: Sequence[Line]) -> list[str]:
     for line in lines:
         if not line.row["method"].startswith("pas") or not line.people:
             continue
-        cells = islice(line.numbers.folder.read_all(line.numbers.respondents), _MOST_PEOPLE)
-        alphas = [each["alignment"]["summary"].get("alpha") for _, each in cells]
-        chosen = [alpha for alpha in alphas if alpha is not None]
+        chosen = [alpha for each in line.numbers.summaries() if (alpha := each.get("alpha")) is not None]
         if not chosen:
             continue
         method = line.numbers.identity["method"]

@@ -14,9 +14,9 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.files import LedgerError
 from palign_bench.ledger.plan import Plan
 from palign_bench.report import measures
-from palign_bench.report.document import Document, Table, Text, Written, render, terminal
+from palign_bench.report.document import Document, Table, Text, Written, render, terminal, written_out
 from palign_bench.report.names import PEOPLE_FLOORS, PEOPLE_METHODS
-from palign_bench.report.rows import RowNumbers, read_rows, row_labels
+from palign_bench.report.rows import RowNumbers, read_rows
 from palign_bench.report.words import significant
 from palign_bench.settings import counted, read_option
 
@@ -51,7 +51,7 @@ class MeasuredRow:
 def measured_rows(rows: Sequence[RowNumbers]) -> list[MeasuredRow]:
     """The costs of the rows that have a finished cell."""
     found = []
-    for row, label in zip(rows, row_labels(rows), strict=True):
+    for row in rows:
         costs, shared = measures.costs(row), row.folder.shared()
         if not row.respondents or not shared:
             continue
@@ -61,7 +61,7 @@ def measured_rows(rows: Sequence[RowNumbers]) -> list[MeasuredRow]:
         kept = digest.packed_answers.nbytes + digest.packed_truth.nbytes + digest.figures.nbytes
         found.append(
             MeasuredRow(
-                label=label,
+                label=row.label,
                 reads_a_model=_reads_a_model(row),
                 prepare_seconds=shared["prepare_seconds"],
                 person_seconds=costs["align_seconds"] + costs["answer_seconds"],
@@ -173,34 +173,14 @@ def _notes(
     rows: Sequence[RowNumbers], measured: str, parameters: Mapping[str, int], factors: Mapping[str, float], shards: int
 ) -> list[str]:
     """What a reader must know to judge the numbers."""
-    machine = next((row.folder.provenance()[-1] for row in rows if row.folder.provenance()), {})
-    people = max(len(row.respondents) for row in rows)
-    others = [f"{name} × {factors[name]:.1f} ({parameters[name]:,})" for name in parameters if name != measured]
-    notes = [
-        f"Measured: {measured} ({parameters[measured]:,} parameters), medians of at most {people} people, on "
-        f"{machine.get('processor', 'an unnamed processor')}, {machine.get('cores', '?')} cores. Hours are preparing + "
-        "people × (align + answer) on one such machine; loading the model is left out."
-    ]
-    if others:
-        notes.append(
-            "* Extrapolated by arithmetic, not measured: the measured seconds times the ratio of the parameter counts, "
-            f"{', '.join(others)}, on the same machine; rows that read no model are not scaled."
-        )
-    notes.append(
-        "An answer taken over from another person or row (Vanilla's are everyone's) is charged in full, as in the "
-        "table: a real sweep takes less."
+    return written_out(
+        "forecast",
+        measured=measured,
+        parameters=parameters,
+        factors=factors,
+        shards=shards,
+        people=max(len(row.respondents) for row in rows),
+        machine=next((row.folder.provenance()[-1] for row in rows if row.folder.provenance()), {}),
+        learning=[row.label for row in rows if row.block in (PEOPLE_FLOORS, PEOPLE_METHODS)],
+        quick=any((row.budget or "").startswith("quick") for row in rows),
     )
-    learning = [row for row in rows if row.block in (PEOPLE_FLOORS, PEOPLE_METHODS)]
-    if learning:
-        notes.append(
-            f"{', '.join(row_labels(learning))}: what they learn from others is charged as measured, with that "
-            "source's number of people; it takes longer with more."
-        )
-    if any((row.budget or "").startswith("quick") for row in rows):
-        notes.append("Rows marked (quick) took a few optimizer steps; `make efficiency` extrapolates the full budget.")
-    notes.append(
-        "Files and bytes are the ledger's, whatever the model: a file a cell, and a few for each row. W&B: one run per "
-        "row with one logged row per person, and one for the table"
-        + (f"; {shards} shards open {shards} times as many runs." if shards > 1 else ".")
-    )
-    return notes

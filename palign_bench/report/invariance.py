@@ -18,21 +18,11 @@ from palign_bench.ledger.columns import Array
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.variant import PLAIN, REVERSED, ROTATED, VARIANTS, Variant
-from palign_bench.report.document import Written, table_of, write_page
+from palign_bench.report.document import Written, table_of, write_page, written_out
 from palign_bench.report.rows import RowNumbers, by_method, ledger_notes, page_title, people_of_all, read_rows
 from palign_bench.report.statistics import mean_interval
 
 _MOST_PAIRS = 12  # told in the page; all are in a file
-
-NOTES = (
-    "Changed: mean absolute change of an answer against the plain way of asking, over all variants. Flipped: share of "
-    "answers that are another option.",
-    "Composite: asked plainly, and the lowest and highest over all ways of asking.",
-    "Position bias, where options stand in another order: share of answers that keep their letter and so change their "
-    "label (0: labels are followed; 1: letters are). V: Cramér's V of the chi-squared test that as many answers go to "
-    "each label whatever the order; its p-value would be wrong, since the same people and items come again.",
-    "Robust: of how many other rows the row is better, or worse, in every variant alike.",
-)
 
 
 @dataclass(frozen=True)
@@ -61,14 +51,9 @@ def write_invariance(plan: Plan, inventory: Inventory, written: Written) -> str:
     rows, about = read_rows(plan)
     found = invariance(rows, inventory)
     compared = pairs(found)
-    notes = list(NOTES)
-    if still := [each.title for each in found if not each.changes[["instability", "flips"]].any(axis=None)]:
-        notes.append(f"Every answer is the same in every variant: {', '.join(still)}.")
+    still = [each.title for each in found if not each.changes[["instability", "flips"]].any(axis=None)]
     unstable = [_without_variants(pair) for pair in compared if pair["keeps its sign"] == "no"]
-    if len(unstable) > _MOST_PAIRS:
-        notes.append(f"{len(unstable) - _MOST_PAIRS} more pairs change their order: see invariance_pairs.csv.")
-    if not found:
-        notes.append("No method has finished people both asked plainly and in another way yet.")
+    notes = written_out("invariance", found=found, still=still, more_pairs=len(unstable) - _MOST_PAIRS)
     notes += [*about.get("notes", ()), *ledger_notes(rows)]
     narrow = ("chi-squared", "people", "V", "lowest", "highest")
     tables = [
@@ -160,7 +145,7 @@ def pairs(found: Sequence[Invariance]) -> list[dict[str, Any]]:
     """
     made = []
     for first, second in combinations(found, 2):
-        names = [name for name in first.composites if name in second.composites]
+        names = [name for name in map(str, first.composites) if name in second.composites]
         differences = first.composites[names] - second.composites[names].reindex(first.composites.index)
         differences = differences.dropna()
         if differences.empty or len(names) < 2:
@@ -215,9 +200,12 @@ def by_variant(found: Sequence[Invariance], figure: str) -> list[dict[str, Any]]
     return [{"method": each.title} | {name: each.changes[figure].get(name) for name in names} for each in found]
 
 
-def _lines(found: Invariance) -> list[dict[str, Any]]:
+def _lines(found: Invariance) -> list[dict[Any, Any]]:
     """What is told of each variant, plain first."""
     row = {"method": found.title, "variant": "", "people": len(found.composites)}
     changes = found.changes.to_dict("index")
     composites = found.composites.mean()
-    return [row | {"variant": name, "composite": composites[name]} | changes.get(name, {}) for name in found.composites]
+    return [
+        row | {"variant": name, "composite": composites[name]} | changes.get(name, {})
+        for name in map(str, found.composites)
+    ]

@@ -3,8 +3,9 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -19,24 +20,24 @@ MOST_FAILURE_NOTES = 5
 _LONGEST_MESSAGE = 90
 _TOLD_PACKAGES = ("palign-bench", "torch", "transformers", "trl", "peft")
 _LONGEST_DIFFERENCE = 30
+_MOST_SUMMARIES = 300  # people whose records are read for what a page says of a row's alignments
 
 
 @dataclass(frozen=True)
 class RowNumbers(Row):
     """A planned row with what the ledger holds of it: the respondents whose cells are finished, in plan order.
 
-    ``digest``: what a table needs of the finished cells, in the order of ``respondents``.
+    ``identity``: everything that can change one of its numbers. ``digest``: what a table needs of the finished cells,
+    in the order of ``respondents``. ``label``: a readable name, with a trained row's budget and, where rows of the
+    table still read alike, what differs.
     """
 
     protocol: str
     model: str
+    identity: Record
     respondents: tuple[str, ...]
     digest: Digest
-
-    @cached_property
-    def identity(self) -> Record:
-        """Everything that can change one of its numbers."""
-        return self.folder.identity()
+    label: str = ""
 
     @property
     def has_random_weights(self) -> bool:
@@ -80,6 +81,11 @@ class RowNumbers(Row):
         }
 
     @property
+    def unscored(self) -> int:
+        """How many finished cells have no composite."""
+        return len(self.respondents) - len(self.composites)
+
+    @property
     def missing_cells(self) -> int:
         """How many planned cells are not finished."""
         return len(self.ids) - len(self.respondents)
@@ -88,6 +94,11 @@ class RowNumbers(Row):
         """Answers ``(people, items)`` of some of its respondents; NaN where there is none."""
         place = {respondent: index for index, respondent in enumerate(self.respondents)}
         return self.digest.take([place[each] for each in people]).answers_to(items)
+
+    def summaries(self) -> list[Record]:
+        """What its method says of each alignment, of at most `_MOST_SUMMARIES` people."""
+        cells = islice(self.folder.read_all(self.respondents), _MOST_SUMMARIES)
+        return [record["alignment"]["summary"] for _, record in cells]
 
     def recorded(self, figure: str) -> Array:
         """One of the digest's figures, of the cells that have it."""
@@ -106,9 +117,9 @@ def read_rows(plan: Plan) -> tuple[list[RowNumbers], Record]:
     rows = []
     for row in planned:
         respondents, digest = row.folder.digest(row.ids)
-        rows.append(RowNumbers(**vars(row), protocol=about["protocol"], model=about["model"],
-                               respondents=tuple(respondents), digest=digest))  # fmt: skip
-    return rows, about
+        told = {"protocol": about["protocol"], "model": about["model"], "identity": row.folder.identity()}
+        rows.append(RowNumbers(**vars(row), **told, respondents=tuple(respondents), digest=digest))
+    return _labelled(rows), about
 
 
 def by_method(rows: Iterable[RowNumbers], key: str) -> list[dict[Any, RowNumbers]]:
@@ -132,17 +143,13 @@ def page_title(kind: str, about: Record) -> str:
     return f"{kind}: {about['model_title']}, protocol {about['protocol']}, source: {source}"
 
 
-def row_labels(rows: Iterable[RowNumbers]) -> list[str]:
-    """A readable name per row, with a trained row's budget; rows that still read alike also carry what differs."""
-    rows = list(rows)
+def _labelled(rows: Sequence[RowNumbers]) -> list[RowNumbers]:
     names = [row.title + (f" ({row.budget})" if row.budget else "") for row in rows]
-    alike: dict[str, list[RowNumbers]] = {}
-    for name, row in zip(names, rows, strict=True):
-        alike.setdefault(name, []).append(row)
-    return [
-        name + (_difference(row, alike[name]) if len(alike[name]) > 1 else "")
-        for name, row in zip(names, rows, strict=True)
-    ]
+    labelled = []
+    for row, name in zip(rows, names, strict=True):
+        alike = [other for other, of_other in zip(rows, names, strict=True) if of_other == name]
+        labelled.append(replace(row, label=name + (_difference(row, alike) if len(alike) > 1 else "")))
+    return labelled
 
 
 def _difference(row: RowNumbers, rows: Sequence[RowNumbers]) -> str:
@@ -170,19 +177,13 @@ def _settings(row: RowNumbers) -> dict[str, Any]:
 def ledger_notes(rows: list[RowNumbers]) -> list[str]:
     """What a reader must know about the cells: missing ones, failures, mixed code, unequal sets of people."""
     notes = []
-    incomplete = [
-        f"{label} {row.missing_cells}" for row, label in zip(rows, row_labels(rows), strict=True) if row.missing_cells
-    ]
+    incomplete = [f"{row.label} {row.missing_cells}" for row in rows if row.missing_cells]
     if incomplete:
         notes.append(f"Missing cells: {', '.join(incomplete)}. The same command again computes only these.")
     notes += _failure_notes(rows)
     if len({frozenset(row.respondents) for row in rows}) > 1:
         notes.append("Rows do not cover the same people; differences to the floors are over the people both cover.")
-    unscored = [
-        f"{label} {len(row.respondents) - len(row.composites)}"
-        for row, label in zip(rows, row_labels(rows), strict=True)
-        if len(row.composites) < len(row.respondents)
-    ]
+    unscored = [f"{row.label} {row.unscored}" for row in rows if row.unscored]
     if unscored:
         notes.append(f"No composite (a domain without a parsed answer), left out of the mean: {', '.join(unscored)}.")
     return notes + _measurement_notes(rows) + _provenance_notes(rows)
@@ -196,7 +197,7 @@ def _measurement_notes(rows: list[RowNumbers]) -> list[str]:
         return []
     repeats = sorted({about["cost_repeats"] for _, about in found})
     loads = [about[when]["load_averages"][0] for _, about in found for when in ("before", "after")]
-    which = "all rows" if len(found) == len(rows) else ", ".join(row_labels([row for row, _ in found]))
+    which = "all rows" if len(found) == len(rows) else ", ".join(row.label for row, _ in found)
     times = " or ".join(map(str, repeats))
     return [
         f"Costs measured in a process per method, median of {times} repeats: {which}; the machine's load average was "
@@ -207,11 +208,11 @@ def _measurement_notes(rows: list[RowNumbers]) -> list[str]:
 def _failure_notes(rows: list[RowNumbers]) -> list[str]:
     """One line per row and message, without respondents' ids: notes may leave the machine."""
     failures: Counter[tuple[str, str, str]] = Counter()
-    for row, label in zip(rows, row_labels(rows), strict=True):
+    for row in rows:
         unfinished = set(row.ids).difference(row.respondents)
         for respondent, message in row.folder.failures().items():
             if respondent in unfinished:
-                failures[label, _first_line(message), row.folder.path.name] += 1
+                failures[row.label, _first_line(message), row.folder.path.name] += 1
     notes = [
         f"{label}: {count} failed, {message} (traceback in cells/{folder}/respondents/*.error.json)"
         for (label, message, folder), count in failures.most_common(MOST_FAILURE_NOTES)

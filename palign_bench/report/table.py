@@ -14,7 +14,7 @@ from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.report import measures
 from palign_bench.report.names import OWN_FLOORS, PEOPLE_FLOORS
 from palign_bench.report.paper import PaperSetting, matching_setting
-from palign_bench.report.rows import RowNumbers, ledger_notes, read_rows, row_labels
+from palign_bench.report.rows import RowNumbers, ledger_notes, read_rows
 from palign_bench.report.specificity import Truths, specificity
 from palign_bench.report.statistics import mean, mean_interval
 from palign_bench.report.training import training_notes
@@ -89,8 +89,7 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
     paper = matching_setting(about, random_weights=any(row.has_random_weights for row in rows))
     truths = Truths.of(rows)
     columns = [
-        _columns(row, label, [other for other in rows if other.told == row.told], inventory, truths, paper)
-        for row, label in zip(rows, row_labels(rows), strict=True)
+        _columns(row, [other for other in rows if other.told == row.told], inventory, truths, paper) for row in rows
     ]
     notes = (*about.get("notes", ()), *training_notes(rows), *ledger_notes(rows))
     return Report({**about, "people": people}, tuple(columns), tuple(rows), notes, paper, inventory)
@@ -110,7 +109,6 @@ def as_json(report: Report) -> str:
 
 def _columns(
     row: RowNumbers,
-    label: str,
     peers: Sequence[RowNumbers],
     inventory: Inventory,
     truths: Truths,
@@ -144,12 +142,12 @@ def _columns(
         **panel,
         "missing_cells": row.missing_cells,
         **measures.costs(row),
-        "label": label,
+        "label": row.label,
         "title": row.title,
         "block": row.block,
         "budget": row.budget,
         "known_answers": row.known_answers,
-        "unscored": len(row.respondents) - len(composites),
+        "unscored": row.unscored,
         "audit_agreement": agreement,
         "beats_best_constant": measures.beats_best_constant(row, peers),
         "best_own_floor": own.floor,

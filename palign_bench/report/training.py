@@ -1,26 +1,21 @@
 """What the summaries of trained rows tell a reader: weights that hardly moved, and DPO's displacement."""
 
 from collections.abc import Sequence
-from itertools import islice
 from statistics import median
 
-from palign_bench.report.rows import RowNumbers, row_labels
+from palign_bench.report.rows import RowNumbers
 
 FEW_MOVED = 0.5  # share of the trained weights; float32 training of full budgets moves 85 % and more
-_MOST_PEOPLE = 300  # whose records are read for these notes
 
 
 def training_notes(rows: Sequence[RowNumbers]) -> list[str]:
     """One line per trained row whose weights hardly moved, or whose preferred answers became less likely."""
     notes = []
-    for row, label in zip(rows, row_labels(rows), strict=True):
-        if row.budget is None:
-            continue
-        cells = islice(row.folder.read_all(row.respondents), _MOST_PEOPLE)
-        summaries = [record["alignment"]["summary"] for _, record in cells]
-        notes += _moved_note(label, [each["moved_share"] for each in summaries if "moved_share" in each])
+    for row in rows:
+        summaries = row.summaries() if row.budget is not None else []
+        notes += _moved_note(row.label, [each["moved_share"] for each in summaries if "moved_share" in each])
         changes = [(each["chosen_change"], each["rejected_change"]) for each in summaries if "chosen_change" in each]
-        notes += _displacement_note(label, changes)
+        notes += _displacement_note(row.label, changes)
     return notes
 
 

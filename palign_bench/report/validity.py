@@ -7,9 +7,10 @@ for acquiescence, Henry et al. (2022) for the retest reliability of items, Park 
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
+from typing import Any, Self
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from palign_bench.ledger.columns import Array, Whole
 from palign_bench.questionnaire.inventory import LOWEST, Inventory
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.questionnaire.scoring import mean_present
+from palign_bench.report.data import read_data
 from palign_bench.report.rows import RowNumbers
 from palign_bench.report.specificity import Truths
 from palign_bench.report.statistics import mean, pearson
@@ -34,39 +36,14 @@ class PanelColumn:
     meaning: str
     share: bool = False
 
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Self:
+        """The column of an entry of ``data/panel.yaml``, with the numbers that its meaning names."""
+        told = entry["meaning"].format(fewest=FEWEST_PEOPLE, reliability=ITEM_RELIABILITY)
+        return cls(**{**entry, "meaning": told})
 
-PANEL: tuple[PanelColumn, ...] = (
-    PanelColumn(
-        "distinctive_profile_correlation",
-        "distinc-\ntive r",
-        "correlation over the items of a person's answers with the true ones, each less the mean of the table's other "
-        f"people (blank below {FEWEST_PEOPLE} people); knowing people in general earns 0 (by "
-        "chance that item means share with profiles, one option for all earns +.12 among 10 people, +.02 among 50)",
-    ),
-    PanelColumn("overall_profile_correlation", "overall\nr", "the same without taking the others' mean away"),
-    PanelColumn(
-        "trait_correlation", "conver-\ngent r", "correlation across people of answered with own trait scores, mean"
-    ),
-    PanelColumn(
-        "discriminant_gap", "discr.\ngap", "convergent r less the mean absolute correlation with the other traits"
-    ),
-    PanelColumn(
-        "dispersion_ratio", "disper-\nsion", "spread of the answers' trait scores across people, own spread: 1"
-    ),
-    PanelColumn("exact_agreement", "exact", "share of answers that are the person's own option", share=True),
-    PanelColumn(
-        "retest_normalised_accuracy",
-        "retest\nacc.",
-        f"0: the middle option; 1: a simulated retest of the person (item reliability {ITEM_RELIABILITY})",
-    ),
-    PanelColumn(
-        "acquiescence", "acqui-\nescence", "mean of the answers to + and - items in equal parts, less the middle option"
-    ),
-    PanelColumn(
-        "reverse_key_consistency", "reverse\nkeys", "correlation across people of a facet's + items with its reversed -"
-    ),
-    PanelColumn("extreme_share", "ex-\ntreme", "share of the two outermost options", share=True),
-)
+
+PANEL: tuple[PanelColumn, ...] = tuple(map(PanelColumn.of, read_data("panel")))
 
 
 def validity(inventory: Inventory, row: RowNumbers, pool: Truths) -> dict[str, float | None]:

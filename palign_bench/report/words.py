@@ -8,7 +8,7 @@ from typing import Any
 from palign_bench.costs.figures import FIGURES
 from palign_bench.questionnaire.inventory import DOMAINS
 from palign_bench.questionnaire.protocol import PROTOCOLS
-from palign_bench.report.document import Document, Picture, Table, Text, in_one_line, table_of
+from palign_bench.report.document import Document, Picture, Table, Text, in_one_line, table_of, written_out
 from palign_bench.report.findings import HEADING, findings, next_step
 from palign_bench.report.names import BLOCKS, KNOWN_TRUTH, METHODS, PEOPLE_METHODS
 from palign_bench.report.paper import PAPER_PEOPLE, TITLES, is_the_papers_model, nearest_setting
@@ -28,6 +28,7 @@ Cells = dict[str, str]
 
 def describe(report: Report, pictures: Sequence[str] = ()) -> Document:
     """The whole report; ``pictures``: the files' names of its pictures."""
+    generates = PROTOCOLS[report.about["protocol"]].reading.generates
     marked = any(row["beats_best_constant"] is False for row in report.rows)
     gpu, noted = gpu_table(report), [Text(report.notes, "Notes", listed=True)] if report.notes else []
     blocks: list[Table | Text | Picture] = [
@@ -41,7 +42,7 @@ def describe(report: Report, pictures: Sequence[str] = ()) -> Document:
         *([gpu] if gpu.rows else []),
         *noted,
         *([paper_table(report)] if report.paper is None else []),
-        Text([reading_guide(report)], "How to read it", detail=True),
+        Text(written_out("reading", generates=generates, fewest=FEWEST_FOR_A_BOOTSTRAP), "How to read it", detail=True),
     ]
     command = f"palign-bench report {report.about['experiment']}"
     return Document(report.title, blocks, f"`{command} --legend` explains every column, --wide shows those left out.")
@@ -127,45 +128,19 @@ def paper_table(report: Report) -> Table:
 
 def legends(report: Report) -> list[str]:
     """What the marks and short headers of the score table mean."""
-    letters = ", ".join(f"{letter} {name}" for letter, name in report.inventory.scales.items())
-    lines = [f"{letters}: mean absolute difference on the held-out items, composite: their sum; lower is better."]
     titles = {row["method"]: row["title"] for row in report.rows}
-    best = {titles[row["best_own_floor"]] for row in report.rows if row["best_own_floor"]}
-    people = {titles[row["best_people_floor"]] for row in report.rows if row["best_people_floor"]}
-    if best or people:
-        named = [
-            f"{kind}: {', '.join(sorted(names))}"
-            for kind, names in (("own-answers", best), ("other-people", people))
-            if names
-        ]
-        lines.append(f"Δ: paired difference, row minus best floor ({'; '.join(named)}); below 0 is better.")
-    if any(row["block"] == KNOWN_TRUTH for row in report.rows):
-        lines.append(
-            "Known truth: what the factor model that draws simulated people predicts from the known answers; on people "
-            "drawn from it no method can expect a lower composite, on others it is one more predictor."
-        )
-    if report.paper is not None:
-        lines.append(
-            f"paper: its tables 1 and 6, {report.paper.title}, {PAPER_PEOPLE} people; this table has {report.people}."
-        )
-    return lines
-
-
-def reading_guide(report: Report) -> str:
-    """One paragraph on how to judge the numbers."""
-    generates = PROTOCOLS[report.about["protocol"]].reading.generates
-    asked = "all items" if generates else "a free-generation audit of 20 items"
-    return (
-        "A method has learned something about a person only if it beats the floors, which read no sentence with a "
-        "language model. The composite alone rewards hedging toward the middle option, so look beside it: distinctive "
-        "r is the correlation of a person's answers with the true ones after the other people's means are taken away "
-        "(hedging and knowing people in general earn 0); specificity is how much worse a person's answers fit the "
-        "table's other people than that person (0: the method ignored whom it was aligned to); trait r is the "
-        "correlation across people of the five trait scores (a constant option earns none); top option is the share of "
-        "the most frequent option; unparsed comes from "
-        f"{asked}. The interval is a 95 % bootstrap over people, below {FEWEST_FOR_A_BOOTSTRAP} of them Student's t. "
-        "Shared seconds are paid once (load, prepare), align (with its search for hyperparameters) and answer per "
-        "person: so many people cost shared + people × (align + answer). Memory is what comes on top of the bare model."
+    floors = []
+    for kind, column in (("own-answers", "best_own_floor"), ("other-people", "best_people_floor")):
+        names = {titles[row[column]] for row in report.rows if row[column]}
+        floors += [f"{kind}: {', '.join(sorted(names))}"] if names else []
+    return written_out(
+        "legends",
+        scales=report.inventory.scales,
+        floors=floors,
+        known_truth=any(row["block"] == KNOWN_TRUTH for row in report.rows),
+        paper=report.paper,
+        paper_people=PAPER_PEOPLE,
+        people=report.people,
     )
 
 

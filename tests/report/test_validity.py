@@ -40,12 +40,11 @@ def numbers_of(
         )
         for person, own in answers.items()
     ]
-    row = row_of(
-        "vanilla", kept_folder(folder, "vanilla", {"method": {"name": "vanilla"}, "model": None}), list(answers)
-    )
-    return RowNumbers(
-        **vars(row), protocol=protocol, model="tiny", respondents=tuple(answers), digest=Digest.of(records)
-    )
+    identity = {"method": {"name": "vanilla"}, "model": None}
+    row = row_of("vanilla", kept_folder(folder, "vanilla", identity), list(answers))
+    digest = Digest.of(records)
+    return RowNumbers(**vars(row), protocol=protocol, model="tiny", identity=identity, respondents=tuple(answers),
+                      digest=digest)  # fmt: skip
 
 
 @pytest.fixture
