@@ -1,8 +1,10 @@
 """Several measurements of one thing: medians and quartiles. The record of a cell measured once looks the same."""
 
 from collections.abc import Mapping, Sequence
-from statistics import median, quantiles
+from statistics import median
 from typing import Any
+
+import numpy as np
 
 from palign_bench.costs.clock import Cost
 from palign_bench.costs.figures import BY_NAME
@@ -10,9 +12,7 @@ from palign_bench.costs.figures import BY_NAME
 
 def quartiles(values: Sequence[float]) -> tuple[float, float]:
     """First and third quartile, interpolated with the extremes included; of a single value, that value twice."""
-    if len(values) == 1:
-        return values[0], values[0]
-    first, _, third = quantiles(values, n=4, method="inclusive")
+    first, third = np.quantile(values, (0.25, 0.75)).tolist()
     return first, third
 
 

@@ -70,10 +70,10 @@ def measured_costs(row: RowNumbers) -> Record:
         "prepare_seconds": shared.get("prepare_seconds"),
     }
     for name in SPREAD:
-        found[name] = _median_of([cost.get(name) for cost in cells])
+        found[name] = costs[name]
         for end, suffix in enumerate(("low", "high")):
-            ends = [cost.get("quartiles", {}).get(name, [None] * 2)[end] for cost in cells]
-            found[f"{name}_{suffix}"] = _median_of(ends)
+            ends = [cost["quartiles"][name][end] for cost in cells if name in cost.get("quartiles", {})]
+            found[f"{name}_{suffix}"] = float(median(ends)) if ends else None
     found |= {name: costs[name] for name in KEPT}
     found["full_align_seconds"] = _full(found, "align_seconds", "seconds_per_step")
     found["full_training_tokens"] = _full(found, "training_tokens", "tokens_per_step")
@@ -90,11 +90,10 @@ def measured_costs(row: RowNumbers) -> Record:
 
 def _full(found: Record, measured: str, per_step: str) -> float | None:
     """A figure with the full training budget: what was measured, plus the steps not taken."""
-    if not found["extrapolated"]:
-        return None if found[measured] is None else float(found[measured])
-    if found[measured] is None or found[per_step] is None:
+    missing = found["full_steps"] - found["steps"] if found["extrapolated"] else 0
+    if found[measured] is None or (missing and found[per_step] is None):
         return None
-    return float(found[measured] + (found["full_steps"] - found["steps"]) * found[per_step])
+    return float(found[measured] + missing * (found[per_step] or 0))
 
 
 def relative(costs: Sequence[Record]) -> list[Record]:
@@ -165,11 +164,6 @@ def display(costs: Sequence[Record]) -> Table:
         "trained\ntokens",
     )
     return table_of(cells, left_out_first=gives_way)
-
-
-def _median_of(values: Sequence[float | None]) -> float | None:
-    present = [value for value in values if value is not None]
-    return float(median(present)) if present else None
 
 
 def _ratio(value: float | None, unit: float | None) -> float | None:

@@ -14,7 +14,7 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.files import LedgerError
 from palign_bench.ledger.plan import Plan
 from palign_bench.report import measures
-from palign_bench.report.document import Document, Table, Text, Written, render, terminal, written_out
+from palign_bench.report.document import Document, Text, Written, render, table_of, terminal, written_out
 from palign_bench.report.names import PEOPLE_FLOORS, PEOPLE_METHODS
 from palign_bench.report.rows import RowNumbers, read_rows
 from palign_bench.report.words import significant
@@ -121,10 +121,9 @@ def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], sha
     frame = forecast(measured, people, factors, shards)
     title = f"forecast of {about['experiment']} from costs measured with {about['model_title']}"
     notes = _notes(rows, about["model"], parameters, factors, shards)
-    blocks: list[Table | Text] = []
-    for count in people:
-        shown = _display(frame[frame["people"] == count], about["model"], shards)
-        blocks.append(Table(list(shown.columns), shown.values.tolist(), counted(count)))
+    blocks = [
+        table_of(_display(frame[frame["people"] == count], about["model"], shards), counted(count)) for count in people
+    ]
     document, written = Document(title, [*blocks, Text(notes, listed=True)]), Written()
     written.add(plan.folder / "forecast.csv", frame.to_csv(index=False))
     written.add(plan.folder / "forecast.md", render(document, "md"))
@@ -146,27 +145,21 @@ def _reads_a_model(row: RowNumbers) -> bool:
     return row.identity["model"] is not None
 
 
-def _display(frame: pd.DataFrame, measured: str, shards: int) -> pd.DataFrame:
+def _display(frame: pd.DataFrame, measured: str, shards: int) -> list[dict[str, str]]:
     """One line per row: what every model shares, then each model's time."""
-    models = list(dict.fromkeys(frame["model"]))
-    shown = frame[frame["model"] == measured].set_index("method")
-    table = pd.DataFrame(
-        {
-            "cells": [f"{value:,}" for value in shown["cells"]],
-            "files": [f"{value:,}" for value in shown["files"]],
-            "GiB": [significant(value) for value in shown["gib"]],
-            "W&B\nruns": [f"{value:,}" for value in shown["wandb_runs"]],
-            "W&B\nrows": [f"{value:,}" for value in shown["wandb_rows"]],
-        },
-        index=shown.index,
-    )
-    for model in models:
-        times = frame[frame["model"] == model].set_index("method")
-        star = "" if model == measured else " *"
-        table[f"{model}{star}\nhours"] = [significant(value) for value in times["hours"]]
-        if shards > 1:
-            table[f"{model}{star} days\n{shards} shards"] = [significant(value) for value in times["days"]]
-    return table.reset_index()
+    lines = []
+    for method, by_model in frame.groupby("method", sort=False):
+        own = by_model[by_model["model"] == measured].iloc[0]
+        line = {"method": str(method), "cells": f"{own['cells']:,}", "files": f"{own['files']:,}"}
+        line["GiB"] = significant(own["gib"])
+        line |= {f"W&B\n{what}": f"{own[f'wandb_{what}']:,}" for what in ("runs", "rows")}
+        for _, times in by_model.iterrows():
+            model = times["model"] + ("" if times["model"] == measured else " *")
+            line[f"{model}\nhours"] = significant(times["hours"])
+            if shards > 1:
+                line[f"{model} days\n{shards} shards"] = significant(times["days"])
+        lines.append(line)
+    return lines
 
 
 def _notes(

@@ -7,12 +7,13 @@ for acquiescence, Henry et al. (2022) for the retest reliability of items, Park 
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from palign_bench.ledger.columns import Array, Whole
 from palign_bench.questionnaire.inventory import LOWEST, Inventory
@@ -70,17 +71,17 @@ def response_style(inventory: Inventory, numbers: Whole, answers: Array) -> dict
     sign = np.array([item.sign for item in items])
     scales = np.array([item.scale for item in items])
     subscales = np.array([item.subscale or item.scale for item in items])
-    balanced = []
-    for scale in dict.fromkeys(scales.tolist()):
-        plus, minus = (mean_present(answers[:, (scales == scale) & (sign == side)]) for side in (1, -1))
-        if not np.isnan(plus + minus).all():  # else the scale is keyed one way only
-            balanced.append((plus + minus) / 2)
+
+    def halves(groups: NDArray[Any]) -> Iterator[tuple[Array, Array]]:
+        """By group, means of the answers to its + and to its - items; groups that are keyed one way only left out."""
+        for group in dict.fromkeys(groups.tolist()):
+            plus, minus = (mean_present(answers[:, (groups == group) & (sign == side)]) for side in (1, -1))
+            if not np.isnan(plus + minus).all():
+                yield plus, minus
+
+    balanced = [(plus + minus) / 2 for plus, minus in halves(scales)]
     per_person = np.mean(balanced, axis=0) if balanced else np.array([])
-    pairs = []
-    for subscale in dict.fromkeys(subscales.tolist()):
-        plus, minus = (mean_present(answers[:, (subscales == subscale) & (sign == side)]) for side in (1, -1))
-        if not np.isnan(plus + minus).all():
-            pairs.append(_correlation(plus, inventory.reverse(minus)))
+    pairs = [_correlation(plus, inventory.reverse(minus)) for plus, minus in halves(subscales)]
     given = inventory.nearest(answers[~np.isnan(answers)])
     return {
         "acquiescence": mean(per_person[~np.isnan(per_person)] - inventory.midpoint),

@@ -6,6 +6,7 @@ from typing import Any
 
 from palign_bench.settings import UserError
 from palign_bench.tracking.tracker import Tracker
+from palign_bench.tracking.trackio import TrackioTracker
 from palign_bench.tracking.wandb import WandbTracker
 
 _KEYS = {"trackio": ("name", "project"), "wandb": ("name", "project", "entity", "mode", "folder")}
@@ -24,12 +25,11 @@ def make_tracker(settings: Mapping[str, Any], runs: Path = Path("runs")) -> Trac
     unknown = [str(key) for key in settings if key not in _KEYS[name]]
     if unknown:
         raise UserError(f"tracking.{unknown[0]}: no such key; the keys are {', '.join(_KEYS[name])}")
+    project = settings.get("project") or "palign-bench"
     if name == "trackio":
-        from palign_bench.tracking.trackio import make_trackio_tracker
-
-        return make_trackio_tracker(settings, runs)
+        return TrackioTracker(str(project), runs / ".salt")
     return WandbTracker(
-        project=settings.get("project") or "palign-bench",
+        project=project,
         entity=settings.get("entity"),
         mode=settings.get("mode") or "auto",
         folder=Path(settings.get("folder") or runs).expanduser(),

@@ -1,4 +1,4 @@
-"""What follows a run as it happens (`Tracker`), and what all mirrors of the ledger share (`Mirror`).
+"""What follows a run as it happens (`Tracker`): nothing, or a mirror of the ledger.
 
 What leaves the ledger for a mirror is listed here, and nothing else does: of a row what its fingerprint covers, of a
 person scores, trait scores and costs, of a table its numbers. People stand under salted hashes, in an order that the
@@ -8,7 +8,6 @@ answer.
 
 import logging
 import re
-from abc import abstractmethod
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,13 +30,37 @@ _TEXTS = ("method", "protocol", "model")  # the columns of a table whose texts m
 
 
 class Tracker:
-    """Follows nothing (``tracking=none``); what follows a sweep overrides it.
+    """Follows nothing (``tracking=none``); a mirror of the ledger keeps what the methods with an underscore are given.
 
-    A row is opened, its people come one by one, the row is closed; at the end come the tables.
+    A row is opened, its people come one by one, the row is closed; at the end come the tables. A mirror must never cost
+    the sweep: what it cannot keep it says once and leaves out. ``salt_file``: see `read_salt`.
     """
 
-    follows_people = False  # whether the records of people who were finished before need to be read
+    follows_people = False  # whether anything is kept, and so records of people finished before need to be read
     follows_finished_rows = False  # whether a row is told of although all its people were finished before
+    service = ""  # its name in messages
+
+    def __init__(self, salt_file: Path = Path(".salt")):
+        self.salt_file = salt_file
+        self._people: dict[str, dict[str, Any]] = {}
+        self._scale_of: Mapping[str, str] = {}
+        self._is_open = False
+        self._told = False
+
+    def _open(self, id_: str, name: str, group: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> None:
+        """Open a run. ``id_``: the same whenever the same row or table is followed. ``kind``: row or table."""
+
+    def _keep_progress(self, finished: int) -> None:
+        """Keep how many people are finished."""
+
+    def _keep_people(self, names: list[str], people: list[list[Any]]) -> None:
+        """Keep the figures of these names of a row's people; the first is ``respondent``, None what somebody lacks."""
+
+    def _keep_table(self, table: pd.DataFrame, pictures: Sequence[Path], title: str) -> None:
+        """Keep a table and its pictures."""
+
+    def _close(self, summary: Mapping[str, Any]) -> None:
+        """Close the run with these figures."""
 
     def start_row(
         self,
@@ -54,70 +77,8 @@ class Tracker:
         ``identity``: what the row's fingerprint covers. ``group``: the experiment. ``key``: what distinguishes the row
         from all others of the ledger (its cell folder). ``scale_of``: the scale of each held-out item, by number.
         """
-
-    def log_person(self, record: Mapping[str, Any]) -> None:
-        """Follow one finished cell, given as the ledger's record; only scores, trait scores and costs are read."""
-
-    def finish_row(self, summary: Mapping[str, Any]) -> None:
-        """Close the row with what the means over its people do not tell: numbers by name."""
-
-    def log_table(
-        self,
-        table: pd.DataFrame,
-        pictures: Sequence[Path],
-        group: str,
-        name: str,
-        scale_of: Mapping[str, str] | None = None,
-    ) -> None:
-        """Keep a finished table and its pictures (PNG or JPEG; other formats stay in the ledger's folder).
-
-        ``group``, ``name``: the experiment and which of its tables.
-        """
-
-
-class Mirror(Tracker):
-    """A tracker that must never cost the sweep it mirrors: what it cannot keep it says once and leaves out."""
-
-    follows_people = True
-    service = ""  # its name in messages
-
-    def __init__(self, salt_file: Path):
-        self.salt_file = salt_file
-        self._people: dict[str, dict[str, Any]] = {}
-        self._scale_of: Mapping[str, str] = {}
-        self._is_open = False
-        self._told = False
-
-    @abstractmethod
-    def _open(self, id_: str, name: str, group: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> None:
-        """Open a run. ``id_``: the same whenever the same row or table is followed. ``kind``: row or table."""
-
-    @abstractmethod
-    def _keep_progress(self, finished: int) -> None:
-        """Keep how many people are finished."""
-
-    @abstractmethod
-    def _keep_people(self, names: list[str], people: list[list[Any]]) -> None:
-        """Keep the figures of these names of a row's people; the first is ``respondent``, None what somebody lacks."""
-
-    @abstractmethod
-    def _keep_table(self, table: pd.DataFrame, pictures: Sequence[Path], title: str) -> None:
-        """Keep a table and its pictures."""
-
-    @abstractmethod
-    def _close(self, summary: Mapping[str, Any]) -> None:
-        """Close the run with these figures."""
-
-    def start_row(
-        self,
-        identity: Mapping[str, Any],
-        name: str,
-        group: str,
-        tags: Sequence[str] = (),
-        *,
-        key: str = "",
-        scale_of: Mapping[str, str] | None = None,
-    ) -> None:
+        if not self.follows_people:
+            return
         if self._is_open:  # a row that broke off before its summary
             with self._safely():
                 self._close({})
@@ -128,6 +89,7 @@ class Mirror(Tracker):
             self._is_open = True
 
     def log_person(self, record: Mapping[str, Any]) -> None:
+        """Follow one finished cell, given as the ledger's record; only scores, trait scores and costs are read."""
         if not self._is_open:
             return
         with self._safely():
@@ -137,6 +99,7 @@ class Mirror(Tracker):
             self._keep_progress(len(self._people))
 
     def finish_row(self, summary: Mapping[str, Any]) -> None:
+        """Close the row with what the means over its people do not tell: numbers by name."""
         if not self._is_open:
             return
         self._is_open = False
@@ -157,6 +120,12 @@ class Mirror(Tracker):
         name: str,
         scale_of: Mapping[str, str] | None = None,
     ) -> None:
+        """Keep a finished table and its pictures (PNG or JPEG; other formats stay in the ledger's folder).
+
+        ``group``, ``name``: the experiment and which of its tables.
+        """
+        if not self.follows_people:
+            return
         with self._safely():
             shown, drawn = public_table(table, scale_of or {}), list(pictures)
             if len(shown.columns) < len(table.columns) and "composite" not in shown.columns:

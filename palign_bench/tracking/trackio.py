@@ -16,19 +16,31 @@ import pandas as pd
 
 from palign_bench.settings import UserError
 from palign_bench.tracking.public import plain_rows
-from palign_bench.tracking.tracker import Mirror
+from palign_bench.tracking.tracker import Tracker
 
 
-class TrackioTracker(Mirror):
+class TrackioTracker(Tracker):
     """Logs to the project ``project`` where Trackio keeps everything: ``TRACKIO_DIR``, else beside the hub's cache.
 
-    A row or table that is followed again replaces its run: the ledger tells all of its people again.
+    A row or table that is followed again replaces its run: the ledger tells all of its people again. Raises UserError
+    for a project that Trackio refuses, and where the package is missing.
     """
 
+    follows_people = True
     service = "Trackio"
 
     def __init__(self, project: str, salt_file: Path):
         super().__init__(salt_file)
+        try:
+            from trackio.sqlite_storage import SQLiteStorage
+
+            SQLiteStorage.validate_project_name(project)
+        except ImportError as error:
+            raise UserError(
+                "tracking=trackio needs the package trackio: pip install trackio, or choose wandb or none"
+            ) from error
+        except ValueError as error:
+            raise UserError(f"tracking.project={project}: {error}") from error
         self.project = project
         self._run: Any = None
         self._finished = 0
@@ -80,22 +92,3 @@ class TrackioTracker(Mirror):
         self._run.log(means, step=self._finished)
         with redirect_stdout(io.StringIO()):  # it would tell of uploading
             self._run.finish()
-
-
-def make_trackio_tracker(settings: Mapping[str, Any], runs: Path) -> TrackioTracker:
-    """The tracker of ``conf/tracking/trackio.yaml``.
-
-    Raises UserError for a project that Trackio refuses, and where the package is missing.
-    """
-    try:
-        from trackio.sqlite_storage import SQLiteStorage
-    except ImportError as error:
-        raise UserError(
-            "tracking=trackio needs the package trackio: pip install trackio, or choose wandb or none"
-        ) from error
-    project = str(settings.get("project") or "palign-bench")
-    try:
-        SQLiteStorage.validate_project_name(project)
-    except ValueError as error:
-        raise UserError(f"tracking.project={project}: {error}") from error
-    return TrackioTracker(project, runs / ".salt")

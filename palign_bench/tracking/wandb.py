@@ -16,7 +16,7 @@ import pandas as pd
 
 from palign_bench.settings import UserError
 from palign_bench.tracking.public import plain_rows
-from palign_bench.tracking.tracker import Mirror, one_line
+from palign_bench.tracking.tracker import Tracker, one_line
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ TABLE_PANELS = ("composite", "specificity")  # columns that W&B also gets as pla
 _INIT_SECONDS, _FINISH_SECONDS = 30, 60  # the longest that W&B may hold a row up at its start and at its end
 
 
-class WandbTracker(Mirror):
+class WandbTracker(Tracker):
     """Logs to Weights & Biases.
 
     ``mode``: see `choose_mode`. ``folder``: where W&B makes its folder ``wandb``. ``salt_file``: see `read_salt`. A row
@@ -34,6 +34,7 @@ class WandbTracker(Mirror):
     into the one run that the agent has made, the sweep's metric in its summary.
     """
 
+    follows_people = True
     service = "W&B"
 
     def __init__(
