@@ -1,13 +1,16 @@
 """The figures of what a method costs, each declared once.
 
 A cell's record, the ledger's columns, the table, the efficiency page and the trackers take names, units, headings and
-summaries from `FIGURES`: a new figure is one line here and one `palign_bench.costs.clock.charge` where it arises.
+summaries from `FIGURES`: a new figure is one line of ``figures.yaml`` and one call of `charge` where it arises.
 """
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from importlib import resources
 from statistics import median
 from typing import Any, Literal
+
+import yaml
 
 from palign_bench.costs.clock import Cost
 
@@ -55,37 +58,8 @@ class CostFigure:
         return round(value) if self.whole else float(value)
 
 
-FIGURES: tuple[CostFigure, ...] = (
-    CostFigure("align_seconds", "seconds", "align", "seconds", "align\nseconds", varies=True, followed=True),
-    CostFigure("search_seconds", "seconds", "align", "search_seconds", "of it\nsearch", varies=True),
-    CostFigure("seconds_per_step", "seconds", "align", "seconds_per_step", varies=True, absent=None),
-    CostFigure("tokens_per_step", "tokens", "align", "tokens_per_step", absent=None),
-    CostFigure("joules_per_step", "joules", "align", "joules_per_step", absent=None),
-    CostFigure("answer_seconds", "seconds", "answer", "seconds", "answer\nseconds", varies=True, followed=True),
-    CostFigure(  # above the bare model's; what the whole process takes is the efficiency page's ``total_memory_mib``
-        "peak_memory_mib",
-        "MiB",
-        "both",
-        "peak_memory_mib",
-        "MiB over\nthe model",
-        over_people="highest",
-        varies=True,
-        followed=True,
-    ),
-    CostFigure("trained_parameters", "numbers", "cell", heading="trained\nparameters"),
-    CostFigure("stored_bytes", "bytes", "cell", heading="bytes\nstored"),
-    CostFigure("tokens_read", "tokens", "answer", "tokens_read", "tokens\nread"),
-    CostFigure("tokens_generated", "tokens", "answer", "tokens_generated", "tokens\ngenerated"),
-    CostFigure("align_tokens_read", "tokens", "align", "tokens_read"),
-    CostFigure("align_tokens_generated", "tokens", "align", "tokens_generated"),
-    CostFigure("training_tokens", "tokens", "align", "training_tokens"),
-    CostFigure("optimizer_steps", "steps", "align", "optimizer_steps", "steps"),
-    CostFigure(
-        "reserved_memory_mib", "MiB", "both", "reserved_memory_mib", "reserved\nMiB", "gpu", over_people="highest"
-    ),
-    CostFigure("joules", "joules", "both", "joules", "joules", "gpu", varies=True),
-    CostFigure("cost_repeats", "times", "cell", over_people="lowest"),
-)
+_CATALOGUE = resources.files(__package__).joinpath("figures.yaml").read_text(encoding="utf-8")
+FIGURES: tuple[CostFigure, ...] = tuple(CostFigure(**entry) for entry in yaml.safe_load(_CATALOGUE))
 BY_NAME = {figure.name: figure for figure in FIGURES}
 
 

@@ -15,6 +15,7 @@ from palign_bench.ledger.columns import Array, Digest, Whole
 from palign_bench.ledger.plan import Plan, Row
 from palign_bench.ledger.record import Record
 from palign_bench.questionnaire.scoring import COMPOSITE
+from palign_bench.report.document import written_out
 
 MOST_FAILURE_NOTES = 5
 _LONGEST_MESSAGE = 90
@@ -174,72 +175,37 @@ def _settings(row: RowNumbers) -> dict[str, Any]:
     return {**row.identity["method"], **told}
 
 
-def ledger_notes(rows: list[RowNumbers]) -> list[str]:
-    """What a reader must know about the cells: missing ones, failures, mixed code, unequal sets of people."""
-    notes = []
-    incomplete = [f"{row.label} {row.missing_cells}" for row in rows if row.missing_cells]
-    if incomplete:
-        notes.append(f"Missing cells: {', '.join(incomplete)}. The same command again computes only these.")
-    notes += _failure_notes(rows)
-    if len({frozenset(row.respondents) for row in rows}) > 1:
-        notes.append("Rows do not cover the same people; differences to the floors are over the people both cover.")
-    unscored = [f"{row.label} {row.unscored}" for row in rows if row.unscored]
-    if unscored:
-        notes.append(f"No composite (a domain without a parsed answer), left out of the mean: {', '.join(unscored)}.")
-    return notes + _measurement_notes(rows) + _provenance_notes(rows)
+def ledger_notes(rows: Sequence[RowNumbers]) -> list[str]:
+    """What a reader must know about the cells: missing ones, failures, unequal people, mixed code and machines."""
+    measured = [(row.label, about) for row in rows if (about := row.folder.measurement())]
+    entries = [entry for folder in {row.folder for row in rows} for entry in folder.provenance()]
+    versions = {name: {str(each.get("packages", {}).get(name)) for each in entries} for name in _TOLD_PACKAGES}
+    return written_out(
+        "ledger",
+        missing=[f"{row.label} {row.missing_cells}" for row in rows if row.missing_cells],
+        failures=_failures(rows).most_common(),
+        most_failures=MOST_FAILURE_NOTES,
+        unequal=len({frozenset(row.respondents) for row in rows}) > 1,
+        unscored=[f"{row.label} {row.unscored}" for row in rows if row.unscored],
+        measured=[label for label, _ in measured],
+        all_measured=len(measured) == len(rows),
+        repeats=sorted({about["cost_repeats"] for _, about in measured}),
+        loads=[about[when]["load_averages"][0] for _, about in measured for when in ("before", "after")],
+        commits=sorted({str(each["git_commit"])[:10] for each in entries if each.get("git_commit")}),
+        changed=any(each.get("git_dirty") for each in entries),
+        machines=sorted({f"{e['processor']}, {e.get('cores')} cores" for e in entries if e.get("processor")}),
+        versions=[f"{name} {' and '.join(sorted(found))}" for name, found in versions.items() if len(found) > 1],
+    )
 
 
-def _measurement_notes(rows: list[RowNumbers]) -> list[str]:
-    """How the costs were taken, where some were measured for their own sake."""
-    measured = [(row, row.folder.measurement()) for row in rows]
-    found = [(row, about) for row, about in measured if about]
-    if not found:
-        return []
-    repeats = sorted({about["cost_repeats"] for _, about in found})
-    loads = [about[when]["load_averages"][0] for _, about in found for when in ("before", "after")]
-    which = "all rows" if len(found) == len(rows) else ", ".join(row.label for row, _ in found)
-    times = " or ".join(map(str, repeats))
-    return [
-        f"Costs measured in a process per method, median of {times} repeats: {which}; the machine's load average was "
-        f"{min(loads):.1f} to {max(loads):.1f}."
-    ]
-
-
-def _failure_notes(rows: list[RowNumbers]) -> list[str]:
-    """One line per row and message, without respondents' ids: notes may leave the machine."""
+def _failures(rows: Sequence[RowNumbers]) -> Counter[tuple[str, str, str]]:
+    """How often each row failed with each message, and its folder; no respondents' ids: notes may leave the machine."""
     failures: Counter[tuple[str, str, str]] = Counter()
     for row in rows:
         unfinished = set(row.ids).difference(row.respondents)
         for respondent, message in row.folder.failures().items():
             if respondent in unfinished:
-                failures[row.label, _first_line(message), row.folder.path.name] += 1
-    notes = [
-        f"{label}: {count} failed, {message} (traceback in cells/{folder}/respondents/*.error.json)"
-        for (label, message, folder), count in failures.most_common(MOST_FAILURE_NOTES)
-    ]
-    if len(failures) > MOST_FAILURE_NOTES:
-        notes[-1] = f"… and {len(failures) - MOST_FAILURE_NOTES + 1} more kinds of failure in the ledger."
-    return notes
-
-
-def _first_line(message: str) -> str:
-    line = (message.splitlines() or [""])[0]
-    return line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
-
-
-def _provenance_notes(rows: list[RowNumbers]) -> list[str]:
-    entries = [entry for folder in {row.folder for row in rows} for entry in folder.provenance()]
-    commits = sorted({str(entry["git_commit"])[:10] for entry in entries if entry.get("git_commit")})
-    notes = []
-    if len(commits) > 1:
-        notes.append(f"Cells come from {len(commits)} git commits: {', '.join(commits)}.")
-    if any(entry.get("git_dirty") for entry in entries):
-        notes.append("Some cells were computed with uncommitted changes in the working tree.")
-    machines = sorted({f"{e['processor']}, {e.get('cores')} cores" for e in entries if e.get("processor")})
-    if len(machines) > 1:
-        notes.append(f"Cells come from {len(machines)} kinds of machine ({'; '.join(machines)}): compare no seconds.")
-    versions = {name: {str(e.get("packages", {}).get(name)) for e in entries} for name in _TOLD_PACKAGES}
-    mixed = [f"{name} {' and '.join(sorted(found))}" for name, found in versions.items() if len(found) > 1]
-    if mixed:
-        notes.append(f"Cells come from several versions: {', '.join(mixed)}.")
-    return notes
+                line = (message.splitlines() or [""])[0]
+                short = line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
+                failures[row.label, short, row.folder.path.name] += 1
+    return failures

@@ -116,7 +116,7 @@ def gpu_table(report: Report) -> Table:
 
 def _cost_cells(row: Mapping[str, Any], table: str) -> Cells:
     shown = [figure for figure in FIGURES if figure.heading and figure.table == table]
-    return {each.heading: (_whole if each.whole else significant)(row[each.name]) for each in shown}
+    return {each.heading: _shown(row[each.name], ",") if each.whole else significant(row[each.name]) for each in shown}
 
 
 def paper_table(report: Report) -> Table:
@@ -158,12 +158,12 @@ def _score_cells(report: Report, row: Mapping[str, Any]) -> Cells:
     cells = {
         "method": _label(row),
         "n": str(planned) if not row["missing_cells"] else f"{row['respondents']}/{planned}",
-        **{letter: _fixed(row[name]) for letter, name in report.inventory.scales.items()},
-        "compo-\nsite": _fixed(row["composite"]),
+        **{letter: _shown(row[name], ".2f") for letter, name in report.inventory.scales.items()},
+        "compo-\nsite": _shown(row["composite"], ".2f"),
         "95 %\ninterval": interval_text(row["composite_low"], row["composite_high"]),
     }
     if report.paper is not None:
-        cells["paper"] = _fixed(row["paper_composite"])
+        cells["paper"] = _shown(row["paper_composite"], ".2f")
     return {
         **cells,
         "distinc-\ntive r": _signed(row["distinctive_profile_correlation"]),
@@ -181,14 +181,13 @@ def _label(row: Mapping[str, Any], mark: bool = True) -> str:
     return f"{label} {MARK}" if mark and row["beats_best_constant"] is False else label
 
 
-def _fixed(value: float | None) -> str:
-    return "" if value is None else f"{value:.2f}"
+def _shown(value: float | None, how: str) -> str:
+    """The value in a format of Python's; nothing where there is none."""
+    return "" if value is None else format(value, how)
 
 
 def _signed(value: float | None) -> str:
-    if value is None:
-        return ""
-    return f"{value:+.2f}" if round(value, 2) else "0.00"
+    return "0.00" if value is not None and round(value, 2) == 0 else _shown(value, "+.2f")
 
 
 def _percent(value: float | None) -> str:
@@ -198,10 +197,6 @@ def _percent(value: float | None) -> str:
 def interval_text(low: float | None, high: float | None) -> str:
     """Both ends, to two decimals."""
     return "" if low is None or high is None else f"{low:.2f}–{high:.2f}"
-
-
-def _whole(value: int | None) -> str:
-    return "" if value is None else f"{value:,}"
 
 
 def significant(value: float | None) -> str:
