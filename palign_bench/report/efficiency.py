@@ -9,6 +9,7 @@ from palign_bench.costs.figures import FIGURES
 from palign_bench.ledger.plan import Plan
 from palign_bench.ledger.record import Record
 from palign_bench.report import measures
+from palign_bench.report.data import read_data
 from palign_bench.report.document import Picture, Table, Written, table_of, write_page, written_out
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
 from palign_bench.report.pictures.efficiency import cost_figures
@@ -131,39 +132,19 @@ def _notes(costs: Sequence[Record], rows: Sequence[RowNumbers], random: bool) ->
 
 def display(costs: Sequence[Record]) -> Table:
     """The columns that are worth reading, as text."""
-    cells = [
-        {
-            "method": cost["label"] + (" *" if cost["extrapolated"] else ""),
-            "prepare\nseconds": _text(cost["prepare_seconds"]),
-            "align\nseconds": _text(cost["full_align_seconds"]),
-            "of it\nsearch": _text(cost["search_seconds"]),
-            "answer\nseconds": _text(cost["answer_seconds"]),
-            "answer\nquartiles": "–".join(
-                filter(None, (_text(cost[f"answer_seconds_{end}"]) for end in ("low", "high")))
-            ),
-            "1 person\nseconds": _text(cost["seconds_for_one"]),
-            f"{PAPER_PEOPLE} people\nseconds": _text(cost[f"seconds_for_{PAPER_PEOPLE}"]),
-            "× PAS,\nalign": _text(cost["relative_align"]),
-            "× PAS,\n1": _text(cost["relative_one"]),
-            f"× PAS,\n{PAPER_PEOPLE}": _text(cost[f"relative_{PAPER_PEOPLE}"]),
-            "paper": _text(cost["paper_relative_time"]),
-            "trained\ntokens": _text(cost["full_training_tokens"]),
-            **({"joules": _text(cost["full_joules"])} if any(each["full_joules"] for each in costs) else {}),
-            "process\nMiB": _text(cost["total_memory_mib"]),
-            "× PAS,\nmemory": _text(cost["relative_memory"]),
-        }
+    columns = [each for each in read_data("costs") if "optional" not in each or any(c[each["figure"]] for c in costs)]
+    gives_way = sorted((each for each in columns if "gives_way" in each), key=lambda each: int(each["gives_way"]))
+    rows = [
+        {"method": cost["label"] + (" *" if cost["extrapolated"] else "")}
+        | {each["heading"]: _cell(cost, each) for each in columns}
         for cost in costs
     ]
-    gives_way = (
-        "answer\nquartiles",
-        "of it\nsearch",
-        "prepare\nseconds",
-        "× PAS,\n1",
-        "× PAS,\nalign",
-        "process\nMiB",
-        "trained\ntokens",
-    )
-    return table_of(cells, left_out_first=gives_way)
+    return table_of(rows, left_out_first=[each["heading"] for each in gives_way])
+
+
+def _cell(cost: Record, column: Record) -> str:
+    ends = ("_low", "_high") if column.get("quartiles") else ("",)
+    return "–".join(filter(None, (_text(cost[column["figure"] + end]) for end in ends)))
 
 
 def _ratio(value: float | None, unit: float | None) -> float | None:
