@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from jinja2 import Environment, PackageLoader
 
 from palign_bench.files import WriteError, write_atomically
+from palign_bench.settings import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,11 +96,20 @@ class Written:
 
 @dataclass(frozen=True)
 class Document:
-    """What one report says, in order. ``hint``: the last line on a terminal, where something was left out."""
+    """What one report says, in order. ``hint``: the last line on a terminal, where something was left out.
+
+    A table without rows and a text without paragraphs are not shown.
+    """
 
     title: str
     blocks: Sequence[Table | Text | Picture]
     hint: str = ""
+
+    @property
+    def shown(self) -> list[Table | Text | Picture]:
+        """The blocks that hold something."""
+        content = {Table: "rows", Text: "paragraphs", Picture: "name"}
+        return [block for block in self.blocks if getattr(block, content[type(block)])]
 
     def write(self, base: Path, written: Written) -> None:
         """Write ``<base>.md``, ``.tex`` and ``.html``."""
@@ -110,12 +120,8 @@ class Document:
 def write_page(
     title: str, blocks: Sequence[Table | Picture], notes: Sequence[str], base: Path, written: Written
 ) -> str:
-    """Write a report that has a page of its own, ``<base>.…``; return the text for the terminal.
-
-    Tables without a row are left out.
-    """
-    shown = [block for block in blocks if isinstance(block, Picture) or block.rows]
-    document = Document(title, [*shown, Text(notes, listed=True)], f"All columns are in {base.with_suffix('.md')}.")
+    """Write a report that has a page of its own, ``<base>.…``; return the text for the terminal."""
+    document = Document(title, [*blocks, Text(notes, listed=True)], f"All columns are in {base.with_suffix('.md')}.")
     document.write(base, written)
     return f"{terminal(document)}\n{written.told(base.parent)}\n"
 
@@ -149,7 +155,7 @@ def terminal(document: Document, width: int | None = None, legend: bool = False,
     width = max(width or terminal_width(), 40)
     parts = [_wrapped(document.title, width)]
     left_out = False
-    for block in document.blocks:
+    for block in document.shown:
         if isinstance(block, Picture) or (block.detail and not legend):
             left_out |= not isinstance(block, Picture)
             continue
@@ -172,7 +178,7 @@ def render(document: Document, kind: Literal["md", "tex", "html"]) -> str:
 
     LaTeX has the tables (booktabs: needs ``\\usepackage{booktabs}``), with titles and texts as comments.
     """
-    return _templates().get_template(f"document.{kind}").render(title=document.title, blocks=document.blocks)
+    return _templates().get_template(f"document.{kind}").render(title=document.title, blocks=document.shown)
 
 
 def written_out(name: str, **told: Any) -> list[str]:
@@ -185,7 +191,7 @@ def written_out(name: str, **told: Any) -> list[str]:
 def _templates() -> Environment:
     found = Environment(loader=PackageLoader("palign_bench.report"), trim_blocks=True, keep_trailing_newline=True)
     found.filters |= {"markdown": escape_markdown, "latex": escape_latex, "html": html.escape}
-    found.filters |= {"one_line": in_one_line, "pipes": _pipes}
+    found.filters |= {"one_line": in_one_line, "pipes": _pipes, "counted": counted}
     return found
 
 

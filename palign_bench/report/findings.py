@@ -3,12 +3,14 @@
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 
+from palign_bench.report.document import written_out
 from palign_bench.report.measures import option_counts
 from palign_bench.report.names import METHODS, OWN_FLOORS, PEOPLE_FLOORS, PEOPLE_METHODS
 from palign_bench.report.rows import RowNumbers, people_of_all
@@ -88,18 +90,29 @@ def findings(report: Report) -> list[str]:
         return []
     if any(line.numbers.has_random_weights for line in methods):
         return ["The weights are random: the scores mean nothing, the costs are those of the model's shape."]
-    said = [
-        *_lowest(lines),
-        *_against_the_floor(lines, methods),
-        *_few_shot(lines),
-        *_pas(lines),
-        *_one_option(report, methods),
-        *_unparsed(methods),
-        *_too_few(methods),
-        *_resolution(lines, methods),
-    ]
-    caveat = report.about.get("model_caveat")
-    return [*said, str(caveat)] if caveat else said
+    most = max(line.people for line in methods)
+    return written_out(
+        "findings",
+        lowest=_lowest(lines),
+        floors=_against_floors(lines, methods),
+        constant=[line.label for line in methods if line.row["beats_best_constant"] is False],
+        few_shot=_few_shot(lines),
+        clear_specificity=CLEAR_SPECIFICITY,
+        pas=_pas(lines),
+        one_option=_one_option(report, methods),
+        unparsed=[
+            f"{line.label} {100 * line.row['unparsed_rate']:.0f} %"
+            for line in methods
+            if (line.row["unparsed_rate"] or 0) > UNPARSED
+        ],
+        few={
+            count: [line.label for line in methods if line.people == count]
+            for count in {line.people for line in methods if line.people < FEWEST_FOR_A_BOOTSTRAP}
+        },
+        most=most,
+        resolution=_resolution([line for line in methods if line.people == most]),
+        caveat=report.about.get("model_caveat"),
+    )
 
 
 def next_step(report: Report, runs: Path) -> str:
@@ -123,7 +136,7 @@ def next_step(report: Report, runs: Path) -> str:
     )
 
 
-def _lowest(lines: Sequence[Line]) -> list[str]:
+def _lowest(lines: Sequence[Line]) -> dict[str, Any] | None:
     """The lowest composites, of all rows and of the methods among them, over the people whom these rows share.
 
     Rows on less than half of the people, a few trained ones as a rule, are left out.
@@ -138,24 +151,25 @@ def _lowest(lines: Sequence[Line]) -> list[str]:
 
     own = [line for line in many if line.row["block"] == METHODS]
     if not shared or not own:
-        return []
+        return None
     lowest, lowest_own = min(many, key=composite), min(own, key=composite)
-    first = f"Lowest composite: {lowest.label}, {composite(lowest):.2f}"
-    if composite(lowest) < composite(lowest_own):
-        why = "which learns from other people's answers" if lowest.is_method else "which reads no sentence"
-        first += f", {why}; lowest of the methods without other people's answers: {lowest_own.label}, "
-        first += f"{composite(lowest_own):.2f}"
-    of_whom = counted(len(shared)) if len(shared) == most else f"the {counted(len(shared))} whom these rows share"
-    return [f"{first} ({of_whom})."]
+    return {
+        "label": lowest.label,
+        "composite": composite(lowest),
+        "is_method": lowest.is_method,
+        "own_label": lowest_own.label,
+        "own_composite": composite(lowest_own),
+        "people": counted(len(shared)) if len(shared) == most else f"the {counted(len(shared))} whom these rows share",
+    }
 
 
 _COMPETING = (METHODS, PEOPLE_METHODS, OWN_FLOORS, PEOPLE_FLOORS)
 
 
-def _against_the_floor(lines: Sequence[Line], methods: Sequence[Line]) -> list[str]:
-    """Which methods are clearly better than the best floor that knows the person's own answers alone, and which not.
+def _against_floors(lines: Sequence[Line], methods: Sequence[Line]) -> dict[str, dict[int, list[str]]]:
+    """Methods that are clearly better (-1) or worse (1) than the best own-answers floor, or neither (0), by that floor.
 
-    Rows on few people, beside others on more, are left to `_too_few`.
+    Rows on few people, beside others on more, are told apart elsewhere.
     """
     by_key = {line.row["method"]: line for line in lines}
     grouped: dict[str, dict[int, list[str]]] = {}
@@ -168,48 +182,23 @@ def _against_the_floor(lines: Sequence[Line], methods: Sequence[Line]) -> list[s
         if line.row["block"] == METHODS and floor and difference and difference.interval:
             found = grouped.setdefault(floor.label, {-1: [], 0: [], 1: []})
             found[difference.sign].append(f"{line.label} {difference.mean:+.2f}")
-    said = []
-    for floor_label, by_sign in grouped.items():
-        parts = [f"Better than {floor_label}, which reads no sentence: {_listed(by_sign[-1])}"]
-        parts += [f"worse: {_listed(by_sign[1])}"] if by_sign[1] else []
-        parts += [f"undecided: {_listed(by_sign[0])}"] if by_sign[0] else []
-        said.append("; ".join(parts) + " (paired differences, decided where a 95 % interval leaves out 0).")
-    constant = [line.label for line in methods if line.row["beats_best_constant"] is False]
-    if constant:
-        said.append(f"Not better than answering every item with one option: {_listed(constant)}.")
-    return said
+    return grouped
 
 
-def _few_shot(lines: Sequence[Line]) -> list[str]:
-    """Whether Few-Shot, which is told the person's answers, does better than Vanilla, which is told nothing."""
+def _few_shot(lines: Sequence[Line]) -> list[tuple[Line, Line, Difference, bool]]:
+    """Few-Shot, which is told the person's answers, against Vanilla, which is told nothing; whether they are alike."""
     return [
-        _told_and_used(line, partner, difference)
+        (line, vanilla, difference, _same_answers(line.numbers, vanilla.numbers))
         for line in lines
         if line.row["method"] == "few_shot"
-        and (partner := _partner(line, "vanilla", lines))
-        and (difference := Difference.of(line.numbers, partner.numbers))
+        and (vanilla := _partner(line, "vanilla", lines))
+        and (difference := Difference.of(line.numbers, vanilla.numbers))
     ]
 
 
-def _told_and_used(line: Line, vanilla: Line, difference: Difference) -> str:
-    if _same_answers(line.numbers, vanilla.numbers):
-        return f"{line.label} answers as {vanilla.label} does, to the last item: what it is told changes nothing."
-    first = f"{line.label} against {vanilla.label}, which is told nothing: {difference}"
-    if difference.sign == 0:
-        return f"{first}: it is open whether being told of the person helps."
-    if difference.sign > 0:
-        return f"{first}: being told of the person makes it worse."
-    specificity = line.row["specificity"]
-    if specificity is None:
-        return f"{first}: better; with one person it cannot be said whether it knows the person or people."
-    if specificity > CLEAR_SPECIFICITY:
-        return f"{first}: better, and its answers fit others worse by {specificity:.2f}: it uses what it is told."
-    return f"{first}: better, yet its answers fit other people as well: it has not learnt who is asked."
-
-
-def _pas(lines: Sequence[Line]) -> list[str]:
-    """What PAS adds to the prompt that it starts from, and how often it chose to add nothing."""
-    said = []
+def _pas(lines: Sequence[Line]) -> list[tuple[Line, Line | None, Difference | None, str]]:
+    """PAS against the prompt that it starts from, and for how many people it chose to add nothing."""
+    found = []
     for line in lines:
         if not line.row["method"].startswith("pas") or not line.people:
             continue
@@ -219,66 +208,27 @@ def _pas(lines: Sequence[Line]) -> list[str]:
         method = line.numbers.identity["method"]
         base = _partner(line, "few_shot" if method.get("system_prompt") == "few_shot" else "vanilla", lines)
         difference = Difference.of(line.numbers, base.numbers) if base else None
-        nothing = sum(alpha == 0 for alpha in chosen)
-        often = f"alpha 0, the prompt alone, was chosen for {nothing} of {counted(len(chosen))}"
-        if base is None or difference is None:
-            said.append(f"{line.label}: {often}.")
-        else:
-            verdict = {-1: "adds to", 0: "adds nothing that shows to", 1: "is worse than"}[difference.sign]
-            said.append(f"{line.label} {verdict} its prompt, {base.label} ({difference}): {often}.")
-    return said
+        often = f"{sum(alpha == 0 for alpha in chosen)} of {counted(len(chosen))}"
+        found.append((line, base, difference, often))
+    return found
 
 
-def _one_option(report: Report, methods: Sequence[Line]) -> list[str]:
-    """Methods that give one option to nearly every item, by option."""
-    by_option: dict[str, list[tuple[str, float]]] = {}
+def _one_option(report: Report, methods: Sequence[Line]) -> dict[str, dict[str, float]]:
+    """Methods that give one option to nearly every item, and its share, by option."""
+    by_option: dict[str, dict[str, float]] = {}
     for line in methods:
         counts = option_counts(line.numbers, report.inventory.highest)
         if counts.any() and counts.max() / counts.sum() >= ONE_OPTION:
             letter = report.inventory.letters[report.inventory.highest - int(counts.argmax())]
-            by_option.setdefault(letter, []).append((line.label, counts.max() / counts.sum()))
-    return [
-        f"One option for nearly everything: {_listed([label for label, _ in rows])} answer {letter} to "
-        f"{'at least ' if len(rows) > 1 else ''}{100 * min(share for _, share in rows):.0f} % of the items; no "
-        "composite can then tell of a person."
-        for letter, rows in by_option.items()
-    ]
+            by_option.setdefault(letter, {})[line.label] = counts.max() / counts.sum()
+    return by_option
 
 
-def _unparsed(methods: Sequence[Line]) -> list[str]:
-    named = [
-        f"{line.label} {100 * line.row['unparsed_rate']:.0f} %"
-        for line in methods
-        if (line.row["unparsed_rate"] or 0) > UNPARSED
-    ]
-    return [f"Free text that names no option: {_listed(named)}."] if named else []
-
-
-def _too_few(methods: Sequence[Line]) -> list[str]:
-    """Rows on too few people to be ranked."""
-    few: dict[int, list[str]] = {}
-    for line in methods:
-        if line.people < FEWEST_FOR_A_BOOTSTRAP:
-            few.setdefault(line.people, []).append(line.label)
-    return [
-        f"{_listed(few[count])}: {counted(count)}, so no ranking {'between them' if len(few[count]) > 1 else 'of it'}."
-        for count in sorted(few)
-    ]
-
-
-def _resolution(lines: Sequence[Line], methods: Sequence[Line]) -> list[str]:
+def _resolution(lines: Sequence[Line]) -> float | None:
     """How large a difference between two methods must be to be seen with so many people."""
-    most = max(line.people for line in methods)
-    whole = [line for line in methods if line.people == most]
-    pairs = [(first, second) for n, first in enumerate(whole) for second in whole[n + 1 :]]
-    found = [Difference.of(first.numbers, second.numbers) for first, second in pairs]
+    found = [Difference.of(first.numbers, second.numbers) for first, second in combinations(lines, 2)]
     widths = [(each.interval[1] - each.interval[0]) / 2 for each in found if each and each.interval]
-    if most < FEWEST_FOR_A_BOOTSTRAP or not widths or not median(widths):
-        return []
-    return [
-        f"With {most} people, differences between methods below about {median(widths):.2f} cannot be told from chance "
-        "(half the median width of the paired intervals)."
-    ]
+    return median(widths) if widths and lines[0].people >= FEWEST_FOR_A_BOOTSTRAP else None
 
 
 def _partner(line: Line, method: str, lines: Sequence[Line]) -> Line | None:
@@ -293,7 +243,3 @@ def _same_answers(first: RowNumbers, second: RowNumbers) -> bool:
     shared = people_of_all([first, second])
     items = np.union1d(first.digest.items, second.digest.items)
     return np.array_equal(first.answers_of(shared, items), second.answers_of(shared, items), equal_nan=True)
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names) if names else "none"

@@ -3,8 +3,8 @@
 import statistics
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Plan, Row
@@ -14,28 +14,20 @@ _SAMPLED = 100  # finished cells whose measured cost the estimate is made of
 _MOST_FAILURES = 5
 
 
-@dataclass(frozen=True)
-class RowStatus:
-    """How far one row is. ``seconds``: mean measured cost of a cell, None before the first is finished."""
+class RowStatus(NamedTuple):
+    """How far one row is.
+
+    ``missing``: cells that are not finished, the failed and the running ones among them; ``seconds_left``: time for
+    these one after the other, at the mean measured cost of a cell, None before the first is finished.
+    """
 
     label: str
     planned: int
     finished: int
     running: int
     failures: dict[str, str]
-    seconds: float | None
-
-    @property
-    def missing(self) -> int:
-        """Planned cells that are not finished, the failed and the running ones among them."""
-        return self.planned - self.finished
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Time for the missing cells one after the other; None where nothing was measured yet."""
-        if not self.missing:
-            return 0.0
-        return None if self.seconds is None else self.missing * self.seconds
+    missing: int
+    seconds_left: float | None
 
 
 def _row_status(row: Row) -> RowStatus:
@@ -47,8 +39,9 @@ def _row_status(row: Row) -> RowStatus:
     locked = {path.name for path in locks.folder.glob("*.lock")}
     open_cells = {each: folder.lock_name(each) for each in ids if each not in present}
     running = [each for each, lock in open_cells.items() if lock in locked and locks.is_held(lock)]
-    seconds = _seconds_of_a_cell(folder, finished)
-    return RowStatus(row.title, len(ids), len(finished), len(running), failures, seconds)
+    seconds, missing = _seconds_of_a_cell(folder, finished), len(ids) - len(finished)
+    left = missing * seconds if seconds is not None else None if missing else 0.0
+    return RowStatus(row.title, len(ids), len(finished), len(running), failures, missing, left)
 
 
 def _seconds_of_a_cell(folder: CellFolder, finished: Sequence[str]) -> float | None:

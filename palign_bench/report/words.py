@@ -30,17 +30,16 @@ def describe(report: Report, pictures: Sequence[str] = ()) -> Document:
     """The whole report; ``pictures``: the files' names of its pictures."""
     generates = PROTOCOLS[report.about["protocol"]].reading.generates
     marked = any(row["beats_best_constant"] is False for row in report.rows)
-    gpu, noted = gpu_table(report), [Text(report.notes, "Notes", listed=True)] if report.notes else []
     blocks: list[Table | Text | Picture] = [
         score_table(report),
-        *([Text([MARK_LEGEND])] if marked else []),
+        Text([MARK_LEGEND] if marked else []),
         Text(legends(report), detail=True),
         *(Picture(name) for name in pictures),
         validity_table(report),
         Text([f"{in_one_line(each.heading)}: {each.meaning}." for each in PANEL], detail=True),
         cost_table(report),
-        *([gpu] if gpu.rows else []),
-        *noted,
+        gpu_table(report),
+        Text(report.notes, "Notes", listed=True),
         *([paper_table(report)] if report.paper is None else []),
         Text(written_out("reading", generates=generates, fewest=FEWEST_FOR_A_BOOTSTRAP), "How to read it", detail=True),
     ]
@@ -88,7 +87,7 @@ def cost_table(report: Report) -> Table:
     methods = [row for row in report.rows if row["block"] in (METHODS, PEOPLE_METHODS)] or report.rows
     cells = [
         {
-            "method": _label(row, mark=False),
+            "method": str(row["label"]),
             "shared\nseconds": significant(row["shared_seconds"]),
             **_cost_cells(row, "costs"),
             "1 person\nseconds": significant(row["seconds_for_one"]),
@@ -104,7 +103,7 @@ def gpu_table(report: Report) -> Table:
     """Display cells of what only a GPU tells, of the rows that ran on one."""
     cells = [
         {
-            "method": _label(row, mark=False),
+            "method": str(row["label"]),
             "allocated\nMiB": significant(row["peak_memory_mib"]),
             **_cost_cells(row, "gpu"),
         }
@@ -176,9 +175,8 @@ def _score_cells(report: Report, row: Mapping[str, Any]) -> Cells:
     }
 
 
-def _label(row: Mapping[str, Any], mark: bool = True) -> str:
-    label = str(row["label"])
-    return f"{label} {MARK}" if mark and row["beats_best_constant"] is False else label
+def _label(row: Mapping[str, Any]) -> str:
+    return f"{row['label']} {MARK}" if row["beats_best_constant"] is False else str(row["label"])
 
 
 def _shown(value: float | None, how: str) -> str:
