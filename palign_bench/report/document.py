@@ -6,9 +6,10 @@ import math
 import re
 import shutil
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -247,17 +248,18 @@ def _plain(table: Table, width: int | None) -> str:
     widths = _widths(table)
     if width is not None:
         widths[0] = max(8, min(widths[0], width - sum(widths[1:]) - 2 * len(widths[1:])))
-    height = max(name.count("\n") + 1 for name in table.columns)
-    heads = [[""] * (height - name.count("\n") - 1) + name.split("\n") for name in table.columns]
-    lines: list[Row] = [[head[level] for head in heads] for level in range(height)]
-    lines += [["-" * each for each in widths], *table.rows]
-    return "\n".join(line if isinstance(line, str) else _aligned(line, widths, table.marks) for line in lines)
+    heads = [*zip_longest(*(name.split("\n")[::-1] for name in table.columns), fillvalue="")][::-1]
+    lines = []
+    for row in (*heads, ["-" * each for each in widths], *table.rows):
+        if not isinstance(row, str):
+            row = _aligned([_shortened(row[0], widths[0], table.marks), *row[1:]], widths, "  ").rstrip()
+        lines.append(row)
+    return "\n".join(lines)
 
 
-def _aligned(cells: Sequence[str], widths: Sequence[int], marks: Sequence[str]) -> str:
-    label = _shortened(cells[0], widths[0], marks).ljust(widths[0])
+def _aligned(cells: Sequence[str], widths: Sequence[int], between: str) -> str:
     others = [cell.rjust(width) for cell, width in zip(cells[1:], widths[1:], strict=True)]
-    return "  ".join([label, *others]).rstrip()
+    return between.join([cells[0].ljust(widths[0]), *others])
 
 
 def _shortened(label: str, width: int, marks: Sequence[str]) -> str:
@@ -279,12 +281,7 @@ def _pipes(table: Table) -> str:
     ]
     widths = [max(3, *(len(row[index]) for row in (heads, *rows))) for index in range(len(heads))]
     rule = [":" + "-" * (widths[0] - 1), *("-" * (width - 1) + ":" for width in widths[1:])]
-
-    def line(cells: Iterable[str]) -> str:
-        first, *others = zip(cells, widths, strict=True)
-        return "| " + " | ".join([first[0].ljust(first[1]), *(cell.rjust(width) for cell, width in others)]) + " |"
-
-    return "\n".join(line(cells) for cells in (heads, rule, *rows))
+    return "\n".join(f"| {_aligned(cells, widths, ' | ')} |" for cells in (heads, rule, *rows))
 
 
 def in_one_line(heading: str) -> str:

@@ -120,7 +120,17 @@ def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], sha
     factors = {model: count / parameters[about["model"]] for model, count in parameters.items()}
     frame = forecast(measured, people, factors, shards)
     title = f"forecast of {about['experiment']} from costs measured with {about['model_title']}"
-    notes = _notes(rows, about["model"], parameters, factors, shards)
+    notes = written_out(
+        "forecast",
+        measured=about["model"],
+        parameters=parameters,
+        factors=factors,
+        shards=shards,
+        people=max(len(row.respondents) for row in rows),
+        machine=next((row.folder.provenance()[-1] for row in rows if row.folder.provenance()), {}),
+        learning=[row.label for row in rows if row.block in (PEOPLE_FLOORS, PEOPLE_METHODS)],
+        quick=any((row.budget or "").startswith("quick") for row in rows),
+    )
     blocks = [
         table_of(_display(frame[frame["people"] == count], about["model"], shards), counted(count)) for count in people
     ]
@@ -160,20 +170,3 @@ def _display(frame: pd.DataFrame, measured: str, shards: int) -> list[dict[str, 
                 line[f"{model} days\n{shards} shards"] = significant(times["days"])
         lines.append(line)
     return lines
-
-
-def _notes(
-    rows: Sequence[RowNumbers], measured: str, parameters: Mapping[str, int], factors: Mapping[str, float], shards: int
-) -> list[str]:
-    """What a reader must know to judge the numbers."""
-    return written_out(
-        "forecast",
-        measured=measured,
-        parameters=parameters,
-        factors=factors,
-        shards=shards,
-        people=max(len(row.respondents) for row in rows),
-        machine=next((row.folder.provenance()[-1] for row in rows if row.folder.provenance()), {}),
-        learning=[row.label for row in rows if row.block in (PEOPLE_FLOORS, PEOPLE_METHODS)],
-        quick=any((row.budget or "").startswith("quick") for row in rows),
-    )

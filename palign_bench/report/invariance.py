@@ -52,7 +52,7 @@ def write_invariance(plan: Plan, inventory: Inventory, written: Written) -> str:
     found = invariance(rows, inventory)
     compared = pairs(found)
     still = [each.title for each in found if not each.changes[["instability", "flips"]].any(axis=None)]
-    unstable = [_without_variants(pair) for pair in compared if pair["keeps its sign"] == "no"]
+    unstable = [pair for pair in compared if pair["keeps its sign"] == "no"]
     notes = written_out("invariance", found=found, still=still, more_pairs=len(unstable) - _MOST_PAIRS)
     notes += [*about.get("notes", ()), *ledger_notes(rows)]
     narrow = ("chi-squared", "people", "V", "lowest", "highest")
@@ -60,7 +60,10 @@ def write_invariance(plan: Plan, inventory: Inventory, written: Written) -> str:
         table_of([_summary(each, compared) for each in found], left_out_first=narrow),
         table_of(by_variant(found, "instability"), "Mean change of an answer against plain"),
         table_of(by_variant(found, "flips"), "Share of answers that flip"),
-        table_of(unstable[:_MOST_PAIRS], "Pairs whose order depends on the way of asking"),
+        table_of(
+            [{name: pair[name] for name in pair if name not in VARIANTS} for pair in unstable[:_MOST_PAIRS]],
+            "Pairs whose order depends on the way of asking",
+        ),
     ]
     for name, lines in (("variants", [line for each in found for line in _lines(each)]), ("pairs", compared)):
         written.add(plan.folder / f"invariance_{name}.csv", pd.DataFrame(lines).to_csv(index=False))
@@ -166,10 +169,6 @@ def pairs(found: Sequence[Invariance]) -> list[dict[str, Any]]:
             }
         )
     return made
-
-
-def _without_variants(pair: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: value for name, value in pair.items() if name not in VARIANTS}
 
 
 def _mean(values: Array) -> float:

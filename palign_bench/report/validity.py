@@ -8,9 +8,8 @@ for acquiescence, Henry et al. (2022) for the retest reliability of items, Park 
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from statistics import NormalDist
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,23 +27,10 @@ FEWEST_PEOPLE = 10  # for distinctive r: item means of fewer people share too mu
 ITEM_RELIABILITY = 0.65  # of an item over two weeks (Henry et al. 2022)
 
 
-@dataclass(frozen=True)
-class PanelColumn:
-    """One column: its name in files, its heading, whether it is a share (else signed), and what it means."""
-
-    name: str
-    heading: str
-    meaning: str
-    share: bool = False
-
-    @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> Self:
-        """The column of an entry of ``data/panel.yaml``, with the numbers that its meaning names."""
-        told = entry["meaning"].format(fewest=FEWEST_PEOPLE, reliability=ITEM_RELIABILITY)
-        return cls(**{**entry, "meaning": told})
-
-
-PANEL: tuple[PanelColumn, ...] = tuple(map(PanelColumn.of, read_data("panel")))
+_NUMBERS = {"fewest": FEWEST_PEOPLE, "reliability": ITEM_RELIABILITY}
+PANEL: tuple[Mapping[str, Any], ...] = tuple(
+    entry | {"meaning": entry["meaning"].format(**_NUMBERS)} for entry in read_data("panel")
+)  # see the data's own heading
 
 
 def validity(inventory: Inventory, row: RowNumbers, pool: Truths) -> dict[str, float | None]:

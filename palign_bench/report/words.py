@@ -36,7 +36,7 @@ def describe(report: Report, pictures: Sequence[str] = ()) -> Document:
         Text(legends(report), detail=True),
         *(Picture(name) for name in pictures),
         validity_table(report),
-        Text([f"{in_one_line(each.heading)}: {each.meaning}." for each in PANEL], detail=True),
+        Text([f"{in_one_line(each['heading'])}: {each['meaning']}." for each in PANEL], detail=True),
         cost_table(report),
         gpu_table(report),
         Text(report.notes, "Notes", listed=True),
@@ -66,10 +66,11 @@ def score_table(report: Report) -> Table:
 def validity_table(report: Report) -> Table:
     """The validity panel, block after block as the scores."""
     cells = [
-        {"method": _label(row)} | {c.heading: (_percent if c.share else _signed)(row[c.name]) for c in PANEL}
+        {"method": _label(row)}
+        | {each["heading"]: (_percent if "share" in each else _signed)(row[each["name"]]) for each in PANEL}
         for row in report.rows
     ]
-    narrow = [column.heading for column in reversed(PANEL[3:])]
+    narrow = [column["heading"] for column in reversed(PANEL[3:])]
     return table_of(_in_blocks(report, cells), PANEL_HEADING, left_out_first=narrow, marks=[MARK])
 
 

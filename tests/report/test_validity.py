@@ -85,7 +85,7 @@ def test_a_small_case_by_hand(small: Inventory, make_record: MakeRecord, tmp_pat
     consistent = [np.corrcoef(plus[:, d], 6 - minus[:, d])[0, 1] for d in range(5)]
     assert found["reverse_key_consistency"] == pytest.approx(np.mean(consistent))
     assert found["extreme_share"] == pytest.approx(((given == 1) | (given == 5)).mean())
-    assert set(found) == {column.name for column in PANEL}
+    assert set(found) == {column["name"] for column in PANEL}
 
 
 def test_what_is_not_defined_is_none(small: Inventory, make_record: MakeRecord, tmp_path: Path) -> None:

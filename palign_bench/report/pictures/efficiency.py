@@ -43,7 +43,7 @@ def time_figure(rows: Sequence[Record], title: str) -> Figure:
     axes.barh([0], [0], color=_MANY, label=f"{PAPER_PEOPLE} people")
     axes.barh([0], [0], color="white", edgecolor="black", hatch="///", label="extrapolated to the full budget")
     axes.plot([], [], "D", color=_CLAIM, label="the paper's claim")
-    _legend(figure)
+    figure.legend(loc="lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
@@ -59,7 +59,7 @@ def memory_figure(rows: Sequence[Record], title: str) -> Figure:
     on_gpu = any(row["reserved_memory_mib"] is not None for row in rows)
     axes.barh([0], [0], color=_BARE, label="bare model" + ("" if on_gpu else " and program"))
     axes.barh([0], [0], color=_MANY, label="the method")
-    _legend(figure)
+    figure.legend(loc="lower center", ncols=4, frameon=False, fontsize=8)
     return figure
 
 
@@ -119,7 +119,3 @@ def _bar(axes: Axes, position: float, value: float | None, colour: str, hatched:
     axes.barh(position, value, height=0.38, color=colour, hatch="///" if hatched else None, edgecolor="white", zorder=2)
     text = f"{value:,.0f}" if value >= 100 else f"{value:.2g}"
     axes.annotate(text, (value, position), xytext=(4, 0), textcoords="offset points", va="center", fontsize=8)
-
-
-def _legend(figure: Figure) -> None:
-    figure.legend(loc="lower center", ncols=4, frameon=False, fontsize=8)
