@@ -14,7 +14,6 @@ from palign_bench.report.document import Picture, Table, Written, table_of, writ
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
 from palign_bench.report.pictures.efficiency import cost_figures
 from palign_bench.report.rows import RowNumbers, page_title, read_rows
-from palign_bench.report.statistics import mean
 from palign_bench.settings import options, read_option
 
 UNIT = "pas"
@@ -86,7 +85,7 @@ def measured_costs(row: RowNumbers) -> Record:
     prepared = shared.get("prepare_peak_memory_mib") or 0.0
     found["bare_memory_mib"] = bare
     found["total_memory_mib"] = None if bare is None or peak is None else bare + max(peak, prepared)
-    return found | {"composite": mean(list(row.composites.values()))}
+    return found | {"composite": row.composite}
 
 
 def _full(found: Record, measured: str, per_step: str) -> float | None:

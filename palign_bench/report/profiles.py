@@ -56,17 +56,13 @@ class _Compared:
     @cached_property
     def rows(self) -> dict[str, RowNumbers]:
         """The best methods and the best own-answers floor but for constants, by label. Raises UserError for none."""
-        pairs = [
-            pair for pair in zip(self.report.rows, self.report.read, strict=True) if pair[0]["composite"] is not None
-        ]
-        pairs.sort(key=lambda pair: pair[0]["composite"])
-        found: dict[str, RowNumbers] = {}
-        for blocks, most in (((METHODS, PEOPLE_METHODS), _MOST_METHODS), ((OWN_FLOORS,), 1)):
-            of_blocks = [(r["label"], n) for r, n in pairs if r["block"] in blocks and not is_constant(r["method"])]
-            found |= dict(of_blocks[:most])
-        if not found:
+        scored = [row for row in self.report.read if row.composite is not None and not is_constant(row.name)]
+        scored.sort(key=lambda row: row.composite or 0.0)
+        methods = [row for row in scored if row.block in (METHODS, PEOPLE_METHODS)][:_MOST_METHODS]
+        floors = [row for row in scored if row.block == OWN_FLOORS][:1]
+        if not methods and not floors:
             raise UserError("--pictures: no method or own-answers floor is finished yet; run the experiment again.")
-        return found
+        return {row.label: row for row in (*methods, *floors)}
 
     @cached_property
     def pool(self) -> Truths:

@@ -16,6 +16,7 @@ from palign_bench.ledger.plan import Plan, Row
 from palign_bench.ledger.record import Record
 from palign_bench.questionnaire.scoring import COMPOSITE
 from palign_bench.report.document import written_out
+from palign_bench.report.statistics import mean
 
 MOST_FAILURE_NOTES = 5
 _LONGEST_MESSAGE = 90
@@ -80,6 +81,11 @@ class RowNumbers(Row):
             for respondent, score in zip(self.respondents, scores, strict=True)
             if not math.isnan(score)
         }
+
+    @property
+    def composite(self) -> float | None:
+        """Mean composite; None where nobody has one."""
+        return mean(list(self.composites.values()))
 
     @property
     def unscored(self) -> int:

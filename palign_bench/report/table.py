@@ -118,8 +118,7 @@ def _columns(
 
     ``peers``: the rows whose methods were told the same answers, this one among them.
     """
-    composites = list(row.composites.values())
-    low, high = mean_interval(composites) or (None, None)
+    low, high = mean_interval(list(row.composites.values())) or (None, None)
     unparsed, agreement = measures.reading_rates(row)
     panel = validity(inventory, row, truths)
     own, people = (_against_best(row, [each for each in peers if each.block == block])
@@ -130,7 +129,7 @@ def _columns(
         "model": row.model,
         "respondents": len(row.respondents),
         **{name: mean(row.recorded(f"score/{name}")) for name in inventory.scales.values()},
-        "composite": mean(composites),
+        "composite": row.composite,
         "composite_low": low,
         "composite_high": high,
         "difference_to_best_own_floor": own.difference,

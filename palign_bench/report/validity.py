@@ -36,7 +36,6 @@ PANEL: tuple[Mapping[str, Any], ...] = tuple(
 def validity(inventory: Inventory, row: RowNumbers, pool: Truths) -> dict[str, float | None]:
     """The columns of `PANEL` by name; None where one is not defined."""
     answers, truth, others = literal_matrices(inventory, row, pool)
-    composites = list(row.composites.values())
     scored = [index for index, respondent in enumerate(row.respondents) if respondent in row.composites]
     convergent, elsewhere, dispersion = _traits(inventory, row)
     return {
@@ -46,7 +45,7 @@ def validity(inventory: Inventory, row: RowNumbers, pool: Truths) -> dict[str, f
         "discriminant_gap": None if convergent is None or elsewhere is None else convergent - elsewhere,
         "dispersion_ratio": dispersion,
         "exact_agreement": _share((inventory.nearest(answers) == truth)[~np.isnan(answers + truth)]),
-        "retest_normalised_accuracy": retest_accuracy(inventory, pool.items, truth[scored], mean(composites)),
+        "retest_normalised_accuracy": retest_accuracy(inventory, pool.items, truth[scored], row.composite),
         **response_style(inventory, pool.items, answers),
     }
 
