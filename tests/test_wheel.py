@@ -32,6 +32,10 @@ def test_the_wheel_holds_code_data_and_configuration(wheel: Path) -> None:
         assert here <= names, here - names
     configured = {f"palign_bench/conf/{p.relative_to(CHECKOUT / 'conf')}" for p in (CHECKOUT / "conf").rglob("*.yaml")}
     assert configured <= names, configured - names
+    read = [
+        p for p in (CHECKOUT / "palign_bench").rglob("*.*") if p.suffix in (".yaml", ".md", ".tex", ".html", ".txt")
+    ]
+    assert len(read) > 10 and {p.relative_to(CHECKOUT).as_posix() for p in read} <= names
     assert "palign_bench/questionnaire/data/ipip_neo_300.csv" in names
     assert {f"palign_bench/organism/weights/{n}" for n in ("model.safetensors", "tokenizer.json", "made.json")} <= names
     assert not [name for name in names if name.startswith(("tests/", "runs/")) or name.endswith((".pkl", ".gguf"))]
