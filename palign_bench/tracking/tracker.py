@@ -26,7 +26,7 @@ FEWEST_ITEMS = 3  # held-out answers of a person to a scale, below which its sco
 FEWEST_PEOPLE = 3  # in a table, below which its means of such scales stay here
 LONGEST_TAG = 64  # characters; W&B refuses longer ones
 _COSTS = tuple(figure.name for figure in FIGURES if figure.followed)
-_TEXTS = ("method", "protocol", "model")  # the columns of a table whose texts may leave
+_TEXTS = ("method", "label", "protocol", "model")  # the columns of a table whose texts may leave
 
 
 class Tracker:

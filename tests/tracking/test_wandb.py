@@ -13,6 +13,7 @@ import pytest
 from palign_bench.settings import UserError
 from palign_bench.tracking.choose import make_tracker
 from palign_bench.tracking.public import hashed_id, read_salt
+from palign_bench.tracking.tracker import public_table
 from palign_bench.tracking.wandb import WandbTracker, _panels, choose_mode, has_api_key
 from tests.tracking.rows import DOMAINS, FORBIDDEN, IDENTITY, RAW_IDS, SCALE_OF, a_record, row_and_table
 from tests.tracking.wandb_runs import RunRead, runs_of
@@ -86,7 +87,8 @@ def test_the_table_and_its_picture_are_a_run_of_their_own(tracked: dict[str, Run
 
 def test_rows_of_one_method_have_numbers_of_their_own() -> None:
     rows = {"method": ["few_shot", "few_shot", "pas"], "label": ["Few-Shot [known=10]", "Few-Shot", "PAS"]}
-    assert _panels(pd.DataFrame({**rows, "composite": [3.0, 2.5, 2.6]})) == {
+    table = public_table(pd.DataFrame({**rows, "composite": [3.0, 2.5, 2.6]}), {})
+    assert _panels(table) == {
         "composite/Few-Shot [known=10]": 3.0,
         "composite/Few-Shot": 2.5,
         "composite/pas": 2.6,
