@@ -113,7 +113,7 @@ def efficiency(chosen: argparse.Namespace) -> list[str]:
         raise UserError(f"--methods: {unknown[0]} does not exist; choose from {', '.join(options('method'))}.")
     if UNIT not in methods:
         raise UserError(f"--methods={chosen.methods}: every ratio is to {UNIT}, so {UNIT} must be among them.")
-    steps = [f"training.steps={chosen.steps}"] if chosen.steps else []
+    steps = [f"training.steps={chosen.steps}"] if chosen.steps is not None else []
     sizes = [f"cost_repeats={chosen.repeats}", f"respondents.limit={chosen.limit}", *steps]
     return ["experiment=efficiency", f"method={','.join(methods)}", *sizes, f"runs={chosen.runs}", *chosen.overrides]
 

@@ -75,7 +75,7 @@ def claims(chosen: argparse.Namespace) -> None:
     text = page(evidence_at_hand(chosen.runs))
     print(text)
     if chosen.write is not None:
-        write_atomically(chosen.write, text)
+        write_atomically(chosen.write.expanduser(), text)
 
 
 def dashboard_arguments(parser: argparse.ArgumentParser) -> None:

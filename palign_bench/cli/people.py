@@ -14,7 +14,7 @@ from tabulate import tabulate
 from palign_bench.cli.arguments import add_twice_reversed
 from palign_bench.files import write_atomically
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.respondents import load_inventory, load_respondents
+from palign_bench.respondents import PAPI_SETTINGS, checked, load_inventory, load_respondents
 from palign_bench.respondents.dark_triad import dark_triad_layout
 from palign_bench.respondents.file import FileOfPeople, read_people
 from palign_bench.respondents.matrix import MISSING, AnswerMatrix
@@ -78,7 +78,8 @@ def _demographics(chosen: argparse.Namespace) -> str:
     if chosen.source != "papi":
         raise UserError("--demographics: only papi has any; give palign-bench people papi --demographics")
     given = _read(chosen.settings, "respondents.")
-    counts = papi_demographics(given.get("folder"), given.get("download", True))
+    _, of_papi = checked("respondents", {**given, "name": "papi"}, {"papi": PAPI_SETTINGS})
+    counts = papi_demographics(**of_papi)
     lines = [
         f"{name}: {', '.join(f'{group} {count}' for group, count in found.items())}" for name, found in counts.items()
     ]
@@ -100,8 +101,9 @@ def _source_of(chosen: argparse.Namespace) -> tuple[AnswerMatrix, FileOfPeople |
     given = _read([setting for setting in chosen.settings if not _of_inventory(setting)], "respondents.")
     sources = [name for name in options("respondents") if name != "file"]
     if chosen.source in sources and not Path(chosen.source).is_file():
-        source = load_respondents(read_option("respondents", chosen.source) | given, inventory)
-        return AnswerMatrix.of(source.people, inventory), None
+        settings = read_option("respondents", chosen.source) | given
+        people = load_respondents(settings, inventory).select(settings["limit"], settings["ids"])
+        return AnswerMatrix.of(people, inventory), None
     if not Path(chosen.source).expanduser().exists():
         hint = did_you_mean(chosen.source, sources)
         raise UserError(f"{chosen.source}: no such file or source{hint}; give a file or one of {', '.join(sources)}")

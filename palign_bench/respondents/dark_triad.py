@@ -7,11 +7,11 @@ people are called by their row. Country and source are not read.
 """
 
 import json
-from functools import cache, partial
+from functools import cache
 
 import numpy as np
 
-from palign_bench.questionnaire.inventories import DARK_TRIAD_KEY, DARK_TRIAD_SCALES, DARK_TRIAD_SPLIT
+from palign_bench.questionnaire.inventories import DARK_TRIAD_SCALES
 from palign_bench.questionnaire.inventory import Inventory, Item
 from palign_bench.respondents.formats.delimited import ROW_NUMBERS, read_delimited
 from palign_bench.respondents.matrix import AnswerMatrix
@@ -20,26 +20,8 @@ from palign_bench.respondents.selection import RULES, eligible, select_people
 from palign_bench.respondents.source import RespondentsError, RespondentSource
 from palign_bench.settings import counted
 
-# Copies of the authors' files in two public repositories, checked by SHA-256. The second is the only one known that
-# holds the population; of its commit only this abbreviation is known, and the address has not been tried.
-_URL = "https://raw.githubusercontent.com/tso2tso/personality-alignment/382b6d69dbfb46dfe50fa4dc14754fa146216a93/PAPI"
-_POPULATION_URL = "https://raw.githubusercontent.com/CH-chuan/PAlign-self/48b0c7e/PAPI"
-_DARK_TRIAD = partial(Release, name="Dark Triad", subfolder="dark_triad", instead="choose another respondents=")
 POPULATION, TEST_SET = "Dark-Triad.csv", "dark_triad_Test_set.json"
-POPULATION_RELEASE = _DARK_TRIAD(
-    _POPULATION_URL, {POPULATION: ("e0330669936e84d5bb313db7e0a16119d50c5e2e31514f8b87de29a0771b5262", 1_091_615)}
-)
-TEST_SET_RELEASE = _DARK_TRIAD(
-    _URL, {TEST_SET: ("ed904290ee7fd01346549eb07490cc9bc099dfcab04f05beece8182fd55dcfc8", 146_402)}
-)
-ITEMS_RELEASE = _DARK_TRIAD(  # the text of the Short Dark Triad has terms of its own, so it is not part of this project
-    _URL,
-    {
-        DARK_TRIAD_KEY: ("fe9518b5a0b6cc8161e46f9c5b6a1732c1a0d031727c00e7a5091bb5621b3106", 9_728),
-        DARK_TRIAD_SPLIT: ("215f5984d578d8c533d9d40299a8a4b830f17a8c5bdb48e9bcb741e3ca7e785c", 131),
-    },
-    instead="choose another inventory=",
-)
+POPULATION_RELEASE, TEST_SET_RELEASE = Release.of("dark_triad_population"), Release.of("dark_triad_test_set")
 
 _COLUMNS = tuple(f"{scale}{place}" for scale in "MNP" for place in range(1, 10))
 _NEGATIVE = ("N2", "N6", "N8", "P2", "P7")

@@ -21,14 +21,7 @@ from palign_bench.respondents.source import RespondentsError, RespondentSource
 from palign_bench.settings import counted
 
 ANSWERS, SPLIT, PORTRAITS = "Test-set.json", "mpi_300_split.json", "personality_prompt.json"
-RELEASE = Release(
-    "https://raw.githubusercontent.com/zhu-minjun/PAlign/376f810302337810cd304b16b876738544358fff/PAPI",
-    {
-        ANSWERS: ("5e46c6cf2b0d72762cce69fe455ae827f2c4cdc27a0979dc9b1e58d09b9ae4c6", 1_649_953),
-        SPLIT: ("85c761554504dd1b086de98e13fe84fb6e02915ad7bf2e234bb32428894a52c6", 1_425),
-        PORTRAITS: ("400a5d941d77caf04e5450f887f64e5a96e7906f420e0b12c3690f39734af008", 2_421_873),
-    },
-)
+RELEASE = Release.of("papi")
 
 FEWEST = 5  # people in a group that is told apart
 _SEXES = {1: "men", 2: "women"}

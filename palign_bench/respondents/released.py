@@ -7,7 +7,9 @@ import urllib.request
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+import yaml
 from tqdm import tqdm
 
 from palign_bench import settings
@@ -22,17 +24,19 @@ _ATTEMPTS = 2
 
 @dataclass(frozen=True)
 class Release:
-    """Published files: ``url`` of the folder that holds them, SHA-256 (hex) and size in bytes by file name.
-
-    ``name``: what messages call it. ``subfolder``: where the files lie in the folder that ``PALIGN_PAPI_DIR`` names,
-    and in the cache. ``instead``: what to do without them.
-    """
+    """Published files, as ``data/releases.yaml`` describes them; ``files``: SHA-256 and size in bytes by name."""
 
     url: str
     files: Mapping[str, tuple[str, int]]
     name: str = "PAPI"
     subfolder: str = ""
     instead: str = "use respondents=simulated"
+
+    @classmethod
+    def of(cls, key: str) -> Self:
+        """The release under this key of ``data/releases.yaml``."""
+        text = (Path(__file__).parent / "data" / "releases.yaml").read_text(encoding="utf-8")
+        return cls(**yaml.safe_load(text)[key])
 
     @property
     def remedy(self) -> str:

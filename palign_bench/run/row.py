@@ -1,9 +1,12 @@
 """Plan cells → skip the finished → compute the others → record. One call runs one method on the selected people."""
 
+import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from typing import Any
+
+from tqdm import tqdm
 
 from palign_bench.aligner import Aligner
 from palign_bench.backbone.alignment import Alignment
@@ -19,11 +22,11 @@ from palign_bench.run.cell import RowWorker, say
 from palign_bench.run.claims import Claims
 from palign_bench.run.cohort import begin_cohort, cohort_size
 from palign_bench.run.job import Job
-from palign_bench.run.progress import Progress
 from palign_bench.run.session import Session
 from palign_bench.settings import UserError, counted
 
 WARM_UP_ITEMS = 8
+SECONDS_BETWEEN_LINES = 60.0  # on a row's progress in a log
 
 
 def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any]) -> int:
@@ -83,6 +86,36 @@ def _track(job: Job, row: Row, finished: Collection[str]) -> None:
     identity = row.folder.identity() if job.tracker.follows_people else {}
     job.tracker.start_row(identity, name, job.experiment, job.tags(row), key=key, scale_of=job.scale_of)
     _tell_finished(job, row, finished)
+
+
+class Progress:
+    """How far a row is, on stderr: a bar at a terminal, a line a minute in a log."""
+
+    def __init__(self, title: str, people: int):
+        self.title = title
+        self.people = people
+        self.done = 0
+        self._bar = tqdm(total=people, desc=title, unit="person", file=sys.stderr, disable=None)
+        self._started = self._told = time.monotonic()
+
+    def close(self) -> None:
+        """Leave the bar as it is."""
+        self._bar.close()
+
+    def update(self) -> None:
+        """Count one more person."""
+        self.done += 1
+        self._bar.update()
+        now = time.monotonic()
+        if self._bar.disable and (self.done == self.people or now - self._told >= SECONDS_BETWEEN_LINES):
+            self._told = now
+            print(f"{self.title}: {self._so_far(now - self._started)}", file=sys.stderr, flush=True)
+
+    def _so_far(self, seconds: float) -> str:
+        if self.done == self.people:
+            return f"{counted(self.people)} done in {seconds:.0f} s"
+        left = seconds / self.done * (self.people - self.done)
+        return f"{self.done} of {counted(self.people)}, about {left / 60:.0f} min left"
 
 
 def _compute(worker: RowWorker, todo: Sequence[str]) -> int:

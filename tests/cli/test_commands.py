@@ -93,6 +93,12 @@ def test_the_ledger_is_named_in_either_way(
     assert "Few-Shot" in told(["status", *folder, "table1"], capsys)
 
 
+def test_a_number_of_steps_is_handed_on_whatever_it_is() -> None:
+    """So that the run refuses 0, and does not take the usual number instead."""
+    assert "training.steps=0" in (dispatch(["efficiency", "--steps", "0"]) or ())
+    assert not [each for each in dispatch(["efficiency"]) or () if each.startswith("training.steps")]
+
+
 def test_the_module_does_what_the_program_does(tmp_path: Path) -> None:
     """Table, exit code and the command that is resumed."""
     arguments = ["method=floors", "method.rows=[constant_a]", "respondents=simulated", "respondents.limit=2"]

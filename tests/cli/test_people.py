@@ -43,6 +43,10 @@ def _opposite_of(number: int) -> str:
 def test_people_of_a_source_and_mistyped_settings(capsys: pytest.CaptureFixture[str]) -> None:
     dispatch(["people", "simulated", "count=30", "figures=published"])
     assert "30 people" in capsys.readouterr().out
+    dispatch(["people", "simulated", "count=30", "respondents.limit=7"])
+    assert "7 people" in capsys.readouterr().out
+    dispatch(["people", "simulated", "count=30", "ids=[simulated-0003,simulated-0001]"])
+    assert "2 people" in capsys.readouterr().out
     with pytest.raises(UserError, match=r"respondents.cuont is no setting of respondents=simulated"):
         dispatch(["people", "simulated", "cuont=30"])
     with pytest.raises(UserError, match="no setting of a file"):
@@ -86,3 +90,6 @@ def test_demographics_are_counts_alone(papi: object, capsys: pytest.CaptureFixtu
     assert told.startswith("sex: women 203, men 97\nage: 11–20 125, ") and "composite" not in told
     with pytest.raises(UserError, match="only papi has any"):
         dispatch(["people", "simulated", "--demographics"])
+    for mistyped in ("foldr=x", "limit=3", "download=perhaps"):
+        with pytest.raises(UserError, match=rf"respondents\.{mistyped.partition('=')[0]}"):
+            dispatch(["people", "papi", "--demographics", mistyped])

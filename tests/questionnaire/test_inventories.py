@@ -39,10 +39,12 @@ def written(folder: Path, items: str = ITEMS, about: str | None = None) -> Path:
 def test_every_option_of_the_group_is_an_inventory() -> None:
     assert options("inventory") == ["dark_triad", "file", "ipip_neo_120", "ipip_neo_300"]
     assert load_inventory(read_option("inventory", "ipip_neo_300")) == ipip_neo_300()
-    with pytest.raises(UserError, match="inventory=bfi: choose one of ipip_neo_300, ipip_neo_120, dark_triad, file"):
+    with pytest.raises(UserError, match=r"inventory\.name=bfi: choose one of ipip_neo_300, ipip_neo_120, dark_triad"):
         load_inventory({"name": "bfi"})
     with pytest.raises(UserError, match=r"inventory\.path is no setting of inventory=ipip_neo_300; it has none"):
         load_inventory({"name": "ipip_neo_300", "path": "x"})
+    with pytest.raises(UserError, match=r"inventory\.download=perhaps: give true or false"):
+        load_inventory({"name": "dark_triad", "download": "perhaps"})
     with pytest.raises(UserError, match=r"inventory\.path is not set"):
         load_inventory(read_option("inventory", "file"))
 

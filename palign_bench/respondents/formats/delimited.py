@@ -191,21 +191,17 @@ def _id_column(where: str, header: Sequence[str], numbers: Mapping[int, int], wa
     """The column of people's ids; None: they are called by their row."""
     if wanted == ROW_NUMBERS:
         return None
-    places: dict[str, list[int]] = {}
-    for column, name in enumerate(header):
-        if column not in numbers:
-            places.setdefault(name if wanted is not None else name.lower(), []).append(column)
+    free = [(name, column) for column, name in enumerate(header) if column not in numbers]
     if wanted is not None:
-        if len(places.get(wanted, [])) != 1:
+        named = [column for name, column in free if name == wanted]
+        if len(named) != 1:
             raise RespondentsError(f"{where}: respondents.id_column={wanted} must be in the header once; mend either")
-        return places[wanted][0]
-    if len(places.get("id", [])) == 1:
-        return places["id"][0]
-    found = [(name, column) for name in ID_NAMES for column in places.get(name, [])]
-    if len(found) > 1:
-        names = " and ".join(header[column] for _, column in found[:2])
+        return named[0]
+    found = [column for each in ID_NAMES for name, column in free if name.lower() == each]
+    if len(found) > 1 and [name.lower() for name, _ in free].count("id") != 1:
+        names = " and ".join(header[column] for column in found[:2])
         raise RespondentsError(f"{where}: {names} both may be ids; name one in respondents.id_column")
-    return found[0][1] if found else None
+    return found[0] if found else None
 
 
 def _plain(text: str) -> str:
