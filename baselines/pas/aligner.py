@@ -30,9 +30,8 @@ class PersonalityActivationSearch(Aligner):
     """Personality Activation Search (paper, section 4; defaults as in the released code).
 
     Once: the outputs of all heads for every known item, agreed and disagreed with. Per person: a logistic probe per
-    head, the ``k`` best heads, a direction for each, and the alpha whose answers to `Case.selection` score best. Alpha
-    0 is the bare system prompt, so PAS cannot lose to it on the selection. What is fitted while choosing does not see
-    the selection; afterwards everything but alpha is fitted on all known answers.
+    head, the ``k`` best heads, a direction for each, and the alpha whose answers to `Case.selection` score best, 0
+    (the bare system prompt) among them. What is fitted while choosing does not see the selection.
     """
 
     version = 1
@@ -49,7 +48,7 @@ class PersonalityActivationSearch(Aligner):
         penalty: float = 1.0,
     ) -> None:
         one_of("method.direction", direction, DIRECTIONS)
-        one_of("method.probe_prompt", probe_prompt, tuple(PROBE_PROMPTS))
+        one_of("method.probe_prompt", probe_prompt, PROBE_PROMPTS)
         one_of("method.system_prompt", system_prompt, SYSTEM_PROMPTS)
         one_of("method.search", search, SEARCHES)
         if not is_number(k) or k != int(k) or k < 1:

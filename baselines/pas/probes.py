@@ -14,10 +14,8 @@ from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Answers, Inventory
 from palign_bench.settings import UserError
 
-PROBE_PROMPTS: dict[str, tuple[str, str]] = {
-    "options": ("A", "E"),  # the released code: the question answered with its two extremes, the first and last option
-    "agree": ("Answer: Yes", "Answer: No"),  # the paper's section 4.2
-}
+# The released code's, the question answered with its first and last option, and that of the paper's section 4.2.
+PROBE_PROMPTS = ("options", "agree")
 DIRECTIONS = ("mass_mean", "probe")
 TRAINING_SHARE = 0.6  # of the samples (paper 4.2); the rest validates
 
@@ -81,7 +79,7 @@ def probe_dialogues(inventory: Inventory, probe_prompt: str) -> tuple[tuple[int,
     in_order = tuple(n for scale in inventory.scales for n in inventory.known if inventory[n].scale == scale)
     options = probe_prompt == "options"
     ask = prompts.probe_question if options else prompts.agree_question
-    openings = (inventory.letters[0], inventory.letters[-1]) if options else PROBE_PROMPTS[probe_prompt]
+    openings = (inventory.letters[0], inventory.letters[-1]) if options else ("Answer: Yes", "Answer: No")
     dialogues: list[Dialogue] = [
         (prompts.NEUTRAL_SYSTEM_PROMPT, ask(inventory, item), opening)
         for item in inventory.select(in_order)

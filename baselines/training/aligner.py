@@ -12,7 +12,7 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from tqdm import tqdm
-from transformers import PreTrainedModel, TrainingArguments
+from transformers import TrainingArguments
 
 from baselines.training.attention import attention_for_trees
 from baselines.training.cohort import LORA_SETTINGS, Person, Recipe, train_cohort
@@ -109,13 +109,9 @@ class TrainedAligner(Aligner):
         drops = (isinstance(each, torch.nn.Dropout) and each.p for each in backbone.model.modules())
         if self.cohort > 1 and self._recipe().dropout and any(drops):
             raise UserError(f"training.cohort={self.cohort}: the model has dropout of its own; use training.cohort=1.")
-        self._check_memory(backbone.model)
-
-    def _check_memory(self, model: PreTrainedModel) -> None:
         adapter = None if self.peft is None else peft_config(self.peft)
-        settings = self.training
-        reason = refused_by_gpu(model, adapter, self._longest(), settings.gradient_checkpointing, settings.optim)
-        if reason is not None:
+        spared, optim = self.training.gradient_checkpointing, self.training.optim
+        if (reason := refused_by_gpu(backbone.model, adapter, self._longest(), spared, optim)) is not None:
             raise UserError(f"{type(self).__name__}: {reason}")
 
     # What a method says.

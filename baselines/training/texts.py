@@ -82,17 +82,15 @@ def trainers_tokenizer(tokenizer: PreTrainedTokenizerBase, used: Iterable[int]) 
     turns would be masked too. Raises UserError when the vocabulary has no special token to spare.
     """
     used = set(used) | {tokenizer.eos_token_id}
-    special = {token: i for token, i in tokenizer.get_added_vocab().items() if i not in used}
-    spare = sorted(special, key=lambda token: special[token])
-    if tokenizer.pad_token_id is not None and tokenizer.pad_token_id not in used:
-        pad = str(tokenizer.pad_token)
-    elif spare:
-        pad = next((token for token in _PADS_TO_PREFER if token in special), spare[-1])
-    else:
+    spare = {token: i for token, i in tokenizer.get_added_vocab().items() if i not in used}
+    own = [] if tokenizer.pad_token_id in used | {None} else [str(tokenizer.pad_token)]
+    preferred = [token for token in _PADS_TO_PREFER if token in spare]
+    pads = own + preferred + sorted(spare, key=spare.__getitem__, reverse=True)
+    if not pads:
         raise UserError(
             "the model's tokenizer has no special token to pad with besides its end of turn; choose another model."
         )
     copied = copy.deepcopy(tokenizer)
-    copied.pad_token = pad
+    copied.pad_token = pads[0]
     copied.padding_side = "left"
     return copied

@@ -72,9 +72,9 @@ class Backbone(ABC):
         """
         raise NotImplementedError(f"{type(self).__name__} shows no activations")
 
-    @abstractmethod
     def option_scores(self, alignment: Alignment, items: Sequence[Item]) -> OptionScores | None:
         """The second opinion of the alignment's readout on the items' options; None where it has none."""
+        return None if alignment.readout is None or not items else alignment.readout.option_scores(self, items)
 
     def answer(self, alignment: Alignment, items: Sequence[Item], audit: Sequence[Item] = ()) -> AnswerSheet:
         """Answer ``items`` as the protocol reads them and, by free generation, the ``audit`` items."""

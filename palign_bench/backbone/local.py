@@ -20,7 +20,6 @@ from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.parts.adapters import VIRTUAL, applied_adapter, is_soft_prompt
 from palign_bench.backbone.parts.heads import recorded_heads, shifted_heads
-from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.tokenizing import SplitPrompts, encode
 from palign_bench.costs.clock import charge
 from palign_bench.questionnaire.inventory import Item
@@ -53,9 +52,6 @@ class LocalBackbone(Backbone):
         kept = {"name": loaded.name, "weights": loaded.weights_hash, "quantization": loaded.quantization}
         texts = {"tokenizer": loaded.tokenizer_hash, "chat_format": self.chat.hash}
         return kept | texts | {"dtype": str(self.model.dtype)}
-
-    def option_scores(self, alignment: Alignment, items: Sequence[Item]) -> OptionScores | None:
-        return None if alignment.readout is None or not items else alignment.readout.option_scores(self, items)
 
     @contextmanager
     def applied(self, alignment: Alignment) -> Iterator[None]:

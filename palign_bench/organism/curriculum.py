@@ -2,8 +2,7 @@
 
 Each row is a dialogue about one person: a system prompt (a Few-Shot list of any length and order, a portrait, or the
 neutral prompt) and several questions with their answers. Rows of one batch have the same shape: nothing is padded. An
-answer is a target wherever it stands, in the list too: there the statement has just been read, and what came before it
-is all that can tell the answer.
+answer is a target wherever it stands, in the list too.
 """
 
 from dataclasses import dataclass
@@ -38,10 +37,8 @@ QUESTION_WEIGHT = 4.0  # of a question's answer against one in the list, which a
 
 @dataclass(frozen=True)
 class Batch:
-    """Of ``rows`` dialogues of one length, all of them tensors.
-
-    ``ids``: (rows, length). ``weights``, like ``ids``: above 0 where the token is a target. ``chances``: (rows, length,
-    5), of the options where the token is an answer, else 0.
+    """Dialogues of one length: ``ids`` (rows, length), ``weights`` (rows, length), above 0 where the token is a target,
+    and ``chances`` (rows, length, 5), of the options where the token is an answer, else 0.
     """
 
     ids: Tensor

@@ -15,8 +15,8 @@ Array = NDArray[np.float64]
 class People:
     """``answers``: literal, ``(people, items)``. ``chances``: of each option, ``(people, items, 5)``.
 
-    An answer's chances are those given the person's facets and answering style. Who learns to predict them from other
-    answers learns what the answers themselves would teach, without the luck of the draw.
+    An answer's chances are those given the person's facets and answering style: what answers teach, without the luck
+    of the draw.
     """
 
     answers: NDArray[np.int64]

@@ -48,11 +48,10 @@ class Batches(Dataset[dict[str, Tensor]]):
 
 
 class AnswerTrainer(Trainer):
-    """The loss is taken where an answer stands, and the output matrix is applied only there.
+    """The loss is taken where an answer stands: against what its chances were, not what was drawn.
 
-    ``options``: (ways of writing them, 5) token ids. An answer is predicted by what its chances were, not by what was
-    drawn. Towards the end, besides its likelihood, its expected distance is made small, so that the likeliest option is
-    the middle of what may be true and not its most frequent extreme, as the score demands.
+    ``options``: (ways of writing them, 5) token ids. Towards the end the expected distance is made small too, so that
+    the likeliest option is the middle of what may be true and not its most frequent extreme, as the score demands.
     """
 
     options: Tensor
@@ -146,11 +145,9 @@ def new_model(tokenizer: PreTrainedTokenizerFast, people: FactorModel, seed: int
 
 
 def train(folder: Path, steps: int, rows: int, seed: int) -> Path:
-    """Train in ``folder`` and return the folder of the finished model.
+    """Train in ``folder``, or go on from its last checkpoint, and return the folder of the finished model.
 
-    ``steps`` are optimizer steps, each of ``rows`` dialogues of every kind of `KINDS`.
-
-    A training that was cut off goes on from its last checkpoint; a finished one is returned as it is.
+    ``steps``: optimizer steps, each of ``rows`` dialogues of every kind of `KINDS`.
     """
     finished = folder / "model"
     if (finished / "model.safetensors").is_file():

@@ -25,7 +25,7 @@ def make_random(
     if quantizer is not None:
         quantizer.preprocess_model(model, dtype=dtype, device_map={"": device})
     # Every matrix to be quantized is drawn into one block: freed blocks of many sizes would leave memory in fragments.
-    matrices: list[Any] = [module for module in model.modules() if _is_4bit(module)]
+    matrices: list[Any] = [module for module in model.modules() if is_4bit(module)]
     largest = max((matrix.in_features * matrix.out_features for matrix in matrices), default=0)
     scratch = torch.empty(largest, dtype=dtype, device=device)
     torch.manual_seed(SEED)
@@ -42,14 +42,15 @@ def _fill(module: nn.Module, owner: PreTrainedModel, scratch: Tensor) -> None:
     """Give the module's tensors memory and values, its children's first; ``owner`` knows their distributions."""
     for child in module.children():
         _fill(child, child if isinstance(child, PreTrainedModel) else owner, scratch)
-    if _is_4bit(module):
+    if is_4bit(module):
         _fill_4bit(module, owner, scratch)
         return
     module.to_empty(device=scratch.device, recurse=False)
     owner._init_weights(module)
 
 
-def _is_4bit(module: nn.Module) -> bool:
+def is_4bit(module: nn.Module) -> bool:
+    """Whether bitsandbytes keeps the layer in 4 bits."""
     return type(module).__name__ == "Linear4bit"  # bitsandbytes is imported only where it is used
 
 

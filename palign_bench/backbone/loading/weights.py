@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedMod
 
 from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.loading.identity import identify
-from palign_bench.backbone.loading.random_weights import make_random
-from palign_bench.backbone.loading.settings import ModelError, check_settings, choose_device, choose_dtype
+from palign_bench.backbone.loading.random_weights import is_4bit, make_random
+from palign_bench.backbone.loading.settings import ModelError, choose_device, choose_dtype
 from palign_bench.backbone.loading.sources import config_of, named_errors, source_of, tokenizer_of
 
 # bitsandbytes warns at import that a faster 4-bit kernel is not installed; the one that it has serves.
@@ -51,29 +51,24 @@ def parameters_of(settings: Mapping[str, Any]) -> int:
 def load(settings: Mapping[str, Any]) -> LoadedModel:
     """Load the model that ``settings`` (a resolved ``conf/model/*.yaml``) describes, in evaluation mode.
 
-    Raises ModelError with one line that names the key and the remedy.
+    Raises ModelError.
     """
-    check_settings(settings)
+    identified = identify(settings)
     device = choose_device(settings["device"])
     dtype = choose_dtype(settings["dtype"], device)
-    identified = identify(settings)
     tokenizer = tokenizer_of(settings)
     if settings["weights"] == "random":
         nf4 = _nf4(dtype) if settings["quantization"] == "nf4" else None
         model = make_random(config_of(settings), device, dtype, nf4)
     else:
         model = _from_pretrained(settings, device, dtype)
-    model = _make_4bit_safe(model)
+    for matrix in (module for module in model.modules() if is_4bit(module)):
+        # On a CPU with AVX512-BF16, bitsandbytes repacks weights in an evaluation forward and ruins later gradients.
+        matrix.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
     model.eval()
     model.requires_grad_(False)
-    return LoadedModel(
-        model,
-        tokenizer,
-        settings["name"],
-        identified["weights_hash"],
-        settings["quantization"],
-        tokenizer_hash=identified["tokenizer_hash"],
-    )
+    hashes = identified["weights_hash"], identified["tokenizer_hash"]
+    return LoadedModel(model, tokenizer, settings["name"], hashes[0], settings["quantization"], hashes[1])
 
 
 def _from_pretrained(settings: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
@@ -111,14 +106,3 @@ def _nf4(dtype: torch.dtype) -> Any:
     return BitsAndBytesConfig(
         load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_use_double_quant=True, bnb_4bit_compute_dtype=dtype
     )
-
-
-def _make_4bit_safe(model: PreTrainedModel) -> PreTrainedModel:
-    """On a CPU with AVX512-BF16, bitsandbytes repacks weights in an evaluation forward and ruins later gradients."""
-    if getattr(model, "is_quantized", False):
-        from bitsandbytes.nn import Linear4bit
-
-        for module in model.modules():
-            if isinstance(module, Linear4bit):
-                module.support_avx512bf16_for_cpu = False
-    return model

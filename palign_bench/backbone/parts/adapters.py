@@ -1,9 +1,8 @@
 """Trained tensors on a backbone: put on, taken off, and no trace left.
 
-Two kinds. ``peft``: an adapter of PEFT, described by PEFT's own configuration as a dictionary; it is never merged, so
-that 4-bit weights take it too. A soft prompt (PROMPT_TUNING) is one of these, but the answering engines place it.
-``full``: new values of the model's own weights, swapped in and out by pointer, so that the bare weights exist once and
-come back bit for bit.
+Two kinds. ``peft``: an adapter of PEFT, described by PEFT's own configuration as a dictionary and never merged; a soft
+prompt (PROMPT_TUNING) is one, but the answering engines place it. ``full``: new values of the model's own weights,
+swapped in and out by pointer, so that the bare weights come back bit for bit.
 """
 
 from __future__ import annotations
@@ -14,7 +13,6 @@ import logging
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -91,55 +89,29 @@ def is_soft_prompt(kind: str | None, settings: Mapping[str, Any] | None) -> bool
     return kind == "peft" and settings is not None and settings["peft_type"] == _SOFT_PROMPT
 
 
-@dataclass
-class _Held:
-    """A module's attributes: the plain ones by reference, its registries (children, hooks, …) copied."""
-
-    module: nn.Module
-    attributes: dict[str, Any]
-    registries: dict[str, tuple[Any, dict[Any, Any]]]
-
-    @classmethod
-    def of(cls, module: nn.Module) -> _Held:
-        attributes = dict(vars(module))
-        return cls(module, attributes, {k: (v, dict(v)) for k, v in attributes.items() if isinstance(v, dict)})
-
-    def put_back(self) -> None:
-        held = vars(self.module)
-        for key in held.keys() - self.attributes.keys():
-            del held[key]
-        held.update(self.attributes)
-        for registry, content in self.registries.values():
-            registry.clear()
-            registry.update(content)
-
-
 @contextmanager
 def leaving_no_trace(model: PreTrainedModel) -> Iterator[None]:
     """Whatever the block attaches to the model or sets on it is gone afterwards, also after an exception.
 
     Covers submodules (adapter layers), hooks, patched methods, training mode, configurations, ``requires_grad``,
-    gradients and *which* tensor a parameter points at. A block that changes weights must do so in copies:
-    `trainable_copies`.
+    gradients and *which* tensor a parameter points at; changes of weights must be made in `trainable_copies`.
     """
-    modules = [_Held.of(module) for module in model.modules()]
+    modules = [(vars(module), dict(vars(module))) for module in model.modules()]
+    registries = [each for _, before in modules for each in before.values() if isinstance(each, dict)]  # hooks, …
+    settings = [vars(each) for each in (model.config, model.generation_config) if each is not None]
+    held = [*modules, *((each, dict(each)) for each in registries), *((each, copy.deepcopy(each)) for each in settings)]
     parameters = [(p, p.data, p.requires_grad) for p in model.parameters()]
-    settings = [
-        (each, copy.deepcopy(vars(each))) for each in (model.config, model.generation_config) if each is not None
-    ]
     try:
         yield
     finally:
-        for held in modules:
-            held.put_back()
+        for each, before in held:
+            each.clear()
+            each.update(before)
         for parameter, data, requires_grad in parameters:
             parameter.grad = None
             parameter.requires_grad_(requires_grad)
             if parameter.data is not data and parameter.data_ptr() != data.data_ptr():
                 parameter.data = data
-        for each, before in settings:
-            vars(each).clear()
-            vars(each).update(before)
 
 
 def trainable_copies(model: PreTrainedModel) -> list[Tensor]:

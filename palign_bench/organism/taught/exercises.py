@@ -7,7 +7,7 @@ answers teaches 120 times in one pass.
 
 from collections.abc import Sequence
 from dataclasses import astuple, dataclass, field
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -37,32 +37,34 @@ _POPULATION = 20_000  # people from whom the population's chances are taken
 _MULTIPLE = 64  # batches' lengths are multiples of it, so that a GPU's allocator and kernels see few shapes
 
 
+class Answer(NamedTuple):
+    """At ``place`` the next token is one of ``tokens`` with these ``chances``.
+
+    ``population``: cross-entropy in nats of who knows the population's chances and nothing of the person.
+    """
+
+    place: int
+    tokens: list[int]
+    chances: list[float]
+    population: float
+    target: int
+
+
 @dataclass
 class Exercise:
-    """One dialogue: ``prefix`` tokens of the system prompt, then questions of ``width`` tokens each.
-
-    At each of ``places`` the next token is one of ``tokens`` with these ``chances``. ``population``: cross-entropy in
-    nats of who knows the population's chances and nothing of the person.
-    """
+    """One dialogue: ``prefix`` tokens of the system prompt, then questions of ``width`` tokens each."""
 
     ids: list[int]
     prefix: int
     width: int
-    places: list[int] = field(default_factory=list)
-    tokens: list[list[int]] = field(default_factory=list)
-    chances: list[list[float]] = field(default_factory=list)
-    population: list[float] = field(default_factory=list)
-    targets: list[int] = field(default_factory=list)
+    answers: list[Answer] = field(default_factory=list)
 
     def add(self, target: Target, place: int, tokens: Sequence[int], chances: ArrayLike, usual: ArrayLike) -> None:
         """Chances are divided by their sum: which way an answer goes is asked given how far it goes."""
         own, of_all = (np.array(each) / np.sum(each) for each in (chances, usual))
-        missing = _CHOICES - len(tokens)
-        self.places.append(place)
-        self.tokens.append([*tokens, *[0] * missing])
-        self.chances.append([*own, *[0.0] * missing])
-        self.population.append(float(-(own * np.log(of_all)).sum()))
-        self.targets.append(TARGETS.index(target))
+        entropy, missing = float(-(own * np.log(of_all)).sum()), _CHOICES - len(tokens)
+        padded = [*tokens, *[0] * missing], [*own, *[0.0] * missing]
+        self.answers.append(Answer(place, *padded, entropy, TARGETS.index(target)))
 
 
 @dataclass(frozen=True)
@@ -84,21 +86,14 @@ class Batch:
     @classmethod
     def of(cls, exercises: Sequence[Exercise]) -> "Batch":
         length = -(-max(len(each.ids) for each in exercises) // _MULTIPLE) * _MULTIPLE
-
-        def joined(name: str) -> Tensor:
-            return torch.tensor([value for each in exercises for value in getattr(each, name)])
-
+        answers = [(row, *answer) for row, each in enumerate(exercises) for answer in each.answers]
+        rows, places, tokens, chances, population, targets = map(torch.tensor, zip(*answers, strict=True))
         return cls(
             torch.tensor([each.ids + [0] * (length - len(each.ids)) for each in exercises]),
             torch.tensor([each.prefix for each in exercises]),
             torch.tensor([each.width for each in exercises]),
-            torch.tensor([row for row, each in enumerate(exercises) for _ in each.places]),
-            joined("places"),
-            joined("tokens"),
-            joined("chances").float(),
-            joined("population").float(),
-            joined("targets"),
-        )
+            rows, places, tokens, chances.float(), population.float(), targets,
+        )  # fmt: skip
 
     def to(self, device: torch.device) -> "Batch":
         return Batch(*(each.to(device) for each in astuple(self)))

@@ -1,8 +1,7 @@
 """Teaching SmolLM2, resumably; what is kept is a PEFT adapter with its log, curve and command.
 
-One loss from the first step to the last: the chances of every answer, told and asked, and nearness to what the
-untaught model would say. First lists about a few facets, which are short and tell much; then lists and portraits of
-every length with questions about the person.
+Learnt are the chances of every answer, told and asked, and nearness to what the untaught model would say: first in
+short lists about a few facets, then in lists and portraits of every length with questions about the person.
 """
 
 import hashlib

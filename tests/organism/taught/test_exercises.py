@@ -25,8 +25,8 @@ def exercises():
 def test_an_answer_that_was_told_or_written_is_among_the_tokens_whose_chances_are_learnt(exercises, kind):
     for seed in range(6):
         drawn = exercises.draw(np.random.default_rng(seed), kind)
-        assert np.allclose(np.sum(drawn.chances, axis=1), 1)
-        for place, tokens, target in zip(drawn.places, drawn.tokens, drawn.targets, strict=True):
+        for place, tokens, chances, _, target in drawn.answers:
+            assert sum(chances) == pytest.approx(1)
             ends = (place - drawn.prefix) % drawn.width == drawn.width - 1 if place >= drawn.prefix else False
             following = None if ends else drawn.ids[place + 1]
             if TARGETS[target] == "told":
@@ -42,15 +42,15 @@ def test_a_list_alone_asks_nothing_and_the_others_ask_all_their_questions(exerci
     assert alone.width == 0 and len(alone.ids) == alone.prefix
     asked = exercises.draw(np.random.default_rng(0), "few_facets")
     assert (len(asked.ids) - asked.prefix) / asked.width == QUESTIONS
-    assert asked.targets.count(TARGETS.index("asked")) == QUESTIONS
+    assert sum(TARGETS[answer.target] == "asked" for answer in asked.answers) == QUESTIONS
 
 
 def test_people_are_told_apart_from_the_population_by_their_own_chances(exercises):
     """Who knows the person is better than who knows the population, on average and not at every answer."""
     drawn = [exercises.draw(np.random.default_rng(seed), "all_facets") for seed in range(5)]
-    chances = np.array([value for each in drawn for value in each.chances])
+    chances = np.array([answer.chances for each in drawn for answer in each.answers])
     least = -(chances * np.log(np.maximum(chances, 1e-12))).sum(axis=1)
-    usual = np.array([value for each in drawn for value in each.population])
+    usual = np.array([answer.population for each in drawn for answer in each.answers])
     assert (usual - least > -1e-9).all()  # Gibbs' inequality
     assert 0.1 < (usual - least).mean() < 0.6
 
@@ -71,7 +71,8 @@ def test_every_question_of_a_batch_is_read_as_if_it_alone_followed_the_prompt(ex
     with torch.no_grad():
         read = reader.logits(reader.read(batch.ids, batch.positions, batch.seen)[batch.rows, batch.places])
         for row, each in enumerate(drawn):
-            for place in sorted({each.places[0], each.places[-1], *each.places[::40]}):
+            places = [answer.place for answer in each.answers]
+            for place in sorted({places[0], places[-1], *places[::40]}):
                 start = each.prefix + (place - each.prefix) // each.width * each.width if place >= each.prefix else 0
                 ids = each.ids[: each.prefix] + each.ids[start : place + 1] if start else each.ids[: place + 1]
                 expected = plain(input_ids=torch.tensor([ids])).logits[0, -1]
