@@ -1,10 +1,8 @@
 """The row ``ceiling``: the posterior of the factor model that draws simulated people, given a person's known answers.
 
 On people simulated from the same figures no method can expect a lower score; on others it is that model's own guess.
-The measured figures invent differences between items of one facet and sign, which misleads where people were not drawn
-from them; the published ones do not. No statement is read, and no other person of the source is used. Every held-out
-item is answered with the median option of the posterior predictive distribution
-(`palign_bench/respondents/posterior.py`): what minimises the expected absolute error.
+No statement is read, and no other person of the source is used. Every held-out item is answered with the median option
+of the posterior predictive distribution (`respondents/posterior.py`): what minimises the expected absolute error.
 """
 
 from collections.abc import Sequence

@@ -1,9 +1,8 @@
 """Floors: predictors that read no statement and load no language model; the rows that a method must beat.
 
-Own-answers floors use the person's known answers alone (five constants, uniformly random, own domain or facet mean);
-other-people floors use everyone else of the source (item median, ridge regression); ``truth`` repeats the person's own
-held-out answers and is a check, not a floor. Means, medians and regressions are formed in the keyed direction, rounded
-half up there, and only then turned into the protocol's orientation.
+Own-answers floors use the person's known answers alone, other-people floors everyone else of the source; ``truth`` is a
+check, no floor. Means, medians and regressions are formed in the keyed direction, rounded half up there, and only then
+turned into the protocol's orientation.
 """
 
 import random
@@ -100,10 +99,7 @@ class OtherPeopleFloor(Floor):
         self.held_out_columns = [self.inventory.column[n] for n in self.inventory.held_out]
 
     def others(self, case: Case) -> Array:
-        """Keyed answers of the other people, ``(people, items)``; NaN where missing.
-
-        Raises ValueError when the source holds nobody else.
-        """
+        """Keyed answers of the others, ``(people, items)``, NaN where missing. Raises ValueError for nobody."""
         if case.others is None or not len(case.others):
             raise ValueError("this floor learns from other people, and the source of respondents holds only one person")
         return self.inventory.keyed_matrix(case.others)
@@ -123,9 +119,8 @@ class ItemMedian(OtherPeopleFloor):
 class Ridge(OtherPeopleFloor):
     """Ridge regression (Hoerl & Kennard 1970) from the known to the held-out answers, fitted on the other people.
 
-    Missing answers, also the person's own, are replaced by the others' item mean. The penalty is the candidate with the
-    smallest generalised cross-validation error (Golub, Heath & Wahba 1979) among the other people; the intercept is
-    not penalised.
+    Missing answers are replaced by the others' item mean. The penalty is the candidate with the smallest generalised
+    cross-validation error (Golub, Heath & Wahba 1979) among the other people; the intercept is not penalised.
     """
 
     def align(self, case: Case) -> Alignment:
@@ -144,10 +139,10 @@ class Ridge(OtherPeopleFloor):
 
 
 def ridge(inputs: Array, outputs: Array, new: Array) -> tuple[Array, float]:
-    """Predictions for the input ``new`` and the penalty chosen by generalised cross-validation.
+    """Predictions for the input ``new`` ``(p,)`` and the penalty chosen by generalised cross-validation.
 
-    ``inputs`` ``(people, p)`` and ``outputs`` ``(people, q)`` are centred; ``new`` ``(p,)`` is centred likewise. One
-    singular value decomposition serves every candidate penalty.
+    ``inputs`` ``(people, p)``, ``outputs`` ``(people, q)`` and ``new`` are centred. One decomposition serves every
+    penalty.
     """
     left, singular, right = np.linalg.svd(inputs, full_matrices=False)
     projected = left.T @ outputs

@@ -30,8 +30,7 @@ class PersonalityPrompt(Aligner):
 
     ``writer``: ``self`` (the aligned model), ``released`` (the portraits that came with PAPI), ``template`` (a fixed
     sentence per statement, for models that cannot write) or the settings of another model. ``portraits``: folder in
-    which written portraits are kept, so that one writer serves many aligned models. Raises ValueError when released
-    portraits are asked of a person without one.
+    which written portraits are kept, so that one writer serves many aligned models.
     """
 
     def __init__(
@@ -45,8 +44,7 @@ class PersonalityPrompt(Aligner):
         self.max_new_tokens = max_new_tokens
         self.temperature = temperature
         self.folder = Path(portraits)
-        needed = {"released": {"portrait"}, "template": set()}
-        asked = {"generation"} if not isinstance(writer, str) else needed.get(writer, {"generation"})
+        asked = {"released": {"portrait"}, "template": set()}.get(str(writer), {"generation"})
         self.needs = frozenset({"prompt"}) | asked
 
     def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
@@ -57,9 +55,7 @@ class PersonalityPrompt(Aligner):
                 "stored answers, so they describe every negatively keyed item's opposite",
                 stacklevel=2,
             )
-        self._writer = (
-            None if isinstance(self.writer, str) else LocalBackbone(load(self.writer), self.backbone.protocol)
-        )
+        self._writer = None if isinstance(self.writer, str) else LocalBackbone(load(self.writer), protocol)
 
     def align(self, case: Case) -> Alignment:
         if self.writer == "released":

@@ -58,10 +58,10 @@ def _heads_per_chunk(features: Tensor) -> int:
 
 
 def _newton(design: Tensor, labels: Tensor, weight: Tensor, penalty: float) -> Tensor:
-    """Damped Newton steps for all heads at once; heads that have converged leave the batch.
+    """Damped Newton steps for all heads at once, ``design (heads, samples, head_dim + 1)``; converged ones leave.
 
-    ``design (heads, samples, head_dim + 1)``. The objective is strictly convex, so the line search alone makes it
-    converge from zero. Raises RuntimeError if it does not.
+    The objective is strictly convex, so the line search makes it converge from zero. Raises RuntimeError if it does
+    not.
     """
     heads, _, width = design.shape
     ridge = torch.full((width,), penalty, dtype=torch.float64, device=design.device)

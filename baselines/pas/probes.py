@@ -104,9 +104,8 @@ def label_samples(
 ) -> ProbeSamples:
     """One person's samples: agreement is labelled 1 on items that they agree with, 0 on those that they disagree with.
 
-    ``answers`` are in the protocol's orientation. Neutral and missing ones are left out. 60 % of the samples train.
-    ``by_item`` keeps an item's two samples on the same side; otherwise the draw is over single samples, as in the
-    released code.
+    ``answers`` are in the protocol's orientation; neutral and missing ones are left out. 60 % of the samples train.
+    ``by_item`` keeps an item's two samples on the same side; the released code draws single samples.
     """
     rows, labels = [], []
     for index, number in enumerate(numbers):
@@ -136,8 +135,8 @@ def fit_directions(
 ) -> HeadDirections:
     """Probe every head on one person's samples; keep the best ``k`` heads and their directions.
 
-    Heads are ranked by validation accuracy or, with ``rank_on_training_too`` (the released code), by the mean of
-    training and validation accuracy.
+    Heads are ranked by validation accuracy or, with ``rank_on_training_too``, by its mean with that on training
+    samples.
     """
     features = activations.features
     if samples.unfit is not None:

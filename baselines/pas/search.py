@@ -26,10 +26,9 @@ def grid_search(score: Score, alphas: Sequence[float] = ALPHAS) -> dict[float, f
 def golden_section_search(
     score: Score, low: float = LOW, high: float = HIGH, tolerance: float = TOLERANCE
 ) -> dict[float, float]:
-    """The scores that were tried while [low, high] narrowed by the golden section to at most ``tolerance``.
+    """The scores tried while [low, high] narrows by the golden section to ``tolerance``, and that of 0 (no shift).
 
-    For a score with a single trough the best is within ``tolerance`` of it. Alpha 0 (no shift) is always scored as
-    well, so that the choice cannot be worse than it.
+    For a score with a single trough the best of them is within ``tolerance`` of it.
     """
     left, right = high - _SHRINK * (high - low), low + _SHRINK * (high - low)
     scores = _scored(score, [0.0, left, right])

@@ -28,9 +28,8 @@ class ClosedFormReadout(Aligner):
     """A readout of the frozen model's hidden states, combined with the model's own answers.
 
     Once: hidden states of all statements. Per person: a Gaussian-process regression on the known answers (ordinal, by
-    thresholds), in closed form, and the ``weight`` whose answers to known items score best: under the neutral prompt on
-    all of them, predicted leave-one-out; with the answers in the prompt on those that were kept out of it and of the
-    fit. Nothing is ever chosen on held-out answers, whatever the protocol.
+    thresholds), in closed form, and the ``weight`` whose answers to known items score best. Nothing is ever chosen on
+    held-out answers, whatever the protocol.
 
     ``prior``: ``none`` uses the person's own known answers; ``people`` also everyone else's of the source.
     """

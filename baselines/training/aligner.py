@@ -88,11 +88,7 @@ class TrainedAligner(Aligner):
             raise ValueError(f"method.cohort={self.cohort}: a cohort trains plain LoRA, without peft.{beyond[0]}")
 
     def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
-        """Tokenize the known items once for all people.
-
-        Raises UserError for a GPU that the trainers would not use or that has no room for the training, and for a
-        model that a cohort would train otherwise.
-        """
+        """Tokenize the known items once for all people. Raises UserError for what cannot be trained here as asked."""
         super().prepare(backbone, protocol)
         assert isinstance(backbone, LocalBackbone), "training needs a model in this process"
         if backbone.model.device.index:
@@ -281,10 +277,7 @@ class TrainedAligner(Aligner):
         return max(len(each.turn) + len(answer) for each in texts for answer in each.answers.values())
 
     def _within_memory(self, work: Callable[[], Result]) -> Result:
-        """``work()``; where memory runs out, with smaller micro-batches of the same optimizer steps.
-
-        Raises DoesNotFitError where not even one example at a time fits.
-        """
+        """``work()``, in smaller micro-batches where memory runs out. Raises DoesNotFitError for one example."""
         usual = self.training
         try:
             while True:

@@ -129,8 +129,7 @@ def causal_attention(query: Tensor, key: Tensor, value: Tensor, scaling: float, 
     """Causal attention; ``query`` ``(texts, heads, n, width)``, ``key`` and ``value`` with as many heads or fewer.
 
     On a CPU in half precision as plain matrix products, in float32: there the backward pass of PyTorch's fused kernel
-    takes two to five times as long for questions of up to 100 tokens, which is all that is trained on, and a softmax
-    of bfloat16 twice as long as one of float32.
+    takes two to five times as long for questions of up to 100 tokens, and a softmax of bfloat16 twice as long.
     """
     texts, heads, n, width = query.shape
     groups = heads // key.shape[1]

@@ -1,8 +1,7 @@
 """DPO (Rafailov et al. 2023; paper, C.2): the person's option is preferred to the opposite one.
 
 "If a subject's labeled answer is 'Very Accurate,' the negative sample would be 'Very Inaccurate.'" Neutral answers have
-no opposite and are left out. The reference policy is the same model with its adapter off; its log-probabilities are
-read once for all steps.
+no opposite and are left out. The reference policy is the same model with its adapter off, read once for all steps.
 """
 
 from collections.abc import Mapping, Sequence
@@ -110,10 +109,7 @@ class DirectPreferenceOptimization(TrainedAligner):
 
     @torch.no_grad()
     def _reference(self, people: Sequence[Person], arguments: TrainingArguments) -> Tensor:
-        """The bare model's log-probabilities of the answers ``(people, most examples, 2)``, each text read once.
-
-        Of the examples that so many steps come to; not a number for the others.
-        """
+        """The bare model's log-probabilities ``(people, most examples, 2)`` of what is trained on, else NaN."""
         size = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
         used = [
             sorted({n for batch in islice(batches(len(p.examples), size, p.seed), arguments.max_steps) for n in batch})

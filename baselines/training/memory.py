@@ -70,9 +70,9 @@ def forecast(
 ) -> TrainingMemory:
     """The memory of one optimizer step.
 
-    ``float32_copies``: trained weights that are not float32 are kept in float32 too, and their gradients become so in
-    the step, when no activations are kept. ``checkpointing``: only the hidden states between layers are kept, and one
-    layer's activations at a time.
+    ``float32_copies``: trained weights that are not float32 are kept in float32 too, as are their gradients in the
+    step, when no activations are kept. ``checkpointing``: kept are the states between layers, and one layer's
+    activations.
     """
     copies = float32_copies and shape.trained_bytes < 4
     kept = shape.bytes_per_token

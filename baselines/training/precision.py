@@ -1,7 +1,6 @@
 """Weights that really move: float32 where updates are small, and the share of the weights that moved.
 
-AdamW's update of a weight is about the learning rate. In bfloat16 (8 significant bits) one below half a unit in the
-last place is rounded away, so that most weights never leave their start.
+AdamW's update is about the learning rate: of most bfloat16 weights it is less than half a unit in the last place.
 """
 
 from collections.abc import Sequence
@@ -55,10 +54,7 @@ def in_float32(model: nn.Module) -> None:
 
 
 def keep_small_updates(trainer: Any) -> list[Tensor]:
-    """Let the trainer's optimizer move float32 copies where a trained weight is not float32.
-
-    Returns the tensors that the optimizer moves: the copies, or the weights themselves.
-    """
+    """Let the optimizer move float32 copies of weights that are not float32; returns the tensors that it moves."""
     trained = [each for each in trainer.model.parameters() if each.requires_grad]
     if all(each.dtype == torch.float32 for each in trained):
         return trained

@@ -9,9 +9,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 class ReversibilityCheck:
     """The bare and the trained model's answer to one text, compared after every change.
 
-    PEFT has techniques that change the model's own weights; everyone after the first person would start from these. The
-    logits must be the same to the last bit, or as far as the bare model repeats its own: a GPU's kernels may add up in
-    another order each time.
+    PEFT has techniques that change the model's own weights, from which everyone after the first person would start. The
+    logits must be the same, as far as the bare model repeats its own: a GPU's kernels may add up in another order.
     """
 
     def __init__(self, model: Any, probe: torch.Tensor):

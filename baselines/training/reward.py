@@ -16,8 +16,7 @@ UNKNOWN = 0  # the listing's sixth label
 def _patterns(options: tuple[Option, ...]) -> list[tuple[int, re.Pattern[str]]]:
     """Values and patterns of the labels, longest first, since one label may stand inside another ("Disagree").
 
-    Word borders keep a label from being read inside another word; a truncated label is no label, as in the listing,
-    which looks for the whole description.
+    A truncated label is no label, as in the listing, which looks for the whole description.
     """
     labels = [(option.value, option.label) for option in options] + [(UNKNOWN, "Unknown")]
     return [
@@ -27,10 +26,7 @@ def _patterns(options: tuple[Option, ...]) -> list[tuple[int, re.Pattern[str]]]:
 
 
 def named_option(text: str, options: tuple[Option, ...] = OPTIONS) -> int | None:
-    """Value of the label that the text names, 0 for "Unknown", None for none; any case, spaces or underscores.
-
-    Of several the highest, which is the listing's order, whatever the text names first.
-    """
+    """Value of the label that a text names, 0 for "Unknown", None for none; of several the highest (listing)."""
     rest, named = text.lower(), set()
     for value, pattern in _patterns(options):
         rest, count = pattern.subn("|", rest)

@@ -16,13 +16,11 @@ SCHEDULES = ("constant", "linear", "cosine", "constant_with_warmup")
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """How one person's weights are trained.
+    """How one person's weights are trained. Raises ValueError for a number out of its range.
 
     ``steps`` optimizer steps (rollouts for on-policy methods) of ``batch_size`` examples. ``micro_batch``: examples in
     one pass, whose gradients are added up to the batch's; None: the whole batch. ``warmup``: the share of the steps in
-    which the learning rate rises, so that it scales with the budget. ``optim``: one of `OPTIMIZERS`. ``budget`` names
-    where the numbers come from.
-    Raises ValueError for a number out of its range.
+    which the learning rate rises. ``optim``: one of `OPTIMIZERS`. ``budget`` names where the numbers come from.
     """
 
     learning_rate: float

@@ -21,8 +21,8 @@ _PADS_TO_PREFER = ("<|endoftext|>", "<|finetune_right_pad_id|>", "<pad>", "[PAD]
 def answer_text(value: int, options: Sequence[Option] = OPTIONS) -> str:
     """The assistant's turn: opened as both protocols open it, then the option as the question lists it.
 
-    "Option (B). Moderately Accurate" has the letter where `corrected` reads it (after "Option (") and where the parse
-    of `as_released` finds it, and the label that the reward of PPO looks for.
+    "Option (B). Moderately Accurate" has the letter where both protocols read it, and the label that PPO's reward looks
+    for.
     """
     option = next(option for option in options if option.value == value)
     return f"{FREE_GENERATION.opening} ({option.letter}). {option.label}"
@@ -78,8 +78,7 @@ class TrainingTexts:
 def trainers_tokenizer(tokenizer: PreTrainedTokenizerBase, used: Iterable[int]) -> PreTrainedTokenizerBase:
     """A copy that pads on the left with a token that no training text contains.
 
-    TRL's PPO masks whatever equals the pad token; where that is the end-of-turn token, as it often is, the prompt's own
-    turns would be masked too. Raises UserError when the vocabulary has no special token to spare.
+    TRL's PPO masks whatever equals the pad token, which often is the end of a turn. Raises UserError for none to spare.
     """
     used = set(used) | {tokenizer.eos_token_id}
     spare = {token: i for token, i in tokenizer.get_added_vocab().items() if i not in used}

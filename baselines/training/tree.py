@@ -1,9 +1,8 @@
 """Texts with common beginnings in one pass: every beginning is computed once, and no position is a pad.
 
 The texts of a batch begin alike: with the chat's system turn, and two answers to one item with the whole question. As
-causal attention makes a position depend on what stands before it alone, texts form a tree of tokens, and everything but
-attention is computed once per position of the tree. Log-probabilities and gradients are those of the padded texts up to
-rounding. Adapters' dropout draws once per position of the tree.
+attention is causal, texts form a tree of tokens, and everything but attention is computed once per position of it.
+Log-probabilities and gradients are those of the padded texts up to rounding; dropout draws once per position.
 """
 
 from collections.abc import Sequence
@@ -61,17 +60,14 @@ class TreeSize:
     length: int = 0
 
 
-def answer_log_probs(
-    anatomy: Anatomy, groups: Sequence[Sequence[Passage]], size: TreeSize = TreeSize(), trees: bool | None = None
-) -> Tensor:
+def answer_log_probs(anatomy: Anatomy, groups: Sequence[Sequence[Passage]], size: TreeSize = TreeSize()) -> Tensor:
     """Float32 log-probability of each passage's answer, ``(texts,)``, group by group.
 
-    A group is a row of the batch. ``trees``: whether its texts share their beginnings, which `tree_attention` must be
-    on for; None: wherever the model's attention is known to be plain. Otherwise every text is a row, right-padded and
-    causal, so that no mask is needed. The vocabulary's logits are computed for the answers alone.
+    A group is a row of the batch, whose texts share their beginnings where the model's attention is known to be plain
+    (`tree_attention` must be on). Otherwise every text is a row, right-padded and causal, so that no mask is needed.
+    The vocabulary's logits are computed for the answers alone.
     """
-    if trees is None:
-        trees = why_no_shared_prefix(anatomy) is None
+    trees = why_no_shared_prefix(anatomy) is None
     passages = [each for group in groups for each in group]
     found = [TokenTree() for _ in (groups if trees else passages)]
     grouped = groups if trees else [[each] for each in passages]

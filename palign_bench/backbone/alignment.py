@@ -1,7 +1,4 @@
-"""What a method makes of a person (`Alignment`), and what a backbone answers under it (`AnswerSheet`).
-
-An alignment is a *value*: it can be saved, loaded, measured in bytes, applied and removed, and holds no backbone.
-"""
+"""What a method makes of a person (`Alignment`, a value), and what a backbone answers under it (`AnswerSheet`)."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -62,8 +59,7 @@ class Alignment:
     def save(self, folder: Path) -> None:
         """Write ``alignment.json`` and, where there are tensors, ``alignment.safetensors`` into ``folder``.
 
-        An adapter of PEFT is written as PEFT does (``adapter_config.json``, ``adapter_model.safetensors``), so that
-        `peft.PeftModel.from_pretrained` reads the folder too.
+        An adapter of PEFT is written as PEFT does, so that `peft.PeftModel.from_pretrained` reads the folder too.
         """
         folder.mkdir(parents=True, exist_ok=True)
         for name in (_TENSORS, _PEFT_TENSORS, _PEFT_CONFIG):

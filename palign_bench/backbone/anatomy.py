@@ -1,7 +1,6 @@
 """What a model is made of: decoder, layers, attention outputs, context length, and what happens after its last layer.
 
-Found once when a model is loaded, or before that on a skeleton without weights (`loading.anatomy_of`). What is not
-known exactly has a reason in `Anatomy.lacking`, so that a method that needs it is refused before any work starts.
+What is not known exactly has a reason in `Anatomy.lacking`: a method that needs it is refused before any work starts.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -165,8 +164,8 @@ class Anatomy:
     def logits(self, hidden: Tensor) -> Tensor:
         """Next-token logits ``(rows, vocabulary)`` of the decoder's hidden states ``(rows, width)``.
 
-        The model's own forward computes them, with its decoder's output given: what it does after the output matrix
-        (soft-capping, scaling) is done.
+        The model's own forward computes them, so that what it does after the output matrix (soft-capping, scaling) is
+        done.
         """
         with _answering(self.decoder, lambda *_, **__: _Output(last_hidden_state=hidden[:, None])) as asked:
             ids = torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device)
@@ -178,8 +177,8 @@ class Anatomy:
     def option_log_probs(self, hidden: Tensor, options: Sequence[int]) -> Tensor:
         """Log-probabilities among ``options`` of hidden states ``(rows, width)``: float32 ``(rows, options)``.
 
-        The options' rows of the output matrix are multiplied in float32: in bfloat16 their logits would be rounded to
-        ties before they are compared. Raises FloatingPointError for logits that are not finite.
+        In float32: bfloat16 would round the options' logits to ties. Raises FloatingPointError for logits that are not
+        finite.
         """
         head = self.model.get_output_embeddings()
         if type(head) is not nn.Linear:  # quantized, or an adapter on it: as it computes

@@ -48,10 +48,9 @@ class ChatFormatError(UserError):
 class ChatFormat:
     """How a tokenizer's chat template writes a dialogue up to an open turn of the assistant.
 
-    System prompt and user's turn both occur whole in what is written: a template that drops or refuses the system role
-    gets the system prompt at the head of the user's turn. Thinking is off, the date is `PINNED_DATE`, and the text
-    begins with one beginning-of-text token where the tokenizer adds one. A tokenizer without a template gets
-    `PLAIN_TEMPLATE`. Raises ChatFormatError for a template that cannot be made to do so.
+    System prompt and user's turn both occur whole: a template that drops or refuses the system role gets the system
+    prompt at the head of the user's turn. Thinking is off, the date is `PINNED_DATE`, and the text begins with one
+    beginning-of-text token where the tokenizer adds one. Raises ChatFormatError for a template that cannot do so.
 
     ``hash``: SHA-256 of the template and of what it makes of a probe.
     """
@@ -66,10 +65,7 @@ class ChatFormat:
         self.hash = hashlib.sha256(json.dumps([self._template, *probe]).encode()).hexdigest()
 
     def render(self, dialogue: Dialogue) -> str:
-        """The dialogue as the model reads it, special tokens written out, the assistant's turn opened and not closed.
-
-        Raises ChatFormatError where a part of the dialogue does not occur in the result.
-        """
+        """The dialogue as the model reads it, the last turn open. Raises ChatFormatError where a part is missing."""
         system, user, opening = dialogue
         text = self._begin + self._without_begin(self._written(system, user)) + self._open
         for name, part in (("system prompt", system), ("question", user)):
@@ -80,8 +76,8 @@ class ChatFormat:
     def option_tokens(self, opening: str, letters: Sequence[str]) -> tuple[str, list[int]]:
         """The opening to stop at and, for each letter, the one token that continues it.
 
-        Some tokenizers merge "(" with the letter; then the opening loses what is merged and the merged tokens are
-        compared. Raises ChatFormatError for a tokenizer in which the letters do not differ in exactly one token.
+        Where a tokenizer merges "(" with the letter, the opening loses it. Raises ChatFormatError for a tokenizer in
+        which the letters do not differ in exactly one token.
         """
         for kept in (opening, opening.rstrip("("), opening.rstrip("( ")):
             base = encode(self.tokenizer, self.render((_SYSTEM, _USER, kept)))
@@ -141,8 +137,8 @@ class ChatFormat:
     def _opening_of_the_answer(self) -> tuple[str, str]:
         """What opens the assistant's turn beyond the template's own request for an answer.
 
-        First what always stands there: a header that the template writes before answers alone, and the end of a
-        thinking block that it has begun. Then the white space that it writes before an answer's first word.
+        First a header that it writes before answers alone and the end of a thinking block that it has begun, then the
+        white space before an answer's first word.
         """
         asked = self._written(_SYSTEM, _USER)
         header = ""
@@ -179,10 +175,7 @@ def _pinned(template: str) -> str:
 
 
 def _end_of_thinking(tail: str) -> str:
-    """What closes the thinking block that a prompt's end has opened; empty where it has opened none.
-
-    Raises ChatFormatError where the end speaks of thinking in marks that are not known.
-    """
+    """What closes the thinking block that a prompt's end has opened. Raises ChatFormatError for unknown marks."""
     end = ""
     for begin, close in _THINKING_MARKS:
         if tail.rfind(begin) > tail.rfind(close):

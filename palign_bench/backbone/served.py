@@ -36,7 +36,7 @@ class ServingEngine(Engine):
     def option_log_probs(self, request: Request, options: Sequence[int]) -> Tensor:
         _refuse("a soft prompt", request.virtual)
         # These tokens' log-probabilities among the whole vocabulary, besides that of the one token generated.
-        outputs = self._outputs(request.prompts, temperature=0.0, max_tokens=1, logprob_token_ids=list(options))
+        outputs = self.outputs(request.prompts, temperature=0.0, max_tokens=1, logprob_token_ids=list(options))
         rows = [[output.outputs[0].logprobs[0][token].logprob for token in options] for output in outputs]
         return finite(torch.tensor(rows)).log_softmax(-1)
 
@@ -45,23 +45,10 @@ class ServingEngine(Engine):
         _refuse("a readout", request.scores)
         # vLLM stops at texts and tokens, not where a text is decided: what is written after that is cut off here.
         ends = sorted(self.end_tokens)
-        outputs = self._outputs(
-            request.prompts, temperature=0.0, max_tokens=request.max_new_tokens, stop_token_ids=ends
-        )
+        outputs = self.outputs(request.prompts, temperature=0.0, max_tokens=request.max_new_tokens, stop_token_ids=ends)
         return [self.decided_text(list(output.outputs[0].token_ids), request.is_decided)[0] for output in outputs]
 
-    def sample(self, tokens: list[int], max_new_tokens: int, temperature: float, seed: int) -> list[int]:
-        """One continuation, sampled from the whole vocabulary (``temperature`` 0: greedy)."""
-        (output,) = self._outputs(
-            SplitPrompts([], [tokens]),
-            temperature=temperature,
-            max_tokens=max_new_tokens,
-            seed=seed,
-            stop_token_ids=sorted(self.end_tokens),
-        )
-        return list(output.outputs[0].token_ids)
-
-    def _outputs(self, prompts: SplitPrompts, **sampling: Any) -> list[Any]:
+    def outputs(self, prompts: SplitPrompts, **sampling: Any) -> list[Any]:
         """vLLM's output for each prompt. The first goes alone, so that all others find the prefix in the cache."""
         from vllm import SamplingParams, TokensPrompt
 
@@ -111,16 +98,14 @@ class ServedBackbone(Backbone):
         """Free text, sampled at ``temperature`` (0: greedy); the seed comes from torch's global generator."""
         seed = int(torch.randint(_SEEDS, ()))
         with self.applied(alignment):
-            tokens = encode(self.tokenizer, self.chat.render((system, user, "")))
-            new = self.engine.sample(tokens, max_new_tokens, temperature, seed)
-        return str(self.tokenizer.decode(new, skip_special_tokens=True)).strip()
+            prompts = SplitPrompts([], [encode(self.tokenizer, self.chat.render((system, user, "")))])
+            sampling = {"temperature": temperature, "max_tokens": max_new_tokens, "seed": seed}
+            (output,) = self.engine.outputs(prompts, **sampling, stop_token_ids=sorted(self.engine.end_tokens))
+        return str(self.tokenizer.decode(list(output.outputs[0].token_ids), skip_special_tokens=True)).strip()
 
 
 def serve(settings: Mapping[str, Any], protocol: EvaluationProtocol) -> ServedBackbone:
-    """Start vLLM on the model that ``settings`` (a resolved ``conf/model/*.yaml``) describe.
-
-    Raises ModelError, before anything is loaded, with one line that names the key and the remedy.
-    """
+    """Start vLLM on the model that ``settings`` (a resolved ``conf/model/*.yaml``) describe. Raises ModelError."""
     identified = loading.identify(settings)
     from vllm import LLM
 

@@ -37,8 +37,8 @@ def encode_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list
 def split_prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> SplitPrompts:
     """Tokenize rendered prompts, the long shared beginning only once.
 
-    Text is cut only right after a special token, where a tokenizer never merges across; the result is compared with the
-    whole text's tokens on one row and, should a tokenizer differ, all rows are tokenized whole.
+    Text is cut only right after a special token, where a tokenizer never merges across; should the whole text's tokens
+    differ on one row, all rows are tokenized whole.
     """
     shared = texts[0][: shared_length(texts)]
     cut = max((shared.rfind(t) + len(t) for t in tokenizer.all_special_tokens if shared.rfind(t) >= 0), default=0)

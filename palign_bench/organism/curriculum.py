@@ -49,8 +49,7 @@ class Batch:
 class Curriculum:
     """Seeded batches: number n is the same whenever and in whatever order it is asked for.
 
-    Before number ``lists_until`` all are lists with a single question: nowhere else do so many answers stand so close,
-    and what is learnt of statements there holds in the other kinds.
+    Before number ``lists_until`` all are lists with a single question: nowhere else do so many answers stand so close.
     """
 
     def __init__(

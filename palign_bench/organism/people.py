@@ -28,8 +28,8 @@ def draw_people(
 ) -> People:
     """``count`` people of the model; see `FactorModel` for how an answer comes about.
 
-    ``vagueness``, one number or ``(count, 1)``: factor on `FactorModel.rest`; below 1, answers follow the facets more
-    closely than the figures say.
+    ``vagueness``, one number or ``(count, 1)``: factor on `FactorModel.rest`; below 1, answers follow the facets
+    closer.
     """
     root = np.linalg.cholesky(model.facet_correlations)
     facets = generator.standard_normal((count, len(root))) @ root.T

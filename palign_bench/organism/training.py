@@ -81,8 +81,7 @@ class AnswerTrainer(Trainer):
 def statement_vectors(model: FactorModel, width: int, seed: int) -> Tensor:
     """``(items, width)`` vectors that are near for statements whose answers go together in simulated people.
 
-    The leading eigenvectors of the correlation matrix, all of one length, so that facets count as much as domains,
-    turned at random into ``width`` dimensions: as word vectors are made of co-occurrences.
+    The leading eigenvectors of the correlation matrix, all of one length, turned at random into ``width`` dimensions.
     """
     generator = np.random.default_rng([seed, SIMULATED])
     correlations = np.corrcoef(draw_people(model, SIMULATED, generator).answers.T)
@@ -93,10 +92,7 @@ def statement_vectors(model: FactorModel, width: int, seed: int) -> Tensor:
 
 
 class FormsOfOneStatement(torch.nn.Module):
-    """A parametrization of the embeddings: each form of a statement is its first form's vector plus a part of its own.
-
-    What is learnt of a statement in one template then holds in all of them.
-    """
+    """Parametrization of the embeddings: each form of a statement is its first form's vector and a part of its own."""
 
     first: Tensor
     others: Tensor
@@ -117,7 +113,7 @@ class FormsOfOneStatement(torch.nn.Module):
 def new_model(tokenizer: PreTrainedTokenizerFast, people: FactorModel, seed: int) -> LlamaForCausalLM:
     """A small Llama with random weights, in which the forms of a statement share a vector, and related ones are near.
 
-    Before it is saved for use, the embeddings' parametrization is to be removed.
+    Its embeddings' parametrization is to be removed before it is saved for use.
     """
     torch.manual_seed(seed)
     config = LlamaConfig(

@@ -1,7 +1,6 @@
 """The organism's tokenizer: a statement, a label or a fixed phrase of the templates is one token; the rest is bytes.
 
-Short prompts make a short context do for 120 answers, and one token per statement spares a small model from having to
-learn to read.
+So a short context does for 120 answers, and a small model is spared from having to learn to read.
 """
 
 from dataclasses import dataclass

@@ -22,7 +22,7 @@ class ModelError(UserError):
 
 
 def choose_device(device: str) -> torch.device:
-    """``auto`` takes CUDA where there is one, else the CPU. Raises ModelError for any but a CPU or a GPU that is there.
+    """The device; ``auto``: CUDA where there is one, else the CPU. Raises ModelError for what is not there.
 
     A GPU always comes with its number: accelerate refuses to train 4-bit weights on a "cuda" that is not "cuda:0".
     """

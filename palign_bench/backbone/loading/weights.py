@@ -49,10 +49,7 @@ def parameters_of(settings: Mapping[str, Any]) -> int:
 
 
 def load(settings: Mapping[str, Any]) -> LoadedModel:
-    """Load the model that ``settings`` (a resolved ``conf/model/*.yaml``) describes, in evaluation mode.
-
-    Raises ModelError.
-    """
+    """The model that ``settings`` (a resolved ``conf/model/*.yaml``) describe, ready to answer. Raises ModelError."""
     identified = identify(settings)
     device = choose_device(settings["device"])
     dtype = choose_dtype(settings["dtype"], device)

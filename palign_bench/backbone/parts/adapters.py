@@ -40,8 +40,7 @@ _REFUSED = {  # techniques whose result would be another than their name says
 def peft_config(settings: Mapping[str, Any]) -> PeftConfig:
     """PEFT's configuration for a causal language model from its dictionary (``peft_type``, ``r``, …).
 
-    Raises ValueError for an unknown technique or key, a number out of its range, and for what would change the model's
-    own weights, since an adapter that is taken off must leave the bare model.
+    Raises ValueError for an unknown technique or key, a number out of range, and a change of the model's own weights.
     """
     from peft import get_peft_config
     from peft.mapping import PEFT_TYPE_TO_CONFIG_MAPPING
@@ -140,9 +139,9 @@ def full_tensors(model: PreTrainedModel) -> dict[str, Tensor]:
 def applied_adapter(
     model: PreTrainedModel, adapter: Mapping[str, Tensor], kind: str | None, settings: Mapping[str, Any] | None
 ) -> Iterator[None]:
-    """Put an adapter or full weights on the model for the block. Raises ValueError for tensors that do not fit it.
+    """Put an adapter (``settings``: of `peft_settings`) or full weights on the model for the block.
 
-    ``settings``: those of `peft_settings`. A soft prompt is not put on the model: the engines place it.
+    Raises ValueError for tensors that do not fit it.
     """
     if kind not in ("peft", "full") or is_soft_prompt(kind, settings):
         raise ValueError(f"adapter_kind={kind}: choose peft or full (a soft prompt goes to the engines)")

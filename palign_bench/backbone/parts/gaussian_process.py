@@ -11,10 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Fit:
-    """Targets fitted for each of several noise levels, every tensor ``(noises, items)``.
-
-    ``means``, ``variances``: leave-one-out predictions of the targets from the others.
-    """
+    """Targets fitted for several noises, all ``(noises, items)``; ``means`` and ``variances`` are leave-one-out."""
 
     coefficients: Tensor
     means: Tensor

@@ -1,8 +1,7 @@
 """Reading and shifting the outputs of attention heads.
 
-The output of a head is its slice of the *input* of the attention's output projection (head-major over the query heads),
-so one forward pre-hook there serves every model whose `Anatomy` knows that projection, also in 4 bits and under
-adapters, without a forked modelling file.
+The output of a head is its slice of the *input* of the attention's output projection (head-major over the query heads):
+one forward pre-hook there serves every model whose `Anatomy` knows that projection, quantized or adapted too.
 """
 
 from collections.abc import Iterator
@@ -18,11 +17,9 @@ from palign_bench.backbone.anatomy import Anatomy
 def shifted_heads(anatomy: Anatomy, shifts: Tensor) -> Iterator[None]:
     """Add ``shifts`` ``(layers, heads × head width)`` to every layer's head outputs, at all positions (paper Eq. 5).
 
-    Layers whose shift is zero are left untouched, so a shift of 0 is the bare model bit for bit. The hooks are removed
-    on leaving, also after an exception.
-
-    Shifts of several groups ``(groups, layers, heads × head width)`` act on rows that come group by group, equally many
-    each. Raises ValueError for shifts of another shape, or a model whose heads are not known.
+    Layers whose shift is zero are left untouched, so a shift of 0 is the bare model bit for bit. Shifts of several
+    groups ``(groups, layers, heads × head width)`` act on rows that come group by group, equally many each. Raises
+    ValueError for shifts of another shape, or a model whose heads are not known.
     """
     projections = anatomy.output_projections
     fitting = (len(projections), anatomy.heads * anatomy.head_width)

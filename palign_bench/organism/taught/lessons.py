@@ -24,10 +24,7 @@ def unseen_items(inventory: Inventory) -> tuple[int, ...]:
     def rank(number: int) -> str:
         return hashlib.sha256(f"taught-{number}".encode()).hexdigest()
 
-    facets: dict[str, list[int]] = {}
-    for number in inventory.held_out:
-        facets.setdefault(str(inventory[number].subscale), []).append(number)
-    return tuple(sorted(min(numbers, key=rank) for numbers in facets.values()))
+    return tuple(sorted(min(numbers, key=rank) for numbers in inventory.grouped(inventory.held_out).values()))
 
 
 @dataclass(frozen=True)
