@@ -21,7 +21,7 @@ def test_a_tilde_is_the_home_directory_for_people_and_for_models(
     assert cache_folder() == tmp_path / ".cache" / "palign_bench"
     monkeypatch.setenv(CACHE_VARIABLE, "~/x")
     assert released.cache_folder() == tmp_path / "x" / "papi"
-    monkeypatch.setattr("palign_bench.backbone.loading.sources.hash_of_files", lambda _: "0" * 64)
+    monkeypatch.setattr("palign_bench.backbone.loading.sources.hash_of_weights", lambda _: "0" * 64)
     name = f"{package_path(*EMBEDDED).stem}-{'0' * 12}"
     folder = tmp_path / "x" / "models" / name
     folder.mkdir(parents=True)

@@ -122,7 +122,6 @@ class AnswerSheet:
 
     ``answers``: 5…1 per item (floors: any real number); an unparsed item is absent.
     ``log_probs``: per item, the log-probabilities of the options, highest value first (``None`` when generated).
-    ``ties``: items whose likeliest options are exactly equally likely; their answer is the first of these.
     ``texts``: per item, the generated text (``None`` when read from log-probabilities).
     ``audit``: per item of the audit, the freely generated text.
     """
@@ -130,6 +129,10 @@ class AnswerSheet:
     asked: tuple[int, ...]
     answers: Answers
     log_probs: Mapping[int, Sequence[float]] | None = None
-    ties: int = 0
     texts: Mapping[int, str] | None = None
     audit: Mapping[int, str] | None = None
+
+    @property
+    def ties(self) -> int:
+        """Items whose likeliest options are exactly equally likely: their answer is the first of these."""
+        return sum(sorted(row)[-1] == sorted(row)[-2] for row in (self.log_probs or {}).values())

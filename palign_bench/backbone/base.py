@@ -29,6 +29,8 @@ class Backbone(ABC):
     """
 
     capabilities: frozenset[str]
+    identity: Mapping[str, str]  # what a text written by this model depends on
+    people_at_once: int = 1  # whose answers `answer_many` computes in one forward pass
     virtual: Tensor | None = None  # the soft prompt of the alignment that is applied
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, protocol: EvaluationProtocol, engine: Engine):
@@ -36,11 +38,6 @@ class Backbone(ABC):
         self.chat = ChatFormat(tokenizer)
         self.protocol = protocol
         self.engine = engine
-
-    @property
-    @abstractmethod
-    def identity(self) -> dict[str, str]:
-        """What a text written by this model depends on."""
 
     @abstractmethod
     def applied(self, alignment: Alignment) -> AbstractContextManager[None]:
@@ -96,7 +93,6 @@ class Backbone(ABC):
             asked=tuple(item.number for item in items),
             answers=answers,
             log_probs=log_probs,
-            ties=ties(log_probs),
             texts=texts,
             audit=audited,
         )
@@ -106,10 +102,6 @@ class Backbone(ABC):
     ) -> list[AnswerSheet]:
         """What `answer` gives for each alignment."""
         return [self.answer(alignment, items, audit) for alignment in alignments]
-
-    def people_at_once(self, items: Sequence[Item]) -> int:
-        """Number of people whose answers to ``items`` `answer_many` computes in one forward pass."""
-        return 1
 
     def dialogue(self, alignment: Alignment, item: Item, opening: str) -> Dialogue:
         """What the model reads for one item."""
@@ -133,7 +125,7 @@ class Backbone(ABC):
             log_probs = {item.number: row for item, row in zip(items, scores.combine(own).tolist(), strict=True)}
         audit_scores = self.option_scores(alignment, audit)
         audited = self._generated(alignment, audit, FREE_GENERATION, audit_scores) if audit else None
-        return replace(bare, answers=likeliest(log_probs), log_probs=log_probs, ties=ties(log_probs), audit=audited)
+        return replace(bare, answers=likeliest(log_probs), log_probs=log_probs, audit=audited)
 
     def _option_log_probs(
         self, alignment: Alignment, items: Sequence[Item], scores: OptionScores | None, opening: str | None = None
@@ -164,8 +156,3 @@ class Backbone(ABC):
 def likeliest(log_probs: Mapping[int, Sequence[float]]) -> dict[int, int]:
     """The value of each item's likeliest option; ties go to the first option, as max returns the first of equals."""
     return {number: len(row) - max(range(len(row)), key=row.__getitem__) for number, row in log_probs.items()}
-
-
-def ties(log_probs: Mapping[int, Sequence[float]] | None) -> int:
-    """Items whose likeliest options are exactly equally likely: there, `likeliest` takes the first."""
-    return sum(sorted(row)[-1] == sorted(row)[-2] for row in (log_probs or {}).values())

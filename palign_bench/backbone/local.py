@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from palign_bench.backbone.alignment import Alignment, AnswerSheet
-from palign_bench.backbone.base import Backbone, likeliest, ties
+from palign_bench.backbone.base import Backbone, likeliest
 from palign_bench.backbone.chat_format import Dialogue
 from palign_bench.backbone.engines.base import Request, TorchEngine
 from palign_bench.backbone.engines.choice import choose_engine
@@ -45,13 +45,9 @@ class LocalBackbone(Backbone):
         self.model: Any = loaded.model
         self.anatomy = chosen.anatomy
         self.cohort = cohort
-
-    @property
-    def identity(self) -> dict[str, str]:
-        loaded = self.loaded
         kept = {"name": loaded.name, "weights": loaded.weights_hash, "quantization": loaded.quantization}
         texts = {"tokenizer": loaded.tokenizer_hash, "chat_format": self.chat.hash}
-        return kept | texts | {"dtype": str(self.model.dtype)}
+        self.identity = kept | texts | {"dtype": str(self.model.dtype)}
 
     @contextmanager
     def applied(self, alignment: Alignment) -> Iterator[None]:
@@ -72,20 +68,16 @@ class LocalBackbone(Backbone):
         self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item] = ()
     ) -> list[AnswerSheet]:
         """What `answer` gives for each alignment; with ``model.cohort``, so many prompts and shifts share a batch."""
-        if not self._shares_batches or len(alignments) < 2 or not all(map(only_prompts_and_shifts, alignments)):
+        if self.people_at_once == 1 or len(alignments) < 2 or not all(map(only_prompts_and_shifts, alignments)):
             return super().answer_many(alignments, items, audit)
         size = self.cohort
         parts = [alignments[start : start + size] for start in range(0, len(alignments), size)]
         return [sheet for part in parts for sheet in self._answer_together(part, items, audit)]
 
-    def people_at_once(self, items: Sequence[Item]) -> int:
-        """Number of people answered in one forward pass; 1 where people are answered one by one."""
-        return self.cohort if self._shares_batches else 1
-
     @property
-    def _shares_batches(self) -> bool:
-        shared = isinstance(self.engine, SharedPrefixEngine) and self.cohort > 1
-        return shared and not self.protocol.reading.generates
+    def people_at_once(self) -> int:  # type: ignore[override]
+        shares = isinstance(self.engine, SharedPrefixEngine) and not self.protocol.reading.generates
+        return self.cohort if shares else 1
 
     def _answer_together(
         self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item]
@@ -104,7 +96,7 @@ class LocalBackbone(Backbone):
             written = self.engine.continuations_of(writing) if writing else []
         numbers = [item.number for item in items]
         found = [dict(zip(numbers, table.tolist(), strict=True)) for table in tables]
-        sheets = [AnswerSheet(tuple(numbers), likeliest(rows), rows, ties(rows)) for rows in found]
+        sheets = [AnswerSheet(tuple(numbers), likeliest(rows), rows) for rows in found]
         if not audit:
             return sheets
         return [

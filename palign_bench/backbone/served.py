@@ -76,11 +76,7 @@ class ServedBackbone(Backbone):
 
     def __init__(self, engine: ServingEngine, protocol: EvaluationProtocol, identity: Mapping[str, str]):
         super().__init__(engine.tokenizer, protocol, engine)
-        self._identity = dict(identity)
-
-    @property
-    def identity(self) -> dict[str, str]:
-        return self._identity
+        self.identity = identity
 
     @contextmanager
     def applied(self, alignment: Alignment) -> Iterator[None]:

@@ -4,9 +4,9 @@ import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
-from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.anatomy import Anatomy
-from palign_bench.backbone.base import likeliest, ties
+from palign_bench.backbone.base import likeliest
 from palign_bench.backbone.engines.base import Request
 from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
@@ -33,12 +33,14 @@ def test_option_logits_are_not_rounded_in_bfloat16(tiny: LoadedModel) -> None:
     assert found.dtype == torch.float32 and (found - exact).abs().max() < 1e-4
     rounded = model.lm_head(hidden)[:, options].float()
     tied = dict(enumerate(rounded.tolist()))
-    assert ties(tied) > 0 == ties(dict(enumerate(found.tolist())))
+    assert AnswerSheet((), {}, tied).ties > 0 == AnswerSheet((), {}, dict(enumerate(found.tolist()))).ties
 
 
 def test_ties_are_counted_and_go_to_the_first_option() -> None:
     rows = {1: [-1.0, -2.0, -1.0, -3.0, -4.0], 2: [-1.0, -2.0, -2.0, -2.0, -9.0], 3: [-5.0, -1.0, -1.0, -1.0, -7.0]}
-    assert ties(rows) == 2 and likeliest(rows) == {1: 5, 2: 5, 3: 4} and ties(None) == 0
+    assert (
+        AnswerSheet((), {}, rows).ties == 2 and likeliest(rows) == {1: 5, 2: 5, 3: 4} and AnswerSheet((), {}).ties == 0
+    )
 
 
 @pytest.mark.parametrize("kind", [SharedPrefixEngine, FullPromptEngine])

@@ -9,6 +9,22 @@ from pathlib import Path
 
 from transformers import PreTrainedTokenizerBase
 
+from palign_bench.backbone.loading.settings import ModelError
+
+# Beside the weights: shapes, the ends of a text, which file holds which tensor, and how an adapter changes them.
+_JSON_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json", "adapter_config.json")
+
+
+def hash_of_weights(path: Path) -> str:
+    """SHA-256 of a model's or an adapter's folder, or of a file of weights. Raises ModelError for no safetensors."""
+    if path.is_file():
+        return hash_of_files([path])
+    weights = sorted(path.glob("*.safetensors"))
+    if not weights:
+        raise ModelError(f"model.name_or_path={path}: no *.safetensors there; pickled weights are not loaded.")
+    needed = "adapter_config.json" if (path / "adapter_config.json").exists() else "config.json"
+    return hash_of_files([*(path / each for each in _JSON_FILES if each == needed or (path / each).exists()), *weights])
+
 
 def hash_of_files(paths: Iterable[Path]) -> str:
     """SHA-256 over the files' names and contents, in this order."""

@@ -9,7 +9,7 @@ from transformers import AutoConfig
 from transformers.utils import find_adapter_config_file
 
 from palign_bench.backbone.chat_format import ChatFormat, ChatFormatError
-from palign_bench.backbone.loading.hashes import hash_of_files, hash_of_tokenizer
+from palign_bench.backbone.loading.hashes import hash_of_tokenizer, hash_of_weights
 from palign_bench.backbone.loading.settings import (
     ModelError,
     check_settings,
@@ -18,12 +18,9 @@ from palign_bench.backbone.loading.settings import (
     package_adapter,
     package_path,
 )
-from palign_bench.backbone.loading.sources import base_of, config_of, hash_of_adapter, named_errors, tokenizer_of
+from palign_bench.backbone.loading.sources import base_of, config_of, named_errors, tokenizer_of
 
 RANDOM_RECIPE = "random-1"  # raise the number when other values are drawn for the same configuration
-
-# Beside the weights: shapes, the ends of a text, which file holds which tensor, and how an adapter changes them.
-_JSON_FILES = ("config.json", "generation_config.json", "model.safetensors.index.json", "adapter_config.json")
 
 
 def identify(settings: Mapping[str, Any]) -> dict[str, str]:
@@ -55,9 +52,8 @@ def _weights_hash(settings: Mapping[str, Any]) -> str:
         return hashlib.sha256(recipe.encode()).hexdigest()
     if settings["weights"] == "package":
         path = package_path(settings["package"], settings["package_file"])
-        of_package = _hash_of_folder(path) if path.is_dir() else hash_of_files([path])
         adapter = package_adapter(settings)
-        return of_package if adapter is None else f"{hash_of_adapter(adapter)} on {of_package}"
+        return hash_of_weights(path) if adapter is None else f"{hash_of_weights(adapter)} on {hash_of_weights(path)}"
     with named_errors(settings):
         source, revision = str(settings["name_or_path"]), settings.get("revision")
         base, base_revision = base_of(settings)
@@ -67,20 +63,10 @@ def _weights_hash(settings: Mapping[str, Any]) -> str:
 
 def _hash_of_place(place: str, revision: str | None) -> str:
     if Path(place).is_dir():
-        return _hash_of_folder(Path(place))
+        return hash_of_weights(Path(place))
     if (found := find_adapter_config_file(place, revision=revision)) is not None:
-        return _hash_of_folder(Path(found).parent)
+        return hash_of_weights(Path(found).parent)
     commit = getattr(AutoConfig.from_pretrained(place, revision=revision), "_commit_hash", None)
     if commit is None:
         raise ModelError(f"model.name_or_path={place}: the hub tells no commit, so that its version cannot be known.")
     return f"hub:{place}@{commit}"
-
-
-def _hash_of_folder(folder: Path) -> str:
-    weights = sorted(folder.glob("*.safetensors"))
-    if not weights:
-        raise ModelError(f"model.name_or_path={folder}: no *.safetensors there; pickled weights are not loaded.")
-    needed = "adapter_config.json" if (folder / "adapter_config.json").exists() else "config.json"
-    return hash_of_files(
-        [*(folder / each for each in _JSON_FILES if each == needed or (folder / each).exists()), *weights]
-    )

@@ -20,7 +20,7 @@ from transformers import (
 )
 from transformers.utils import find_adapter_config_file
 
-from palign_bench.backbone.loading.hashes import hash_of_files
+from palign_bench.backbone.loading.hashes import hash_of_weights
 from palign_bench.backbone.loading.settings import ModelError, package_adapter, package_path
 from palign_bench.settings import UserError, cache_folder
 
@@ -92,7 +92,7 @@ def packaged(settings: Mapping[str, Any]) -> Path:
     adapter = package_adapter(settings)
     if adapter is None:
         return base
-    folder = cache_folder() / "models" / f"{settings['name']}-{hash_of_adapter(adapter)[:12]}-{base.name[-12:]}"
+    folder = cache_folder() / "models" / f"{settings['name']}-{hash_of_weights(adapter)[:12]}-{base.name[-12:]}"
     if not (folder / "config.json").exists():
         from peft import PeftModel
 
@@ -103,11 +103,6 @@ def packaged(settings: Mapping[str, Any]) -> Path:
     return folder
 
 
-def hash_of_adapter(folder: Path) -> str:
-    """SHA-256 of what an adapter's folder says and holds."""
-    return hash_of_files([folder / "adapter_config.json", folder / "adapter_model.safetensors"])
-
-
 def converted_package(package: str, file: str) -> Path:
     """Folder with the package's GGUF weights as safetensors, converted once and kept in the cache.
 
@@ -116,7 +111,7 @@ def converted_package(package: str, file: str) -> Path:
     source = package_path(package, file)
     if source.is_dir():
         return source  # safetensors already
-    folder = cache_folder() / "models" / f"{source.stem}-{hash_of_files([source])[:12]}"
+    folder = cache_folder() / "models" / f"{source.stem}-{hash_of_weights(source)[:12]}"
     if (folder / "config.json").exists():
         return folder
     print(f"Converting {file} to safetensors (once) …", file=sys.stderr, flush=True)

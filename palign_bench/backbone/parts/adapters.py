@@ -158,10 +158,7 @@ def _put_adapter_on(model: PreTrainedModel, adapter: Mapping[str, Tensor], setti
 
     with torch.random.fork_rng(devices=[]), quiet("peft", "transformers"):  # initial values are drawn and overwritten
         wrapped = get_peft_model(model, peft_config({**settings, "inference_mode": False}))
-        shapes = {name: tensor.shape for name, tensor in adapter_tensors(wrapped).items()}
-        wrong = shapes.keys() ^ adapter.keys() or {name for name in shapes if shapes[name] != adapter[name].shape}
-        if wrong:
-            raise ValueError(f"the adapter's tensors do not fit this model: {min(wrong)}")
+        _check_fit("adapter's tensors", adapter_tensors(wrapped), adapter)
         types = {tensor.dtype for tensor in adapter.values() if tensor.is_floating_point()}
         for parameter in wrapped.parameters():
             if parameter.requires_grad and len(types) == 1:
@@ -173,12 +170,15 @@ def _put_adapter_on(model: PreTrainedModel, adapter: Mapping[str, Tensor], setti
 
 def _put_weights_on(model: PreTrainedModel, weights: Mapping[str, Tensor]) -> None:
     parameters = dict(model.named_parameters())
-    if parameters.keys() != weights.keys():
-        raise ValueError(f"the weights do not fit this model: {sorted(parameters.keys() ^ weights.keys())[0]}")
+    _check_fit("weights", parameters, weights)
     for name, parameter in parameters.items():
-        if weights[name].shape != parameter.shape:
-            raise ValueError(f"the weights do not fit this model: {name} has shape {tuple(weights[name].shape)}")
         parameter.data = weights[name].to(device=parameter.device, dtype=parameter.dtype)
+
+
+def _check_fit(what: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> None:
+    wrong = own.keys() ^ given.keys() or {name for name in own if own[name].shape != given[name].shape}
+    if wrong:
+        raise ValueError(f"the {what} do not fit this model: {min(wrong)}")
 
 
 @contextmanager
