@@ -27,6 +27,7 @@ FEWEST_PEOPLE = 3  # in a table, below which its means of such scales stay here
 LONGEST_TAG = 64  # characters; W&B refuses longer ones
 _COSTS = tuple(figure.name for figure in FIGURES if figure.followed)
 _TEXTS = ("method", "label", "protocol", "model")  # the columns of a table whose texts may leave
+_COUNTS = ("respondents", "missing_cells", "unscored", "known_answers")
 
 
 class Tracker:
@@ -192,15 +193,16 @@ def means_of(people: Sequence[Mapping[str, Any]]) -> dict[str, float]:
 def public_table(table: pd.DataFrame, scale_of: Mapping[str, str]) -> pd.DataFrame:
     """The columns of a table that may leave: numbers, and texts that name methods, models and protocols.
 
-    Of fewer than `FEWEST_PEOPLE` people nothing leaves that hangs on a scale with fewer than `FEWEST_ITEMS` items.
+    Of fewer than `FEWEST_PEOPLE` people nothing leaves that hangs on a scale with fewer than `FEWEST_ITEMS` items: the
+    means of the other scales do, counts and costs, and no figure over all scales.
     """
     counts = Counter(scale_of.values())
     thin = [scale for scale, count in counts.items() if count < FEWEST_ITEMS]
     few = "respondents" in table.columns and bool((table["respondents"] < FEWEST_PEOPLE).any())
-    withheld = [*thin, "composite", "difference", "specificity", "trait", "profile"] if thin and few else []
+    harmless = {*scale_of.values(), *_TEXTS, *_COUNTS, *BY_NAME}.difference(thin)
     kept: dict[str, Any] = {}
     for name in map(str, table.columns):
-        if any(name.startswith(each) for each in withheld):
+        if thin and few and name not in harmless and "seconds" not in name:
             continue
         if pd.api.types.is_numeric_dtype(table[name]) or table[name].isna().all():
             kept[name] = table[name]

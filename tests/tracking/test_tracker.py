@@ -1,6 +1,7 @@
 """What may leave the ledger for a mirror, and what may not."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -35,13 +36,14 @@ def test_what_hangs_on_fewer_than_three_answers_stays_here(tmp_path: Path) -> No
     tracker.start_row(IDENTITY, "row", "group", key="k", scale_of=one_item)
     tracker.log_person(record)
     tracker.finish_row({})
-    table = pd.DataFrame({"method": ["row"], "openness": [0.9], "extraversion": [0.7], "composite": [3.5],
-                          "respondents": [1]})  # fmt: skip
+    over_all = ("composite", "specificity", "overall_profile_correlation", "exact_agreement", "discriminant_gap")
+    row: dict[str, Any] = {"method": "row", "openness": 0.9, "extraversion": 0.7, **dict.fromkeys(over_all, 0.5)}
+    table = pd.DataFrame([row | {"respondents": 1, "align_seconds": 2.0}])
     tracker.log_table(table, [], "group", "t", one_item)
-    row, shown = runs_of(tmp_path)
-    assert not hidden & set(row.summary) and row.summary["extraversion"] == pytest.approx(0.7)
-    assert not hidden & {key for told in row.history for key in told} and not hidden & set(
-        row.table("people")["columns"]
+    followed, shown = runs_of(tmp_path)
+    assert not hidden & set(followed.summary) and followed.summary["extraversion"] == pytest.approx(0.7)
+    assert not hidden & {key for told in followed.history for key in told} and not hidden & set(
+        followed.table("people")["columns"]
     )
-    assert shown.table("table")["columns"] == ["method", "extraversion", "respondents"]
+    assert shown.table("table")["columns"] == ["method", "extraversion", "respondents", "align_seconds"]
     assert list(public_table(table.assign(respondents=3), one_item).columns) == list(table.columns)
