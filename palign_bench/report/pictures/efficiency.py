@@ -4,18 +4,21 @@ import textwrap
 from collections.abc import Sequence
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
 from palign_bench.ledger.record import Record
 from palign_bench.report.paper import PAPER_PEOPLE
+from palign_bench.report.pictures.style import STYLE
 from palign_bench.settings import counted
 
 _ONE, _MANY, _CLAIM, _BARE = "#56B4E9", "#0072B2", "#D55E00", "#BBBBBB"  # Okabe and Ito
 _ROW_INCHES, _WIDTH_INCHES = 0.5, 8.0
 
 
+@rc_context(fname=STYLE)
 def cost_figures(costs: Sequence[Record], title: str, scores: bool) -> dict[str, Figure]:
     """The pictures by name: time, memory and, with ``scores``, score; without those that no row has anything for."""
     found = {}
@@ -43,7 +46,7 @@ def time_figure(rows: Sequence[Record], title: str) -> Figure:
     axes.barh([0], [0], color=_MANY, label=f"{PAPER_PEOPLE} people")
     axes.barh([0], [0], color="white", edgecolor="black", hatch="///", label="extrapolated to the full budget")
     axes.plot([], [], "D", color=_CLAIM, label="the paper's claim")
-    figure.legend(loc="lower center", ncols=4, frameon=False, fontsize=8)
+    figure.legend(loc="lower center", ncols=4)
     return figure
 
 
@@ -59,7 +62,7 @@ def memory_figure(rows: Sequence[Record], title: str) -> Figure:
     on_gpu = any(row["reserved_memory_mib"] is not None for row in rows)
     axes.barh([0], [0], color=_BARE, label="bare model" + ("" if on_gpu else " and program"))
     axes.barh([0], [0], color=_MANY, label="the method")
-    figure.legend(loc="lower center", ncols=4, frameon=False, fontsize=8)
+    figure.legend(loc="lower center", ncols=4)
     return figure
 
 
@@ -81,7 +84,7 @@ def score_figure(rows: Sequence[Record], title: str) -> Figure:
     axes.margins(x=0.15, y=0.15)
     axes.set_xlabel("seconds per person as measured: align + answer (logarithmic)")
     axes.set_ylabel("composite (lower is better)")
-    axes.legend(frameon=False, fontsize=8)
+    axes.legend()
     figure.text(0.02, 0.98, textwrap.fill(title, 100), va="top", fontsize=9)
     return figure
 
@@ -108,7 +111,6 @@ def _axes(rows: Sequence[Record], title: str) -> tuple[Figure, Axes]:
     axes = figure.add_axes((0.2, 0.95 / height, 0.72, 1 - 1.5 / height))
     axes.set_yticks(range(len(rows)), [row["label"] for row in rows])
     axes.set_ylim(len(rows) - 0.4, -0.6)  # the first on top
-    axes.spines[["top", "right"]].set_visible(False)
     figure.text(0.02, 1 - 0.08 / height, textwrap.fill(title, 110), va="top", fontsize=9)
     return figure, axes
 

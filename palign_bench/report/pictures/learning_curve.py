@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.figure import Figure
 
-from palign_bench.report.pictures.style import COLOURS
+from palign_bench.report.pictures.style import COLOURS, STYLE
 from palign_bench.report.table import Report
 
 _MARKERS = "osD^vPX"
 
 
+@rc_context(fname=STYLE)
 def learning_curve_figure(report: Report) -> Figure:
     """The picture; a row that was told everything stands at the end."""
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
@@ -21,9 +23,8 @@ def learning_curve_figure(report: Report) -> Figure:
         ticks |= set(counts)
         colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
         scores = [rows[count]["composite"] for count in counts]
-        axes.plot(
-            counts, scores, f"-{marker}", color=colour, markersize=5, linewidth=1.4, label=rows[counts[0]]["title"]
-        )
+        title = rows[counts[0]]["title"]
+        axes.plot(counts, scores, f"-{marker}", color=colour, markersize=5, linewidth=1.4, label=title)
         if all(rows[count]["composite_low"] is not None for count in counts):
             low, high = ([rows[count][f"composite_{end}"] for count in counts] for end in ("low", "high"))
             axes.fill_between(counts, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -32,10 +33,9 @@ def learning_curve_figure(report: Report) -> Figure:
     axes.minorticks_off()
     axes.set_xlabel("known answers that the method was told")
     axes.set_ylabel("composite aligned score (lower is better)")
-    axes.set_title(report.setting, fontsize=9, loc="left", wrap=True)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(color="#EEEEEE")
-    axes.legend(frameon=False, fontsize=8.5)
+    axes.set_title(report.setting, wrap=True)
+    axes.grid()
+    axes.legend()
     return figure
 
 

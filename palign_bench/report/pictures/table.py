@@ -4,6 +4,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -17,6 +18,7 @@ from palign_bench.report.names import (
     PEOPLE_METHODS,
     is_constant,
 )
+from palign_bench.report.pictures.style import STYLE
 from palign_bench.report.table import Report
 from palign_bench.settings import counted
 
@@ -37,9 +39,11 @@ _REFERENCES: tuple[tuple[str, Callable[[Mapping[str, Any]], bool], str, str], ..
 _ROW_INCHES, _WIDTH_INCHES, _LABEL_POINTS = 0.30, 9.0, 13
 _PEOPLE_BELOW = 0.27  # of a row: people stand just under their mean, so that the interval stays visible
 _LONGEST_LABEL = 28
+_MARKER: dict[str, Any] = {"markersize": 5.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
 _MOST_DRAWN_ONE_BY_ONE = 1_000  # people of a row; more are pixels in the PDF too, which would grow by megabytes
 
 
+@rc_context(fname=STYLE)
 def compose_figure(report: Report) -> Figure:
     """The picture of a table; its height follows the number of rows.
 
@@ -71,9 +75,12 @@ def compose_figure(report: Report) -> Figure:
     axes.set_xlim(0, 1.04 * highest if highest > 0 else 1.0)
     axes.set_ylim(-0.7, max(len(scored), 2) - 0.3)
     axes.set_yticks(range(len(scored)), [_tick(row) for row, _ in scored], fontsize=9)
-    axes.set_xlabel("composite: sum of the mean absolute differences (lower is better)", fontsize=9)
+    axes.set_xlabel("composite: sum of the mean absolute differences (lower is better)")
     axes.tick_params(axis="y", length=0, pad=8)
-    _open_up(axes)
+    for each in figure.axes:  # no frame but the axis below, and faint lines up from its ticks
+        each.spines.left.set_visible(False)
+        each.tick_params(axis="x", labelsize=9)
+        each.grid(axis="x")
     _draw_references(axes, references)
     figure.text(0.02, 1 - 0.10 / height, heading, va="top", fontsize=10, fontweight="bold")
     figure.text(0.02, 1 - (0.10 + heading_height) / height, setting, va="top", fontsize=9)
@@ -85,41 +92,15 @@ def compose_figure(report: Report) -> Figure:
 def _draw_row(axes: Axes, position: int, row: Mapping[str, Any], people: Sequence[float], most: int) -> None:
     colour, marker = _STYLES[row["block"]]
     faintness = max(0.08, min(0.5, 15 / len(people)))
-    axes.scatter(
-        people,
-        [position - _PEOPLE_BELOW] * len(people),
-        s=9,
-        color=colour,
-        alpha=faintness,
-        linewidths=0,
-        clip_on=False,
-        rasterized=len(people) > _MOST_DRAWN_ONE_BY_ONE,
-        zorder=2,
-    )
+    dots: dict[str, Any] = {"color": colour, "alpha": faintness, "markersize": 3, "markeredgewidth": 0}
+    dots["rasterized"] = len(people) > _MOST_DRAWN_ONE_BY_ONE
+    axes.plot(people, [position - _PEOPLE_BELOW] * len(people), "o", clip_on=False, zorder=2, **dots)
     if row["composite_low"] is not None:
         ends = [row["composite_low"], row["composite_high"]]
         axes.plot(ends, [position] * 2, "-|", color=colour, linewidth=1.8, markersize=10, zorder=3)
-    axes.plot(
-        row["composite"],
-        position,
-        marker,
-        color=colour,
-        markersize=5.5,
-        markeredgecolor="white",
-        markeredgewidth=0.6,
-        clip_on=False,
-        zorder=4,
-    )
-    axes.annotate(
-        f"{row['composite']:.2f}" + (f" ({len(people)})" if len(people) < most else ""),
-        (1, position),
-        xycoords=("axes fraction", "data"),
-        xytext=(6, 0),
-        textcoords="offset points",
-        va="center",
-        fontsize=9,
-        color=colour,
-    )
+    axes.plot(row["composite"], position, marker, color=colour, clip_on=False, zorder=4, **_MARKER)
+    text = f"{row['composite']:.2f}" + (f" ({len(people)})" if len(people) < most else "")
+    axes.text(1.02, position, text, transform=axes.get_yaxis_transform(), va="center", fontsize=9, color=colour)
 
 
 def _draw_distinctive(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -129,22 +110,13 @@ def _draw_distinctive(axes: Axes, rows: Sequence[Mapping[str, Any]]) -> None:
         if value is not None:
             colour, marker = _STYLES[row["block"]]
             axes.plot([0, value], [position] * 2, color=colour, linewidth=1.2, zorder=2)
-            axes.plot(value, position, marker, color=colour, markersize=5, markeredgecolor="white", zorder=3)
+            axes.plot(value, position, marker, color=colour, zorder=3, **_MARKER)
     axes.axvline(0, color="#777777", linewidth=0.8, zorder=1)
     axes.set_xlim(-0.25, 1.05)
     axes.set_ylim(-0.7, max(len(rows), 2) - 0.3)
     axes.set_yticks([])
     axes.set_xticks([0, 0.5, 1])
-    axes.set_xlabel("distinctive r (higher is better)", fontsize=9)
-    _open_up(axes)
-
-
-def _open_up(axes: Axes) -> None:
-    """No frame but the axis below, and faint lines up from its ticks."""
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(axis="x", labelsize=9)
-    axes.grid(axis="x", color="#EEEEEE", zorder=0)
-    axes.set_axisbelow(True)
+    axes.set_xlabel("distinctive r (higher is better)")
 
 
 def _references(rows: Sequence[Mapping[str, Any]]) -> list[tuple[str, float, str, str]]:
@@ -197,21 +169,12 @@ def _draw_references(axes: Axes, references: Sequence[tuple[str, float, str, str
 
 
 def _draw_legend(figure: Figure, axes: Axes, blocks: Sequence[str], height: float, left_out: int, fewer: bool) -> None:
-    handles = [
-        axes.plot([], [], _STYLES[block][1], color=_STYLES[block][0], markersize=6, label=BLOCKS[block])[0]
-        for block in blocks
-    ]
-    if handles:
-        figure.legend(
-            handles=handles,
-            loc="lower left",
-            bbox_to_anchor=(0.01, 0.22 / height),
-            ncols=len(handles),
-            frameon=False,
-            fontsize=8.5,
-            handletextpad=0.2,
-            columnspacing=1.2,
-        )
+    for block in blocks:
+        colour, marker = _STYLES[block]
+        axes.plot([], [], marker, color=colour, markersize=6, label=BLOCKS[block])
+    if blocks:
+        where = (0.01, 0.22 / height)
+        figure.legend(loc="lower left", bbox_to_anchor=where, ncols=len(blocks), handletextpad=0.2, columnspacing=1.2)
     text = "Bar: 95 % bootstrap interval over people (Student's t below 10). Small dots: one person each."
     if fewer:
         text += " In brackets: of so few people only."

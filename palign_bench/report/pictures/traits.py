@@ -7,6 +7,7 @@ whose negatively keyed items were reversed twice; `TWICE_REVERSED` labels it whe
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from scipy.stats import gaussian_kde
@@ -14,7 +15,7 @@ from scipy.stats import gaussian_kde
 from palign_bench.ledger.columns import Array
 from palign_bench.questionnaire.inventory import LOWEST, Inventory, Item
 from palign_bench.questionnaire.scoring import mean_present
-from palign_bench.report.pictures.style import COLOURS
+from palign_bench.report.pictures.style import COLOURS, STYLE
 
 TWICE_REVERSED = "mean answer, negatively keyed items reversed twice (the paper's figures 21–25; no trait score)"
 TRAIT_SCORE = "trait score: mean answer in the keyed direction"
@@ -41,6 +42,7 @@ def subscales_in_order(inventory: Inventory) -> tuple[str, list[str]]:
     return "subscale", sorted(inventory.subscales, key=lambda each: (order[scale_of[each]], each))
 
 
+@rc_context(fname=STYLE)
 def trait_figure(groups: Mapping[str, Array], inventory: Inventory, title: str, quantity: str = TRAIT_SCORE) -> Figure:
     """The densities of each scale, all groups on one axis.
 
@@ -56,12 +58,11 @@ def trait_figure(groups: Mapping[str, Array], inventory: Inventory, title: str, 
         axes.set_ylabel(scale.replace(" ", "\n"), rotation=0, ha="right", va="center", fontsize=9)
         axes.set_yticks([])
         axes.set_ylim(bottom=0)
-        axes.spines[["top", "right", "left"]].set_visible(False)
+        axes.spines.left.set_visible(False)
     rows[-1].set_xlim(LOWEST, inventory.highest)
-    rows[-1].set_xlabel(quantity, fontsize=9)
-    rows[0].set_title(title, fontsize=9, loc="left", wrap=True)
-    handles, labels = rows[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
+    rows[-1].set_xlabel(quantity)
+    rows[0].set_title(title, wrap=True)
+    figure.legend(*rows[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
@@ -79,6 +80,7 @@ def _draw_density(axes: Axes, values: Array, highest: int, name: str, colour: st
         axes.plot(grid, density, color=colour, linewidth=1.5, label=name)
 
 
+@rc_context(fname=STYLE)
 def profile_figure(people: Mapping[str, Mapping[str, Array]], inventory: Inventory, title: str) -> Figure:
     """Chosen people's profiles, a panel each.
 
@@ -93,20 +95,19 @@ def profile_figure(people: Mapping[str, Mapping[str, Array]], inventory: Invento
             truth = {"color": "#222222", "linewidth": 2.2, "marker": "o", "markersize": 4, "zorder": 3}
             other = {"color": COLOURS[(number - 1) % len(COLOURS)], "linewidth": 1.2, "marker": ".", "zorder": 2}
             axes.plot(range(len(names)), values, label=name, **(other if number else truth))
-        axes.set_title(person, fontsize=9, loc="left")
+        axes.set_title(person)
         axes.set_ylim(LOWEST - 0.1, inventory.highest + 0.1)
         axes.set_yticks(range(LOWEST, inventory.highest + 1))
-        axes.grid(axis="y", color="#EEEEEE")
-        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y")
         for edge in _edges([scale_of[name] for name in names]):
             axes.axvline(edge - 0.5, color="#BBBBBB", linewidth=0.8)
     rows[-1].set_xticks(range(len(names)), names, fontsize=8)
     figure.suptitle(title, fontsize=9, x=0.01, ha="left", wrap=True)
-    handles, labels = rows[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=3, frameon=False, fontsize=8.5)
+    figure.legend(*rows[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure
 
 
+@rc_context(fname=STYLE)
 def correlation_figure(keyed: Array, inventory: Inventory, title: str) -> Figure:
     """The correlations across people: of subscales, of items where there are none.
 
@@ -130,7 +131,7 @@ def correlation_figure(keyed: Array, inventory: Inventory, title: str) -> Figure
     for edge in _edges([scale_of[name] for name in names]):
         axes.axhline(edge - 0.5, color="#222222", linewidth=0.8)
         axes.axvline(edge - 0.5, color="#222222", linewidth=0.8)
-    axes.set_title(title, fontsize=9, loc="left", wrap=True)
+    axes.set_title(title, wrap=True)
     figure.colorbar(drawn, ax=axes, shrink=0.7, label="Pearson r across people")
     return figure
 
