@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 
 from palign_bench.report.document import written_out
-from palign_bench.report.measures import option_counts
+from palign_bench.report.measures import Difference, option_counts
 from palign_bench.report.names import METHODS, OWN_FLOORS, PEOPLE_FLOORS, PEOPLE_METHODS
 from palign_bench.report.rows import RowNumbers, people_of_all
-from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP, mean, mean_interval, paired_differences
+from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP, mean
 from palign_bench.report.table import Report
 from palign_bench.settings import counted
 
@@ -46,36 +46,6 @@ class Line:
     def is_method(self) -> bool:
         """Whether it is a method, of whichever block, that has a result."""
         return self.row["block"] in (METHODS, PEOPLE_METHODS) and self.people > 0
-
-
-@dataclass(frozen=True)
-class Difference:
-    """Mean paired difference of two rows' composites; below 0 the first is better. ``interval``: None for 1 person."""
-
-    mean: float
-    interval: tuple[float, float] | None
-    people: int
-
-    @classmethod
-    def of(cls, first: RowNumbers, second: RowNumbers) -> "Difference | None":
-        """None where the rows share nobody."""
-        values = list(paired_differences(first.composites, second.composites).values())
-        average = mean(values)
-        return None if average is None else cls(average, mean_interval(values), len(values))
-
-    @property
-    def sign(self) -> int:
-        """-1: better for sure, 1: worse for sure, 0: the interval (or its absence) leaves it open."""
-        if self.interval is None:
-            return 0
-        low, high = self.interval
-        return -1 if high < 0 else 1 if low > 0 else 0
-
-    def __str__(self) -> str:
-        if self.interval is None:
-            return f"{self.mean:+.2f} for 1 person"
-        low, high = self.interval
-        return f"{self.mean:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}, {self.people} people"
 
 
 def findings(report: Report) -> list[str]:
@@ -178,8 +148,8 @@ def _against_floors(lines: Sequence[Line], methods: Sequence[Line]) -> dict[str,
         if line.people < min(most, FEWEST_FOR_A_BOOTSTRAP):
             continue
         floor = by_key.get(line.row["best_own_floor"])
-        difference = Difference.of(line.numbers, floor.numbers) if floor else None
-        if line.row["block"] == METHODS and floor and difference and difference.interval:
+        difference = Difference(line.numbers, floor.numbers if floor else None)
+        if line.row["block"] == METHODS and floor and difference.interval:
             found = grouped.setdefault(floor.label, {-1: [], 0: [], 1: []})
             found[difference.sign].append(f"{line.label} {difference.mean:+.2f}")
     return grouped
@@ -192,11 +162,11 @@ def _few_shot(lines: Sequence[Line]) -> list[tuple[Line, Line, Difference, bool]
         for line in lines
         if line.row["method"] == "few_shot"
         and (vanilla := _partner(line, "vanilla", lines))
-        and (difference := Difference.of(line.numbers, vanilla.numbers))
+        and (difference := Difference(line.numbers, vanilla.numbers))
     ]
 
 
-def _pas(lines: Sequence[Line]) -> list[tuple[Line, Line | None, Difference | None, str]]:
+def _pas(lines: Sequence[Line]) -> list[tuple[Line, Line | None, Difference, str]]:
     """PAS against the prompt that it starts from, and for how many people it chose to add nothing."""
     found = []
     for line in lines:
@@ -207,7 +177,7 @@ def _pas(lines: Sequence[Line]) -> list[tuple[Line, Line | None, Difference | No
             continue
         method = line.numbers.identity["method"]
         base = _partner(line, "few_shot" if method.get("system_prompt") == "few_shot" else "vanilla", lines)
-        difference = Difference.of(line.numbers, base.numbers) if base else None
+        difference = Difference(line.numbers, base.numbers if base else None)
         often = f"{sum(alpha == 0 for alpha in chosen)} of {counted(len(chosen))}"
         found.append((line, base, difference, often))
     return found
@@ -226,8 +196,8 @@ def _one_option(report: Report, methods: Sequence[Line]) -> dict[str, dict[str, 
 
 def _resolution(lines: Sequence[Line]) -> float | None:
     """How large a difference between two methods must be to be seen with so many people."""
-    found = [Difference.of(first.numbers, second.numbers) for first, second in combinations(lines, 2)]
-    widths = [(each.interval[1] - each.interval[0]) / 2 for each in found if each and each.interval]
+    found = [Difference(first.numbers, second.numbers).interval for first, second in combinations(lines, 2)]
+    widths = [(each[1] - each[0]) / 2 for each in found if each]
     return median(widths) if widths and lines[0].people >= FEWEST_FOR_A_BOOTSTRAP else None
 
 

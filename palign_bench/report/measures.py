@@ -1,6 +1,8 @@
 """From finished cells to the columns of a table. Every measure is None where it is not defined."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,7 @@ from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.report.names import is_constant
 from palign_bench.report.paper import PAPER_PEOPLE
 from palign_bench.report.rows import RowNumbers
-from palign_bench.report.statistics import mean, paired_differences
+from palign_bench.report.statistics import mean, mean_interval
 
 
 def best_floor(row: RowNumbers, floors: Sequence[RowNumbers]) -> RowNumbers | None:
@@ -28,9 +30,46 @@ def best_floor(row: RowNumbers, floors: Sequence[RowNumbers]) -> RowNumbers | No
     return min(means, key=lambda pair: pair[0])[1] if means else None
 
 
-def differences(row: RowNumbers, floor: RowNumbers | None) -> list[float]:
-    """Paired differences row minus floor of the people that both have."""
-    return [] if floor is None else list(paired_differences(row.composites, floor.composites).values())
+@dataclass(frozen=True)
+class Difference:
+    """Composites of one row less those of another, over the people whom both have; below 0 the first is better.
+
+    False where nobody has both.
+    """
+
+    first: RowNumbers
+    second: RowNumbers | None
+
+    @cached_property
+    def values(self) -> list[float]:
+        """Each of these people's difference, in the order of the first row."""
+        other = self.second.composites if self.second else {}
+        return [score - other[each] for each, score in self.first.composites.items() if each in other]
+
+    def __bool__(self) -> bool:
+        return bool(self.values)
+
+    @property
+    def mean(self) -> float | None:
+        """Their mean; None where nobody has both."""
+        return mean(self.values)
+
+    @cached_property
+    def interval(self) -> tuple[float, float] | None:
+        """95 % interval of their mean; None below 2 people."""
+        return mean_interval(self.values)
+
+    @property
+    def sign(self) -> int:
+        """-1: better for sure, 1: worse for sure, 0: the interval (or its absence) leaves it open."""
+        low, high = self.interval or (0.0, 0.0)
+        return -1 if high < 0 else 1 if low > 0 else 0
+
+    def __str__(self) -> str:
+        if self.interval is None:
+            return f"{self.mean:+.2f} for 1 person"
+        low, high = self.interval
+        return f"{self.mean:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}, {len(self.values)} people"
 
 
 def beats_best_constant(row: RowNumbers, rows: Sequence[RowNumbers]) -> bool | None:
@@ -41,7 +80,7 @@ def beats_best_constant(row: RowNumbers, rows: Sequence[RowNumbers]) -> bool | N
     if is_constant(row.name):
         return None
     constant = best_floor(row, [other for other in rows if is_constant(other.name)])
-    difference = mean(differences(row, constant))
+    difference = Difference(row, constant).mean
     return None if difference is None else difference < 0
 
 

@@ -1,6 +1,6 @@
-"""Intervals, paired differences and correlations over respondents."""
+"""Intervals and correlations over respondents."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -65,11 +65,6 @@ def _undrawn_interval(sample: NDArray[np.float64], level: float) -> tuple[float,
     offsets = (np.arange(_GRID) - _GRID // 2) * step / people
     low, high = np.interp([(1 - level) / 2, (1 + level) / 2], np.cumsum(sums), offsets)
     return float(centre + low), float(centre + high)
-
-
-def paired_differences(first: Mapping[str, float], second: Mapping[str, float]) -> dict[str, float]:
-    """``first - second`` for every respondent that both hold, in the order of ``first``."""
-    return {respondent: value - second[respondent] for respondent, value in first.items() if respondent in second}
 
 
 def mean(values: Sequence[float] | NDArray[np.floating[Any]]) -> float | None:

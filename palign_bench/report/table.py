@@ -4,7 +4,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import pandas as pd
 
@@ -121,8 +121,13 @@ def _columns(
     low, high = mean_interval(list(row.composites.values())) or (None, None)
     unparsed, agreement = measures.reading_rates(row)
     panel = validity(inventory, row, truths)
-    own, people = (_against_best(row, [each for each in peers if each.block == block])
-                   for block in (OWN_FLOORS, PEOPLE_FLOORS))  # fmt: skip
+    best_own, best_people = (
+        measures.best_floor(row, [each for each in peers if each.block == block])
+        for block in (OWN_FLOORS, PEOPLE_FLOORS)
+    )
+    own, people = measures.Difference(row, best_own), measures.Difference(row, best_people)
+    own_low, own_high = own.interval or (None, None)
+    people_low, people_high = people.interval or (None, None)
     return {
         "method": row.name,
         "protocol": row.protocol,
@@ -132,8 +137,8 @@ def _columns(
         "composite": row.composite,
         "composite_low": low,
         "composite_high": high,
-        "difference_to_best_own_floor": own.difference,
-        "difference_to_best_people_floor": people.difference,
+        "difference_to_best_own_floor": own.mean,
+        "difference_to_best_people_floor": people.mean,
         "specificity": specificity(inventory, row, truths),
         "trait_correlation": panel["trait_correlation"],
         "most_frequent_option_share": measures.most_frequent_option_share(row),
@@ -149,27 +154,12 @@ def _columns(
         "unscored": row.unscored,
         "audit_agreement": agreement,
         "beats_best_constant": measures.beats_best_constant(row, peers),
-        "best_own_floor": own.floor,
-        "difference_to_best_own_floor_low": own.low,
-        "difference_to_best_own_floor_high": own.high,
-        "best_people_floor": people.floor,
-        "difference_to_best_people_floor_low": people.low,
-        "difference_to_best_people_floor_high": people.high,
+        "best_own_floor": best_own.name if best_own else None,
+        "difference_to_best_own_floor_low": own_low,
+        "difference_to_best_own_floor_high": own_high,
+        "best_people_floor": best_people.name if best_people else None,
+        "difference_to_best_people_floor_low": people_low,
+        "difference_to_best_people_floor_high": people_high,
         "paper_composite": paper.composite(row.name) if paper else None,
         "cells": row.folder.path.name,
     }
-
-
-class _Comparison(NamedTuple):
-    """A row against the best of some floors: its name, the mean paired difference, and that one's interval."""
-
-    floor: str | None
-    difference: float | None
-    low: float | None
-    high: float | None
-
-
-def _against_best(row: RowNumbers, floors: Sequence[RowNumbers]) -> _Comparison:
-    best = measures.best_floor(row, floors)
-    differences = measures.differences(row, best)
-    return _Comparison(best.name if best else None, mean(differences), *(mean_interval(differences) or (None, None)))

@@ -8,6 +8,7 @@ from scipy import stats
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import DOMAINS, Inventory, ipip_neo_300
 from palign_bench.questionnaire.scoring import aligned_scores
+from palign_bench.report.measures import Difference
 from palign_bench.report.table import Report, build_report
 
 MakeRecord = Callable[..., dict[str, Any]]
@@ -53,6 +54,13 @@ def test_composite_is_the_mean_over_scored_people(three_people: Report) -> None:
     assert row_of(three_people, "few_shot")["agreeableness"] == 0.5
     expected = stats.ttest_1samp([0.0, 5.0], 0).confidence_interval(0.95)
     assert row_of(three_people, "few_shot")["composite_low"] == pytest.approx(expected.low)
+
+
+def test_a_difference_is_over_shared_people(three_people: Report) -> None:
+    rows = {row.name: row for row in three_people.read}
+    assert Difference(rows["few_shot"], rows["vanilla"]).values == [-5.0, 0.0]
+    assert Difference(rows["few_shot"], rows["pas"]).values == [-5.0]
+    assert not Difference(rows["pas"], rows["domain_mean"]) and Difference(rows["pas"], None).mean is None
 
 
 def test_differences_are_paired(three_people: Report) -> None:

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from palign_bench.report.statistics import mean, mean_interval, paired_differences, pearson
+from palign_bench.report.statistics import mean, mean_interval, pearson
 
 
 def test_interval_of_a_large_sample_is_the_normal_one() -> None:
@@ -94,11 +94,6 @@ def test_wider_level_gives_a_wider_interval() -> None:
     narrow, wide = mean_interval(values, level=0.5), mean_interval(values, level=0.99)
     assert narrow is not None and wide is not None
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
-
-
-def test_paired_differences_are_over_shared_people() -> None:
-    assert paired_differences({"a": 3.0, "b": 1.0, "c": 9.0}, {"b": 4.0, "a": 1.0, "d": 0.0}) == {"a": 2.0, "b": -3.0}
-    assert paired_differences({}, {"a": 1.0}) == {}
 
 
 def test_mean_of_nothing_is_blank() -> None:
