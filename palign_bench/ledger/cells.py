@@ -148,6 +148,11 @@ class CellFolder:
             return None
         return status.st_ino, status.st_mtime_ns
 
+    def failure_marks(self) -> dict[str, tuple[int, int]]:
+        """`failure_mark` of every cell that has one, by respondent id: one look at the folder, however many cells."""
+        failed = (_respondent_id(path.name) for path in (self.path / "respondents").glob("*.error.json"))
+        return {each: mark for each in failed if (mark := self.failure_mark(each)) is not None}
+
     def locks(self) -> CellLocks:
         """The locks of this folder's cells, under `lock_name`."""
         return CellLocks(self.path / "locks")

@@ -117,6 +117,8 @@ class Digest:
 
 
 def _with_columns(matrix: Array, own: Sequence[Any] | Whole, wanted: Sequence[Any] | Whole) -> Array:
+    if list(own) == list(wanted):  # a matrix of 100,000 people need not be copied
+        return matrix
     return pd.DataFrame(matrix, columns=list(own)).reindex(columns=list(wanted)).to_numpy(dtype=float)
 
 

@@ -24,7 +24,7 @@ class Claims:
         self.failed_elsewhere = 0
         self._say = say
         self._locks = folder.locks()
-        self._failed_before = {each: folder.failure_mark(each) for each in respondent_ids}
+        self._failed_before = folder.failure_marks()
 
     def cohorts(self, size: int) -> Generator[list[str], None, None]:
         """At most ``size`` respondents at a time, locked until the next are asked for or the iteration is closed.
@@ -78,7 +78,7 @@ class Claims:
         """Whether another process has finished it, or failed on it, since this one looked."""
         if self._finished(respondent_id):
             return True
-        failed = self.folder.failure_mark(respondent_id) not in (None, self._failed_before[respondent_id])
+        failed = self.folder.failure_mark(respondent_id) not in (None, self._failed_before.get(respondent_id))
         self.failed_elsewhere += failed
         return failed
 
