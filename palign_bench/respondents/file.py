@@ -19,7 +19,7 @@ from typing import Any
 from urllib.parse import quote
 
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.respondents.formats import Stored, decoded
+from palign_bench.respondents.formats import Stored, read_text
 from palign_bench.respondents.formats.delimited import read_delimited, read_mapping
 from palign_bench.respondents.formats.fixed_width import read_fixed_width
 from palign_bench.respondents.formats.json_list import read_json_list
@@ -135,13 +135,7 @@ def _read(
         raise RespondentsError(
             f"{place}: name the file .csv, .tsv or .txt (a table), .json, or .dat (Johnson's fixed-width files)"
         )
-    try:
-        content = place.read_bytes()
-    except FileNotFoundError as error:
-        raise RespondentsError(f"{place}: no such file; check respondents.path") from error
-    except OSError as error:
-        raise RespondentsError(f"{place}: cannot be read ({error.strerror}); check respondents.path") from error
-    text, encoding = decoded(place, content)
+    text, encoding = read_text(place, "respondents.path")
     if suffix == ".json" and encoding == "cp1252":
         raise RespondentsError(f"{place}: JSON must be UTF-8, and this is not; save the file as UTF-8")
     if not text.strip():
@@ -159,19 +153,16 @@ def _read(
 
 
 def _check_ids(stored: Stored) -> None:
-    seen: dict[str, int] = {}
-    for row, name in enumerate(stored.ids):
+    seen: set[str] = set()
+    for place, name in zip(stored.places, stored.ids, strict=True):
         if not name:
-            raise RespondentsError(f"{stored.places[row]}: the id is empty; give each person one")
+            raise RespondentsError(f"{place}: the id is empty; give each person one")
         if not name.isprintable() or len(quote(name, safe="")) > _LONGEST_ID:
-            raise RespondentsError(
-                f"{stored.places[row]}: the id is too long or has unprintable characters; give a short one"
-            )
-        if seen.setdefault(name, row) != row:
-            raise RespondentsError(
-                f"{stored.places[row]}: id {name} is there twice; give each person their own, or set "
-                "respondents.id_column=row_number"
-            )
+            raise RespondentsError(f"{place}: the id is too long or has unprintable characters; give a short one")
+        if name in seen:
+            remedy = "give each person their own, or set respondents.id_column=row_number"
+            raise RespondentsError(f"{place}: id {name} is there twice; {remedy}")
+        seen.add(name)
 
 
 def _notes(place: Path, stored: Stored, evidence: OrientationEvidence) -> tuple[str, ...]:

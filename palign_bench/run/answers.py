@@ -1,7 +1,7 @@
 """Answers that were computed and may serve another cell."""
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from weakref import WeakKeyDictionary
 
 from palign_bench.backbone.alignment import Alignment, AnswerSheet
@@ -43,16 +43,17 @@ class AnswerMemo:
         text = f"{backbone.protocol.name}\n{alignment.system_prompt}"
         return hashlib.sha256(text.encode()).hexdigest()
 
-    def get(self, backbone: Backbone, key: str | None) -> Answered | None:
-        sheets = self._sheets.get(backbone, {})
+    def get(self, backbone: Backbone, alignment: Alignment) -> Answered | None:
+        """Answers under the same prompt that were computed before."""
+        key, sheets = self.key(backbone, alignment), self._sheets.get(backbone, {})
         if key is None or key not in sheets:
             return None
         sheets[key] = sheets.pop(key)  # the last to be dropped
-        return sheets[key]
+        return replace(sheets[key], reused=True)
 
-    def put(self, backbone: Backbone, key: str | None, answered: Answered) -> None:
-        """Keep the answers, unless the key is None."""
-        if key:
+    def put(self, backbone: Backbone, alignment: Alignment, answered: Answered) -> None:
+        """Keep the answers, if a prompt alone makes them."""
+        if key := self.key(backbone, alignment):
             sheets = self._sheets.setdefault(backbone, {})
             sheets[key] = answered
             if len(sheets) > MOST_SHEETS:

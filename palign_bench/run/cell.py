@@ -145,34 +145,23 @@ class RowWorker:
             answers = {n: alignment.answers[n] for n in self.job.asked if n in alignment.answers}
             return Answered(AnswerSheet(asked=self.job.asked, answers=answers), Cost())
         assert self.backbone is not None, f"{self.row.title} needs no backbone but made an alignment without answers"
-        taken_over = self.taken_over(alignment)
-        if taken_over is not None:
+        if taken_over := self.answers.get(self.backbone, alignment):
             return taken_over
         if alignment.readout is not None and not self.job.protocol.reading.generates:
             prompt_alone = replace(alignment, readout=None)
             # The neutral prompt is everyone's, so its answers are worth computing for the memo.
-            if self.memo_key(prompt_alone) and (alignment.system_prompt is None or self.taken_over(prompt_alone)):
+            is_everyones = alignment.system_prompt is None and self.answers.key(self.backbone, prompt_alone)
+            if is_everyones or self.answers.get(self.backbone, prompt_alone):
                 return self._under_readout(alignment, prompt_alone)
         with measure() as cost:
             sheet = self.backbone.answer(alignment, self.items, self.audit)
         return self.remembered(alignment, Answered(sheet, cost.above(self.bare)))
 
-    def memo_key(self, alignment: Alignment) -> str | None:
-        """What stands for the alignment's answers in the memo; None where they depend on more than a prompt."""
-        assert self.backbone is not None
-        return self.answers.key(self.backbone, alignment)
-
-    def taken_over(self, alignment: Alignment) -> Answered | None:
-        """Answers under the same prompt that were computed before."""
-        assert self.backbone is not None
-        found = self.answers.get(self.backbone, self.memo_key(alignment))
-        return found and replace(found, reused=True)
-
     def remembered(self, alignment: Alignment, answered: Answered) -> Answered:
         """The same answers, kept for whoever has the same prompt; those of smaller batches serve no other cell."""
         assert self.backbone is not None
         if self.batch_divisor == 1:
-            self.answers.put(self.backbone, self.memo_key(alignment), answered)
+            self.answers.put(self.backbone, alignment, answered)
         return answered
 
     def _under_readout(self, alignment: Alignment, prompt_alone: Alignment) -> Answered:

@@ -4,10 +4,11 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 
+from palign_bench.backbone.base import Backbone
 from palign_bench.backbone.local import only_prompts_and_shifts
 from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Respondent
-from palign_bench.run.answers import Answered
+from palign_bench.run.answers import Answered, AnswerMemo
 from palign_bench.run.case import seed_everything
 from palign_bench.run.cell import Aligned, RowWorker, say
 
@@ -53,7 +54,7 @@ def _answer_together(worker: RowWorker, people: Sequence[Respondent]) -> dict[st
     for person in people:
         with suppress(Exception):  # the person's own cell will meet and record it
             aligned[person.id] = worker.align(worker.cases.case(person, worker.aligner.needs))
-    ids = _to_answer(worker, aligned)
+    ids = _to_answer(worker.answers, worker.backbone, aligned)
     if len(ids) < 2:
         return aligned
     alignments = [aligned[each].alignment for each in ids]
@@ -70,12 +71,12 @@ def _answer_together(worker: RowWorker, people: Sequence[Respondent]) -> dict[st
     return aligned
 
 
-def _to_answer(worker: RowWorker, aligned: Mapping[str, Aligned]) -> list[str]:
+def _to_answer(answers: AnswerMemo, backbone: Backbone, aligned: Mapping[str, Aligned]) -> list[str]:
     """Whose answers one batch can hold; of people with one prompt the first, since the others take its answers over."""
     ids: dict[str, str] = {}
     for respondent_id, each in aligned.items():
-        if only_prompts_and_shifts(each.alignment) and worker.taken_over(each.alignment) is None:
-            ids.setdefault(worker.memo_key(each.alignment) or respondent_id, respondent_id)
+        if only_prompts_and_shifts(each.alignment) and answers.get(backbone, each.alignment) is None:
+            ids.setdefault(answers.key(backbone, each.alignment) or respondent_id, respondent_id)
     return list(ids.values())
 
 

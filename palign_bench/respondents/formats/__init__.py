@@ -30,8 +30,17 @@ class Stored:
     orientation: str | None = None
 
 
-def decoded(place: Path, content: bytes) -> tuple[str, str]:
-    """A text file's content and its encoding: by its byte order mark, else UTF-8, else Windows' Latin-1 (cp1252)."""
+def read_text(place: Path, key: str) -> tuple[str, str]:
+    """A text file's content and its encoding: by its byte order mark, else UTF-8, else Windows' Latin-1 (cp1252).
+
+    ``key``: the setting that names the file, for messages.
+    """
+    try:
+        content = place.read_bytes()
+    except FileNotFoundError as error:
+        raise RespondentsError(f"{place}: no such file; check {key}") from error
+    except OSError as error:
+        raise RespondentsError(f"{place}: cannot be read ({error.strerror}); check {key}") from error
     marks = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
     for encoding in [name for mark, name in marks if content.startswith(mark)] or ["utf-8", "cp1252"]:
         try:

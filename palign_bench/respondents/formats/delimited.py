@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
-from palign_bench.respondents.formats import Stored, answer, no_answer
+from palign_bench.respondents.formats import Stored, answer, no_answer, read_text
 from palign_bench.respondents.matrix import MISSING
 from palign_bench.respondents.source import RespondentsError
 from palign_bench.settings import counted
@@ -87,10 +87,7 @@ def read_delimited(
 def read_mapping(path: str, inventory: Inventory) -> dict[str, int]:
     """Item numbers by column name, from a table with the columns ``column`` and ``item``: ``EXT1,2``."""
     place = Path(path).expanduser()
-    try:
-        text = place.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise RespondentsError(f"{place}: cannot be read ({error}); check respondents.columns") from error
+    text, _ = read_text(place, "respondents.columns")
     rows = _rows(place, text, _delimiter(text))
     line, header = next(rows, (1, []))
     if sorted(header) != ["column", "item"]:
