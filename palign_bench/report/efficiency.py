@@ -90,9 +90,9 @@ def measured_costs(row: RowNumbers) -> Record:
 
 def _full(found: Record, measured: str, per_step: str) -> float | None:
     """A figure with the full training budget: what was measured, plus the steps not taken."""
-    missing = found["full_steps"] - found["steps"] if found["extrapolated"] else 0
-    if found[measured] is None or (missing and found[per_step] is None):
+    if found[measured] is None or (found["extrapolated"] and found[per_step] is None):
         return None
+    missing = found["full_steps"] - found["steps"] if found["extrapolated"] else 0
     return float(found[measured] + missing * (found[per_step] or 0))
 
 

@@ -55,7 +55,7 @@ def _of_items(scales: pd.DataFrame) -> pd.DataFrame:
 
 _DATA = Path(__file__).parent / "data"
 _measured, _published = (
-    pd.read_csv(_DATA / f"facets_{name}.csv", index_col="facet", float_precision="round_trip")
+    pd.read_csv(_DATA / f"facets_{name}.csv", index_col="facet", dtype=str).astype(float)  # to the last bit
     for name in ("measured", "published")
 )
 _read = yaml.safe_load((_DATA / "figures.yaml").read_text(encoding="utf-8"))
