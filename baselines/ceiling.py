@@ -17,7 +17,7 @@ from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents.norms import FIGURES
 from palign_bench.respondents.posterior import FactorPosterior, expected_error, median_option
 from palign_bench.respondents.simulated import factor_model
-from palign_bench.settings import UserError, is_whole, one_of
+from palign_bench.settings import UserError, one_of, whole
 
 
 class Ceiling(Aligner):
@@ -32,11 +32,10 @@ class Ceiling(Aligner):
 
     def __init__(self, figures: str, sweeps: int, burn_in: int):
         one_of("method.figures", figures, FIGURES)
-        for key, value, lowest in (("sweeps", sweeps, 1), ("burn_in", burn_in, 0)):
-            if not is_whole(value, lowest):
-                raise ValueError(f"method.{key}={value}: give a whole number of at least {lowest}")
+        whole("method.sweeps", sweeps)
+        whole("method.burn_in", burn_in, lowest=0)
         self.model = factor_model(figures)
-        self.sweeps, self.burn_in = sweeps, burn_in
+        self.sweeps, self.burn_in = int(sweeps), int(burn_in)
 
     def check_inventory(self, inventory: Inventory) -> None:
         """Raise UserError for an inventory that the factor model is not of."""

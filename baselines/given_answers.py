@@ -69,20 +69,17 @@ def read_answers(path: Path) -> Mapping[str, Answers]:
         frame = pd.read_csv(path, dtype=str, skipinitialspace=True, encoding="utf-8-sig")
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {str(error).splitlines()[0]}") from error
-    frame.columns = frame.columns.str.strip()
-    columns = {name.lower(): name for name in frame.columns}
-    person = columns.get("respondent") or columns.get("id")
-    if person is None:
+    frame.columns = frame.columns.str.strip().str.lower()
+    if "respondent" not in frame:
+        frame = frame.rename(columns={"id": "respondent"})
+    if "respondent" not in frame:
         raise UserError(f"{path}: there is no column `respondent` or `id`.")
-    if {"item", "answer"} <= columns.keys():
-        frame = frame.rename(columns={person: "respondent", columns["item"]: "item", columns["answer"]: "answer"})
-    else:
-        items = {name: name[1:] for name in frame.columns if re.fullmatch(r"i\d+", name)}
+    if not {"item", "answer"} <= set(frame.columns):
+        items = [name for name in frame.columns if re.fullmatch(r"i\d+", name)]
         if not items:
             raise UserError(f"{path}: give the columns respondent, item and answer, or one for each item: i1, i2, …")
-        frame = frame.rename(columns={person: "respondent", **items}).melt(
-            "respondent", list(items.values()), "item", "answer"
-        )
+        frame = frame.melt("respondent", items, "item", "answer")
+        frame["item"] = frame["item"].str[1:]
     frame = frame.dropna(subset=["answer"])
     found: dict[str, dict[int, float]] = {}
     for respondent, item, answer in zip(frame["respondent"], frame["item"], frame["answer"], strict=True):

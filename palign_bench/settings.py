@@ -45,6 +45,18 @@ def is_whole(value: object, lowest: float = -math.inf) -> TypeGuard[int]:
     return isinstance(value, int) and not isinstance(value, bool) and value >= lowest
 
 
+def whole(key: str, value: object, lowest: int = 1) -> None:
+    """Raise ValueError unless the setting is a whole number of at least ``lowest``."""
+    if not is_number(value) or value != int(value) or value < lowest:
+        raise ValueError(f"{key}={value}: choose a whole number, {lowest} or more")
+
+
+def positive(key: str, value: object) -> None:
+    """Raise ValueError unless the setting is a number above 0."""
+    if not is_number(value) or value <= 0:
+        raise ValueError(f"{key}={value}: choose a positive number")
+
+
 def one_of(key: str, value: object, choices: Collection[str]) -> None:
     """Raise ValueError unless the setting is one of these."""
     if value not in choices:

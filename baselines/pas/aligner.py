@@ -20,7 +20,7 @@ from palign_bench.costs.clock import part
 from palign_bench.questionnaire.inventory import Answers
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores
-from palign_bench.settings import UserError, is_number, one_of
+from palign_bench.settings import UserError, is_number, one_of, positive, whole
 
 SYSTEM_PROMPTS = ("few_shot", "none")
 SEARCHES = ("grid", "golden")
@@ -51,12 +51,10 @@ class PersonalityActivationSearch(Aligner):
         one_of("method.probe_prompt", probe_prompt, PROBE_PROMPTS)
         one_of("method.system_prompt", system_prompt, SYSTEM_PROMPTS)
         one_of("method.search", search, SEARCHES)
-        if not is_number(k) or k != int(k) or k < 1:
-            raise ValueError(f"method.k={k}: choose a whole number of heads, 1 or more")
+        whole("method.k", k)
+        positive("method.penalty", penalty)
         if not _are_alphas(alphas):
             raise ValueError(f"method.alphas={alphas}: choose a list of one or more numbers, 0 or more, e.g. [0,1,2,4]")
-        if not is_number(penalty) or penalty <= 0:
-            raise ValueError(f"method.penalty={penalty}: choose a positive number")
         self.k = int(k)
         self.direction = direction
         self.probe_prompt = probe_prompt

@@ -21,7 +21,7 @@ from baselines.training.memory import refused_by_gpu
 from baselines.training.precision import in_float32, keep_small_updates, moved_share
 from baselines.training.reversibility import ReversibilityCheck
 from baselines.training.session import TrainingClock, thinned, training_session
-from baselines.training.settings import ADAMW, TrainingSettings, whole
+from baselines.training.settings import ADAMW, TrainingSettings
 from baselines.training.texts import TrainingTexts
 from baselines.training.trainers import Loss, collated, numbered, one_device
 from baselines.training.tree import TreeSize, tree_size
@@ -43,7 +43,7 @@ from palign_bench.backbone.parts.adapters import (
 )
 from palign_bench.backbone.tokenizing import shared_length
 from palign_bench.questionnaire.protocol import EvaluationProtocol
-from palign_bench.settings import UserError
+from palign_bench.settings import UserError, whole
 
 SEEDS = 2**31  # what the libraries take
 Result = TypeVar("Result")
@@ -69,7 +69,7 @@ class TrainedAligner(Aligner):
 
     def __init__(self, *, peft: Mapping[str, Any] | None, cohort: int = 1, **training: Any) -> None:
         self.training = TrainingSettings.of(training)
-        whole("cohort", cohort)
+        whole("method.cohort", cohort)
         self.cohort = int(cohort)
         self.peft = None if peft is None else dict(peft)
         if self.peft is None:
@@ -360,7 +360,7 @@ class TrainedAligner(Aligner):
     @property
     def _places_itself(self) -> bool:
         """A soft prompt is no part of the model: the engines place it."""
-        return is_soft_prompt("peft" if self.peft else "full", self.peft)
+        return is_soft_prompt(self.peft)
 
     def _probe(self) -> torch.Tensor:
         texts = next(iter(self.texts.items.values()))

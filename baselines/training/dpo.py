@@ -20,10 +20,10 @@ from baselines.training.aligner import TrainedAligner
 from baselines.training.attention import attention_for_trees
 from baselines.training.cohort import Person, batches
 from baselines.training.layers import lean_layers
-from baselines.training.settings import positive
 from baselines.training.trainers import Loss, PreferenceTrainer
 from baselines.training.tree import Passage, answer_log_probs
 from palign_bench.backbone.anatomy import Anatomy
+from palign_bench.settings import positive
 
 
 class DirectPreferenceOptimization(TrainedAligner):
@@ -48,7 +48,7 @@ class DirectPreferenceOptimization(TrainedAligner):
 
     def __init__(self, peft: Mapping[str, Any], beta: float = 0.1, **settings: Any) -> None:
         super().__init__(peft=peft, **settings)
-        positive("beta", beta)
+        positive("method.beta", beta)
         self.beta = float(beta)
 
     def examples(self, known: Mapping[int, int]) -> list[tuple[Passage, Passage]]:

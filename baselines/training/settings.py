@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from palign_bench.settings import is_number, one_of
+from palign_bench.settings import is_number, one_of, positive, whole
 
 # transformers' names. Of the latter two AdamW's moments are kept in 8 bits (Dettmers et al. 2022), and of the last in
 # the computer's memory too, from where they come when they are needed; both are bitsandbytes', on a GPU.
@@ -35,11 +35,11 @@ class TrainingSettings:
     budget: str = "custom"
 
     def __post_init__(self) -> None:
-        positive("learning_rate", self.learning_rate)
-        whole("batch_size", self.batch_size)
-        whole("steps", self.steps)
+        positive("method.learning_rate", self.learning_rate)
+        whole("method.batch_size", self.batch_size)
+        whole("method.steps", self.steps)
         if self.micro_batch is not None:
-            whole("micro_batch", self.micro_batch)
+            whole("method.micro_batch", self.micro_batch)
             if self.batch_size % self.micro_batch:
                 raise ValueError(
                     f"method.micro_batch={self.micro_batch}: choose a divisor of method.batch_size={self.batch_size}"
@@ -86,15 +86,3 @@ class TrainingSettings:
         """The same optimizer steps with the next smaller micro-batch; None where it is one example already."""
         smaller = [size for size in range(1, self.examples_at_once // 2 + 1) if self.batch_size % size == 0]
         return replace(self, micro_batch=smaller[-1]) if smaller else None
-
-
-def positive(key: str, value: object) -> None:
-    """Raise ValueError unless the setting is a number above 0."""
-    if not is_number(value) or value <= 0:
-        raise ValueError(f"method.{key}={value}: choose a positive number")
-
-
-def whole(key: str, value: object) -> None:
-    """Raise ValueError unless the setting is a whole number, 1 or more."""
-    if not is_number(value) or value != int(value) or value < 1:
-        raise ValueError(f"method.{key}={value}: choose a whole number, 1 or more")

@@ -53,7 +53,7 @@ class LocalBackbone(Backbone):
     def applied(self, alignment: Alignment) -> Iterator[None]:
         """Apply head shifts and trained tensors; the bare model is back on leaving, also after an exception."""
         with ExitStack() as stack:
-            if alignment.adapter is not None and is_soft_prompt(alignment.adapter_kind, alignment.adapter_settings):
+            if alignment.adapter is not None and is_soft_prompt(alignment.adapter_settings):
                 stack.callback(setattr, self, "virtual", self.virtual)
                 self.virtual = alignment.adapter[VIRTUAL].to(self.model.device)
             elif alignment.adapter is not None:

@@ -120,8 +120,8 @@ def test_someone_who_answered_nothing_is_answered_alike_whoever_it_is(inventory:
     ("settings", "message"),
     [
         ({"figures": "guessed"}, "method.figures=guessed: choose one of measured, published"),
-        ({"sweeps": 0}, "method.sweeps=0: give a whole number of at least 1"),
-        ({"burn_in": 1.5}, "method.burn_in=1.5: give a whole number of at least 0"),
+        ({"sweeps": 0}, "method.sweeps=0: choose a whole number, 1 or more"),
+        ({"burn_in": 1.5}, "method.burn_in=1.5: choose a whole number, 0 or more"),
     ],
 )
 def test_a_wrong_setting_is_named(settings: dict[str, Any], message: str) -> None:

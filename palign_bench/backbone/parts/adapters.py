@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from palign_bench.settings import is_number
+from palign_bench.settings import is_number, positive, whole
 
 if TYPE_CHECKING:
     from peft import PeftConfig
@@ -67,10 +67,10 @@ def peft_config(settings: Mapping[str, Any]) -> PeftConfig:
 
 
 def _check_range(key: str, value: Any) -> None:
-    if key in ("r", "num_virtual_tokens") and not (is_number(value) and value >= 1 and value == int(value)):
-        raise ValueError(f"peft.{key}={value}: choose a whole number, 1 or more")
-    if key.endswith("alpha") and not (is_number(value) and value > 0):
-        raise ValueError(f"peft.{key}={value}: choose a positive number")
+    if key in ("r", "num_virtual_tokens"):
+        whole(f"peft.{key}", value)
+    if key.endswith("alpha"):
+        positive(f"peft.{key}", value)
     if key.endswith("dropout") and not (is_number(value) and 0 <= value < 1):
         raise ValueError(f"peft.{key}={value}: choose a number from 0 up to, but not, 1")
 
@@ -83,9 +83,9 @@ def peft_settings(config: PeftConfig) -> dict[str, Any]:
     return document | {"inference_mode": True, "base_model_name_or_path": None, "revision": None}
 
 
-def is_soft_prompt(kind: str | None, settings: Mapping[str, Any] | None) -> bool:
-    """Whether the answering engines place this adapter before the prompt."""
-    return kind == "peft" and settings is not None and settings["peft_type"] == _SOFT_PROMPT
+def is_soft_prompt(settings: Mapping[str, Any] | None) -> bool:
+    """Whether the answering engines place the adapter of this configuration before the prompt."""
+    return settings is not None and settings["peft_type"] == _SOFT_PROMPT
 
 
 @contextmanager
@@ -143,7 +143,7 @@ def applied_adapter(
 
     Raises ValueError for tensors that do not fit it.
     """
-    if kind not in ("peft", "full") or is_soft_prompt(kind, settings):
+    if kind not in ("peft", "full") or is_soft_prompt(settings):
         raise ValueError(f"adapter_kind={kind}: choose peft or full (a soft prompt goes to the engines)")
     with leaving_no_trace(model):
         if kind == "full":

@@ -192,12 +192,9 @@ def _plot(log: Any, path: Path) -> None:
         ("asked_known", "known of the person, answers asked"),
         ("english", "drift from the untaught model, nats"),
     )
+    smooth = log.set_index("step").reindex(columns=[name for name, _ in drawn]).rolling(10, min_periods=1).mean()
     for axes, (name, title) in zip(figure.subplots(1, len(drawn)), drawn, strict=True):
-        found = log.set_index("step")[name].dropna() if name in log else log.set_index("step")["told"][:0]
-        axes.plot(found.rolling(10, min_periods=1).mean(), linewidth=0.9)
-        axes.set_title(title, fontsize=9)
-        axes.set_xlabel("step")
+        axes.plot(smooth[name].dropna(), linewidth=0.9)
+        axes.set(title=title, xlabel="step", ylim=None if name == "english" else (-0.5, 1))
         axes.grid(alpha=0.3)
-        if name != "english":
-            axes.set_ylim(-0.5, 1)
     figure.savefig(path, dpi=120)
