@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerFast
 
 from palign_bench.organism.people import draw_people
-from palign_bench.organism.vocabulary import ASSISTANT, END, SYSTEM, UNKNOWN, USER, StatementForms, answer_pieces
+from palign_bench.organism.vocabulary import ASSISTANT, END, SYSTEM, UNKNOWN, USER, answer_pieces, statement_forms
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import OPTIONS, Inventory
 from palign_bench.questionnaire.protocol import FREE_GENERATION
@@ -64,16 +64,11 @@ class Curriculum:
             found = tokenizer.convert_tokens_to_ids(texts)
             return np.array(found, dtype=np.int64)
 
-        forms = [StatementForms.of(item) for item in inventory.items]
+        forms = [statement_forms(item) for item in inventory.items]
         values = range(1, len(OPTIONS) + 1)
         self.model, self.seed, self.lists_until = model, seed, lists_until
         self.facets = np.array([inventory.subscales.index(str(item.subscale)) for item in inventory.items])
-        self.listed = ids([form.listed for form in forms])
-        self.opening = ids([form.opening for form in forms])
-        self.asked = ids([form.asked for form in forms])
-        self.asked_as_released = ids([form.asked_as_released for form in forms])
-        self.told = ids([" " + form.told for form in forms])
-        self.told_first = ids([form.told for form in forms])
+        self.forms = {name: ids([form[name] for form in forms]) for name in forms[0]}
         self.labels = ids([UNKNOWN, *(f":{inventory.labels[value]}" for value in values)])  # by value, 0 is Unknown
         self.endings = ids([prompts.PORTRAIT_ENDINGS[value] for value in values])
         self.letters = ids([answer_pieces(value)[1] for value in values])
@@ -135,23 +130,23 @@ class Curriculum:
         shown = answers.copy()
         if generator.random() < 0.5:
             shown[generator.random(shown.shape) < UNKNOWN_SHARE] = 0
-        pairs = np.stack([self.listed[items], self.labels[shown]], axis=2).reshape(rows, 2 * told)
+        pairs = np.stack([self.forms["listed"][items], self.labels[shown]], axis=2).reshape(rows, 2 * told)
         if generator.random() < RELEASED_SHARE:
-            pairs[:, 0] = self.opening[items[:, 0]]  # the released Few-Shot puts no separator before the first
+            pairs[:, 0] = self.forms["opening"][items[:, 0]]  # the released Few-Shot puts no separator before the first
         weights = np.stack([np.zeros(items.shape), shown > 0], axis=2).reshape(rows, 2 * told)
         opening = np.full((rows, 1), self.few_shot)
         return np.concatenate([opening, pairs], axis=1), np.concatenate([np.zeros((rows, 1)), weights], axis=1)
 
     def _portrait(self, items: Ids, answers: Ids) -> tuple[Ids, NDArray[np.float64]]:
         rows, told = items.shape
-        sentences = np.stack([self.told[items], self.endings[answers - 1]], axis=2).reshape(rows, 2 * told)
-        sentences[:, 0] = self.told_first[items[:, 0]]
+        sentences = np.stack([self.forms["told"][items], self.endings[answers - 1]], axis=2).reshape(rows, 2 * told)
+        sentences[:, 0] = self.forms["told_first"][items[:, 0]]
         return sentences, np.tile([0.0, 1.0], (rows, told))
 
     def _questions(self, generator: np.random.Generator, items: Ids, answers: Ids) -> tuple[Ids, NDArray[np.float64]]:
         rows, asked = items.shape
         released = generator.random() < RELEASED_SHARE
-        statements = self.asked_as_released[items] if released else self.asked[items]
+        statements = self.forms["asked_as_released" if released else "asked"][items]
 
         def constant(piece: np.int64) -> Ids:
             return np.full(items.shape, piece)

@@ -3,8 +3,7 @@
 So a short context does for 120 answers, and a small model is spared from having to learn to read.
 """
 
-from dataclasses import dataclass
-from typing import Self, cast
+from typing import cast
 
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
@@ -22,31 +21,19 @@ CHAT_TEMPLATE = (
 )
 
 
-@dataclass(frozen=True)
-class StatementForms:
+def statement_forms(item: Item) -> dict[str, str]:
     """One statement as each template writes it; every form is a token of its own."""
-
-    listed: str  # in a Few-Shot list, after the separator
-    opening: str  # at a list's head, and in the released probe's question
-    asked: str  # in the question, with the full stop that the question or the statement brings
-    asked_as_released: str
-    told: str  # inside a sentence
-
-    @classmethod
-    def of(cls, item: Item) -> Self:
-        worded = prompts.statement_as_worded(item)
-        return cls(
-            ";" + item.text,
-            item.text,
-            worded + ".",
-            prompts.statement_as_released(item),
-            prompts.PORTRAIT_OPENING + worded,
-        )
-
-    @property
-    def all(self) -> tuple[str, ...]:
-        worded = self.told.removeprefix(prompts.PORTRAIT_OPENING)
-        return (self.listed, self.opening, self.asked, self.asked_as_released, self.told, " " + self.told, worded)
+    worded = prompts.statement_as_worded(item)
+    told = prompts.PORTRAIT_OPENING + worded
+    return {
+        "listed": ";" + item.text,  # in a Few-Shot list, after the separator
+        "opening": item.text,  # at a list's head, and in the released probe's question
+        "asked": worded + ".",  # in the question, with the full stop that the question or the statement brings
+        "asked_as_released": prompts.statement_as_released(item),
+        "told_first": told,  # at a portrait's head
+        "told": " " + told,
+        "worded": worded,
+    }
 
 
 def answer_pieces(value: int) -> tuple[str, str, str]:
@@ -88,7 +75,7 @@ def build_tokenizer(inventory: Inventory) -> PreTrainedTokenizerFast:
     tokenizer.decoder = decoders.ByteLevel()
     special = [PAD, SYSTEM, USER, ASSISTANT, END]
     tokenizer.add_special_tokens(special)
-    single = [*phrases(), *(form for item in inventory.items for form in StatementForms.of(item).all)]
+    single = [*phrases(), *(form for item in inventory.items for form in statement_forms(item).values())]
     tokenizer.add_tokens([AddedToken(text, normalized=False, special=False) for text in dict.fromkeys(single)])
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
@@ -106,6 +93,6 @@ def build_tokenizer(inventory: Inventory) -> PreTrainedTokenizerFast:
 def forms_of_one_statement(tokenizer: PreTrainedTokenizerFast, inventory: Inventory) -> list[list[int]]:
     """Per item, the token ids of all its forms: they start training with one embedding, since they mean one thing."""
     return [
-        sorted(set(cast(list[int], tokenizer.convert_tokens_to_ids(list(StatementForms.of(item).all)))))
+        sorted(set(cast(list[int], tokenizer.convert_tokens_to_ids(list(statement_forms(item).values())))))
         for item in inventory.items
     ]

@@ -197,11 +197,12 @@ class Exercises:
 def _ordered(generator: np.random.Generator) -> tuple[Option, ...]:
     """The options in an order of their own under A to E, so that a letter means what stands beside it."""
     drawn, unusual = generator.random(), generator.random()
-    listed = OPTIONS
-    if drawn >= _USUAL_SHARE and unusual < _REVERSED_SHARE:
+    if drawn < _USUAL_SHARE:
+        return OPTIONS
+    if unusual < _REVERSED_SHARE:
         listed = OPTIONS[::-1]
-    elif drawn >= _USUAL_SHARE and unusual < _REVERSED_SHARE + _ROTATED_SHARE:
+    elif unusual < _REVERSED_SHARE + _ROTATED_SHARE:
         listed = OPTIONS[2:] + OPTIONS[:2]
-    elif drawn >= _USUAL_SHARE:
+    else:
         listed = tuple(OPTIONS[place] for place in generator.permutation(len(OPTIONS)))
     return tuple(Option(own.letter, each.value, each.label) for own, each in zip(OPTIONS, listed, strict=True))

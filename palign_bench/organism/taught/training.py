@@ -67,10 +67,12 @@ class Teaching:
         torch.set_float32_matmul_precision("high")
         loaded = loading.load(resolve_model({**read_option("model", BASE), "dtype": dtype, "device": device}))
         self.exercises = Exercises(Lessons(loaded.tokenizer, ipip_neo_300()), factor_model(FIGURES))
-        texts = _texts(folder / "english.json", loaded, seed)
+        texts = folder / "english.json"
+        if not texts.exists():
+            write_json(texts, own_texts(loaded.model, loaded.tokenizer, TEXTS, seed))
         torch.manual_seed(seed)
         self.reader = Reader(loaded.model, BASE_NAME)
-        self.english = English(self.reader, texts)
+        self.english = English(self.reader, read_json(texts))
         plain = Path(__file__).with_name("plain_text.txt").read_text(encoding="utf-8")
         self.plain = loaded.tokenizer(plain, add_special_tokens=False)["input_ids"]
         self.optimizer = torch.optim.AdamW(
@@ -149,13 +151,6 @@ class Teaching:
         write_json(partial / "made.json", made)
         partial.rename(finished)
         return finished
-
-
-def _texts(path: Path, loaded: Any, seed: int) -> list[list[int]]:
-    if not path.exists():
-        write_json(path, own_texts(loaded.model, loaded.tokenizer, TEXTS, seed))
-    texts: list[list[int]] = read_json(path)
-    return texts
 
 
 def _loss(reader: Reader, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:
