@@ -224,14 +224,9 @@ class TrainedAligner(Aligner):
         if self.cohort == 1:
             return [self.align(case) for case in cases]
         rows = [self.examples(self.labels(case)) for case in cases]
-        alignments = [Alignment(summary=self.told(each)) for each in rows]
-        trained = [index for index, each in enumerate(rows) if each]
-        people = [Person(rows[index], cases[index].seed % SEEDS) for index in trained]
-        if people:
-            made = self._within_memory(lambda: self._align_cohort(people))
-            for index, alignment in zip(trained, made, strict=True):
-                alignments[index] = alignment
-        return alignments
+        people = [Person(each, case.seed % SEEDS) for each, case in zip(rows, cases, strict=True) if each]
+        trained = iter(self._within_memory(lambda: self._align_cohort(people)) if people else [])
+        return [next(trained) if each else Alignment(summary=self.told(each)) for each in rows]
 
     def _align_cohort(self, people: Sequence[Person]) -> list[Alignment]:
         recipe = self._recipe()

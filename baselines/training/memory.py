@@ -138,17 +138,16 @@ def refused_by_gpu(
     free, _ = torch.cuda.mem_get_info(model.device)
     held = sum(each.numel() * each.element_size() for each in model.parameters())
 
-    def shape(of: Any | None) -> TrainingShape:
-        return shape_of_training(model.config, model.dtype, held, of, tokens)
-
-    lora = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapters = {"": adapter}
+    if adapter is None:
+        adapters["method=lora"] = LoraConfig(r=16, target_modules="all-linear", task_type="CAUSAL_LM")
     try:
-        whole = shape(adapter)
-        lighter = {"method=lora": shape(lora)} if adapter is None else {}
+        shapes = {k: shape_of_training(model.config, model.dtype, held, each, tokens) for k, each in adapters.items()}
     except NotMeasurableError as error:
         tqdm.write(f"no forecast of this training's memory: {error}", file=sys.stderr)
         return None
-    return refusal(whole, free + torch.cuda.memory_reserved(model.device), checkpointing, lighter, optimizer)
+    available = free + torch.cuda.memory_reserved(model.device)
+    return refusal(shapes.pop(""), available, checkpointing, shapes, optimizer)
 
 
 def shape_of_training(

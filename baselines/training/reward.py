@@ -35,12 +35,6 @@ def named_option(text: str, options: tuple[Option, ...] = OPTIONS) -> int | None
     return max(named, default=None)
 
 
-def label_reward(text: str, person: int, options: tuple[Option, ...] = OPTIONS) -> float:
-    """Minus the distance between the option named in ``text`` and the person's (5…1); −6 where none is named."""
-    named = named_option(text, options)
-    return NO_LABEL if named is None else -float(abs(named - person))
-
-
 @dataclass
 class RewardLog:
     """Rewards given so far, and how often the label (which is rewarded) and the letter (which is scored) disagree."""
@@ -52,15 +46,20 @@ class RewardLog:
     unnamed: int = 0
 
     def rewards_of(self, texts: Sequence[str], people: Sequence[int]) -> list[float]:
-        """Reward texts that continue the opening "Option" and count what they name."""
-        for text in texts:
+        """Minus the distance between the option named and the person's (5…1), −6 for none; count what is named.
+
+        ``texts`` continue the opening "Option".
+        """
+        rewards = []
+        for text, person in zip(texts, people, strict=True):
             label, letter = named_option(text, self.options), parse_released(text, len(self.options))
+            rewards.append(NO_LABEL if label is None else -float(abs(label - person)))
             self.rewards += 1
             self.unnamed += label is None
             if label is not None and letter is not None:
                 self.both_named += 1
                 self.disagreements += label != letter
-        return [label_reward(text, person, self.options) for text, person in zip(texts, people, strict=True)]
+        return rewards
 
     def summary(self) -> dict[str, float | int | None]:
         """For an alignment's summary: texts rewarded, share without a label, label/letter disagreement rate."""

@@ -2,10 +2,15 @@
 
 import pytest
 
-from baselines.training.reward import NO_LABEL, RewardLog, label_reward, named_option
+from baselines.training.reward import NO_LABEL, RewardLog, named_option
 from palign_bench.questionnaire.inventory import OPTIONS
 
 LABELS = {option.value: option.label for option in OPTIONS}
+
+
+def label_reward(text: str, person: int) -> float:
+    (reward,) = RewardLog().rewards_of([text], [person])
+    return reward
 
 
 def listing(text: str, person: int) -> float:
