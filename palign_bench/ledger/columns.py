@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from typing import Any, Self
 
 import numpy as np
-import pandas as pd
 from numpy.typing import NDArray
 
 from palign_bench.costs.figures import BY_NAME
@@ -90,7 +89,9 @@ class Digest:
 
     def figure(self, name: str) -> Array:
         """A figure by cell; NaN for one that no record has."""
-        return self.figures_to((name,))[:, 0]
+        if name not in self.columns:
+            return np.full(len(self), np.nan)
+        return self.figures[:, self.columns.index(name)]
 
     @property
     def has_known_columns(self) -> bool:
@@ -119,7 +120,10 @@ class Digest:
 def _with_columns(matrix: Array, own: Sequence[Any] | Whole, wanted: Sequence[Any] | Whole) -> Array:
     if list(own) == list(wanted):  # a matrix of 100,000 people need not be copied
         return matrix
-    return pd.DataFrame(matrix, columns=list(own)).reindex(columns=list(wanted)).to_numpy(dtype=float)
+    found = np.full((len(matrix), len(wanted)), np.nan)
+    _, here, there = np.intersect1d(own, wanted, assume_unique=True, return_indices=True)
+    found[:, there] = matrix[:, here]
+    return found
 
 
 def _columns(scales: Sequence[str]) -> tuple[str, ...]:
