@@ -13,6 +13,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 
-from baselines.training.layers import LowRankUpdate, dropped_numbers
+from baselines.training.layers import LowRankUpdate, dropped_numbers, product, replace_forward
 from baselines.training.session import TrainingClock
 from baselines.training.trainers import Loss, answer_tokens
 from baselines.training.tree import Passage, TreeSize, answer_log_probs
@@ -144,18 +145,18 @@ class Adapters:
         with ExitStack() as stack:
             for index, (name, a, b) in enumerate(zip(self.names, self.a, self.b, strict=True)):
                 layer = self.model.get_submodule(name.removeprefix("base_model.model."))
-                stack.callback(layer.register_forward_hook(self._hook(index, a, b)).remove)
+                replace_forward(stack, layer, partial(self._updated, index, layer, layer.forward, a, b))
             yield
 
-    def _hook(self, layer: int, a: Tensor, b: Tensor) -> Callable[..., Tensor]:
-        def add(_: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            x = inputs[0].reshape(self.people, -1, inputs[0].shape[-1])
-            dropped = self._dropped(layer, x[0].numel()) if self.dropout else None
-            flat, scaling = output.view(self.people, -1, output.shape[-1]), self.scaling / (1 - self.dropout)
-            updated: Tensor = LowRankUpdate.apply(flat, x, a, b, scaling, dropped)
-            return updated.view(output.shape)
-
-        return add
+    def _updated(
+        self, index: int, layer: nn.Module, own: Callable[[Tensor], Tensor], a: Tensor, b: Tensor, inputs: Tensor
+    ) -> Tensor:
+        x = inputs.reshape(self.people, -1, inputs.shape[-1])
+        output = product(layer, inputs, own)
+        dropped = self._dropped(index, x[0].numel()) if self.dropout else None
+        flat, scaling = output.view(self.people, -1, output.shape[-1]), self.scaling / (1 - self.dropout)
+        updated: Tensor = LowRankUpdate.apply(flat, x, a, b, scaling, dropped)
+        return updated.view(output.shape)
 
     def _dropped(self, layer: int, count: int) -> Tensor:
         """What dropout takes, drawn from person, step and layer: who else is trained changes no draw.

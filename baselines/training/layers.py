@@ -109,15 +109,16 @@ def _matrix(weight: Tensor, state: Any) -> Tensor:
     return dequantize_4bit(weight, state)
 
 
-def _product(layer: Any, x: Tensor) -> Tensor:
-    """What the layer makes of ``x``, in float32 where the processor multiplies in it."""
+def product(layer: Any, x: Tensor, own: Callable[[Tensor], Tensor]) -> Tensor:
+    """What the layer makes of ``x``: ``own(x)``, or in float32 where the processor multiplies in it."""
     state = getattr(layer.weight, "quant_state", None)
     if x.numel() < FEWEST_ROWS * layer.in_features or not (type(layer) is nn.Linear or _reads_four_bits(layer, x)):
-        return layer(x)
+        return own(x)
     dtype = layer.weight.dtype if state is None else x.dtype
     if product_dtype(dtype, x.device) == dtype:
-        return layer(x)
-    return WideProduct.apply(x, layer.weight, layer.bias, state)
+        return own(x)
+    found: Tensor = WideProduct.apply(x, layer.weight, layer.bias, state)
+    return found
 
 
 def _reads_four_bits(layer: nn.Module, x: Tensor) -> bool:
@@ -129,7 +130,7 @@ def _reads_four_bits(layer: nn.Module, x: Tensor) -> bool:
 
 
 def _rounded_product(layer: Any, own: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
-    return own(x) if x.numel() < FEWEST_ROWS * layer.in_features else _product(layer, x).to(x.dtype)
+    return product(layer, x, own).to(x.dtype)
 
 
 @contextmanager
@@ -141,13 +142,17 @@ def lean_layers(model: nn.Module) -> Iterator[None]:
     with ExitStack() as stack:
         for module in model.modules():
             if _is_plain(module):
-                module.forward = partial(_forward, module, module.forward)
+                replace_forward(stack, module, partial(_forward, module, module.forward))
             elif _multiplies_otherwise(module):
-                module.forward = partial(_rounded_product, module, module.forward)
-            else:
-                continue
-            stack.callback(delattr, module, "forward")
+                replace_forward(stack, module, partial(_rounded_product, module, module.forward))
         yield
+
+
+def replace_forward(stack: ExitStack, layer: Any, forward: Callable[..., Tensor]) -> None:
+    """Let the layer compute ``forward`` until the stack is closed."""
+    before = vars(layer).get("forward")
+    stack.callback(delattr, layer, "forward") if before is None else stack.callback(setattr, layer, "forward", before)
+    layer.forward = forward
 
 
 def _multiplies_otherwise(module: nn.Module) -> bool:
@@ -168,7 +173,7 @@ def _is_plain(module: nn.Module) -> bool:
 def _forward(module: Any, own: Callable[..., Tensor], x: Tensor, *arguments: Any, **named: Any) -> Tensor:
     if module.disable_adapters or module.merged or arguments or named:
         return own(x, *arguments, **named)
-    output = _product(module.base_layer, x)
+    output = product(module.base_layer, x, module.base_layer)
     share = float(getattr(module.lora_dropout["default"], "p", 0.0)) if module.training else 0.0
     rows = x.reshape(1, -1, x.shape[-1])
     dropped = dropped_numbers(rows.numel(), share, x.device) if share else None

@@ -77,12 +77,11 @@ def test_dropout_drops_its_share_and_keeps_the_mean(bench: Bench) -> None:
     assert float(both) == pytest.approx(0.2**2, abs=0.01), "people draw apart"
     assert float(pairs) == pytest.approx(0.2**2, abs=0.01), "and so do neighbouring numbers"
     a, b = adapters.a[0], torch.ones_like(adapters.b[0])
-    ones, zeros = torch.ones(2, 20_000, a.shape[2]), torch.zeros(2, 20_000, b.shape[1])
-    update = adapters._hook(0, a, b)(torch.nn.Identity(), (ones,), zeros).mean(1)
+    ones, layer = torch.ones(2, 20_000, a.shape[2]), torch.nn.Linear(a.shape[2], b.shape[1], bias=False)
+    torch.nn.init.zeros_(layer.weight)
+    update = adapters._updated(0, layer, layer, a, b, ones).mean(1)
     adapters.dropout = 0.0
-    torch.testing.assert_close(
-        update, adapters._hook(0, a, b)(torch.nn.Identity(), (ones,), zeros)[:, 0], atol=0.05, rtol=0
-    )
+    torch.testing.assert_close(update, adapters._updated(0, layer, layer, a, b, ones)[:, 0], atol=0.05, rtol=0)
     assert bool((ones == 1).all()), "what a layer reads is left as it is"
 
 

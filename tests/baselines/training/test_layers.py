@@ -78,12 +78,12 @@ def test_four_bit_layers_multiply_in_float32_what_bitsandbytes_reads(monkeypatch
     gradient = torch.randn(2, 100, 32).bfloat16()
     kept: list[tuple[torch.dtype, int]] = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append((t.dtype, t.numel())) or t, lambda t: t):
-        found = layers._product(layer, x)
+        found = layers.product(layer, x, layer)
     found.backward(gradient.float())
     expected = nn.functional.linear(exact, read, layer.bias.float())
     expected.backward(gradient.float())
     assert torch.equal(found, expected)
     assert exact.grad is not None and torch.equal(x.grad, exact.grad.bfloat16())  # type: ignore[arg-type]
     assert kept == [(torch.bfloat16, x.numel()), (torch.uint8, 32 * 64 // 2)], "no copy of a weight is kept"
-    few = layers._product(layer, x[:, :2])
+    few = layers.product(layer, x[:, :2], layer)
     assert torch.equal(few, layer(x[:, :2])), "few rows are bitsandbytes' own"
