@@ -53,7 +53,8 @@ class PersonalityActivationSearch(Aligner):
         one_of("method.search", search, SEARCHES)
         whole("method.k", k)
         positive("method.penalty", penalty)
-        if not _are_alphas(alphas):
+        listed = isinstance(alphas, Sequence) and not isinstance(alphas, str) and len(alphas) > 0
+        if not listed or not all(is_number(alpha) and alpha >= 0 for alpha in alphas):
             raise ValueError(f"method.alphas={alphas}: choose a list of one or more numbers, 0 or more, e.g. [0,1,2,4]")
         self.k = int(k)
         self.direction = direction
@@ -144,9 +145,3 @@ class PersonalityActivationSearch(Aligner):
             return Alignment(system_prompt=prompt)
         shifts = fit.shifts(alpha, self._activations)
         return Alignment(system_prompt=prompt, head_shifts=shifts, trained_parameters=fit.vectors.numel())
-
-
-def _are_alphas(value: object) -> bool:
-    if isinstance(value, str) or not isinstance(value, Sequence):
-        return False
-    return len(value) > 0 and all(is_number(alpha) and alpha >= 0 for alpha in value)

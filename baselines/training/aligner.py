@@ -324,7 +324,8 @@ class TrainedAligner(Aligner):
 
     def arguments(self, seed: int, folder: Path) -> dict[str, Any]:
         """The trainer's settings that all methods share; what TRL or transformers would do otherwise is in brackets."""
-        settings = self.training
+        settings, device = self.training, self.backbone.model.device.type
+        fused = settings.optim == ADAMW and device in ("cpu", "cuda")  # all weights are updated at once
         return {
             "output_dir": str(folder),
             "save_strategy": "no",  # [checkpoints]
@@ -338,19 +339,14 @@ class TrainedAligner(Aligner):
             "warmup_steps": settings.warmup_steps,
             "weight_decay": settings.weight_decay,
             "lr_scheduler_type": settings.scheduler,
-            "optim": self._optimizer(),
+            "optim": f"{ADAMW}_fused" if fused else settings.optim,
             "bf16": False,  # [autocast, on CPU too]; the weights' own type is the computing type
             "gradient_checkpointing": settings.gradient_checkpointing,  # [on]
             "gradient_checkpointing_kwargs": {"use_reentrant": False},
-            "use_cpu": self.backbone.model.device.type == "cpu",
+            "use_cpu": device == "cpu",
             "dataloader_pin_memory": False,
             "seed": seed,
         }
-
-    def _optimizer(self) -> str:
-        """transformers' name; AdamW updates all weights at once where PyTorch can."""
-        fused = self.training.optim == ADAMW and self.backbone.model.device.type in ("cpu", "cuda")
-        return f"{ADAMW}_fused" if fused else self.training.optim
 
     @property
     def _places_itself(self) -> bool:
