@@ -58,7 +58,14 @@ def keep_small_updates(trainer: Any) -> list[Tensor]:
     trained = [each for each in trainer.model.parameters() if each.requires_grad]
     if all(each.dtype == torch.float32 for each in trained):
         return trained
-    masters = on_float32_masters(trainer.create_optimizer())
+    # Not by `create_optimizer`: of 8-bit optimizers it notes the embeddings in a registry that outlives the model.
+    decayed = set(trainer.get_decay_parameter_names(trainer.model))
+    named = [(name, each) for name, each in trainer.model.named_parameters() if each.requires_grad]
+    kinds = ((True, trainer.args.weight_decay), (False, 0.0))
+    groups = [{"params": [p for n, p in named if (n in decayed) is k], "weight_decay": decay} for k, decay in kinds]
+    optimizer, settings = trainer.get_optimizer_cls_and_kwargs(trainer.args, trainer.model)
+    trainer.optimizer = optimizer([group for group in groups if group["params"]], **settings)
+    masters = on_float32_masters(trainer.optimizer)
     return [masters[each] for each in trained]
 
 
