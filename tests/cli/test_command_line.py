@@ -219,7 +219,7 @@ MISTAKES = {
     "model=local": "model.name_or_path is empty: give a folder or a hub name",
     "model.name_or_path=/no/where": "model.name_or_path=/no/where: there is no such folder",
     "model=llama3_8b model.weights=package": "model.weights=package: model=llama3_8b comes in no package",
-    "method=pas method.k=0": "method.k=0: choose a whole number of heads, 1 or more",
+    "method=pas method.k=0": "method.k=0: choose a whole number, 1 or more",
     "method=pas method.search=all": "method.search=all: choose one of grid, golden",
     "method=floors method.rows=[constant_z]": "method.rows: unknown constant_z; choose among constant_a",
     "method=personality_prompt method.writer=gpt": "method.writer=gpt: choose one of self, released, template, ",

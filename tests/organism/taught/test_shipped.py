@@ -62,7 +62,9 @@ def test_people_it_was_not_taught_on_are_told_apart(taught):
         questions = [lessons.question(int(row)) for row in asked]
         said, width = lessons.listing(known, answers[known]).ids, max(len(each.ids) for each in questions)
         ids = said + [token for each in questions for token in each.ids + [0] * (width - len(each.ids))]
-        batch = Batch.of([Exercise(ids, len(said), width)])
+        dialogue = Exercise(ids, len(said), width)
+        dialogue.add("asked", width, letters, np.ones(5), np.ones(5))  # what would be taught, which is not used here
+        batch = Batch.of([dialogue])
         places = [len(said) + number * width + each.letter for number, each in enumerate(questions)]
         with torch.no_grad():
             hidden = reader.read(batch.ids, batch.positions, batch.seen)[0, places]
