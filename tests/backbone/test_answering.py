@@ -29,15 +29,15 @@ def few_shot(inventory: Inventory, source: RespondentSource) -> Alignment:
     return Alignment(system_prompt=protocol.few_shot_prompt(protocol.known(source.people[0])))
 
 
-def test_whole_questionnaire_does_not_change_with_the_batch_size(smollm2, inventory, few_shot):
-    items = inventory.select(inventory.held_out)
-    short = Alignment(system_prompt=few_shot.system_prompt[:600])  # 180 one by one with all 120 would take minutes
+def test_a_questionnaire_does_not_change_with_the_batch_size(smollm2, inventory, few_shot):
+    items = inventory.select(inventory.held_out[::3])
+    short = Alignment(system_prompt=few_shot.system_prompt[:600])  # one by one with all 120 would take minutes
     batched = LocalBackbone(smollm2, CORRECTED, SharedPrefixEngine(smollm2.model, smollm2.tokenizer))
     single = LocalBackbone(smollm2, CORRECTED, SharedPrefixEngine(smollm2.model, smollm2.tokenizer, positions=1))
     sheets = [b.answer(short, items) for b in (batched, single)]
     assert sheets[0].answers == sheets[1].answers
     differences = [
-        abs(a - b) for n in inventory.held_out for a, b in zip(*(s.log_probs[n] for s in sheets), strict=True)
+        abs(a - b) for n in inventory.held_out[::3] for a, b in zip(*(s.log_probs[n] for s in sheets), strict=True)
     ]
     assert max(differences) < 1e-4
 

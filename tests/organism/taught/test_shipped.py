@@ -55,7 +55,7 @@ def test_people_it_was_not_taught_on_are_told_apart(taught):
     rows = {item.number: row for row, item in enumerate(INVENTORY.items)}
     known = np.array([rows[number] for number in INVENTORY.known])
     unseen = {rows[number] for number in unseen_items(INVENTORY)}
-    asked = np.array([row for row in (rows[number] for number in INVENTORY.held_out) if row not in unseen])[::5]
+    asked = np.array([row for row in (rows[number] for number in INVENTORY.held_out) if row not in unseen])[::9]
     letters = [lessons.token(f"({letter}", -1) for letter in "ABCDE"]
     expected = []
     for answers in people.answers:
