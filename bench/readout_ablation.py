@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from baselines.readout import predictors
-from baselines.readout.aligner import ClosedFormReadout
 from palign_bench.aligner import Case
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import load
@@ -35,6 +34,7 @@ from palign_bench.report.pictures.traits import scores_of
 from palign_bench.report.specificity import others_and_own
 from palign_bench.report.statistics import mean_interval, pearson
 from palign_bench.respondents import load_papi
+from palign_bench.run.assembly import make_aligners
 from palign_bench.settings import read_option
 
 DEPTHS = (0.5, 0.75, 0.9, 1.0)
@@ -148,8 +148,7 @@ class Ablation:
 
     def method(self, prior: str, bare: Tensor) -> tuple[Tensor, dict[float, int]]:
         """The method's own answers to the held-out items, pooled with the bare model's, and its weights' counts."""
-        settings = read_option("method", "readout") | {"prior": prior}
-        aligner = ClosedFormReadout(**{k: v for k, v in settings.items() if k not in ("_target_", "name")})
+        aligner = make_aligners(read_option("method", "readout") | {"prior": prior})["readout"]
         aligner.prepare(self.backbone, self.protocol)
         everyone = self.everything.numpy()
         cases = [
