@@ -10,7 +10,6 @@ from typing import Any
 
 import pandas as pd
 
-from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.files import LedgerError
 from palign_bench.ledger.plan import Plan
 from palign_bench.report import measures
@@ -142,7 +141,8 @@ def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], sha
 
 def _parameters(rows: Sequence[RowNumbers], measured: str, models: Sequence[str]) -> dict[str, int]:
     """Number of parameters by model, the measured one first."""
-    from palign_bench.backbone.loading.weights import parameters_of  # takes seconds to import
+    from palign_bench.backbone.loading.settings import resolve_model  # torch and transformers take seconds to import
+    from palign_bench.backbone.loading.weights import parameters_of
 
     of_measured = next(
         (row.folder.config()["model"] for row in rows if _reads_a_model(row)), read_option("model", measured)
