@@ -61,21 +61,29 @@ def test_log_probabilities_equal_a_bare_forward_pass(smollm2, inventory, few_sho
     assert backbone.answer(few_shot, [item]).log_probs[item.number] == pytest.approx(expected, abs=1e-4)
 
 
-@pytest.mark.parametrize("positions", [1, 700, 100_000])
-def test_greedy_text_equals_transformers_generate(smollm2, inventory, few_shot, positions):
-    items = inventory.select(inventory.held_out[:5])
-    backbone = LocalBackbone(smollm2, AS_RELEASED, SharedPrefixEngine(smollm2.model, smollm2.tokenizer, positions))
-    texts = backbone.answer(few_shot, items).texts
-    for item in items:
+@pytest.fixture(scope="module")
+def generated(smollm2: LoadedModel, inventory: Inventory, few_shot: Alignment) -> dict[int, str]:
+    """What transformers' own ``generate`` writes after each whole prompt, greedily."""
+    backbone, texts = LocalBackbone(smollm2, AS_RELEASED), {}
+    for item in inventory.select(inventory.held_out[:5]):
         text = backbone.chat.render(backbone.dialogue(few_shot, item, "Option"))
         ids = torch.tensor([encode(smollm2.tokenizer, text)])
         with torch.no_grad():
             output = smollm2.model.generate(
                 ids, attention_mask=torch.ones_like(ids), max_new_tokens=15, do_sample=False, pad_token_id=0
             )
-        whole = smollm2.tokenizer.decode(output[0, ids.shape[1] :])
-        assert whole.startswith(texts[item.number])
-        assert parse_released(whole) == parse_released(texts[item.number])
+        texts[item.number] = smollm2.tokenizer.decode(output[0, ids.shape[1] :])
+    return texts
+
+
+@pytest.mark.parametrize("positions", [1, 700, 100_000])
+def test_greedy_text_equals_transformers_generate(smollm2, inventory, few_shot, generated, positions):
+    backbone = LocalBackbone(smollm2, AS_RELEASED, SharedPrefixEngine(smollm2.model, smollm2.tokenizer, positions))
+    texts = backbone.answer(few_shot, inventory.select(generated)).texts
+    assert len(texts) == 5
+    for number, whole in generated.items():
+        assert whole.startswith(texts[number])
+        assert parse_released(whole) == parse_released(texts[number])
 
 
 def test_generation_goes_on_past_undecided_tokens_and_drops_decided_rows(tiny, inventory):
