@@ -56,8 +56,12 @@ def settings(model: Path, runs: Path, people: int = 2, tracking: str = "none") -
 
 
 def environment(home: Path) -> dict[str, str]:
-    """This process's variables without an account of Weights & Biases; its caches stay in the test's folder."""
+    """This process's variables without an account of Weights & Biases; its caches stay in the test's folder.
+
+    What a hundred processes import is compiled by the first of them, whatever this process keeps.
+    """
     kept = {name: value for name, value in os.environ.items() if not name.startswith("WANDB_")}
+    kept.pop("PYTHONDONTWRITEBYTECODE", None)
     folders = {f"WANDB_{name}_DIR": str(home / "wandb-home") for name in ("DATA", "CACHE", "CONFIG")}
     return {**kept, **folders, "NETRC": str(home / "no-netrc"), "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
 

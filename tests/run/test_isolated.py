@@ -89,8 +89,12 @@ def test_the_process_ends_with_the_one_that_made_it(number: signal.Signals, tmp_
     """Whoever kills the command kills what it measures: nobody waits for it."""
     program = (
         "import os, sys, time\n"
-        "from tests.run.test_isolated import sleep_and_tell\n"
+        "from pathlib import Path\n"
         "from palign_bench.run.isolated import in_own_process\n"
+        "def sleep_and_tell(place):\n"
+        "    Path(place + '.part').write_text(str(os.getpid()))\n"
+        "    Path(place + '.part').rename(place)\n"
+        "    time.sleep(600)\n"
         "if __name__ == '__main__':\n"
         "    in_own_process(sleep_and_tell, sys.argv[1], what='nothing')\n"
     )
@@ -106,12 +110,6 @@ def test_the_process_ends_with_the_one_that_made_it(number: signal.Signals, tmp_
     process.send_signal(number)
     process.wait(timeout=60)
     until(lambda: not Path(f"/proc/{told.read_text()}").exists())
-
-
-def sleep_and_tell(place: str) -> None:
-    Path(place).with_suffix(".part").write_text(str(os.getpid()))
-    Path(place).with_suffix(".part").rename(place)
-    time.sleep(600)
 
 
 def until(happened: Callable[[], bool]) -> None:
