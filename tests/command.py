@@ -1,16 +1,20 @@
 """The real `palign-bench` in processes of its own, on a tiny model and simulated people."""
 
+import io
 import os
 import signal
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import redirect_stderr, redirect_stdout
 from pathlib import Path
 
 import pandas as pd
+import pytest
 import torch
 from transformers import LlamaForCausalLM
 
+from palign_bench.cli.main import main
 from palign_bench.questionnaire.inventory import OPTIONS, ipip_neo_300
 from palign_bench.questionnaire.prompts import question
 from tests.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
@@ -85,6 +89,23 @@ def run(*arguments: str, folder: Path, variables: Mapping[str, str] | None = Non
     process = start(*arguments, folder=folder, variables=variables)
     output, errors = process.communicate(timeout=600)
     return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
+
+
+def run_here(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    """What `run` returns, from this process, which has imported already what takes another five seconds."""
+    output, errors = io.StringIO(), io.StringIO()
+    terminated, code = signal.getsignal(signal.SIGTERM), 0
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
+        patch.chdir(folder)
+        patch.setattr(sys, "argv", ["palign-bench", *arguments])
+        try:
+            main()
+        except SystemExit as ended:
+            code = 1 if isinstance(ended.code, str) else int(ended.code or 0)
+            print(f"{ended.code}\n" if isinstance(ended.code, str) else "", end="", file=errors)  # as Python does
+        finally:
+            signal.signal(signal.SIGTERM, terminated)
+    return subprocess.CompletedProcess(arguments, code, output.getvalue(), errors.getvalue())
 
 
 def table(runs: Path, name: str = "table1", protocol: str = "corrected") -> pd.DataFrame:

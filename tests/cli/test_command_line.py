@@ -16,7 +16,7 @@ from palign_bench.ledger.cells import CellFolder
 from palign_bench.run import session
 from palign_bench.settings import options
 from tests.architectures import tiny_of
-from tests.command import COST_COLUMNS, SCORE_COLUMNS, cells, run, save_many_headed, settings, table
+from tests.command import COST_COLUMNS, SCORE_COLUMNS, cells, run, run_here, save_many_headed, settings, table
 from tests.tiny import tiny_tokenizer
 from tests.tracking.wandb_runs import RunRead
 
@@ -311,7 +311,7 @@ def test_mistakes_in_later_jobs_are_told_before_the_first_computes(tiny_folder: 
 def test_a_failed_cell_is_told_and_the_exit_code_says_so(table1: Ran, model: Path, tmp_path: Path) -> None:
     """A portrait that cannot be read fails one person's cell; the sweep goes on, and mending it finishes the row."""
     arguments = ["method=personality_prompt", "method.max_new_tokens=4", *settings(model, tmp_path / "runs")]
-    first = run(*arguments, folder=tmp_path)
+    first = run_here(*arguments, folder=tmp_path)
     assert first.returncode == 0, first.stderr
     portraits = sorted((tmp_path / "runs" / "portraits").glob("*.json"))
     assert len(portraits) == 2
@@ -326,7 +326,7 @@ def test_a_failed_cell_is_told_and_the_exit_code_says_so(table1: Ran, model: Pat
     errors = list((tmp_path / "runs").glob("cells/*/respondents/*.error.json"))
     assert len(errors) == 1 and "Traceback" in json.loads(errors[0].read_text())["traceback"]
     portraits[0].write_text(kept)
-    mended = run(*arguments, folder=tmp_path)
+    mended = run_here(*arguments, folder=tmp_path)
     assert mended.returncode == 0 and "1 of 2 people finished before, 1 to do" in mended.stderr
     assert not list((tmp_path / "runs").glob("cells/*/respondents/*.error.json"))
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.command import run, table
+from tests.command import run_here, table
 
 LABELS = ["Always", "Often", "Rather often", "Now and then", "Rather seldom", "Seldom", "Never"]
 SIGNS = [1, -1, 1, -1, 1, -1, 1, -1]  # four items of each of two scales; the last two of each are held out
@@ -33,7 +33,7 @@ def written(folder: Path, options: int) -> tuple[list[str], np.ndarray]:
 @pytest.mark.parametrize("options", [4, 7])
 def test_floors_of_any_number_of_options(options: int, tmp_path: Path) -> None:
     arguments, answers = written(tmp_path, options)
-    result = run("method=floors", *arguments, "tracking=none", folder=tmp_path)
+    result = run_here("method=floors", *arguments, "tracking=none", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     frame = table(tmp_path / "runs", "run").set_index("method")
     held_out = answers[:, [2, 3, 6, 7]]
@@ -56,5 +56,5 @@ def test_an_answer_beyond_the_options_is_refused(tmp_path: Path) -> None:
     lines = people.read_text(encoding="utf-8").splitlines()
     lines[4] = ",".join(lines[4].split(",")[: len(SIGNS) + 1])
     people.write_text("\n".join(lines), encoding="utf-8")
-    refused = run("method=floors", *arguments, "tracking=none", folder=tmp_path)
+    refused = run_here("method=floors", *arguments, "tracking=none", folder=tmp_path)
     assert refused.returncode == 1 and "'5' is no answer; give a whole number 1…4" in refused.stderr

@@ -6,7 +6,7 @@ import pytest
 
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.respondents import simulate
-from tests.command import run, table
+from tests.command import run, run_here, table
 
 PEOPLE = ["respondents=simulated", "respondents.count=20", "respondents.limit=12"]
 
@@ -31,11 +31,11 @@ def test_the_answers_stand_beside_the_floors(answers: Path, tmp_path: Path) -> N
     assert frame.loc["lab_x", "specificity"] > 1 and frame.loc["constant_c", "composite"] > 2
     assert "Lab X" in result.stdout
     assert "score: no language model, protocol corrected" in result.stdout and "SmolLM2" not in result.stdout
-    again = run("score", str(answers), "--method-name", "Lab X", *PEOPLE, folder=tmp_path)
+    again = run_here("score", str(answers), "--method-name", "Lab X", *PEOPLE, folder=tmp_path)
     assert "finished before" in again.stderr
 
 
 def test_people_whom_the_file_lacks_are_failed_cells(answers: Path, tmp_path: Path) -> None:
     everybody = [*PEOPLE[:2], "respondents.limit=13"]
-    result = run("score", str(answers), *everybody, folder=tmp_path)
+    result = run_here("score", str(answers), *everybody, folder=tmp_path)
     assert result.returncode == 1 and "no answers for respondent" in result.stderr

@@ -15,7 +15,7 @@ from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Command
 from palign_bench.run.job import Shard
 from palign_bench.settings import UserError
-from tests.command import SCORE_COLUMNS, cells, run, settings, start, table
+from tests.command import SCORE_COLUMNS, cells, run, run_here, settings, start, table
 from tests.tiny import save_tiny
 
 PEOPLE = 5
@@ -95,22 +95,24 @@ FLOOR = ["method=floors", "method.rows=[constant_c,facet_mean]", "respondents=si
 
 
 def test_resume_computes_every_shard(tmp_path: Path) -> None:
-    first = run(*FLOOR, "name=parts", "respondents.limit=4", "shard=2/2", folder=tmp_path)
+    first = run_here(*FLOOR, "name=parts", "respondents.limit=4", "shard=2/2", folder=tmp_path)
     assert first.returncode == 0 and "Shards not started yet: 1 of 2" in first.stdout
-    assert "4 cells missing" in run("status", "parts", folder=tmp_path).stdout
-    resumed = run("resume", "parts", folder=tmp_path)
+    assert "4 cells missing" in run_here("status", "parts", folder=tmp_path).stdout
+    resumed = run_here("resume", "parts", folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert "not started" not in resumed.stdout and set(table(tmp_path / "runs", "parts")["respondents"]) == {4}
 
 
 def test_people_of_two_sources_who_share_an_id_are_never_compared(tmp_path: Path) -> None:
-    ran = run("-m", *FLOOR, "respondents.seed=0,1", "respondents.limit=3", "name=sources", folder=tmp_path)
+    ran = run_here("-m", *FLOOR, "respondents.seed=0,1", "respondents.limit=3", "name=sources", folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
     folders = sorted(path.name for path in (tmp_path / "runs" / "sources").glob("smollm2*"))
     assert folders == [f"smollm2_135m-corrected-respondents.seed={seed}" for seed in (0, 1)]
     for seed, folder in enumerate(folders):
         swept = pd.read_csv(tmp_path / "runs" / "sources" / folder / "sources.csv")
-        alone = run(*FLOOR, f"respondents.seed={seed}", "respondents.limit=3", f"name=alone{seed}", folder=tmp_path)
+        alone = run_here(
+            *FLOOR, f"respondents.seed={seed}", "respondents.limit=3", f"name=alone{seed}", folder=tmp_path
+        )
         assert alone.returncode == 0 and "finished before, nothing to do" in alone.stderr
         pd.testing.assert_frame_equal(
             swept[SCORE_COLUMNS], table(tmp_path / "runs", f"alone{seed}")[SCORE_COLUMNS], check_exact=True
@@ -141,7 +143,7 @@ def test_simulated_people_stand_in_for_few_and_are_asked_for_by_name(tmp_path: P
 
 def test_more_shards_than_people_is_no_mistake(tmp_path: Path) -> None:
     arguments = ["method=floors", "method.rows=[constant_a]", "respondents=simulated", "respondents.limit=2"]
-    ran = run(*arguments, "shard=1/5", "tracking=none", folder=tmp_path)
+    ran = run_here(*arguments, "shard=1/5", "tracking=none", folder=tmp_path)
     assert ran.returncode == 0 and "no people in shard=1/5, nothing to do" in ran.stderr
 
 
@@ -176,42 +178,42 @@ def test_the_status_counts_and_estimates(half_done: Path) -> None:
 
 
 def test_failed_cells_alone_are_retried_and_others_left(half_done: Path) -> None:
-    never = run("resume", "table6", "retry=never", folder=half_done.parent)
+    never = run_here("resume", "table6", "retry=never", folder=half_done.parent)
     assert never.returncode == 1 and "1 cell is missing" in never.stderr
     assert len(list(half_done.rglob("*.error.json"))) == 1 and len(cells(half_done)) == PEOPLE * (FLOORS + 1)
-    again = run("resume", "table6", "retry=never", folder=half_done.parent)
+    again = run_here("resume", "table6", "retry=never", folder=half_done.parent)
     assert "nothing to do with retry=never, 1 missing" in again.stderr
 
 
 def test_retrying_failed_cells_leaves_missing_ones(half_done: Path) -> None:
-    ran = run("resume", "table6", "retry=failed", folder=half_done.parent)
+    ran = run_here("resume", "table6", "retry=failed", folder=half_done.parent)
     assert ran.returncode == 1 and "1 cell is missing" in ran.stderr
     assert not list(half_done.rglob("*.error.json"))
-    rest = run("resume", "table6", folder=half_done.parent)
+    rest = run_here("resume", "table6", folder=half_done.parent)
     assert rest.returncode == 0 and "4 of 5 people finished before, 1 to do" in rest.stderr
 
 
 def test_resume_repeats_the_command_with_changes(half_done: Path) -> None:
     assert Command.last(half_done, "table6").arguments[:2] == CHOICE
-    ran = run("resume", "table6", "method=floors", "respondents.limit=1", folder=half_done.parent)
+    ran = run_here("resume", "table6", "method=floors", "respondents.limit=1", folder=half_done.parent)
     assert ran.returncode == 0
     typed = ran.stderr.splitlines()[0]
     assert typed.startswith("palign-bench experiment=table6 model=local") and typed.endswith(
         "runs=runs method=floors respondents.limit=1"
     )
-    listed = run("resume", "table6", "--list", folder=half_done.parent)
+    listed = run_here("resume", "table6", "--list", folder=half_done.parent)
     first, second = listed.stdout.splitlines()
     assert first.startswith("1  20") and "respondents.limit=1" not in first and second.endswith("respondents.limit=1")
-    earlier = run("resume", "table6", "--command", "1", folder=half_done.parent)  # the first is the last again
+    earlier = run_here("resume", "table6", "--command", "1", folder=half_done.parent)  # the first is the last again
     assert earlier.returncode == 0 and earlier.stderr.splitlines()[0].endswith("runs=runs")
     assert set(table(half_done, "table6")["respondents"]) == {PEOPLE}
-    refused = run("resume", "table6", "method=few_shot,pas", "method.k=99", folder=half_done.parent)
+    refused = run_here("resume", "table6", "method=few_shot,pas", "method.k=99", folder=half_done.parent)
     assert refused.returncode == 1
     assert len(Command.all(half_done, "table6")) == 2 and "few_shot,pas" not in str(
         Command.last(half_done, "table6").arguments
     )
     (Command.last(half_done, "table6").folder / "command.json").write_text('{"arguments": 3}')
-    damaged = run("resume", "table6", "--command", "1", folder=half_done.parent)
+    damaged = run_here("resume", "table6", "--command", "1", folder=half_done.parent)
     assert damaged.returncode == 1 and "is damaged" in damaged.stderr and damaged.stderr.count("\n") == 1
 
 
@@ -238,7 +240,7 @@ def test_a_mistake_in_a_cluster_job_is_one_line(model: Path, tmp_path: Path) -> 
 
 
 def test_heads_are_swept_as_in_table_5(model: Path, tmp_path: Path) -> None:
-    ran = run("experiment=table5", "method.k=2,4", *settings(model, tmp_path / "runs", people=1), folder=tmp_path)
+    ran = run_here("experiment=table5", "method.k=2,4", *settings(model, tmp_path / "runs", people=1), folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert list(table(tmp_path / "runs", "table5")["label"]) == ["PAS [k=2]", "PAS [k=4]"]
 

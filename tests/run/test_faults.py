@@ -26,7 +26,7 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.respondents import RespondentSource, simulate
 from palign_bench.settings import UserError, read_option
-from tests.command import PROGRAM, cells, environment, run, table
+from tests.command import PROGRAM, cells, environment, run, run_here, table
 from tests.run.test_row import Setting, without_costs
 from tests.tiny import save_tiny, tiny_model, tiny_tokenizer
 
@@ -261,11 +261,11 @@ def test_changed_people_are_other_cells(tmp_path: Path) -> None:
     held_out = 9  # item 1 is known
     path.write_text(f"id,i1,i{held_out}\nanna,1,2\nben,3,4\n")
     arguments = ["method=floors", "method.rows=[constant_a,truth]", "respondents=file", f"respondents.path={path}"]
-    first = run(*arguments, "tracking=none", folder=tmp_path)
+    first = run_here(*arguments, "tracking=none", folder=tmp_path)
     assert first.returncode == 0, first.stderr
     before = cells(tmp_path / "runs")
     path.write_text(f"id,i1,i{held_out}\nanna,1,3\nben,3,4\n")
-    second = run(*arguments, "tracking=none", folder=tmp_path)
+    second = run_here(*arguments, "tracking=none", folder=tmp_path)
     after = cells(tmp_path / "runs")
     assert second.returncode == 0 and before.items() < after.items() and len(after) == 2 * len(before) == 8
     assert len(list((tmp_path / "runs" / "cells").glob("truth-*"))) == 2
@@ -273,14 +273,14 @@ def test_changed_people_are_other_cells(tmp_path: Path) -> None:
 
 def test_damaged_cells_are_set_aside_and_computed_again(tmp_path: Path) -> None:
     arguments = [*FLOORS, "method.rows=[random]", "respondents.limit=4"]
-    assert run(*arguments, folder=tmp_path).returncode == 0
+    assert run_here(*arguments, folder=tmp_path).returncode == 0
     before = {path: json.loads((tmp_path / "runs" / path).read_text())["record"] for path in cells(tmp_path / "runs")}
     paths = sorted(tmp_path / "runs" / path for path in before)
     paths[0].write_bytes(b"")
     paths[1].write_bytes(paths[1].read_bytes()[:99])
     edited = paths[2].read_text().replace('"composite"', '"Composite"')
     paths[2].write_text(edited)
-    again = run(*arguments, folder=tmp_path)
+    again = run_here(*arguments, folder=tmp_path)
     assert again.returncode == 0 and "1 of 4 people finished before, 3 to do" in again.stderr
     assert again.stderr.count("was damaged or edited: set aside as") == 3 and "Traceback" not in again.stderr
     assert paths[2].with_suffix(".damaged").read_text() == edited
