@@ -1,14 +1,10 @@
-"""Effects of changed known answers, on the organism and twelve people: what must be 0, what must be 1, what follows."""
+"""Effects of changed known answers, on the organism and ten people: what must be 0, what must be 1, what follows."""
 
-import io
-import sys
-from contextlib import redirect_stdout
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from palign_bench.cli.main import run
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
@@ -16,6 +12,7 @@ from palign_bench.report.effects import Effects, effects
 from palign_bench.report.rows import read_rows
 from palign_bench.run.assembly import check_portraits, make_aligners
 from palign_bench.settings import UserError
+from tests.command import run_here
 from tests.rows import shipped
 
 PEOPLE = ["respondents=simulated", "respondents.figures=published", "respondents.seed=11", "respondents.count=40"]
@@ -23,17 +20,15 @@ PEOPLE = ["respondents=simulated", "respondents.figures=published", "respondents
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The ledger of the experiment, computed in this process: what it imports is imported already."""
+    """The ledger of the experiment."""
     folder = tmp_path_factory.mktemp("effects")
     command = [
         "experiment=effects", "method=floors,vanilla,few_shot",
-        *PEOPLE, "respondents.limit=12", "tracking=none", f"runs={folder / 'runs'}",
+        *PEOPLE, "respondents.limit=10", "tracking=none", f"runs={folder / 'runs'}",
     ]  # fmt: skip
-    told = io.StringIO()
-    with pytest.MonkeyPatch.context() as patch, redirect_stdout(told):
-        patch.setattr(sys, "argv", ["palign-bench", *command])
-        assert run(command) == 0  # no cell is missing
-    assert "Every effect is exactly 0: Always A" in told.getvalue()
+    done = run_here(*command, folder=folder)
+    assert done.returncode == 0, done.stderr
+    assert "Every effect is exactly 0: Always A" in done.stdout
     assert "composite" in pd.read_csv(folder / "runs" / "effects" / "organism-corrected" / "effects.csv")  # the table
     return folder / "runs"
 
@@ -52,7 +47,7 @@ def test_who_is_not_told_or_does_not_listen_has_no_effect_at_all(found: dict[str
 def test_own_means_follow_their_own_scale_and_no_other(found: dict[str, Effects]) -> None:
     for title in ("Own domain mean", "Own facet mean"):
         effect = found[title]
-        assert list(effect.matrix.index) == ["A", "C", "E", "N", "O"] and effect.summary["people"] == 12
+        assert list(effect.matrix.index) == ["A", "C", "E", "N", "O"] and effect.summary["people"] == 10
         assert effect.summary["steerability"] == pytest.approx(1, abs=0.1)  # answers are whole numbers
         assert effect.summary["leakage"] == 0 and effect.summary["inverted"] > 1
 
@@ -74,7 +69,7 @@ def test_an_effect_is_the_change_of_scores_per_realised_dose(runs: Path, invento
     table = pd.read_csv(plan.folder / "effects_matrix.csv").set_index(["method", "changed"])
     assert 0 < dose <= 24 and change != 0
     assert table.loc[("Ridge on others", "N"), "E"] == pytest.approx(change / dose)
-    assert up.keys() == down.keys() and len(up) == 12
+    assert up.keys() == down.keys() and len(up) == 10
 
 
 def test_a_portrait_of_the_unchanged_person_is_refused(inventory: Inventory) -> None:

@@ -1,7 +1,6 @@
 """Invariance: the statistics on a case computed by hand, and a real run of the organism on the variants it reads."""
 
 import json
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -21,7 +20,7 @@ from palign_bench.report.invariance import (
     position_test,
 )
 from palign_bench.report.rows import read_rows
-from tests.command import PROGRAM, environment
+from tests.command import run_here
 
 PEOPLE = ["respondents=simulated", "respondents.figures=published", "respondents.seed=11", "respondents.count=40"]
 
@@ -75,10 +74,10 @@ def test_a_variant_that_one_method_lacks_is_a_gap_in_its_row() -> None:
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("invariance")
     command = [
-        str(PROGRAM), "experiment=invariance", "model=organism", "method=floors,vanilla,few_shot",
+        "experiment=invariance", "model=organism", "method=floors,vanilla,few_shot",
         "variant=plain,shuffled,repeat", *PEOPLE, "respondents.limit=3", "tracking=none", f"runs={folder / 'runs'}",
     ]  # fmt: skip
-    done = subprocess.run(command, env=environment(folder), capture_output=True, text=True, check=False)
+    done = run_here(*command, folder=folder)
     assert done.returncode == 0, done.stderr
     assert "Every answer is the same in every variant: Always A" in done.stdout
     return folder / "runs"
