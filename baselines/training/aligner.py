@@ -15,7 +15,7 @@ from tqdm import tqdm
 from transformers import TrainingArguments
 
 from baselines.training.attention import attention_for_trees
-from baselines.training.cohort import LORA_SETTINGS, Person, Recipe, train_cohort
+from baselines.training.cohort import LORA_SETTINGS, Person, Recipe, Trained, labelled_step, train_cohort
 from baselines.training.layers import lean_layers
 from baselines.training.memory import refused_by_gpu
 from baselines.training.precision import in_float32, keep_small_updates, moved_share
@@ -82,7 +82,7 @@ class TrainedAligner(Aligner):
 
     def _check_cohort(self) -> None:
         if not self.takes_cohorts or self.peft is None or self.peft["peft_type"] != "LORA":
-            raise ValueError(f"method.cohort={self.cohort}: only LoRA and DPO train several people at once")
+            raise ValueError(f"method.cohort={self.cohort}: only LoRA, DPO, PPO and RLOO train several people at once")
         beyond = sorted(self.peft.keys() - LORA_SETTINGS)
         if beyond:
             raise ValueError(f"method.cohort={self.cohort}: a cohort trains plain LoRA, without peft.{beyond[0]}")
@@ -233,11 +233,9 @@ class TrainedAligner(Aligner):
         model = self.backbone.model
         with (
             training_session(model, self.training.steps, type(self).__name__) as (clock, _),
-            attention_for_trees(model),
             lean_layers(model),
         ):
-            loss = self.loss(people, recipe.arguments)
-            adapters = train_cohort(model, people, loss, recipe, clock, self.per_token)
+            adapters = self.train_people(people, recipe, clock)
         settings = peft_settings(recipe.lora)  # with the names that ``all-linear`` stands for in this model
         clock.charge_steps(self.optimizer_steps * len(people))
         more = clock.share(len(people)) | {"cohort": len(people)}
@@ -247,17 +245,28 @@ class TrainedAligner(Aligner):
                 adapter_kind="peft",
                 adapter_settings=settings,
                 trained_parameters=sum(tensor.numel() for tensor in each.adapter.values()),
-                summary=self.told(own.examples) | self.curves_of(each.logs) | more | {"moved_share": each.moved_share},
+                summary=self.told(own.examples)
+                | self.curves_of(each.logs)
+                | more
+                | {"moved_share": each.moved_share, **each.told},
             )
             for each, own in zip(adapters, people, strict=True)
         ]
 
+    def train_people(self, people: Sequence[Person], recipe: Recipe, clock: TrainingClock) -> list[Trained]:
+        """Train several people's adapters in one pass."""
+        model = self.backbone.model
+        loss = self.loss(people, recipe.arguments)
+        step = labelled_step(model, people, loss, recipe, self.per_token)
+        with attention_for_trees(model):
+            return train_cohort(model, [person.seed for person in people], recipe, clock, step)
+
     def _recipe(self) -> Recipe:
         lora: Any = peft_config(self.peft or {})
         with quiet("transformers"):
-            return Recipe.of(self.configuration(0, Path()), lora, self._pass_size())
+            return Recipe.of(self.configuration(0, Path()), lora, self.pass_size())
 
-    def _pass_size(self) -> TreeSize:
+    def pass_size(self) -> TreeSize:
         """Large enough for whatever a person answers, so that everyone is trained in passes of one shape."""
         known = self.inventory.known
         options = self.inventory.options

@@ -10,9 +10,9 @@ up to rounding and the draws of dropout.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
@@ -98,6 +98,11 @@ class Trained:
     adapter: dict[str, Tensor]
     logs: dict[str, list[float]]
     moved_share: float
+    told: Mapping[str, Any] = field(default_factory=dict)  # more for the summary
+
+
+# Takes the adapters, the step's number and what moves them by their gradients; returns values by name, each (people,).
+Step = Callable[["Adapters", int, Callable[[], None]], Mapping[str, Tensor]]
 
 
 class Adapters:
@@ -197,44 +202,59 @@ class Adapters:
 
 def train_cohort(
     model: PreTrainedModel,
-    people: Sequence[Person],
-    loss: Loss,
+    seeds: Sequence[int],
     recipe: Recipe,
     clock: TrainingClock,
-    per_token: bool = False,
+    step: Step,
+    more: Sequence[nn.Parameter] = (),
 ) -> list[Trained]:
-    """Train everyone's adapter at once. The caller wraps it in `leaving_no_trace` and `attention_for_trees`.
-
-    ``per_token``: an example weighs as many times as its answer has tokens, and otherwise as much as every other.
-    """
-    adapters = Adapters(model, recipe, [person.seed for person in people])
-    optimizer = recipe.optimizer(adapters.parameters)
+    """Train everyone's adapter at once, and what ``more`` there is. The caller wraps it in `leaving_no_trace`."""
+    adapters = Adapters(model, recipe, seeds)
+    optimizer = recipe.optimizer([*adapters.parameters, *more])
     scheduler = recipe.schedule(optimizer)
-    orders = [batches(len(person.examples), recipe.batch_size, person.seed) for person in people]
-    logs: list[dict[str, list[float]]] = [{} for _ in people]
+    logs: list[dict[str, list[float]]] = [{} for _ in seeds]
     model.train()
     if recipe.arguments.gradient_checkpointing:
         model.gradient_checkpointing_enable({"use_reentrant": False})
+
+    def move() -> None:
+        adapters.clip(recipe.arguments.max_grad_norm)
+        optimizer.step()
+        optimizer.zero_grad()
+
     clock.on_train_begin()
-    with adapters.applied():
-        for step in range(recipe.steps):
-            chosen = [next(order) for order in orders]
-            sums: dict[str, Tensor] = {}
+    for number in range(recipe.steps):
+        for name, column in step(adapters, number, move).items():
+            for log, value in zip(logs, column.tolist(), strict=True):
+                log.setdefault(name, []).append(value)
+        scheduler.step()
+        clock.on_step_end()
+    clock.on_train_end()
+    return [Trained(adapters.of(index), log, adapters.moved_share(index)) for index, log in enumerate(logs)]
+
+
+def labelled_step(
+    model: PreTrainedModel, people: Sequence[Person], loss: Loss, recipe: Recipe, per_token: bool = False
+) -> Step:
+    """One optimizer step on everyone's next batch; the model attends along trees (`attention_for_trees`).
+
+    ``per_token``: an example weighs as many times as its answer has tokens, and otherwise as much as every other.
+    """
+    orders = [batches(len(person.examples), recipe.batch_size, person.seed) for person in people]
+
+    def step(adapters: Adapters, number: int, move: Callable[[], None]) -> Mapping[str, Tensor]:
+        chosen = [next(order) for order in orders]
+        sums: dict[str, Tensor] = {}
+        with adapters.applied():
             for turn, start in enumerate(range(0, max(map(len, chosen)), recipe.examples_at_once)):
-                adapters.moment = step, turn
+                adapters.moment = number, turn
                 values = loss(*_forward(model, people, chosen, start, recipe, per_token))
                 values["loss"].sum().backward()
                 sums = {name: sums.get(name, 0.0) + value.detach() for name, value in values.items()}
-            adapters.clip(recipe.arguments.max_grad_norm)
-            optimizer.step()
-            scheduler.step()
-            optimizer.zero_grad()
-            for name, column in sums.items():
-                for log, value in zip(logs, column.tolist(), strict=True):
-                    log.setdefault(name, []).append(value)
-            clock.on_step_end()
-    clock.on_train_end()
-    return [Trained(adapters.of(index), log, adapters.moved_share(index)) for index, log in enumerate(logs)]
+            move()
+        return sums
+
+    return step
 
 
 def batches(examples: int, size: int, seed: int) -> Iterator[list[int]]:

@@ -17,12 +17,10 @@ from trl import DPOConfig
 from trl.trainer.utils import disable_dropout_in_model
 
 from baselines.training.aligner import TrainedAligner
-from baselines.training.attention import attention_for_trees
 from baselines.training.cohort import Person, batches
-from baselines.training.layers import lean_layers
+from baselines.training.reference import Reference
 from baselines.training.trainers import Loss, PreferenceTrainer
-from baselines.training.tree import Passage, answer_log_probs
-from palign_bench.backbone.anatomy import Anatomy
+from baselines.training.tree import Passage, text_sums
 from palign_bench.settings import positive
 
 
@@ -107,7 +105,6 @@ class DirectPreferenceOptimization(TrainedAligner):
 
         return loss
 
-    @torch.no_grad()
     def _reference(self, people: Sequence[Person], arguments: TrainingArguments) -> Tensor:
         """The bare model's log-probabilities ``(people, most examples, 2)`` of what is trained on, else NaN."""
         size = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
@@ -115,19 +112,16 @@ class DirectPreferenceOptimization(TrainedAligner):
             sorted({n for batch in islice(batches(len(p.examples), size, p.seed), arguments.max_steps) for n in batch})
             for p in people
         ]
-        texts = {
-            (*passage.ids, passage.start): passage
+        texts = [
+            passage
             for person, numbers in zip(people, used, strict=True)
             for number in numbers
             for passage in person.examples[number]
-        }
-        keys, at_once, anatomy = list(texts), 2 * self.training.examples_at_once, Anatomy(self.backbone.model)
-        parts = [[texts[key] for key in keys[start : start + at_once]] for start in range(0, len(keys), at_once)]
-        with attention_for_trees(self.backbone.model), lean_layers(self.backbone.model):
-            found = torch.cat([answer_log_probs(anatomy, [part]) for part in parts]).cpu()
-        row = {key: index for index, key in enumerate(keys)}
+        ]
+        read = Reference(self.backbone.model, 2 * self.training.examples_at_once).log_probs(texts)
+        found = iter(text_sums(torch.cat(read), [len(each) for each in read]).view(-1, 2).cpu())
         reference = torch.full((len(people), max(len(person.examples) for person in people), 2), torch.nan)
-        for own, person, numbers in zip(reference, people, used, strict=True):
-            rows = [[row[(*p.ids, p.start)] for p in person.examples[number]] for number in numbers]
-            own[numbers] = found[torch.tensor(rows)]
+        for own, numbers in zip(reference, used, strict=True):
+            for number in numbers:
+                own[number] = next(found)
         return reference.to(self.backbone.model.device)

@@ -1,14 +1,21 @@
 """What PPO and RLOO share: they sample answers to the known items and are rewarded by a rule (paper, C.2)."""
 
-from collections.abc import Mapping
+from abc import abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from trl.trainer.utils import disable_dropout_in_model
+
 from baselines.training.aligner import TrainedAligner
+from baselines.training.cohort import Person, Recipe, Trained, train_cohort
+from baselines.training.policies import Objective, Prompts, Sampling, policy_step
 from baselines.training.reversibility import ReversibilityCheck
 from baselines.training.reward import RewardLog
 from baselines.training.session import TrainingClock
+from baselines.training.trainers import tiled
+from baselines.training.tree import TreeSize
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.decoding import own_decoding
 
@@ -38,6 +45,43 @@ class OnPolicyAligner(TrainedAligner):
         self.kl_coefficient = float(kl_coefficient)
         self.temperature = float(temperature)
         self.rewards = RewardLog()
+
+    takes_cohorts = True
+
+    def _check_cohort(self) -> None:
+        super()._check_cohort()
+        if (self.peft or {}).get("lora_dropout"):
+            raise ValueError(f"method.cohort={self.cohort}: a cohort samples without dropout; set peft.lora_dropout=0")
+
+    @property
+    def answers(self) -> int:
+        """Answers sampled to each item of a rollout."""
+        return 1
+
+    @abstractmethod
+    def objective(self, people: int) -> Objective:
+        """What a cohort learns from a rollout."""
+
+    def pass_size(self) -> TreeSize:
+        """As needed: what is sampled is not known before."""
+        return TreeSize()
+
+    def train_people(self, people: Sequence[Person], recipe: Recipe, clock: TrainingClock) -> list[Trained]:
+        """Train on sampled answers; each person's summary also tells what theirs named."""
+        model, per_step = self.backbone.model, self.training.batch_size // self.answers
+        disable_dropout_in_model(model)
+        logs = [RewardLog(self.inventory.options) for _ in people]
+        prompts = []
+        for person, log in zip(people, logs, strict=True):
+            rows = tiled(person.examples, least=self.training.batch_size)
+            ids, options = [row["input_ids"] for row in rows], [int(row["person"]) for row in rows]
+            prompts.append(Prompts(ids, options, clock.timed(log.rewards_of), person.seed))
+        sampling = Sampling(self.texts.tokenizer, self.temperature, self.max_new_tokens, per_step, self.answers)
+        objective = self.objective(len(people))
+        step = policy_step(model, prompts, sampling, objective, recipe)
+        seeds = [person.seed for person in people]
+        trained = train_cohort(model, seeds, recipe, clock, step, objective.weights)
+        return [replace(each, told=log.summary()) for each, log in zip(trained, logs, strict=True)]
 
     def examples(self, known: Mapping[int, int]) -> list[dict[str, Any]]:
         """The prompt up to "Option" as text and as token ids, and the person's option."""

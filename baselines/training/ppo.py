@@ -20,8 +20,10 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
 from baselines.training.on_policy import OnPolicyAligner
+from baselines.training.policies import Objective, Rollout
 from baselines.training.session import TrainingClock
 from baselines.training.trainers import one_device, tiled
+from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.parts.adapters import peft_config
 
 Rewards = Callable[[list[str], list[int]], list[float]]
@@ -93,6 +95,64 @@ def adapter_off(policy: Any) -> Iterator[None]:
         policy.base_model.enable_adapter_layers()
 
 
+class ClippedObjective(Objective):
+    """TRL's PPO, person by person: GAE, clipped ratios and values, advantages whitened over a person's tokens."""
+
+    def __init__(self, people: int, width: int, arguments: PPOConfig, device: torch.device):
+        if arguments.kl_estimator != "k1" or arguments.whiten_rewards or arguments.num_mini_batches != 1:
+            raise ValueError("a cohort computes TRL's defaults: kl_estimator k1, rewards as they are, one mini-batch")
+        self.arguments, self.passes = arguments, arguments.num_ppo_epochs
+        self.heads = nn.Parameter(torch.zeros(people, width, device=device))
+
+    @property
+    def weights(self) -> Sequence[nn.Parameter]:
+        return (self.heads,)
+
+    def values(self, states: Tensor) -> Tensor:
+        """``(people, answers, places)`` of ``(people, answers, places, width)``, which are read and not trained."""
+        return torch.einsum("pasw,pw->pas", states.float(), self.heads)
+
+    @torch.no_grad()
+    def judge(self, rollout: Rollout) -> Mapping[str, Tensor]:
+        """Advantages and returns. TRL gives the reward one place after the end token where the batch has that place."""
+        arguments, lengths, sampled = self.arguments, rollout.lengths, rollout.sampled
+        places = torch.arange(sampled.shape[-1], device=lengths.device)
+        longest = lengths.amax(1, keepdim=True)  # of a person's batch, as if it were trained alone
+        self.sampled, self.old = sampled, rollout.log_probs
+        self.valued = (places <= lengths[..., None]) & (places < longest[..., None])
+        self.old_values = values = self.values(rollout.states).masked_fill(~self.valued, 0.0)
+        rewards = -arguments.kl_coef * rollout.kl
+        end = torch.where(lengths < longest, lengths, lengths - 1)
+        rewards.scatter_add_(-1, end[..., None], rollout.scores[..., None])
+        advantages, following, later = torch.zeros_like(rewards), torch.zeros(()), torch.zeros(())
+        for place in reversed(range(len(places))):
+            error = rewards[..., place] + arguments.gamma * following - values[..., place]
+            advantages[..., place] = later = error + arguments.gamma * arguments.lam * later
+            following = values[..., place]
+        self.returns = advantages + values
+        mean = _mean(advantages, sampled)[:, None, None]
+        count = sampled.sum((1, 2))
+        variance = _mean((advantages - mean) ** 2, sampled) * count / (count - 1)
+        self.advantages = ((advantages - mean) * torch.rsqrt(variance[:, None, None] + 1e-8)).masked_fill(~sampled, 0.0)
+        return {"objective/scores": rollout.scores.mean(1), "objective/kl": rollout.kl.sum(2).mean(1)}
+
+    def loss(self, rows: slice, log_probs: Tensor, states: Tensor) -> Mapping[str, Tensor]:
+        """Equation 7 of Schulman et al. and the clipped error of the values."""
+        arguments, sampled, valued = self.arguments, self.sampled[:, rows], self.valued[:, rows]
+        ratio = torch.exp((log_probs - self.old[:, rows]).masked_fill(~sampled, 0.0))
+        clipped = ratio.clamp(1 - arguments.cliprange, 1 + arguments.cliprange)
+        policy = _mean(torch.maximum(-self.advantages[:, rows] * ratio, -self.advantages[:, rows] * clipped), sampled)
+        values, old, returns = self.values(states[:, :, :-1]), self.old_values[:, rows], self.returns[:, rows]
+        near = torch.clamp(values, old - arguments.cliprange_value, old + arguments.cliprange_value)
+        error = 0.5 * _mean(torch.maximum((values - returns) ** 2, (near - returns) ** 2), valued)
+        return {"loss": policy + arguments.vf_coef * error, "loss/policy_avg": policy}
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Of each person's masked values."""
+    return (values * mask).sum((1, 2)) / mask.sum((1, 2))
+
+
 class ProximalPolicyOptimization(OnPolicyAligner):
     """PPO with an adapter and the rule-based reward."""
 
@@ -121,6 +181,8 @@ class ProximalPolicyOptimization(OnPolicyAligner):
         return PPOConfig(
             **self.arguments(seed, folder),
             total_episodes=self.training.batch_size * self.training.steps,
+            max_steps=self.training.steps,  # the same, for a cohort
+            max_grad_norm=0.0,  # TRL's PPO clips no gradient: a cohort shall not either
             num_ppo_epochs=self.epochs,
             num_mini_batches=1,
             local_rollout_forward_batch_size=self.training.examples_at_once,
@@ -131,6 +193,11 @@ class ProximalPolicyOptimization(OnPolicyAligner):
             missing_eos_penalty=None,  # the paper's reward looks at the named option alone
             num_sample_generations=0,
         )
+
+    def objective(self, people: int) -> Objective:
+        """For a cohort."""
+        model = self.backbone.model
+        return ClippedObjective(people, Anatomy(model).width, self.configuration(0, Path()), model.device)
 
     def trainer(self, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Any:
         """TRL's trainer on the prompts, with the rule as its reward model."""

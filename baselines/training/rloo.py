@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from datasets import Dataset
+from torch import Tensor
 from trl import RLOOConfig, RLOOTrainer
 
 from baselines.training.on_policy import OnPolicyAligner
+from baselines.training.policies import Objective, Rollout
 from baselines.training.session import TrainingClock
 from baselines.training.trainers import one_device, tiled
 from palign_bench.backbone.parts.adapters import peft_config
@@ -24,6 +27,29 @@ class RLOOTrainerOfTokens(RLOOTrainer):
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [self.token_ids[prompt] for prompt in prompts], None, {}
+
+
+class LeaveOneOutObjective(Objective):
+    """TRL's RLOO, person by person, with one optimizer step a rollout: what samples is what is trained."""
+
+    def __init__(self, answers: int, arguments: RLOOConfig):
+        if arguments.normalize_advantages or arguments.reward_clip_range or arguments.mask_truncated_completions:
+            raise ValueError("a cohort computes TRL's defaults: advantages and rewards as they are, all answers")
+        self.answers, self.beta = answers, arguments.beta
+
+    def judge(self, rollout: Rollout) -> Mapping[str, Tensor]:
+        """Advantages: how much an answer's reward, less its KL, beats the mean of the others to the same item."""
+        self.sampled = rollout.sampled
+        rewards = (rollout.scores - self.beta * rollout.kl.sum(2)).unflatten(1, (-1, self.answers))
+        others = (rewards.sum(2, keepdim=True) - rewards) / (self.answers - 1)
+        self.advantages = (rewards - others).flatten(1)
+        kl = rollout.kl.sum((1, 2)) / self.sampled.sum((1, 2))
+        return {"reward": rollout.scores.mean(1), "kl": kl}
+
+    def loss(self, rows: slice, log_probs: Tensor, states: Tensor) -> Mapping[str, Tensor]:
+        """REINFORCE on whole answers: the ratio to the policy that sampled is 1, its gradient is not 0."""
+        summed = log_probs.masked_fill(~self.sampled[:, rows], 0.0).sum(2)
+        return {"loss": -(self.advantages[:, rows] * torch.exp(summed - summed.detach())).mean(1)}
 
 
 class ReinforceLeaveOneOut(OnPolicyAligner):
@@ -43,6 +69,8 @@ class ReinforceLeaveOneOut(OnPolicyAligner):
             raise ValueError(f"method.iterations={iterations}: choose 1 or more")
         self.generations = int(generations)
         self.iterations = int(iterations)
+        if self.cohort > 1 and self.iterations > 1:
+            raise ValueError(f"method.cohort={self.cohort}: a cohort of RLOO needs method.iterations=1")
 
     def told(self, rows: Sequence[Any]) -> dict[str, Any]:
         return super().told(rows) | {"generations": self.generations}
@@ -58,6 +86,14 @@ class ReinforceLeaveOneOut(OnPolicyAligner):
             beta=self.kl_coefficient,
             temperature=self.temperature,
         )
+
+    @property
+    def answers(self) -> int:
+        return self.generations
+
+    def objective(self, people: int) -> Objective:
+        """For a cohort."""
+        return LeaveOneOutObjective(self.generations, self.configuration(0, Path()))
 
     def trainer(self, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Any:
         """TRL's trainer on the prompts."""

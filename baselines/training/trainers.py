@@ -96,6 +96,6 @@ def one_device(arguments: Any) -> Any:
     return arguments
 
 
-def tiled(rows: list[dict[str, Any]], least: int) -> list[dict[str, Any]]:
+def tiled(rows: Sequence[Any], least: int) -> list[Any]:
     """The rows, repeated until there are at least ``least``: TRL drops a last batch that is not full."""
     return [rows[i % len(rows)] for i in range(max(len(rows), least))]

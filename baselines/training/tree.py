@@ -60,12 +60,39 @@ class TreeSize:
     length: int = 0
 
 
-def answer_log_probs(anatomy: Anatomy, groups: Sequence[Sequence[Passage]], size: TreeSize = TreeSize()) -> Tensor:
-    """Float32 log-probability of each passage's answer, ``(texts,)``, group by group.
+@dataclass(frozen=True)
+class Reading:
+    """Hidden states of one pass ``(positions, width)``, and where in them every text's tokens stand."""
+
+    anatomy: Anatomy
+    hidden: Tensor
+    passages: Sequence[Passage]
+    paths: Sequence[list[int]]
+
+    @property
+    def lengths(self) -> list[int]:
+        """Tokens of every text's answer."""
+        return [len(each.ids) - each.start for each in self.passages]
+
+    def log_probs(self, temperature: float = 1.0) -> Tensor:
+        """Float32 log-probabilities of the answers' tokens, text by text; logits once per position that has one."""
+        rows: dict[int, int] = {}  # position -> row of the logits
+        predicting, targets = [], []
+        for passage, path in zip(self.passages, self.paths, strict=True):
+            for at in range(passage.start, len(passage.ids)):
+                predicting.append(rows.setdefault(path[at - 1], len(rows)))
+                targets.append(passage.ids[at])
+        device = self.hidden.device
+        logits = self.anatomy.logits(self.hidden[torch.tensor(list(rows), device=device)]).float()
+        log_probs = (logits if temperature == 1 else logits / temperature).log_softmax(-1)
+        return log_probs[torch.tensor(predicting, device=device), torch.tensor(targets, device=device)]
+
+
+def read(anatomy: Anatomy, groups: Sequence[Sequence[Passage]], size: TreeSize = TreeSize()) -> Reading:
+    """One pass over texts, group by group.
 
     A group is a row of the batch, whose texts share their beginnings where the model's attention is known to be plain
     (`tree_attention` must be on). Otherwise every text is a row, right-padded and causal, so that no mask is needed.
-    The vocabulary's logits are computed for the answers alone.
     """
     trees = why_no_shared_prefix(anatomy) is None
     passages = [each for group in groups for each in group]
@@ -85,21 +112,16 @@ def answer_log_probs(anatomy: Anatomy, groups: Sequence[Sequence[Passage]], size
             "position_ids": depths.to(device),
             "tree": TreePaths.of(flat, len(found) * width, size.length, device),
         }
-    hidden = anatomy.decoder(**inputs).last_hidden_state.flatten(0, 1)
-    return _log_probs(anatomy, hidden, passages, flat)
+    return Reading(anatomy, anatomy.decoder(**inputs).last_hidden_state.flatten(0, 1), passages, flat)
 
 
-def _log_probs(anatomy: Anatomy, hidden: Tensor, passages: Sequence[Passage], paths: Sequence[list[int]]) -> Tensor:
-    """Of each text's answer, from the hidden states ``(positions, width)``; logits once per position that has one."""
-    rows: dict[int, int] = {}  # position -> row of the logits
-    predicting, targets, texts = [], [], []
-    for number, (passage, path) in enumerate(zip(passages, paths, strict=True)):
-        for at in range(passage.start, len(passage.ids)):
-            predicting.append(rows.setdefault(path[at - 1], len(rows)))
-            targets.append(passage.ids[at])
-            texts.append(number)
-    device = hidden.device
-    log_probs = anatomy.logits(hidden[torch.tensor(list(rows), device=device)]).float().log_softmax(-1)
-    chosen = log_probs[torch.tensor(predicting, device=device), torch.tensor(targets, device=device)]
-    sums = torch.zeros(len(passages), device=device)
-    return sums.index_add(0, torch.tensor(texts, device=device), chosen)
+def answer_log_probs(anatomy: Anatomy, groups: Sequence[Sequence[Passage]], size: TreeSize = TreeSize()) -> Tensor:
+    """Float32 log-probability of each passage's answer, ``(texts,)``, group by group (`read`)."""
+    reading = read(anatomy, groups, size)
+    return text_sums(reading.log_probs(), reading.lengths)
+
+
+def text_sums(tokens: Tensor, lengths: Sequence[int]) -> Tensor:
+    """The sum of each text's tokens, ``(texts,)``, from all texts' ``(tokens,)``."""
+    texts = torch.arange(len(lengths)).repeat_interleave(torch.tensor(lengths)).to(tokens.device)
+    return torch.zeros(len(lengths), device=tokens.device).index_add(0, texts, tokens)
