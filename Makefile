@@ -16,7 +16,7 @@ SWEEP ?= sweep_$(EXPERIMENT)
 help:
 	@echo "make table1     every method beside the floors   [METHODS=few_shot,pas,floors MODEL= RESPONDENTS= LIMIT= PROTOCOL= ARGS=]"
 	@echo "make table6     parameter-efficient tuning beside PAS (same variables; ARGS=training=paper for the full budget)"
-	@echo "make testbed    every method on the model organism, real and simulated people, learning curves [MODEL= LIMIT=6 people in trained rows, PEOPLE=null, CURVE=60]"
+	@echo "make testbed    every method on the model organism, real and simulated people, learning curves [MODEL= LIMIT=16 people in trained rows, PEOPLE=null, CURVE=60]"
 	@echo "make organism   trains the model organism anew (the one that is shipped lies in the package)"
 	@echo "make sweep      everyone, every method, resumable [EXPERIMENT=table1 MODELS=a,b SEEDS=0,1,2 SHARD=1/4 ARGS=]"
 	@echo "make resume     the last sweep again: only what is missing (ARGS=retry=failed: failed cells alone)"

@@ -94,7 +94,7 @@ class Progress:
     def __init__(self, title: str, people: int):
         self.title = title
         self.people = people
-        self.done = 0
+        self.begun = self.done = 0
         self._bar = tqdm(total=people, desc=title, unit="person", file=sys.stderr, disable=None)
         self._started = self._told = time.monotonic()
 
@@ -114,7 +114,7 @@ class Progress:
     def _so_far(self, seconds: float) -> str:
         if self.done == self.people:
             return f"{counted(self.people)} done in {seconds:.0f} s"
-        left = seconds / self.done * (self.people - self.done)
+        left = seconds / max(self.begun, self.done) * (self.people - self.done)  # a cohort is trained before it answers
         return f"{self.done} of {counted(self.people)}, about {left / 60:.0f} min left"
 
 
@@ -130,6 +130,7 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> int:
     ):
         for respondent_ids in cohorts:
             cohort = [people[each] for each in respondent_ids]
+            progress.begun += len(cohort)
             begun = begin_cohort(worker, cohort)
             for person in cohort:
                 try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -23,10 +24,19 @@ from palign_bench.ledger.cells import CellFolder
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import RespondentSource, simulate
+from palign_bench.run.row import Progress
 from palign_bench.run.session import Session
 from palign_bench.tracking.tracker import Tracker
 from tests.protocols import AS_RELEASED, CORRECTED
 from tests.run.jobs import a_job, run_alone
+
+
+def test_the_time_left_counts_what_a_cohort_was_trained_for() -> None:
+    with closing(Progress("LoRA", 300)) as progress:
+        progress.begun, progress.done = 16, 1
+        assert progress._so_far(160) == "1 of 300 people, about 50 min left"
+        progress.done = 16
+        assert progress._so_far(192) == "16 of 300 people, about 57 min left"
 
 
 class Watched(Tracker):

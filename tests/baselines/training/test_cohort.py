@@ -138,7 +138,7 @@ def test_the_default_is_trl_and_its_cells_keep_their_identity() -> None:
     method, training = read_option("method", "dpo"), read_option("training", "paper")
     assert "cohort" not in resolve_budget(method, training)
     assert resolve_budget(method, training | {"cohort": 16})["cohort"] == 16
-    assert "cohort" not in resolve_budget(read_option("method", "ppo"), training | {"cohort": 16})
+    assert "cohort" not in resolve_budget(read_option("method", "prompt_tuning"), training | {"cohort": 16})
     auto = read_option("training", "auto") | {"cohort": 4}
     assert resolve_training(auto, on_cuda=False)["cohort"] == resolve_training(auto, on_cuda=True)["cohort"] == 4
     for wrong in (0, 1.5, True, "many"):
@@ -147,7 +147,14 @@ def test_the_default_is_trl_and_its_cells_keep_their_identity() -> None:
 
 
 def test_what_a_cohort_cannot_do_is_refused(bench: Bench) -> None:
-    for name, settings in (("full", {}), ("ppo", {}), ("prompt", {}), ("lora", {"peft": LORA | {"use_dora": True}})):
+    refused: tuple[tuple[str, dict[str, Any]], ...] = (
+        ("full", {}),
+        ("prompt", {}),
+        ("lora", {"peft": LORA | {"use_dora": True}}),
+        ("ppo", {"peft": LORA | {"lora_dropout": 0.1}}),  # the policy would be compared with another one
+        ("rloo", {"iterations": 2}),
+    )
+    for name, settings in refused:
         with pytest.raises(ValueError, match=r"method\.cohort=2"):
             METHODS[name](cohort=2, **settings)
     with pytest.raises(UserError, match=r"training\.cohort=1"):

@@ -9,9 +9,13 @@ from torch import Tensor
 from torch.utils.data import RandomSampler
 from transformers import GenerationMixin
 
-from baselines.training import policies
-from baselines.training.policies import Sampling
+from baselines.training import policies, reference
+from baselines.training.policies import Sampling, sample
+from baselines.training.tree import read
 from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.anatomy import Anatomy
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.costs.clock import measure
 from tests.baselines.training.conftest import Bench
 from tests.baselines.training.test_cohort import cases, largest_difference, log_probs
 
@@ -74,3 +78,65 @@ def test_each_person_learns_what_trl_teaches_them_alone(
         assert ours.summary.keys() - {"cohort"} == theirs.summary.keys()
         assert (ours.adapter_settings, ours.trained_parameters) == (theirs.adapter_settings, theirs.trained_parameters)
     assert largest_difference(together[0], together[1]) > 1e-3, "people who answer differently are trained differently"
+
+
+@pytest.mark.parametrize("name", ON_POLICY)
+def test_neighbours_change_nobody(talking_bench: Bench, name: str) -> None:
+    aligner = talking_bench.aligner(name, cohort=3, **SETTINGS)
+    together, alone = aligner.align_many(cases(talking_bench)), aligner.align(cases(talking_bench)[2])
+    turned = aligner.align_many(cases(talking_bench)[::-1])[0]
+    assert largest_difference(together[2], alone) < 5e-4 and largest_difference(together[2], turned) < 5e-4
+
+
+def test_smaller_passes_and_checkpointing_learn_the_same(talking_bench: Bench) -> None:
+    usual = talking_bench.aligner("rloo", cohort=2, **SETTINGS).align_many(cases(talking_bench, 2))
+    for settings in ({"micro_batch": 4}, {"gradient_checkpointing": True}):
+        other = talking_bench.aligner("rloo", cohort=2, **SETTINGS, **settings).align_many(cases(talking_bench, 2))
+        assert largest_difference(usual[1], other[1]) < 5e-4, settings
+        assert usual[1].summary["last_reward"] == other[1].summary["last_reward"], settings
+
+
+def test_what_is_sampled_has_the_chances_of_a_plain_forward_pass(talking_bench: Bench) -> None:
+    anatomy = Anatomy(talking_bench.backbone.model)
+    tokenizer = talking_bench.aligner("ppo").texts.tokenizer
+    texts = list(talking_bench.aligner("ppo").texts.items.values())
+    prompts = [[each.rollout for each in texts[start : start + 3]] for start in (0, 3)]
+    sampling = Sampling(tokenizer, 0.7, 15, 3, 1)
+    draws = torch.rand(2, 3, 15, generator=torch.Generator().manual_seed(1))
+    answers, found, states = sample(anatomy, prompts, draws, sampling)
+    for person in range(2):
+        for row, (prompt, answer) in enumerate(zip(prompts[person], answers[person], strict=True)):
+            output = anatomy.model(input_ids=torch.tensor([prompt + answer]), output_hidden_states=True)
+            own = slice(len(prompt) - 1, len(prompt) + len(answer) - 1)
+            chances = (output.logits[0, own] / 0.7).softmax(-1)
+            below = chances.cumsum(-1)
+            for place, token in enumerate(answer):
+                assert below[place, token] - chances[place, token] <= draws[person, row, place] <= below[place, token]
+                assert float(found[person, row, place]) == pytest.approx(float(chances[place, token].log()), abs=1e-4)
+            torch.testing.assert_close(states[person, row, : len(answer)], output.hidden_states[-1][0, own])
+            assert tokenizer.eos_token_id not in answer[:-1]
+            assert answer[-1] == tokenizer.eos_token_id or len(answer) == 15
+            assert not found[person, row, len(answer) :].any()
+
+
+def test_the_reference_is_the_bare_model_and_reads_no_answer_twice(
+    talking_bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+    monkeypatch.setattr(reference, "read", lambda anatomy, groups: asked.extend(groups[0]) or read(anatomy, groups))
+    before = talking_bench.backbone.model.training
+    (alignment,) = talking_bench.aligner("rloo", cohort=2, **SETTINGS).align_many(cases(talking_bench, 1))
+    texts = [tuple(each.ids) for each in asked]
+    assert len(texts) == len(set(texts)) < SETTINGS["steps"] * SETTINGS["batch_size"]
+    assert alignment.summary["first_kl"] == pytest.approx(0, abs=1e-5)  # nothing is learnt before the first rollout
+    assert talking_bench.backbone.model.training == before and not hasattr(talking_bench.backbone.model, "peft_config")
+
+
+def test_in_four_bits_too(nf4_backbone: LocalBackbone, bench: Bench) -> None:
+    quantized = Bench(nf4_backbone, bench.inventory, bench.source)
+    with measure() as cost:
+        found = quantized.aligner("ppo", cohort=2, **SETTINGS).align_many(cases(quantized, 2))
+    for each in found:
+        assert each.summary["first_kl"] == pytest.approx(0, abs=1e-4) and each.summary["rewarded_texts"] == 48
+        assert each.summary["moved_share"] > 0.9
+    assert cost.share(2).amounts["optimizer_steps"] == 12  # two passes over each of six rollouts
