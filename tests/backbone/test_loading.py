@@ -109,7 +109,7 @@ def test_a_folder_is_loaded_as_it_is(tiny_folder: Path) -> None:
 
 def test_a_given_path_replaces_the_options_own_weights(tiny_folder: Path) -> None:
     settings = settings_of("smollm2_135m", name_or_path=str(tiny_folder), dtype="float32")
-    assert (settings["weights"], settings["title"], settings["name"]) == ("hub", str(tiny_folder), tiny_folder.name)
+    assert (settings["weights"], settings["title"], settings["name"]) == ("hub", tiny_folder.name, tiny_folder.name)
     assert load(settings).model.config.hidden_size == 64
     assert settings_of("local", name_or_path="Some-Org/My-Model-1.5B")["name"] == "my_model_1_5b"
 

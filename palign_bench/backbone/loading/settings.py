@@ -146,7 +146,8 @@ def resolve_model(model: Mapping[str, Any]) -> Settings:
     if given:
         if settings["weights"] == "package":
             settings["weights"] = "hub"
-        settings["title"] = settings["name_or_path"]
+        # A folder by its own name: where it lies is nobody's business who reads the table.
+        settings["title"] = Path(str(given)).name if Path(str(given)).is_dir() else str(given)
         settings["name"] = Path(str(given)).name.lower().replace("-", "_").replace(".", "_")
     elif settings["weights"] == "hub":
         settings["name_or_path"] = settings.get("hub_name")
