@@ -103,16 +103,26 @@ def llama_cpp(asked: Questions, sequences: int = 1) -> Answered:
     return Answered(asked.scaled(first, others), found[0].argmax(-1).tolist(), f"{asked.file.name}, {how}", found[0])
 
 
-def openvino(asked: Questions) -> Answered:
-    """OpenVINO GenAI, whose cache keeps the beginning. It tells no log-probabilities, so one token is generated."""
+def openvino(asked: Questions, in_float32: bool = False) -> Answered:
+    """OpenVINO GenAI, whose cache keeps the beginning. It tells no log-probabilities, so one token is generated.
+
+    As it comes, it multiplies activations of 8 bits and keeps a cache of 8 bits; ``in_float32``: neither.
+    """
     import openvino_genai as genai
+    from openvino import Type
 
     assert asked.file is not None
 
     settings = genai.SchedulerConfig()
     settings.cache_size, settings.enable_prefix_caching, settings.max_num_batched_tokens = 1, True, 2048  # 1 GiB
     threads = {"INFERENCE_NUM_THREADS": torch.get_num_threads(), "NUM_STREAMS": 1}
-    pipeline = genai.LLMPipeline(str(asked.file), "CPU", scheduler_config=settings, **threads)
+    exact = {
+        "INFERENCE_PRECISION_HINT": "f32",
+        "KV_CACHE_PRECISION": Type.f32,
+        "DYNAMIC_QUANTIZATION_GROUP_SIZE": "0",
+    }
+    arithmetic = exact if in_float32 else {}
+    pipeline = genai.LLMPipeline(str(asked.file), "CPU", scheduler_config=settings, **threads, **arithmetic)
     one_token = genai.GenerationConfig(max_new_tokens=1, do_sample=False, apply_chat_template=False)
     letters: list[str] = []
 
@@ -124,7 +134,8 @@ def openvino(asked: Questions) -> Answered:
     others = asked.clock(lambda: write(asked.texts[1:]))
     known = list(asked.backbone.protocol.letters)
     answers = [known.index(letter) if letter in known else None for letter in letters]
-    return Answered(asked.scaled(first, others), answers, f"{asked.file.name}, prefix caching, one new token")
+    how = "float32" if in_float32 else "8-bit activations and cache"
+    return Answered(asked.scaled(first, others), answers, f"{asked.file.name}, prefix caching, one new token, {how}")
 
 
 @dataclass(frozen=True)
@@ -148,7 +159,12 @@ PEERS = {
         {"llama_cpp": llama_cpp, "llama_cpp_batched": lambda asked: llama_cpp(asked, SEQUENCES)},
         takes_file=True,
     ),
-    "openvino": Peer("openvino-genai", "openvino_genai", {"openvino": openvino}, takes_file=True),
+    "openvino": Peer(
+        "openvino-genai",
+        "openvino_genai",
+        {"openvino": openvino, "openvino_float32": lambda asked: openvino(asked, in_float32=True)},
+        takes_file=True,
+    ),
 }
 
 
