@@ -27,6 +27,8 @@ class OnPolicyAligner(TrainedAligner):
     the policy to the model with its adapter off.
     """
 
+    takes_cohorts = True
+
     def __init__(
         self,
         *,
@@ -45,8 +47,6 @@ class OnPolicyAligner(TrainedAligner):
         self.kl_coefficient = float(kl_coefficient)
         self.temperature = float(temperature)
         self.rewards = RewardLog()
-
-    takes_cohorts = True
 
     def _check_cohort(self) -> None:
         super()._check_cohort()
