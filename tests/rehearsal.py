@@ -189,6 +189,12 @@ PARTS: dict[str, Callable[[torch.device], Sequence[Tensor]]] = {
     "ppo": lambda device: _alignments(
         device, "ppo", steps=1, batch_size=4, learning_rate=0.01, max_new_tokens=3, quantization=None
     ),
+    "cohort_rloo": lambda device: _alignments(
+        device, "rloo", cohort=2, steps=2, batch_size=4, learning_rate=0.01, max_new_tokens=3
+    ),
+    "cohort_ppo": lambda device: _alignments(
+        device, "ppo", cohort=2, steps=2, batch_size=4, learning_rate=0.01, max_new_tokens=3, quantization=None
+    ),
     "cohort_dpo": lambda device: _alignments(device, "dpo", cohort=2, steps=2, batch_size=2, quantization=None),
 }
 

@@ -136,7 +136,8 @@ def stages(ledger: Path, people: Sequence[str], scale: Scale) -> list[Stage]:
               f"model={scale.small}", *shared, f"respondents.limit={scale.people_alone}", seconds=30),
         table("trained", f"{scale.small}, trained, training={scale.training}, as many people as fit", TRAINED,
               f"model={scale.small}", *shared, f"respondents.limit={scale.people_trained}",
-              f"training={scale.training}", "training.people_limit=null", seconds=80),
+              f"training={scale.training}", f"training.cohort={scale.cohort}", "training.people_limit=null",
+              seconds=80),
         table("random_8b_others", "Llama-3-8B's shape in bfloat16, other methods", scale.others, *measured,
               seconds=60, gib=22),
     ]  # fmt: skip
