@@ -62,6 +62,7 @@ class TrainedAligner(Aligner):
 
     needs = frozenset({"prompt", "gradients"})
     takes_cohorts: ClassVar[bool] = False
+    turns_dropout_off: ClassVar[bool] = False  # the modules' that are dropout alone, as TRL does
     per_token: ClassVar[bool] = False  # an example weighs as many times as its answer has tokens; else as every other
     kind: ClassVar[Any]  # of `baselines.training.trainers`
     curves: ClassVar[Mapping[str, str]] = {"loss": "loss"}  # what the trainer logs, and how the summary calls it
@@ -102,8 +103,10 @@ class TrainedAligner(Aligner):
             )
         self.texts = TrainingTexts.of(backbone)
         self._checked = False
-        drops = (isinstance(each, torch.nn.Dropout) and each.p for each in backbone.model.modules())
-        if self.cohort > 1 and self._recipe().dropout and any(drops):
+        layers = (each.p for each in backbone.model.modules() if isinstance(each, torch.nn.Dropout))
+        drops = bool(getattr(backbone.model.config, "attention_dropout", None))
+        drops = drops or (not self.turns_dropout_off and any(layers))
+        if self.cohort > 1 and drops:  # it would be drawn for all people at once
             raise UserError(f"training.cohort={self.cohort}: the model has dropout of its own; use training.cohort=1.")
         adapter = None if self.peft is None else peft_config(self.peft)
         spared, optim = self.training.gradient_checkpointing, self.training.optim

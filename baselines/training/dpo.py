@@ -33,6 +33,7 @@ class DirectPreferenceOptimization(TrainedAligner):
 
     version = 4
     takes_cohorts = True
+    turns_dropout_off = True
     kind = PreferenceTrainer
     curves: ClassVar[Mapping[str, str]] = {
         "loss": "loss",

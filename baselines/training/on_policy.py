@@ -28,6 +28,7 @@ class OnPolicyAligner(TrainedAligner):
     """
 
     takes_cohorts = True
+    turns_dropout_off = True
 
     def __init__(
         self,
