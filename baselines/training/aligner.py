@@ -62,7 +62,7 @@ class TrainedAligner(Aligner):
 
     needs = frozenset({"prompt", "gradients"})
     takes_cohorts: ClassVar[bool] = False
-    turns_dropout_off: ClassVar[bool] = False  # the modules' that are dropout alone, as TRL does
+    turns_dropout_off: ClassVar[bool] = False  # by TRL's `disable_dropout_in_model`, which leaves that of attention
     per_token: ClassVar[bool] = False  # an example weighs as many times as its answer has tokens; else as every other
     kind: ClassVar[Any]  # of `baselines.training.trainers`
     curves: ClassVar[Mapping[str, str]] = {"loss": "loss"}  # what the trainer logs, and how the summary calls it
@@ -103,10 +103,7 @@ class TrainedAligner(Aligner):
             )
         self.texts = TrainingTexts.of(backbone)
         self._checked = False
-        layers = (each.p for each in backbone.model.modules() if isinstance(each, torch.nn.Dropout))
-        drops = bool(getattr(backbone.model.config, "attention_dropout", None))
-        drops = drops or (not self.turns_dropout_off and any(layers))
-        if self.cohort > 1 and drops:  # it would be drawn for all people at once
+        if self.cohort > 1 and self._model_drops(backbone.model):  # it would be drawn for all people at once
             raise UserError(f"training.cohort={self.cohort}: the model has dropout of its own; use training.cohort=1.")
         adapter = None if self.peft is None else peft_config(self.peft)
         spared, optim = self.training.gradient_checkpointing, self.training.optim
@@ -255,6 +252,11 @@ class TrainedAligner(Aligner):
             )
             for each, own in zip(adapters, people, strict=True)
         ]
+
+    def _model_drops(self, model: Any) -> bool:
+        """Whether the model has dropout of its own that stays on while this method trains."""
+        layers = (each.p for each in model.modules() if isinstance(each, torch.nn.Dropout))
+        return bool(getattr(model.config, "attention_dropout", 0)) or (not self.turns_dropout_off and any(layers))
 
     def train_people(self, people: Sequence[Person], recipe: Recipe, clock: TrainingClock) -> list[Trained]:
         """Train several people's adapters in one pass."""

@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, Trainer, TrainingArguments, get_schedu
 from baselines.training.layers import LowRankUpdate, dropped_numbers, product, replace_forward
 from baselines.training.session import TrainingClock
 from baselines.training.trainers import Loss, answer_tokens
-from baselines.training.tree import Passage, TreeSize, answer_log_probs
+from baselines.training.tree import TreeSize, answer_log_probs
 from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.parts.adapters import leaving_no_trace
 
@@ -36,9 +36,12 @@ LORA_SETTINGS = frozenset(
 
 @dataclass(frozen=True)
 class Person:
-    """One person's examples, each of the same number of passages (DPO: preferred and rejected), and their seed."""
+    """One person's examples as the method makes them, and their seed.
 
-    examples: Sequence[tuple[Passage, ...]]
+    With labels, every example has the same number of `Passage` (DPO: preferred and rejected).
+    """
+
+    examples: Sequence[Any]
     seed: int
 
 

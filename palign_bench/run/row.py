@@ -114,7 +114,7 @@ class Progress:
     def _so_far(self, seconds: float) -> str:
         if self.done == self.people:
             return f"{counted(self.people)} done in {seconds:.0f} s"
-        left = seconds / max(self.begun, self.done) * (self.people - self.done)  # a cohort is trained before it answers
+        left = seconds / self.begun * (self.people - self.done)  # a cohort is trained before it answers
         return f"{self.done} of {counted(self.people)}, about {left / 60:.0f} min left"
 
 

@@ -54,7 +54,6 @@ def test_the_fewest_steps_that_may_be_asked_for_are_kept_with_their_log(tmp_path
     assert [line.split(",")[0] for line in (finished / "training.csv").read_text().splitlines()] == ["step", "4"]
 
 
-@pytest.mark.slow
 def test_the_loss_falls(tmp_path: Path) -> None:
     """Until the expected distance is added to it."""
     steps = 60

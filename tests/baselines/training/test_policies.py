@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -27,11 +28,11 @@ class SameDraws:
     """Lets TRL's trainers, one person at a time, take the prompts and the draws that a cohort takes."""
 
     def __init__(self, patch: pytest.MonkeyPatch):
-        self.person, self.rollout, self.token = 0, -1, 0
+        self.person, self.calls, self.token = 0, -1, 0
         generate: Any = GenerationMixin.generate
 
         def counted(model: Any, *arguments: Any, **options: Any) -> Any:
-            self.rollout, self.token = self.rollout + 1, 0
+            self.calls, self.token = self.calls + 1, 0
             return generate(model, *arguments, **options)
 
         def order(sampler: Any) -> Iterator[int]:
@@ -39,12 +40,15 @@ class SameDraws:
 
         def drawn(chances: Tensor, num_samples: int, **_: Any) -> Tensor:
             summed = chances.cumsum(-1)
-            draws = self.draws(self.person, self.rollout, len(chances))[:, self.token, None]
+            rollout, part = divmod(self.calls, SETTINGS["batch_size"] // len(chances))  # PPO samples micro-batches
+            draws = self.draws(self.person, rollout, SETTINGS["batch_size"])[part * len(chances) :, self.token, None]
+            draws = draws[: len(chances)]
             self.token += num_samples
             return torch.searchsorted(summed, draws * summed[:, -1:], right=True)
 
         patch.setattr(GenerationMixin, "generate", counted)
         patch.setattr(RandomSampler, "__iter__", order)
+        patch.setattr(np.random, "permutation", np.arange)  # of a rollout's answers, in PPO's passes
         patch.setattr(torch, "multinomial", drawn)
         patch.setattr(policies, "_draws", self.of_everyone)
 
@@ -58,18 +62,18 @@ class SameDraws:
 def alone(bench: Bench, name: str, draws: SameDraws, **settings: Any) -> list[Alignment]:
     found = []
     for case in cases(bench):
-        draws.person, draws.rollout = case.seed % 2**31, -1
+        draws.person, draws.calls = case.seed % 2**31, -1
         found.append(bench.aligner(name, **SETTINGS, **settings).align(case))
     return found
 
 
-@pytest.mark.parametrize("name", ON_POLICY)
+@pytest.mark.parametrize(("name", "settings"), [("ppo", {}), ("ppo", {"micro_batch": 4}), ("rloo", {})])
 def test_each_person_learns_what_trl_teaches_them_alone(
-    talking_bench: Bench, name: str, monkeypatch: pytest.MonkeyPatch
+    talking_bench: Bench, name: str, settings: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draws = SameDraws(monkeypatch)
-    together = talking_bench.aligner(name, cohort=3, **SETTINGS).align_many(cases(talking_bench))
-    for ours, theirs in zip(together, alone(talking_bench, name, draws), strict=True):
+    together = talking_bench.aligner(name, cohort=3, **SETTINGS, **settings).align_many(cases(talking_bench))
+    for ours, theirs in zip(together, alone(talking_bench, name, draws, **settings), strict=True):
         assert largest_difference(ours, theirs) < 5e-4  # of about 1e-2 that they moved
         torch.testing.assert_close(log_probs(talking_bench, ours), log_probs(talking_bench, theirs), atol=1e-4, rtol=0)
         for key, value in theirs.summary.items():
