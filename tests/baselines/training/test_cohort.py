@@ -263,3 +263,17 @@ def test_a_cohort_s_recipe_is_the_trainer_s_own(bench: Bench, name: str, monkeyp
         assert recipe.arguments.max_grad_norm == trainer.args.max_grad_norm == 1.0
         dropouts = {m.p for m in trainer.model.modules() if isinstance(m, torch.nn.Dropout)}
         assert dropouts <= {recipe.dropout, 0.0} and recipe.dropout == (0.05 if name == "lora" else 0.0)
+
+
+def test_where_one_person_fills_a_processor_people_are_trained_one_by_one(
+    bench: Bench, smollm2: LoadedModel, capsys: pytest.CaptureFixture[str]
+) -> None:
+    aligner = bench.aligner("lora", cohort=2)
+    assert aligner.cohort == 2 and not capsys.readouterr().err
+    large = Bench(LocalBackbone(smollm2, CORRECTED), bench.inventory, bench.source)
+    aligner.prepare(large.backbone, CORRECTED)
+    assert aligner.cohort == 1 and "trained one by one" in capsys.readouterr().err
+    assert large.aligner("lora", cohort=2, batch_size=1).cohort == 2, "a small pass leaves room for others"
+    assert large.aligner("rloo", cohort=2).cohort == 2, "tokens are sampled one at a time, which fills nothing"
+    aligner.prepare(bench.backbone, CORRECTED)
+    assert aligner.cohort == 2, "each model anew"
