@@ -2,7 +2,7 @@
 
 Item columns are called ``i1``, ``I1``, ``Q1``, ``item_1``, ``Item 1`` …, with the inventory's item numbers; or however
 a file of two columns, ``column`` and ``item``, says (`read_mapping`). Whatever else the table holds is not read. The
-short form of IPIP-NEO has the long one's numbers; a table of exactly the items 1 … 120 has its own (`_short_form`).
+short form of IPIP-NEO has the long one's numbers; a table of the items 1 … 120 has its own (`_short_form`).
 """
 
 import csv
@@ -171,17 +171,23 @@ def _numbers(
 def _short_form(where: str, numbers: dict[int, int], inventory: Inventory) -> dict[int, int]:
     """Numbers of the long form for columns numbered as the short form numbers its own items, 1 … 120, all of them.
 
-    Under the long form's numbers such a table can be read as well, and would be wrong: it is refused.
+    Under the long form's numbers such a table can be read as well, and would be wrong: it is refused. So is one that
+    lacks some of them, since nothing tells which of the two it means.
     """
-    short_form = ipip_neo_300().known
-    if not inventory.name.startswith("ipip_neo_") or set(numbers.values()) != set(range(1, len(short_form) + 1)):
+    short_form, found = ipip_neo_300().known, set(numbers.values())
+    mostly = found <= set(range(1, len(short_form) + 1)) and len(found) > len(short_form) / 2
+    if not inventory.name.startswith("ipip_neo_") or not mostly:
         return numbers
-    if inventory.name == "ipip_neo_300":
-        raise RespondentsError(
-            f"{where}: its items are 1 to {len(short_form)}, as the short form numbers its own; set "
-            "inventory=ipip_neo_120, or name a file with column,item in respondents.columns"
-        )
-    return {column: short_form[number - 1] for column, number in numbers.items()}
+    whole = len(found) == len(short_form)
+    if whole and inventory.name == "ipip_neo_120":
+        return {column: short_form[number - 1] for column, number in numbers.items()}
+    share, remedy = "", "set inventory=ipip_neo_120, or "
+    if not whole:
+        share, remedy = f"{len(found)} of ", "they may be its or the long form's: "
+    raise RespondentsError(
+        f"{where}: its items are {share}1 to {len(short_form)}, as the short form numbers its own; {remedy}"
+        "name a file with column,item in respondents.columns"
+    )
 
 
 def _id_column(where: str, header: Sequence[str], numbers: Mapping[int, int], wanted: str | None) -> int | None:

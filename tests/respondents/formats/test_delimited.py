@@ -104,6 +104,13 @@ def test_the_short_forms_own_numbers_are_read_as_such_and_never_as_the_long_form
     assert anna.answers == dict(zip(short_form, answers, strict=True)) and anna.answers[99] == answers[8]
     with pytest.raises(RespondentsError, match=r"items are 1 to 120, as the short form .* inventory=ipip_neo_120"):
         load_file(str(path), inventory=ipip_neo_300())
+    lacking = ",".join(f"i{place}" for place in range(1, 121) if place != 40)
+    path.write_text(f"id,{lacking}\nanna,{','.join(map(str, answers[1:]))}\n")
+    for inventory in (ipip_neo_120(), ipip_neo_300()):
+        with pytest.raises(
+            RespondentsError, match=r"items are 119 of 1 to 120, .* may be its or the long form's: name"
+        ):
+            load_file(str(path), inventory=inventory)
     columns = ",".join(f"i{number}" for number in short_form)
     path.write_text(f"id,{columns}\nanna,{','.join(map(str, answers))}\n")
     assert load_file(str(path), inventory=ipip_neo_120()).people[0].answers == anna.answers
