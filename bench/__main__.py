@@ -1,8 +1,8 @@
 """`make bench`: how fast answering, PAS and training are, as ratios measured in one run on one machine.
 
 Answering is compared with plain batched `model.generate` on full prompts and, with ``--peers``, with
-lm-evaluation-harness, llama.cpp and OpenVINO GenAI (`bench.peers`: same model, prompts and items); PAS's probes with
-scikit-learn in a loop over heads; with ``--cohort N``, the training of N people at once with TRL one by one. What
+lm-evaluation-harness, llama.cpp, OpenVINO GenAI and vLLM (`bench.peers`: same model, prompts and items); PAS's probes
+with scikit-learn in a loop over heads; with ``--cohort N``, the training of N people at once with TRL one by one. What
 others take is timed on a part of the items and scaled, since their cost is the same for each item; the table says on
 how many.
 """
@@ -122,7 +122,7 @@ def bench_answering(
     for way, (name, answered) in theirs.items():
         note = compared(name, answered, texts, rows)
         found.append(Measurement(f"few_shot_answers_{way}", answered.seconds, answered.seconds / ours, note))
-    whole = questions(backbone, alignment, items, len(items), asked.clock, None)
+    whole = questions(backbone, alignment, items, len(items), asked.clock)
     return [*found, *lines, _share_of_matrix_rate(whole, ours)]
 
 
@@ -199,17 +199,18 @@ def bench_cohort(
 
     protocol = Corrected(inventory)
     cases = [Case(p.id, protocol.known(p), {}, seed=number) for number, p in enumerate(people)]
-    seconds = []
+    seconds, at_once = [], []
     for cohort in (len(people), 1):
         method = resolve_budget(read_option("method", "lora") | {"steps": steps}, {"name": "quick", "cohort": cohort})
         aligner = make_aligners(method)["lora"]
         aligner.prepare(backbone, protocol)
         aligner.warm_up(cases[0])
+        at_once.append(aligner.cohort)
         seconds.append(clock(lambda aligner=aligner: aligner.align_many(cases)) / len(people))  # type: ignore[misc]
     ours, alone = seconds
     note = f"LoRA, {len(people)} people, {steps} steps of 8, seconds per person"
     return [
-        Measurement("lora_cohort", ours, None, f"{note}; one pass"),
+        Measurement("lora_cohort", ours, None, f"{note}; {at_once[0]} in a pass"),
         Measurement("lora_one_by_one", alone, alone / ours, f"{note}; TRL"),
     ]
 
@@ -241,7 +242,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     def clock(work: Callable[[], Any]) -> float:
         return seconds_of(work, processor_time=chosen.processor_time)
 
-    asked = questions(backbone, alignment, items[: chosen.plain_items], len(items), clock, _gguf(settings))
+    part, gguf = items[: chosen.plain_items], _gguf(settings)
+    asked = questions(backbone, alignment, part, len(items), clock, gguf, chosen.processor_time)
     rows = bench_answering(backbone, alignment, items, chosen.repeats, asked, chosen.peers or ["generate"])
     folder = chosen.runs / "bench"
     _write(folder, machine, rows)  # what follows may be cut short

@@ -1,15 +1,15 @@
 """The same questions to other programs, each with its best settings for them, timed beside ours; answers are compared.
 
-A program that is not installed is one line that says how to install it. vLLM and SGLang are not among them: what they
-are good at takes a GPU (`model.engine=vllm` answers through vLLM there).
+A program that is not installed is one line that says how to install it. SGLang is not among them: it takes a GPU.
 """
 
 import copy
 import importlib.util
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib.metadata import version
+from importlib.metadata import packages_distributions, version
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
@@ -17,8 +17,10 @@ from torch import Tensor
 from bench.llama_cpp import LlamaCpp
 from bench.lm_eval import lm_eval_log_probs
 from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.engines.base import Request
 from palign_bench.backbone.engines.products import product_dtype
 from palign_bench.backbone.local import LocalBackbone
+from palign_bench.backbone.served import ServingEngine, start_vllm
 from palign_bench.backbone.tokenizing import SplitPrompts, encode
 from palign_bench.questionnaire.inventory import OPTIONS, Item
 from palign_bench.questionnaire.protocol import parse_released
@@ -34,7 +36,8 @@ Clock = Callable[[Callable[[], object]], float]  # seconds of some work, done on
 class Questions:
     """A part of one person's items as a peer is asked them; ``of``: items in all, to which its seconds are scaled.
 
-    ``openings``: whole prompts up to ``Option``; ``texts``: up to where the letter stands; ``file``: the model's GGUF.
+    ``openings``: whole prompts up to ``Option``; ``texts``: up to where the letter stands; ``file``: the model's GGUF;
+    ``of_one_process``: whether the clock counts this process's time alone.
     """
 
     backbone: LocalBackbone
@@ -45,6 +48,7 @@ class Questions:
     of: int
     clock: Clock
     file: Path | None = None
+    of_one_process: bool = False
 
     def scaled(self, first: float, others: float) -> float:
         """Seconds for all items, where the first of the part took so long and all its others so long."""
@@ -52,7 +56,13 @@ class Questions:
 
 
 def questions(
-    backbone: LocalBackbone, alignment: Alignment, part: Sequence[Item], of: int, clock: Clock, file: Path | None
+    backbone: LocalBackbone,
+    alignment: Alignment,
+    part: Sequence[Item],
+    of: int,
+    clock: Clock,
+    file: Path | None = None,
+    of_one_process: bool = False,
 ) -> Questions:
     """These items as peers are asked them."""
     opening, options = backbone.chat.option_tokens("Option (", backbone.protocol.letters)
@@ -61,7 +71,7 @@ def questions(
         for each in ("Option", opening)
     }
     prompts = backbone.split(alignment, part, opening)
-    return Questions(backbone, texts["Option"], texts[opening], prompts, options, of, clock, file)
+    return Questions(backbone, texts["Option"], texts[opening], prompts, options, of, clock, file, of_one_process)
 
 
 @dataclass(frozen=True)
@@ -138,6 +148,32 @@ def openvino(asked: Questions, in_float32: bool = False) -> Answered:
     return Answered(asked.scaled(first, others), answers, f"{asked.file.name}, prefix caching, one new token, {how}")
 
 
+def vllm(asked: Questions) -> Answered:
+    """vLLM as `model.engine=vllm` asks it, in a process of its own; its cache keeps the beginning."""
+    backbone, (first, *others) = asked.backbone, asked.prompts.suffixes
+    on_processor = backbone.model.device.type == "cpu"
+    # Of 128 tokens there by default: what is left of the beginning after its last whole block is read with every item.
+    blocks = {"block_size": 32} if on_processor else {}
+    with TemporaryDirectory() as folder:
+        backbone.model.save_pretrained(folder)
+        backbone.tokenizer.save_pretrained(folder)
+        llm = start_vllm(folder, str(backbone.model.dtype).removeprefix("torch."), **blocks)
+    engine = ServingEngine(llm, backbone.tokenizer, frozenset())
+    found: list[Tensor] = []
+
+    def read(prefix: list[int], suffixes: list[list[int]]) -> None:
+        found.append(engine.option_log_probs(Request(SplitPrompts(prefix, suffixes)), asked.options))
+
+    read(asked.prompts.prefix[:8], [first])  # warm-up
+    seconds = asked.scaled(
+        asked.clock(lambda: read(asked.prompts.prefix, [first])),
+        asked.clock(lambda: read(asked.prompts.prefix, others)),
+    )
+    log_probs = torch.cat(found[1:])
+    how = ", ".join(["prefix caching, logits in float32", *(f"{name} {value}" for name, value in blocks.items())])
+    return Answered(seconds, log_probs.argmax(-1).tolist(), how, log_probs)
+
+
 @dataclass(frozen=True)
 class Peer:
     """A program: what is imported and what pip calls it, and the ways in which it is asked."""
@@ -148,6 +184,7 @@ class Peer:
     takes_file: bool = False
     in_torch: bool = False  # it computes with our model, so it can have it in either dtype
     writes: bool = False  # text, which is parsed; ours is written and parsed likewise
+    in_process: bool = True  # else in one of its own
 
 
 PEERS = {
@@ -165,6 +202,7 @@ PEERS = {
         {"openvino": openvino, "openvino_float32": lambda asked: openvino(asked, in_float32=True)},
         takes_file=True,
     ),
+    "vllm": Peer("vllm", "vllm", {"vllm": vllm}, in_process=False),
 }
 
 
@@ -175,6 +213,8 @@ def why_not_asked(name: str, asked: Questions) -> str | None:
         return f"not installed: pip install {peer.package}"
     if peer.takes_file and asked.file is None:
         return "reads GGUF files, and this model comes in none"
+    if asked.of_one_process and not peer.in_process:
+        return "computes in a process of its own, whose time --processor-time does not count"
     return None
 
 
@@ -192,11 +232,17 @@ def compared(name: str, answered: Answered, ours: Sequence[str], log_probs: Tens
     """A peer's note: its version, and how its answers compare with our texts or our log-probabilities of the part."""
     own = parsed(ours) if PEERS[name].writes else log_probs.argmax(-1).tolist()
     same = [theirs == answer for theirs, answer in zip(answered.answers, own, strict=True)]
-    note = f"{PEERS[name].package} {version(PEERS[name].package)}, {answered.note}; {len(same)} items timed, scaled; "
+    package = _installed(PEERS[name].package)
+    note = f"{package} {version(package)}, {answered.note}; {len(same)} items timed, scaled; "
     note += f"{sum(same) / len(same):.0%} equal answers"
     if answered.log_probs is not None:
         note += f", log-probabilities differ by at most {float((answered.log_probs - log_probs).abs().max()):.2g}"
     return note
+
+
+def _installed(package: str) -> str:
+    """The name of the distribution: vLLM's build for processors has one of its own."""
+    return next(iter(packages_distributions().get(package, ())), package)
 
 
 def parsed(texts: Sequence[str]) -> list[int | None]:

@@ -102,23 +102,28 @@ class ServedBackbone(Backbone):
         return str(self.tokenizer.decode(list(output.outputs[0].token_ids), skip_special_tokens=True)).strip()
 
 
-def serve(settings: Mapping[str, Any], protocol: EvaluationProtocol) -> ServedBackbone:
-    """Start vLLM on the model that ``settings`` (a resolved ``conf/model/*.yaml``) describe. Raises ModelError."""
-    identified = loading.identify(settings)
+def start_vllm(source: str, dtype: str, **more: Any) -> Any:
+    """vLLM's ``LLM`` on the model in a folder or of that name on the hub; it ends with its last reference."""
     from vllm import LLM
 
-    source, revision = loading.source_of(settings), settings.get("revision")
     llm = LLM(
         model=source,
-        revision=revision,
-        tokenizer_revision=revision,
-        dtype=identified["dtype"],
+        dtype=dtype,
         seed=0,
         enable_prefix_caching=True,
         hf_overrides={"head_dtype": "float32"},  # its default, the model's type, rounds the options' logits to ties
+        **more,
     )
     # Its process must have ended when Python, at its own end, waits for the processes that it started.
     atexit.register(_end, weakref.ref(llm))
+    return llm
+
+
+def serve(settings: Mapping[str, Any], protocol: EvaluationProtocol) -> ServedBackbone:
+    """Start vLLM on the model that ``settings`` (a resolved ``conf/model/*.yaml``) describe. Raises ModelError."""
+    identified = loading.identify(settings)
+    source, revision = loading.source_of(settings), settings.get("revision")
+    llm = start_vllm(source, identified["dtype"], revision=revision, tokenizer_revision=revision)
     tokenizer = loading.tokenizer_of(settings)
     engine = ServingEngine(llm, tokenizer, end_tokens_of(tokenizer, _generation(source, revision)))
     identity = {

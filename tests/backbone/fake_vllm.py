@@ -25,7 +25,7 @@ _NAMED = (
     "allowed_media_domains tensor_parallel_size dtype quantization revision tokenizer_revision chat_template seed "
     "gpu_memory_utilization cpu_offload_gb enforce_eager hf_token hf_overrides kv_cache_memory_bytes"
 )
-_OF_ENGINE_ARGUMENTS = "enable_prefix_caching max_model_len max_logprobs logprobs_mode generation_config"
+_OF_ENGINE_ARGUMENTS = "block_size enable_prefix_caching max_model_len max_logprobs logprobs_mode generation_config"
 
 
 class TokensPrompt(TypedDict):

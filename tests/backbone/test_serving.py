@@ -218,6 +218,7 @@ def test_our_calls_fit_vllm(tiny: LoadedModel, inventory: Inventory, monkeypatch
 
     taken = set(inspect.signature(real.LLM.__init__).parameters) | set(inspect.signature(EngineArgs).parameters)
     assert {"model", "revision", "tokenizer_revision", "dtype", "seed", "enable_prefix_caching"} <= taken
+    assert {"hf_overrides", "block_size"} <= taken
     assert {"prompts", "sampling_params", "use_tqdm"} <= set(inspect.signature(real.LLM.generate).parameters)
     llm = fake_vllm.LLM.of(tiny.model)
     monkeypatch.setattr(llm, "generate", lambda rows, parameters, use_tqdm: _empty(rows, parameters))

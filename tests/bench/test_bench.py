@@ -1,6 +1,7 @@
 """`make bench` for real on a tiny model, and whether its peers answer the same questions."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -23,6 +24,7 @@ from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.settings import read_option
+from tests.backbone import fake_vllm
 from tests.command import save_many_headed
 from tests.protocols import CORRECTED
 
@@ -115,6 +117,23 @@ def test_peers_are_asked_in_the_faster_arithmetic_too(monkeypatch: pytest.Monkey
         monkeypatch.setattr(products, "float32_speedup", lambda dtype, speedup=speedup: speedup)
         assert set(ask("generate", asked)) == ways
     assert asked.backbone.model.dtype == torch.bfloat16
+
+
+def test_vllm_reads_the_beginning_once_and_gives_our_answers(
+    monkeypatch: pytest.MonkeyPatch, asked: Questions, inventory: Inventory
+) -> None:
+    fake_vllm.install(monkeypatch, on_processor=True)
+    answered = ask("vllm", asked)["vllm"]
+    alignment = Alignment(system_prompt="You worry, and you are kind.")
+    ours = asked.backbone.answer(alignment, inventory.select(inventory.held_out[:12])).log_probs or {}
+    assert answered.log_probs is not None and answered.log_probs.shape == (12, 5)
+    torch.testing.assert_close(answered.log_probs, torch.tensor(list(ours.values())), atol=1e-4, rtol=0)
+    assert "block_size 32" in answered.note and answered.seconds > 0
+    own_process = replace(asked, of_one_process=True)
+    assert why_not_asked("vllm", own_process) == (
+        "computes in a process of its own, whose time --processor-time does not count"
+    )
+    assert why_not_asked("generate", own_process) is None
 
 
 def test_what_is_compared_and_how_seconds_are_scaled(monkeypatch: pytest.MonkeyPatch, asked: Questions) -> None:
