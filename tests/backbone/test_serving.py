@@ -129,6 +129,7 @@ def test_a_row_of_a_served_model(tiny_folder: Path, tmp_path: Path, monkeypatch:
         "enable_prefix_caching": True,
         "hf_overrides": {"head_dtype": "float32"},
     }
+    assert loading.settings.model_identity(settings, {})["engine_version"] == 2, "1 rounded its logits"
     assert backbone.identity["weights"] == loading.identify(settings)["weights_hash"]
     setting = Setting(tmp_path / "runs", simulate(count=3, seed=3), backbone)  # type: ignore[arg-type]
     setting.change(people=setting.job.people[:1], known_answers=5)

@@ -14,6 +14,7 @@ WEIGHTS = ("package", "hub", "random")
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
 QUANTIZATIONS = ("none", "nf4")
 ENGINES = ("auto", "shared_prefix", "full_prompts", "vllm")
+ENGINE_VERSIONS = {"vllm": 2}  # raised when an engine answers otherwise; of vLLM 2 has its logits in float32
 VLLM = "vllm>=0.32,<0.33"  # the newest that takes the same PyTorch as we do
 
 
@@ -177,4 +178,6 @@ def model_title(settings: Mapping[str, Any]) -> str:
 def model_identity(settings: Mapping[str, Any], identified: Mapping[str, str]) -> Settings:
     """The part of a model's settings that can change a number; ``identified`` is `backbone.loading.identify`'s."""
     kept = {key: settings[key] for key in ("name", "weights", "quantization", "engine", "cohort")}
+    if settings["engine"] in ENGINE_VERSIONS:
+        kept["engine_version"] = ENGINE_VERSIONS[settings["engine"]]
     return kept | dict(identified)
