@@ -5,6 +5,7 @@ A program that is not installed is one line that says how to install it. SGLang 
 
 import copy
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import packages_distributions, version
@@ -152,6 +153,7 @@ def vllm(asked: Questions) -> Answered:
     """vLLM as `model.engine=vllm` asks it, in a process of its own; its cache keeps the beginning."""
     backbone, (first, *others) = asked.backbone, asked.prompts.suffixes
     on_processor = backbone.model.device.type == "cpu"
+    os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # by default it leaves a core to the process that asks
     # Of 128 tokens there by default: what is left of the beginning after its last whole block is read with every item.
     blocks = {"block_size": 32} if on_processor else {}
     with TemporaryDirectory() as folder:
