@@ -14,6 +14,7 @@ from tempfile import TemporaryDirectory
 
 import torch
 from torch import Tensor
+from transformers import PreTrainedModel
 
 from bench.llama_cpp import LlamaCpp
 from bench.lm_eval import lm_eval_log_probs
@@ -149,17 +150,17 @@ def openvino(asked: Questions, in_float32: bool = False) -> Answered:
     return Answered(asked.scaled(first, others), answers, f"{asked.file.name}, prefix caching, one new token, {how}")
 
 
-def vllm(asked: Questions) -> Answered:
+def vllm(asked: Questions, model: PreTrainedModel | None = None) -> Answered:
     """vLLM as `model.engine=vllm` asks it, in a process of its own; its cache keeps the beginning."""
     backbone, (first, *others) = asked.backbone, asked.prompts.suffixes
-    on_processor = backbone.model.device.type == "cpu"
+    model = model or backbone.model
     os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # by default it leaves a core to the process that asks
     # Of 128 tokens there by default: what is left of the beginning after its last whole block is read with every item.
-    blocks = {"block_size": 32} if on_processor else {}
+    blocks = {"block_size": 32} if model.device.type == "cpu" else {}
     with TemporaryDirectory() as folder:
-        backbone.model.save_pretrained(folder)
+        model.save_pretrained(folder)
         backbone.tokenizer.save_pretrained(folder)
-        llm = start_vllm(folder, str(backbone.model.dtype).removeprefix("torch."), **blocks)
+        llm = start_vllm(folder, str(model.dtype).removeprefix("torch."), **blocks)
     engine = ServingEngine(llm, backbone.tokenizer, frozenset())
     found: list[Tensor] = []
 
@@ -184,7 +185,7 @@ class Peer:
     module: str
     ways: dict[str, Callable[[Questions], Answered]]
     takes_file: bool = False
-    in_torch: bool = False  # it computes with our model, so it can have it in either dtype
+    in_torch: bool = False  # it computes with our model's weights, so it can have them in either dtype
     writes: bool = False  # text, which is parsed; ours is written and parsed likewise
     in_process: bool = True  # else in one of its own
 
@@ -204,7 +205,7 @@ PEERS = {
         {"openvino": openvino, "openvino_float32": lambda asked: openvino(asked, in_float32=True)},
         takes_file=True,
     ),
-    "vllm": Peer("vllm", "vllm", {"vllm": vllm}, in_process=False),
+    "vllm": Peer("vllm", "vllm", {"vllm": vllm}, in_torch=True, in_process=False),
 }
 
 
