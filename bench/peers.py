@@ -22,7 +22,7 @@ from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.base import Request
 from palign_bench.backbone.engines.products import product_dtype
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.served import ServingEngine, start_vllm
+from palign_bench.backbone.served import ServingEngine, end_vllm, start_vllm
 from palign_bench.backbone.tokenizing import SplitPrompts, encode
 from palign_bench.questionnaire.inventory import OPTIONS, Item
 from palign_bench.questionnaire.protocol import parse_released
@@ -172,6 +172,7 @@ def vllm(asked: Questions, model: PreTrainedModel | None = None) -> Answered:
         asked.clock(lambda: read(asked.prompts.prefix, [first])),
         asked.clock(lambda: read(asked.prompts.prefix, others)),
     )
+    end_vllm(llm)  # what is timed next has the machine to itself
     log_probs = torch.cat(found[1:])
     how = ", ".join(["prefix caching, logits in float32", *(f"{name} {value}" for name, value in blocks.items())])
     return Answered(seconds, log_probs.argmax(-1).tolist(), how, log_probs)

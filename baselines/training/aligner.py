@@ -47,7 +47,7 @@ from palign_bench.settings import UserError, whole
 
 SEEDS = 2**31  # what the libraries take
 # Numbers in one person's hidden states of a pass with which a processor's products run at their full rate: with LoRA on
-# SmolLM2 (400,000) a cohort takes a tenth more a person than one by one, on the organism (15,000) a third of it.
+# SmolLM2 (400,000) a cohort takes a tenth longer a person than one by one, on the organism (15,000) two fifths as long.
 FILLING = 2**18
 Result = TypeVar("Result")
 

@@ -103,7 +103,7 @@ class ServedBackbone(Backbone):
 
 
 def start_vllm(source: str, dtype: str, **more: Any) -> Any:
-    """vLLM's ``LLM`` on the model in a folder or of that name on the hub; it ends with its last reference."""
+    """vLLM's ``LLM`` on the model in a folder or of that name on the hub; `end_vllm` ends it, at the latest at exit."""
     from vllm import LLM
 
     llm = LLM(
@@ -115,8 +115,18 @@ def start_vllm(source: str, dtype: str, **more: Any) -> Any:
         **more,
     )
     # Its process must have ended when Python, at its own end, waits for the processes that it started.
-    atexit.register(_end, weakref.ref(llm))
+    atexit.register(_end_if_alive, weakref.ref(llm))
     return llm
+
+
+def end_vllm(llm: Any) -> None:
+    """End the process in which it computes, which gives back its memory. Again: nothing."""
+    llm.llm_engine.engine_core.shutdown()
+
+
+def _end_if_alive(served: weakref.ref[Any]) -> None:
+    if (llm := served()) is not None:
+        end_vllm(llm)
 
 
 def serve(settings: Mapping[str, Any], protocol: EvaluationProtocol) -> ServedBackbone:
@@ -136,11 +146,6 @@ def serve(settings: Mapping[str, Any], protocol: EvaluationProtocol) -> ServedBa
         "engine": "vllm",
     }
     return ServedBackbone(engine, protocol, identity)
-
-
-def _end(served: weakref.ref[Any]) -> None:
-    if (llm := served()) is not None:
-        llm.llm_engine.engine_core.shutdown()
 
 
 def _generation(source: str, revision: str | None) -> GenerationConfig:

@@ -18,7 +18,7 @@ from palign_bench.backbone.engines.base import end_tokens_of
 from palign_bench.backbone.loading.settings import ModelError, resolve_model
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.served import ServedBackbone, ServingEngine, serve
+from palign_bench.backbone.served import ServedBackbone, ServingEngine, end_vllm, serve
 from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import Corrected, EvaluationProtocol
@@ -225,7 +225,7 @@ def test_the_real_vllm_answers_as_the_model_in_this_process(
     items = inventory.select(inventory.held_out[:9])
     served = serve(settings, CORRECTED)
     ours = served.answer(Alignment(system_prompt=PROMPT), items, items)
-    served.engine.llm.llm_engine.engine_core.shutdown()  # it would write into pytest's closed log
+    end_vllm(served.engine.llm)  # it would write into pytest's closed log
     local = LocalBackbone(loading.load(settings | {"engine": "auto"}), CORRECTED)
     own = local.answer(Alignment(system_prompt=PROMPT), items, items)
     assert ours.log_probs is not None and own.log_probs is not None

@@ -123,7 +123,10 @@ def test_vllm_reads_the_beginning_once_and_gives_our_answers(
     monkeypatch: pytest.MonkeyPatch, asked: Questions, inventory: Inventory
 ) -> None:
     fake_vllm.install(monkeypatch, on_processor=True)
+    ended: list[fake_vllm.LLM] = []
+    monkeypatch.setattr(peers, "end_vllm", ended.append)
     answered = ask("vllm", asked)["vllm"]
+    assert len(ended) == 1, "what is timed next would share the machine with it"
     alignment = Alignment(system_prompt="You worry, and you are kind.")
     ours = asked.backbone.answer(alignment, inventory.select(inventory.held_out[:12])).log_probs or {}
     assert answered.log_probs is not None and answered.log_probs.shape == (12, 5)
