@@ -39,6 +39,9 @@ class Backbone(ABC):
         self.protocol = protocol
         self.engine = engine
 
+    def close(self) -> None:  # noqa: B027  (most have nothing to give back)
+        """Give back what does not go with the last reference; others that share the weights are closed too."""
+
     @abstractmethod
     def applied(self, alignment: Alignment) -> AbstractContextManager[None]:
         """Apply what is more than a prompt; the bare model is back on leaving, also after an exception."""

@@ -80,6 +80,10 @@ class ServedBackbone(Backbone):
         super().__init__(engine.tokenizer, protocol, engine)
         self.identity = identity
 
+    def close(self) -> None:
+        """End vLLM's process, which outlives its last reference."""
+        end_vllm(self.engine.llm)
+
     @contextmanager
     def applied(self, alignment: Alignment) -> Iterator[None]:
         """Nothing but a system prompt is applied. Raises ValueError for an alignment that is more."""

@@ -52,6 +52,8 @@ class Session:
         """
         key, questions = canonical(model), (protocol.name, protocol.inventory.name, protocol.listing.known)
         if self._model != key:
+            for backbone, _ in self._backbones.values():
+                backbone.close()
             self._backbones.clear()
             self._model = key
         if not self._backbones:

@@ -139,6 +139,23 @@ def test_a_row_of_a_served_model(tiny_folder: Path, tmp_path: Path, monkeypatch:
     assert failed == 0 and record is not None and len(record["answers"]) == 180 and len(record["audit"]) == 20
 
 
+def test_a_session_ends_a_served_model_before_it_loads_another(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or it would keep its memory: the real one's process outlives its last reference."""
+    fake_vllm.install(monkeypatch, on_processor=True)
+    here = session.Session()
+    ended: list[int] = []
+    settings = settings_of(name_or_path=str(tiny_folder), dtype="float32", device="cpu")
+    first, _ = here.load_backbone(settings, CORRECTED)
+    assert isinstance(first, ServedBackbone)
+    monkeypatch.setattr(first.engine.llm.llm_engine.engine_core, "shutdown", lambda: ended.append(1))
+    here.load_backbone(settings, AS_RELEASED)
+    assert not ended, "another protocol shares the model"
+    here.load_backbone(settings | {"engine": "auto"}, CORRECTED)
+    assert ended
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
@@ -170,7 +187,7 @@ def test_a_machine_without_a_gpu_is_told_so(tiny_folder: Path) -> None:
 def test_what_vllm_started_is_ended_before_python_waits_for_it(
     tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, unloaded: bool
 ) -> None:
-    """The real one's process kept a finished run from ending; unloaded before, it has ended itself."""
+    """The real one's process kept a finished run from ending, and outlives its last reference: a session ends it."""
     fake_vllm.install(monkeypatch, on_processor=True)
     at_exit: list[Any] = []
     monkeypatch.setattr(atexit, "register", lambda function, *given: at_exit.append((function, given)))
