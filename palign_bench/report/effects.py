@@ -123,8 +123,8 @@ def _traits_and_dose(row: RowNumbers, people: Sequence[str], scales: Sequence[st
 
 
 def _ratio(changes: Array, doses: Array) -> Array:
-    """Summed changes (changed, people, scales) per summed dose (changed, people)."""
-    return np.nansum(changes, axis=1) / doses.sum(axis=1)[:, None]
+    """Summed changes (changed, people, scales) per summed dose (changed, people), over the people with a change."""
+    return np.nansum(changes, axis=1) / np.where(np.isnan(changes), 0.0, doses[:, :, None]).sum(axis=1)
 
 
 def _interval(own: Array, doses: Array) -> tuple[float, float] | None:
@@ -133,7 +133,12 @@ def _interval(own: Array, doses: Array) -> tuple[float, float] | None:
     if people < _FEWEST:
         return None
     drawn = np.random.default_rng(0).integers(0, people, (DRAWS, people))
-    values = (np.nansum(own[:, drawn], axis=2) / doses[:, drawn].sum(axis=2)).mean(axis=0)
+    felt = np.where(np.isnan(own), 0.0, doses)
+    with np.errstate(invalid="ignore"):
+        values = (np.nansum(own[:, drawn], axis=2) / felt[:, drawn].sum(axis=2)).mean(axis=0)
+    values = values[~np.isnan(values)]  # nobody who was drawn answers anything
+    if not len(values):
+        return None
     low, high = np.quantile(values, [0.025, 0.975])
     return float(low), float(high)
 

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from palign_bench.report.document import written_out
-from palign_bench.report.measures import Difference, option_counts
+from palign_bench.report.measures import Difference, best_floor, option_counts
 from palign_bench.report.names import METHODS, OWN_FLOORS, PEOPLE_FLOORS, PEOPLE_METHODS
-from palign_bench.report.rows import RowNumbers, people_of_all
+from palign_bench.report.rows import MOST_SUMMARIES, RowNumbers, people_of_all
 from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP, mean
 from palign_bench.report.table import Report
 from palign_bench.settings import counted
@@ -109,9 +109,9 @@ def next_step(report: Report, runs: Path) -> str:
 def _lowest(lines: Sequence[Line]) -> dict[str, Any] | None:
     """The lowest composites, of all rows and of the methods among them, over the people whom these rows share.
 
-    Rows on less than half of the people, a few trained ones as a rule, are left out.
+    Rows on less than half of the people, a few trained ones as a rule, are left out, and those that left items out.
     """
-    scored = [line for line in lines if line.people and line.row["block"] in _COMPETING]
+    scored = [line for line in lines if line.people and line.row["block"] in _COMPETING and _has_answered(line)]
     most = max((line.people for line in scored), default=0)
     many = [line for line in scored if 2 * line.people >= most]
     shared = set.intersection(*(set(line.numbers.composites) for line in many)) if many else set()
@@ -136,19 +136,23 @@ def _lowest(lines: Sequence[Line]) -> dict[str, Any] | None:
 _COMPETING = (METHODS, PEOPLE_METHODS, OWN_FLOORS, PEOPLE_FLOORS)
 
 
+def _has_answered(line: Line) -> bool:
+    return line.numbers.answered_share >= 1 - UNPARSED
+
+
 def _against_floors(lines: Sequence[Line], methods: Sequence[Line]) -> dict[str, dict[int, list[str]]]:
     """Methods that are clearly better (-1) or worse (1) than the best own-answers floor, or neither (0), by that floor.
 
     Rows on few people, beside others on more, are told apart elsewhere.
     """
-    by_key = {line.row["method"]: line for line in lines}
+    floors = {id(line.numbers): line for line in lines if line.row["block"] == OWN_FLOORS}
     grouped: dict[str, dict[int, list[str]]] = {}
     most = max(line.people for line in methods)
     for line in methods:
         if line.people < min(most, FEWEST_FOR_A_BOOTSTRAP):
             continue
-        floor = by_key.get(line.row["best_own_floor"])
-        difference = Difference(line.numbers, floor.numbers if floor else None)
+        best = best_floor(line.numbers, [each.numbers for each in floors.values()])
+        difference, floor = Difference(line.numbers, best), floors.get(id(best))
         if line.row["block"] == METHODS and floor and difference.interval:
             found = grouped.setdefault(floor.label, {-1: [], 0: [], 1: []})
             found[difference.sign].append(f"{line.label} {difference.mean:+.2f}")
@@ -178,7 +182,8 @@ def _pas(lines: Sequence[Line]) -> list[tuple[Line, Line | None, Difference, str
         method = line.numbers.identity["method"]
         base = _partner(line, "few_shot" if method.get("system_prompt") == "few_shot" else "vanilla", lines)
         difference = Difference(line.numbers, base.numbers if base else None)
-        often = f"{sum(alpha == 0 for alpha in chosen)} of {counted(len(chosen))}"
+        first = "the first " if len(line.numbers.respondents) > MOST_SUMMARIES else ""
+        often = f"{sum(alpha == 0 for alpha in chosen)} of {first}{counted(len(chosen))}"
         found.append((line, base, difference, often))
     return found
 

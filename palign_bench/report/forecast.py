@@ -126,6 +126,7 @@ def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], sha
         factors=factors,
         shards=shards,
         people=max(len(row.respondents) for row in rows),
+        unfinished=[row.label for row in rows if not row.respondents],
         machine=next((row.folder.provenance()[-1] for row in rows if row.folder.provenance()), {}),
         learning=[row.label for row in rows if row.block in (PEOPLE_FLOORS, PEOPLE_METHODS)],
         quick=any((row.budget or "").startswith("quick") for row in rows),

@@ -1,5 +1,6 @@
 """From finished cells to the columns of a table. Every measure is None where it is not defined."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -12,6 +13,7 @@ from palign_bench.costs.figures import FIGURES
 from palign_bench.ledger.columns import Array
 from palign_bench.questionnaire.inventory import LOWEST
 from palign_bench.questionnaire.protocol import PROTOCOLS
+from palign_bench.questionnaire.scoring import mean_present
 from palign_bench.report.names import is_constant
 from palign_bench.report.paper import PAPER_PEOPLE
 from palign_bench.report.rows import RowNumbers
@@ -19,22 +21,24 @@ from palign_bench.report.statistics import mean, mean_interval
 
 
 def best_floor(row: RowNumbers, floors: Sequence[RowNumbers]) -> RowNumbers | None:
-    """The floor with the lowest mean composite on the people that it shares with ``row``.
+    """The floor that ``row`` does worst against, on the people (and items) that both answered.
 
     Floors that share fewer people than another are left out, so that an unfinished floor never wins on an easy few.
     """
-    own = row.composites
-    shared = [(floor, [s for r, s in floor.composites.items() if r in own]) for floor in floors]
-    most = max((len(scores) for _, scores in shared), default=0)
-    means = [(np.mean(scores), floor) for floor, scores in shared if len(scores) == most > 0]
-    return min(means, key=lambda pair: pair[0])[1] if means else None
+    found = [difference for floor in floors if (difference := Difference(row, floor))]
+    most = max((len(each.values) for each in found), default=0)
+    best = max(
+        (each for each in found if len(each.values) == most), key=lambda each: np.mean(each.values), default=None
+    )
+    return best.second if best else None
 
 
 @dataclass(frozen=True)
 class Difference:
     """Composites of one row less those of another, over the people whom both have; below 0 the first is better.
 
-    False where nobody has both.
+    Where one of them left an item out, both composites are over the items that both answered: whoever answers the
+    easy items alone gains nothing. False where nobody has both.
     """
 
     first: RowNumbers
@@ -43,8 +47,17 @@ class Difference:
     @cached_property
     def values(self) -> list[float]:
         """Each of these people's difference, in the order of the first row."""
-        other = self.second.composites if self.second else {}
-        return [score - other[each] for each, score in self.first.composites.items() if each in other]
+        first, second = self.first, self.second
+        if second is None:
+            return []
+        people = [each for each in first.composites if each in second.composites]
+        if min(first.answered_share, second.answered_share) >= 1:
+            return [first.composites[each] - second.composites[each] for each in people]
+        items = np.intersect1d(first.digest.items, second.digest.items)
+        differences = first.differences_of(people, items) - second.differences_of(people, items)  # NaN: not both
+        scales = np.array([first.scale_of[number] for number in items.tolist()])
+        totals = sum((mean_present(differences[:, scales == each]) for each in dict.fromkeys(scales.tolist())), 0.0)
+        return [each for each in np.asarray(totals).tolist() if not math.isnan(each)]
 
     def __bool__(self) -> bool:
         return bool(self.values)
@@ -99,7 +112,8 @@ def most_frequent_option_share(row: RowNumbers) -> float | None:
 def reading_rates(row: RowNumbers) -> tuple[float | None, float | None]:
     """Pooled share of generated answers without an option, and of audited ones that agree with the recorded answer.
 
-    A protocol generates every answer, or reads log-probabilities and generates only in the audit.
+    A protocol generates every answer, or reads log-probabilities and generates only in the audit. Where nothing was
+    generated, the first is the share of the items that were left out, None where none was.
     """
     whole = PROTOCOLS[row.protocol].reading.generates
     generated = row.digest.figure("generated" if whole else "audited") > 0  # else nothing can be unparsed
@@ -107,6 +121,8 @@ def reading_rates(row: RowNumbers) -> tuple[float | None, float | None]:
     def total(counts: Array) -> int:
         return int(counts[generated].sum())
 
+    if not generated.any():
+        return (1 - row.answered_share or None), None
     asked = total(row.digest.figure("asked" if whole else "audited"))
     read = total((~np.isnan(row.digest.answers)).sum(axis=1) if whole else row.digest.figure("parsed"))
     compared = total(row.digest.figure("compared"))

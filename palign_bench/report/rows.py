@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
@@ -14,15 +14,17 @@ from palign_bench.files import LedgerError, canonical
 from palign_bench.ledger.columns import Array, Digest, Whole
 from palign_bench.ledger.plan import Plan, Row
 from palign_bench.ledger.record import Record
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.scoring import COMPOSITE
 from palign_bench.report.document import written_out
 from palign_bench.report.statistics import mean
 
 MOST_FAILURE_NOTES = 5
+FULLY = 0.995  # share of the items answered from which a row is not said to have answered a part
 _LONGEST_MESSAGE = 90
 _TOLD_PACKAGES = ("palign-bench", "torch", "transformers", "trl", "peft")
 _LONGEST_DIFFERENCE = 30
-_MOST_SUMMARIES = 300  # people whose records are read for what a page says of a row's alignments
+MOST_SUMMARIES = 300  # people whose records are read for what a page says of a row's alignments
 
 
 @dataclass(frozen=True)
@@ -30,8 +32,8 @@ class RowNumbers(Row):
     """A planned row with what the ledger holds of it: the respondents whose cells are finished, in plan order.
 
     ``identity``: everything that can change one of its numbers. ``digest``: what a table needs of the finished cells,
-    in the order of ``respondents``. ``label``: a readable name, with a trained row's budget and, where rows of the
-    table still read alike, what differs.
+    in the order of ``respondents``. ``scale_of``: the scale of every item. ``label``: a readable name, with a trained
+    row's budget and, where rows of the table still read alike, what differs.
     """
 
     protocol: str
@@ -39,6 +41,7 @@ class RowNumbers(Row):
     identity: Record
     respondents: tuple[str, ...]
     digest: Digest
+    scale_of: Mapping[int, str]
     label: str = ""
 
     @property
@@ -97,14 +100,28 @@ class RowNumbers(Row):
         """How many planned cells are not finished."""
         return len(self.ids) - len(self.respondents)
 
+    @cached_property
+    def answered_share(self) -> float:
+        """Share of the true answers, of all people, beside which the row has one; 1 where there is no truth."""
+        asked = ~np.isnan(self.digest.truth_to(self.digest.items))
+        return float((~np.isnan(self.digest.answers) & asked).sum() / asked.sum()) if asked.any() else 1.0
+
     def answers_of(self, people: Sequence[str], items: Whole) -> Array:
         """Answers ``(people, items)`` of some of its respondents; NaN where there is none."""
+        return self._of(people).answers_to(items)
+
+    def differences_of(self, people: Sequence[str], items: Whole) -> Array:
+        """What these answers are away from the truth, ``(people, items)``; NaN where either is absent."""
+        digest = self._of(people)
+        return np.abs(digest.answers_to(items) - digest.truth_to(items))
+
+    def _of(self, people: Sequence[str]) -> Digest:
         place = {respondent: index for index, respondent in enumerate(self.respondents)}
-        return self.digest.take([place[each] for each in people]).answers_to(items)
+        return self.digest.take([place[each] for each in people])
 
     def summaries(self) -> list[Record]:
-        """What its method says of each alignment, of at most `_MOST_SUMMARIES` people."""
-        cells = islice(self.folder.read_all(self.respondents), _MOST_SUMMARIES)
+        """What its method says of each alignment, of the first `MOST_SUMMARIES` people."""
+        cells = islice(self.folder.read_all(self.respondents), MOST_SUMMARIES)
         return [record["alignment"]["summary"] for _, record in cells]
 
     def recorded(self, figure: str) -> Array:
@@ -121,10 +138,12 @@ def read_rows(plan: Plan) -> tuple[list[RowNumbers], Record]:
     planned, about = plan.read()
     if not planned:
         raise LedgerError(f"the plan in {plan.command.folder} has no rows: run the experiment again.")
+    scale_of = {item.number: item.scale for item in Inventory.of_outline(about["inventory"]).items}
     rows = []
     for row in planned:
         respondents, digest = row.folder.digest(row.ids)
         told = {"protocol": about["protocol"], "model": about["model"], "identity": row.folder.identity()}
+        told["scale_of"] = scale_of
         rows.append(RowNumbers(**vars(row), **told, respondents=tuple(respondents), digest=digest))
     return _labelled(rows), about
 
@@ -193,6 +212,7 @@ def ledger_notes(rows: Sequence[RowNumbers]) -> list[str]:
         most_failures=MOST_FAILURE_NOTES,
         unequal=len({frozenset(row.respondents) for row in rows}) > 1,
         unscored=[f"{row.label} {row.unscored}" for row in rows if row.unscored],
+        partly=[f"{row.label} {row.answered_share:.0%}" for row in rows if row.answered_share < FULLY],
         measured=[label for label, _ in measured],
         all_measured=len(measured) == len(rows),
         repeats=sorted({about["cost_repeats"] for _, about in measured}),

@@ -80,13 +80,14 @@ def pearson(first: ArrayLike, second: ArrayLike) -> float | None:
     x, y = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if x.shape != y.shape or x.ndim != 1:
         raise ValueError(f"a correlation needs two equally long samples, got {x.shape} and {y.shape}")
-    if len(x) < FEWEST_FOR_A_CORRELATION or _constant(x) or _constant(y):
+    if len(x) < FEWEST_FOR_A_CORRELATION or not (varies(x) and varies(y)):
         return None
     x, y = x - x.mean(), y - y.mean()
     r = float(x @ y / np.sqrt((x @ x) * (y @ y)))
     return min(1.0, max(-1.0, r))
 
 
-def _constant(sample: np.ndarray) -> bool:
+def varies(sample: NDArray[np.floating[Any]]) -> bool:
+    """Whether a sample has variance; nothing has none."""
     # Means of the same answers added up in another order differ in the last bits: that is no variance.
-    return bool(np.ptp(sample) <= 1e-9 * max(1.0, float(np.abs(sample).max())))
+    return len(sample) > 0 and bool(np.ptp(sample) > 1e-9 * max(1.0, float(np.abs(sample).max())))

@@ -21,7 +21,7 @@ from palign_bench.questionnaire.scoring import mean_present
 from palign_bench.report.data import read_data
 from palign_bench.report.rows import RowNumbers
 from palign_bench.report.specificity import Truths
-from palign_bench.report.statistics import mean, pearson
+from palign_bench.report.statistics import FEWEST_FOR_A_CORRELATION, mean, pearson, varies
 
 FEWEST_PEOPLE = 10  # for distinctive r: item means of fewer people share too much noise with the profiles they centre
 ITEM_RELIABILITY = 0.65  # of an item over two weeks (Henry et al. 2022)
@@ -36,22 +36,29 @@ PANEL: tuple[Mapping[str, Any], ...] = tuple(
 def validity(inventory: Inventory, row: RowNumbers, pool: Truths) -> dict[str, float | None]:
     """The columns of `PANEL` by name; None where one is not defined."""
     answers, truth, others = literal_matrices(inventory, row, pool)
+    as_asked = not reversed_items(inventory, row.protocol, pool.items).any()
     scored = [index for index, respondent in enumerate(row.respondents) if respondent in row.composites]
     convergent, elsewhere, dispersion = _traits(inventory, row)
     return {
         "distinctive_profile_correlation": None if others is None else _profiles(answers - others, truth - others),
-        "overall_profile_correlation": _profiles(answers, truth),
+        "overall_profile_correlation": _profiles(answers, truth) if as_asked else None,
         "trait_correlation": convergent,
         "discriminant_gap": None if convergent is None or elsewhere is None else convergent - elsewhere,
         "dispersion_ratio": dispersion,
         "exact_agreement": _share((inventory.nearest(answers) == truth)[~np.isnan(answers + truth)]),
         "retest_normalised_accuracy": retest_accuracy(inventory, pool.items, truth[scored], row.composite),
-        **response_style(inventory, pool.items, answers),
+        **response_style(inventory, pool.items, answers, as_asked),
     }
 
 
-def response_style(inventory: Inventory, numbers: Whole, answers: Array) -> dict[str, float | None]:
-    """Acquiescence, reverse-key consistency and extreme share of literal answers ``(people, items)``."""
+def response_style(
+    inventory: Inventory, numbers: Whole, answers: Array, as_asked: bool = True
+) -> dict[str, float | None]:
+    """Acquiescence, reverse-key consistency and extreme share of literal answers ``(people, items)``.
+
+    The first two are None unless ``as_asked``: where items are asked as worded and scored reversed (`as_released`), an
+    answer is neither the one nor the other.
+    """
     items = inventory.select(numbers.tolist())
     sign = np.array([item.sign for item in items])
     scales = np.array([item.scale for item in items])
@@ -66,11 +73,11 @@ def response_style(inventory: Inventory, numbers: Whole, answers: Array) -> dict
 
     balanced = [(plus + minus) / 2 for plus, minus in halves(scales)]
     per_person = np.mean(balanced, axis=0) if balanced else np.array([])
-    pairs = [_correlation(plus, inventory.reverse(minus)) for plus, minus in halves(subscales)]
+    pairs = [pearson(*_of_both(plus, inventory.reverse(minus))) for plus, minus in halves(subscales)]
     given = inventory.nearest(answers[~np.isnan(answers)])
     return {
-        "acquiescence": mean(per_person[~np.isnan(per_person)] - inventory.midpoint),
-        "reverse_key_consistency": _mean_correlation(pairs),
+        "acquiescence": mean(per_person[~np.isnan(per_person)] - inventory.midpoint) if as_asked else None,
+        "reverse_key_consistency": _mean_correlation(pairs) if as_asked else None,
         "extreme_share": _share((given == LOWEST) | (given == inventory.highest)),
     }
 
@@ -83,7 +90,10 @@ def retest_accuracy(inventory: Inventory, numbers: Whole, truth: Array, composit
     """
     if composite is None or len(truth) < 2:
         return None
-    spread = math.sqrt(float(np.nanmean(np.nanvar(truth, axis=0)))) * math.sqrt(1 - ITEM_RELIABILITY**2)
+    several = truth[:, (~np.isnan(truth)).sum(axis=0) > 1]
+    if not several.size:
+        return None
+    spread = math.sqrt(float(np.nanvar(several, axis=0, ddof=1).mean()) * (1 - ITEM_RELIABILITY**2))
     if not spread:
         return None
     scales = np.array([item.scale for item in inventory.select(numbers.tolist())])
@@ -107,8 +117,7 @@ def _expected_distance(option: int, spread: float, highest: int) -> float:
 
 def literal_matrices(inventory: Inventory, row: RowNumbers, pool: Truths) -> tuple[Array, Array, Array | None]:
     """Literal answers, truth, and the mean of the other people's truth, each ``(people, items)``, NaN where absent."""
-    protocol = PROTOCOLS[row.protocol](inventory)
-    reversed_ = np.array([protocol.reverses(item) for item in inventory.select(pool.items.tolist())], dtype=bool)
+    reversed_ = reversed_items(inventory, row.protocol, pool.items)
 
     def literal(matrix: Array) -> Array:
         return np.where(reversed_, inventory.reverse(matrix), matrix)
@@ -124,16 +133,22 @@ def literal_matrices(inventory: Inventory, row: RowNumbers, pool: Truths) -> tup
     return answers, truth, np.where(count > 0, others, np.nan)
 
 
+def reversed_items(inventory: Inventory, protocol: str, numbers: Whole) -> NDArray[np.bool_]:
+    """Which of these items a protocol scores reversed though it asks them as worded."""
+    of_protocol = PROTOCOLS[protocol](inventory)
+    return np.array([of_protocol.reverses(item) for item in inventory.select(numbers.tolist())], dtype=bool)
+
+
 def _profiles(first: Array, second: Array) -> float | None:
     """Mean over people of the correlation over items; people whose answers do not vary have none and are left out."""
-    correlations = [_correlation(one, other) for one, other in zip(first, second, strict=True)]
+    correlations = [pearson(*_of_both(one, other)) for one, other in zip(first, second, strict=True)]
     return mean([r for r in correlations if r is not None])
 
 
-def _correlation(first: Array, second: Array) -> float | None:
-    """Pearson's r of what both have."""
+def _of_both(first: Array, second: Array) -> tuple[Array, Array]:
+    """The values where both have one."""
     both = ~np.isnan(first) & ~np.isnan(second)
-    return pearson(first[both], second[both])
+    return first[both], second[both]
 
 
 def _traits(inventory: Inventory, row: RowNumbers) -> tuple[float | None, float | None, float | None]:
@@ -141,19 +156,21 @@ def _traits(inventory: Inventory, row: RowNumbers) -> tuple[float | None, float 
     names = list(inventory.scales.values())
     answered = [row.digest.figure(f"trait/{name}") for name in names]
     own = [row.digest.figure(f"person_trait/{name}") for name in names]
-    same = [_correlation(first, second) for first, second in zip(answered, own, strict=True)]
-    other = [_correlation(a, o) for i, a in enumerate(answered) for j, o in enumerate(own) if i != j]
-    ratios = []
-    for first, second in zip(answered, own, strict=True):
-        both = ~np.isnan(first) & ~np.isnan(second)
-        if both.any() and second[both].std() > 0:
-            ratios.append(float(first[both].std() / second[both].std()))
-    absolute = [None if r is None else abs(r) for r in other]
-    return _mean_correlation(same), _mean_correlation(absolute), mean(ratios)
+    same = [_of_both(first, second) for first, second in zip(answered, own, strict=True)]
+    other = [_of_both(a, o) for i, a in enumerate(answered) for j, o in enumerate(own) if i != j]
+    convergent, elsewhere = ([pearson(*pair) for pair in pairs if _suffices(pair[1])] for pairs in (same, other))
+    absolute = [None if r is None else abs(r) for r in elsewhere]
+    ratios = [float(first.std() / second.std()) for first, second in same if varies(second)]
+    return _mean_correlation(convergent), _mean_correlation(absolute), mean(ratios)
+
+
+def _suffices(truth: Array) -> bool:
+    """Whether there is something to correlate with."""
+    return len(truth) >= FEWEST_FOR_A_CORRELATION and varies(truth)
 
 
 def _mean_correlation(correlations: Sequence[float | None]) -> float | None:
-    """Their mean, where one without variance counts 0; None where none has any."""
+    """Their mean, where answers that do not vary count 0; None where none do."""
     if all(r is None for r in correlations):
         return None
     return mean([0.0 if r is None else r for r in correlations])

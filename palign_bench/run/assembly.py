@@ -338,7 +338,7 @@ def training_notes(settings: Settings, model: Settings) -> list[str]:
     if method["budget"].startswith("custom"):
         said.append(f"everything else as of training={training['name']}")
     if "cohort" in method:
-        said.append(f"in cohorts of at most {method['cohort']}")
+        said.append(f"in cohorts of at most {method['cohort']}, each person charged an equal part")
     if training["people_limit"] is not None:
         said.append(f"at most {counted(training['people_limit'])} (training.people_limit)")
     if model["quantization"] != settings["model"]["quantization"]:

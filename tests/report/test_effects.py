@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
-from palign_bench.report.effects import Effects, effects
+from palign_bench.report.effects import Effects, _interval, _ratio, effects
 from palign_bench.report.rows import read_rows
 from palign_bench.run.assembly import check_portraits, make_aligners
 from palign_bench.settings import UserError
@@ -70,6 +71,14 @@ def test_an_effect_is_the_change_of_scores_per_realised_dose(runs: Path, invento
     assert 0 < dose <= 24 and change != 0
     assert table.loc[("Ridge on others", "N"), "E"] == pytest.approx(change / dose)
     assert up.keys() == down.keys() and len(up) == 10
+
+
+def test_a_dose_counts_only_where_there_is_an_answer() -> None:
+    """Half of the people answer nothing of the scale; the others follow what they are told to the full."""
+    doses = np.full((1, 12), 2.0)
+    changes = np.where(np.arange(12) % 2, np.nan, 2.0).reshape(1, 12, 1)
+    assert _ratio(changes, doses) == pytest.approx(np.ones((1, 1)))
+    assert _interval(changes[:, :, 0], doses) == pytest.approx((1.0, 1.0))
 
 
 def test_a_portrait_of_the_unchanged_person_is_refused(inventory: Inventory) -> None:

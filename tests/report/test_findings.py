@@ -7,10 +7,11 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from palign_bench.ledger.plan import Plan
+from palign_bench.ledger.plan import Plan, Row
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.report.findings import findings, next_step
 from palign_bench.report.table import build_report
+from tests.ledgers import kept_folder, plan_of, row_of
 
 MakeRecord = Callable[..., dict[str, Any]]
 MakePlan = Callable[..., Plan]
@@ -128,3 +129,22 @@ def test_the_next_command(five_items: Inventory, make_plan: MakePlan, make_recor
     elsewhere = step(["p1"], ["p1"], runs="my runs")
     assert "`palign-bench resume table1 --runs 'my runs' respondents.limit=5`" in elsewhere
     assert step(["p1"], ["p1", "p2", "p3"]) == "Next: `palign-bench resume table1` computes the 2 missing cells."
+
+
+def test_two_settings_of_one_floor_are_two_floors(
+    five_items: Inventory, make_plan: MakePlan, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    """A method is told apart from the floor that the table measured it against, not from the last one of its name."""
+
+    def row(name: str, answers: Sequence[int], **settings: int) -> Row:
+        folder = kept_folder(tmp_path, name, {"method": {"name": name, **settings}, "model": None})
+        for person, answer in zip(PEOPLE, answers, strict=True):
+            truth = dict.fromkeys(HELD_OUT, TRUTH[person])
+            record = make_record(dict.fromkeys(HELD_OUT, answer), truth, 5.0 * abs(answer - TRUTH[person]))
+            folder.record(person, {**record, "respondent": person})
+        return row_of(name, folder, PEOPLE)
+
+    rows = [row("lora", [4, 2, 4, 2]), row("facet_mean", [5, 1, 5, 1], k=1), row("facet_mean", [3, 3, 3, 3], k=9)]
+    (plan,) = [plan_of(tmp_path, rows, {"experiment": "table1", "model_title": "tiny", "respondents": "papi"})]
+    (line,) = [each for each in findings(build_report(plan, five_items)) if "reads no sentence: " in each]
+    assert line.startswith("Better than Own facet mean [k=1], which reads no sentence: none; worse: LoRA +5.00"), line

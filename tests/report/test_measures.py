@@ -175,7 +175,36 @@ def test_unparsed_rate_as_released_counts_answers(
     rows = {"pas": {"p1": record}, "random": {"p1": {**record, "texts": None}}}
     report = build_report(make_plan(rows, ("p1",), protocol="as_released"), five_items)
     assert row_of(report, "pas")["unparsed_rate"] == 2 / 5
-    assert row_of(report, "random")["unparsed_rate"] is None
+    assert row_of(report, "random")["unparsed_rate"] == 2 / 5, "nothing was generated: what it left out"
+
+
+def test_whoever_leaves_hard_items_out_is_compared_on_the_others(
+    inventory: Inventory, make_record: MakeRecord, make_plan: MakePlan
+) -> None:
+    """The floor's own answers without those far off are no better than the floor; a row with others, on these items."""
+    generator = random.Random(5)
+
+    def scored(answers: dict[int, int], truth: dict[int, int]) -> dict[str, Any]:
+        return make_record(answers, truth, None, scores=aligned_scores(inventory, answers, truth))
+
+    rows: dict[str, dict[str, Any]] = {"domain_mean": {}, "easy": {}, "own": {}, "constant_c": {}}
+    by_hand = []
+    for person in PEOPLE:
+        truth, floor = ({n: generator.randint(1, 5) for n in inventory.held_out} for _ in range(2))
+        easy = {n: value for n, value in floor.items() if abs(value - truth[n]) <= 1}
+        own = {n: min(5, value + 1) for n, value in easy.items()}
+        for name, answers in (("domain_mean", floor), ("easy", easy), ("own", own)):
+            rows[name][person] = scored(answers, truth)
+        rows["constant_c"][person] = scored(dict.fromkeys(truth, 3), truth)
+        on_easy = [aligned_scores(inventory, {n: each[n] for n in easy}, truth)["composite"] for each in (own, floor)]
+        by_hand.append((on_easy[0] or 0) - (on_easy[1] or 0))
+    report = build_report(make_plan(rows, PEOPLE), inventory)
+    easy_row, floor_row = row_of(report, "easy"), row_of(report, "domain_mean")
+    assert easy_row["composite"] < floor_row["composite"] - 1
+    assert easy_row["difference_to_best_own_floor"] == 0
+    assert row_of(report, "own")["difference_to_best_own_floor"] == pytest.approx(sum(by_hand) / 3)
+    assert 0.2 < easy_row["unparsed_rate"] < 0.8 and floor_row["unparsed_rate"] is None
+    assert any("Answered a part of the items" in note and "easy" in note for note in report.notes)
 
 
 def test_costs(five_items: Inventory, make_record: MakeRecord, make_plan: MakePlan) -> None:

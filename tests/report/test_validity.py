@@ -1,6 +1,7 @@
 """The validity panel: a case computed by hand, and the floors on the real people."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,7 @@ def numbers_of(
     row = row_of("vanilla", kept_folder(folder, "vanilla", identity), list(answers))
     digest = Digest.of(records)
     return RowNumbers(**vars(row), protocol=protocol, model="tiny", identity=identity, respondents=tuple(answers),
-                      digest=digest)  # fmt: skip
+                      digest=digest, scale_of={item.number: item.scale for item in inventory.items})  # fmt: skip
 
 
 @pytest.fixture
@@ -112,9 +113,26 @@ def test_answers_scored_as_stored_are_read_literally(small: Inventory, make_reco
                    "as_released"),
     ]  # fmt: skip
     ours, theirs = (validity(small, row, Truths.of([row])) for row in rows)
-    names = ("distinctive_profile_correlation", "exact_agreement", "acquiescence", "reverse_key_consistency")
+    names = ("distinctive_profile_correlation", "exact_agreement", "extreme_share")
     assert {name: ours[name] for name in names} == pytest.approx({name: theirs[name] for name in names})
     assert ours["distinctive_profile_correlation"] == pytest.approx(1) and ours["exact_agreement"] == 1
+    # An answer to an item as worded that is scored reversed is agreement with neither.
+    unsaid = ("overall_profile_correlation", "acquiescence", "reverse_key_consistency")
+    assert {name: theirs[name] for name in unsaid} == dict.fromkeys(unsaid) and None not in [ours[n] for n in unsaid]
+
+
+def test_a_trait_that_all_people_share_is_left_out(small: Inventory, make_record: MakeRecord, tmp_path: Path) -> None:
+    """Rounding makes no spread: own true answers correlate at 1 and are spread as the people are."""
+    generator = np.random.default_rng(4)
+    truth = {f"p{i}": {n: int(generator.integers(1, 6)) for n in range(1, 21)} for i in range(12)}
+    for number, own in enumerate(truth.values()):
+        own |= {1: 2, 2: 1, 3: 5, 4: 4} if number % 2 else {1: 1, 2: 2, 3: 4, 4: 5}
+    row = numbers_of(small, truth, truth, make_record, tmp_path)
+    figures = row.digest.figures.copy()
+    place = row.digest.columns.index("person_trait/" + DOMAINS[small.items[0].scale])
+    figures[:, place] = np.where(np.arange(12) % 2, 5 / 3, 5 / 3 + 2e-16)
+    found = validity(small, replace(row, digest=replace(row.digest, figures=figures)), Truths.of([row]))
+    assert found["trait_correlation"] == pytest.approx(1) and found["dispersion_ratio"] == pytest.approx(1)
 
 
 def test_a_yes_sayer_is_inconsistent(small: Inventory) -> None:
@@ -125,7 +143,7 @@ def test_a_yes_sayer_is_inconsistent(small: Inventory) -> None:
 
 def test_the_retest_is_what_drawing_many_tends_to(small: Inventory) -> None:
     truth = np.random.default_rng(0).integers(1, 6, (40, 20)).astype(float)
-    spread = np.sqrt(truth.var(axis=0).mean() * (1 - 0.65**2))
+    spread = np.sqrt(truth.var(axis=0, ddof=1).mean() * (1 - 0.65**2))
     draws = truth + spread * np.random.default_rng(2).standard_normal((400, *truth.shape))
     retest = 5 * np.abs(np.clip(np.floor(draws + 0.5), 1, 5) - truth).mean()  # as many items a domain: one mean
     middle = 5 * np.abs(truth - 3).mean()

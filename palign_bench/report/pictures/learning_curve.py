@@ -1,5 +1,6 @@
 """How methods do with the number of known answers that they were told: composite against answers, a line a method."""
 
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from palign_bench.report.pictures.style import COLOURS, STYLE
+from palign_bench.report.rows import by_method
 from palign_bench.report.table import Report
 
 _MARKERS = "osD^vPX"
@@ -18,13 +20,12 @@ def learning_curve_figure(report: Report) -> Figure:
     figure = Figure(figsize=(7.5, 4.6), layout="constrained")
     axes = figure.add_subplot()
     ticks: set[int] = set()
-    for number, rows in enumerate(learning_curves(report).values()):
+    for number, rows in enumerate(learning_curves(report)):
         counts = sorted(rows)
         ticks |= set(counts)
         colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
         scores = [rows[count]["composite"] for count in counts]
-        title = rows[counts[0]]["title"]
-        axes.plot(counts, scores, f"-{marker}", color=colour, markersize=5, linewidth=1.4, label=title)
+        axes.plot(counts, scores, f"-{marker}", color=colour, markersize=5, linewidth=1.4, label=_name(rows[counts[0]]))
         if all(rows[count]["composite_low"] is not None for count in counts):
             low, high = ([rows[count][f"composite_{end}"] for count in counts] for end in ("low", "high"))
             axes.fill_between(counts, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -39,12 +40,18 @@ def learning_curve_figure(report: Report) -> Figure:
     return figure
 
 
-def learning_curves(report: Report) -> dict[str, dict[int, Mapping[str, Any]]]:
-    """By method, the table's rows by how many known answers they were told; methods of a single count left out."""
+def learning_curves(report: Report) -> list[dict[int, Mapping[str, Any]]]:
+    """The table's rows by how many known answers they were told, of each method (and setting) with several counts."""
     everything = len(report.inventory.known)
-    curves: dict[str, dict[int, Mapping[str, Any]]] = {}
-    for row in report.rows:
-        if row["composite"] is not None:
-            told = everything if row["known_answers"] is None else row["known_answers"]
-            curves.setdefault(row["method"], {})[told] = row
-    return {method: rows for method, rows in curves.items() if len(rows) > 1}
+    row_of = {id(numbers): row for row, numbers in zip(report.rows, report.read, strict=True)}
+    curves = [
+        {everything if told is None else told: row_of[id(numbers)] for told, numbers in rows.items()}
+        for rows in by_method(report.read, "known_answers")
+    ]
+    scored = [{told: row for told, row in rows.items() if row["composite"] is not None} for rows in curves]
+    return [rows for rows in scored if len(rows) > 1]
+
+
+def _name(row: Mapping[str, Any]) -> str:
+    """A row's label less the number of answers that it was told."""
+    return re.sub(r"known=[^,\]]*(, )?", "", row["label"]).replace(", ]", "]").removesuffix(" []")
