@@ -24,12 +24,14 @@ _MOST_PEOPLE = 2000  # correlations are taken over an evenly spaced part of more
 class OrientationEvidence:
     """Correlations between items of one scale (the finest there is: facets, else domains), as the answers are stored.
 
+    ``answered``: oppositely keyed pairs both of which are answered by somebody; ``pairs``: those that correlate at all.
     ``opposite``, ``same``: mean correlation of oppositely and of same keyed pairs, NaN without such pairs.
     ``positive_share``: share of the opposite pairs that correlate positively. ``by_scale``: mean of each scale's
     opposite pairs.
     """
 
     people: int
+    answered: int
     pairs: int
     opposite: float
     same: float
@@ -52,7 +54,12 @@ class OrientationEvidence:
 
     def __str__(self) -> str:
         if not self.pairs:
-            return "no oppositely keyed items of one scale: the orientation cannot be checked"
+            why = "no oppositely keyed items of one scale are answered"
+            if self.answered and self.people < FEWEST_PEOPLE:
+                why = f"too few people ({self.people}) to correlate oppositely keyed items of one scale"
+            elif self.answered:
+                why = "oppositely keyed items of one scale are answered by too few people, or alike by all"
+            return f"{why}: the orientation cannot be checked"
         told = (
             f"oppositely keyed items of one scale correlate {self.opposite:+.2f} ("
             f"{counted(self.pairs, 'pair', 'pairs')}, "
@@ -67,7 +74,7 @@ def orientation_evidence(stored: NDArray[np.int8], inventory: Inventory) -> Orie
     """What answers (people, items), 0 where missing, say of their own orientation."""
     chosen = np.linspace(0, len(stored) - 1, min(len(stored), _MOST_PEOPLE)).astype(int)
     frame = pd.DataFrame(stored[chosen].astype(float)).replace(0.0, np.nan)
-    signs = np.array([item.sign for item in inventory.items])
+    signs, anybody = np.array([item.sign for item in inventory.items]), frame.notna().any().to_numpy()
     pairs = []
     for scale, numbers in inventory.grouped(inventory.by_number).items():
         columns = [inventory.column[number] for number in numbers]
@@ -75,11 +82,15 @@ def orientation_evidence(stored: NDArray[np.int8], inventory: Inventory) -> Orie
             correlations = frame[columns].corr(min_periods=min(FEWEST_PEOPLE, len(frame))).to_numpy()
         first, second = np.triu_indices(len(columns), k=1)
         opposite = signs[columns][first] != signs[columns][second]
-        pairs.append(pd.DataFrame({"scale": scale, "opposite": opposite, "r": correlations[first, second]}))
-    table = pd.concat(pairs).dropna()
+        both = anybody[columns][first] & anybody[columns][second]
+        found = {"scale": scale, "opposite": opposite, "answered": opposite & both, "r": correlations[first, second]}
+        pairs.append(pd.DataFrame(found))
+    everything = pd.concat(pairs)
+    table = everything.dropna()
     same, opposites = table[~table["opposite"]], table[table["opposite"]]
     return OrientationEvidence(
         people=len(stored),
+        answered=int(everything["answered"].sum()),
         pairs=len(opposites),
         opposite=opposites["r"].mean(),
         same=same["r"].mean(),

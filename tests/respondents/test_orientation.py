@@ -98,3 +98,13 @@ def test_one_scale_stored_otherwise_than_the_rest_is_named(
     assert load_file(str(tmp_path / "people.csv"), inventory=ipip_neo_300()).notes == (
         "people.csv: N1 look stored otherwise than the rest, which look literal",
     )
+
+
+def test_why_the_orientation_cannot_be_checked(literal: AnswerMatrix, inventory: Inventory) -> None:
+    """Also where there are oppositely keyed items, which one person's or constant answers say nothing about."""
+    assert str(orientation_evidence(literal.answers[:1], inventory)).startswith("too few people (1) to correlate")
+    alike = np.full((30, len(inventory.items)), 3, dtype=np.int8)
+    assert "by too few people, or alike by all: the" in str(orientation_evidence(alike, inventory))
+    for answers in (literal.answers, literal.answers[:1], alike):
+        positive = np.where([item.sign > 0 for item in inventory.items], answers, 0).astype(np.int8)
+        assert str(orientation_evidence(positive, inventory)).startswith("no oppositely keyed items of one scale are ")
