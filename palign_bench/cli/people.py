@@ -138,7 +138,10 @@ def _read(settings: Sequence[str], prefix: str) -> dict[str, Any]:
         key, equals, value = setting.partition("=")
         if not equals:
             raise UserError(f"{setting}: give settings as KEY=VALUE, as in orientation=keyed")
-        given[key.removeprefix(prefix)] = yaml.safe_load(value)
+        try:
+            given[key.removeprefix(prefix)] = yaml.safe_load(value)
+        except (yaml.YAMLError, ValueError) as error:  # ValueError: of a date that does not exist
+            raise UserError(f"{setting}: cannot be read; close its brackets, or put quotes around the value") from error
     return given
 
 
@@ -149,6 +152,7 @@ def _understood(found: AnswerMatrix, file: FileOfPeople | None) -> str:
     counts = " and ".join(f"{answered[columns].sum()} of {len(columns)} {part}" for part, columns in parts.items())
     lines = [f"{file.place}: {file.layout}"] if file is not None else []
     lines.append(f"{counted(len(found))}; {inventory.name}: {counts} items answered")
+    lines.append(_options(found))
     lines.append(f"missing: {(~given[:, answered]).mean():.2%} of the answers to these items")
     for part, columns in parts.items():
         none = np.flatnonzero(~given[:, columns].any(axis=1))
@@ -160,6 +164,16 @@ def _understood(found: AnswerMatrix, file: FileOfPeople | None) -> str:
     else:
         lines += [f"orientation: {file.orientation}, {file.reason}; {file.evidence}", *file.notes]
     return "\n".join(lines)
+
+
+def _options(found: AnswerMatrix) -> str:
+    """How often each option was picked by everybody together: a reversed or a shifted scale shows here."""
+    times = np.bincount(found.answers.ravel(), minlength=found.inventory.highest + 1)
+    said = (
+        f"{option.value} {option.label} {f'{times[option.value]:,}×' if times[option.value] else 'never'}"
+        for option in found.inventory.options
+    )
+    return f"options as picked: {', '.join(said)}"
 
 
 def _measures(described: Mapping[str, Mapping[str, float]]) -> str:

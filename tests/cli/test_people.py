@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from palign_bench.cli.commands import dispatch
+from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.settings import UserError
 
 EXAMPLE = Path(__file__).parents[1] / "respondents" / "example_people.csv"
@@ -33,8 +34,6 @@ def test_a_doubtful_orientation_ends_in_the_warning(tmp_path: Path, capsys: pyte
 
 
 def _opposite_of(number: int) -> str:
-    from palign_bench.questionnaire.inventory import ipip_neo_300
-
     inventory = ipip_neo_300()
     one = inventory[number]
     return next(f"i{i.number}" for i in inventory.items if i.subscale == one.subscale and i.sign != one.sign)
@@ -93,3 +92,27 @@ def test_demographics_are_counts_alone(papi: object, capsys: pytest.CaptureFixtu
     for mistyped in ("foldr=x", "limit=3", "download=perhaps"):
         with pytest.raises(UserError, match=rf"respondents\.{mistyped.partition('=')[0]}"):
             dispatch(["people", "papi", "--demographics", mistyped])
+
+
+def test_how_often_each_option_was_picked_shows_a_shifted_scale(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, opposite = tmp_path / "people.csv", _opposite_of(5)
+    path.write_text(f"id,i5,i9,{opposite}\nanna,4,0,4\nben,3,4,\n")
+    told = "options as picked: 5 Very Accurate {}, 4 Moderately Accurate {}, 3 Neither Accurate Nor Inaccurate {}, "
+    told += "2 Moderately Inaccurate {}, 1 Very Inaccurate {}\n"
+    dispatch(["people", str(path), "missing=[0]"])
+    assert told.format("never", "3×", "1×", "never", "never") in capsys.readouterr().out
+    dispatch(["people", str(path), "missing=[0]", "orientation=keyed"])
+    assert told.format("never", "2×", "1×", "1×", "never") in capsys.readouterr().out
+    dispatch(["people", "simulated", "count=30"])
+    assert re.search(r"options as picked: 5 Very Accurate [\d,]+×, 4 Moderately Accurate ", capsys.readouterr().out)
+
+
+@pytest.mark.parametrize(
+    "setting", ["missing=[-1", "missing='", "columns=*.csv", "id_column=a: b: c", "missing=2020-13-45"]
+)
+def test_a_setting_that_cannot_be_read_is_told_in_one_line(setting: str) -> None:
+    with pytest.raises(UserError, match=f"^{re.escape(setting)}: cannot be read") as caught:
+        dispatch(["people", str(EXAMPLE), setting])
+    assert "\n" not in str(caught.value)
