@@ -23,9 +23,9 @@ from palign_bench.settings import counted
 
 DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 EMPTY = ("", "na", "n/a", "nan", "null", "none", ".", "#n/a")  # missing, whatever the file
-ID_NAMES = (
-    *("id", "case", "caseid", "case_id", "respondent", "respondent_id", "participant", "participant_id"),
-    *("subject", "subject_id", "user_id", "responseid", "response_id", "pid"),
+ID_NAMES = (  # whatever their case, and with or without a space, underscore or hyphen: Participant ID
+    *("id", "case", "caseid", "respondent", "respondentid", "participant", "participantid"),
+    *("subject", "subjectid", "userid", "responseid", "pid"),
 )
 ROW_NUMBERS = "row_number"  # respondents.id_column: people are called by their row
 _ITEM = re.compile(r"(?:i|q|item|question)[ _.-]?0*([1-9][0-9]{0,8}|0)", re.IGNORECASE | re.ASCII)
@@ -200,10 +200,11 @@ def _id_column(where: str, header: Sequence[str], numbers: Mapping[int, int], wa
         if len(named) != 1:
             raise RespondentsError(f"{where}: respondents.id_column={wanted} must be in the header once; mend either")
         return named[0]
-    found = [column for each in ID_NAMES for name, column in free if name.lower() == each]
-    if len(found) > 1 and [name.lower() for name, _ in free].count("id") != 1:
-        names = " and ".join(header[column] for column in found[:2])
-        raise RespondentsError(f"{where}: {names} both may be ids; name one in respondents.id_column")
+    names = [(re.sub("[ _-]", "", name.lower()), column) for name, column in free]
+    found = [column for each in ID_NAMES for name, column in names if name == each]
+    if len(found) > 1 and [name for name, _ in names].count("id") != 1:
+        two = " and ".join(header[column] for column in found[:2])
+        raise RespondentsError(f"{where}: {two} both may be ids; name one in respondents.id_column")
     return found[0] if found else None
 
 

@@ -114,3 +114,23 @@ def test_the_short_forms_own_numbers_are_read_as_such_and_never_as_the_long_form
     columns = ",".join(f"i{number}" for number in short_form)
     path.write_text(f"id,{columns}\nanna,{','.join(map(str, answers))}\n")
     assert load_file(str(path), inventory=ipip_neo_120()).people[0].answers == anna.answers
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Participant ID", "Participant-ID", "participant_id", "ParticipantID", "SUBJECT ID", "Case-ID"],
+)
+def test_ids_under_any_spelling_of_their_usual_names(tmp_path: Path, header: str) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text(f"{header},i1,i9\n007,4,2\n")
+    found = read_people(str(path), inventory=ipip_neo_300())
+    assert found.people.ids == ("007",) and found.notes == ()
+
+
+def test_two_columns_that_may_be_ids_are_named_as_they_are_spelled(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("Participant ID,User-ID,i1,i9\n007,1,4,2\n")
+    with pytest.raises(RespondentsError, match="Participant ID and User-ID both may be ids"):
+        load_file(str(path), inventory=ipip_neo_300())
+    path.write_text("Participant ID,Id,i1,i9\n007,1,4,2\n")
+    assert load_file(str(path), inventory=ipip_neo_300()).people[0].id == "1"
