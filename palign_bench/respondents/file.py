@@ -29,6 +29,7 @@ from palign_bench.respondents.source import RespondentsError, RespondentSource
 from palign_bench.settings import counted
 
 _TABLES = (".csv", ".tsv", ".tab", ".txt")
+_TAKEN = dict.fromkeys(_TABLES, ("columns", "id_column", "missing")) | {".json": ("missing",), ".dat": ()}
 _LONGEST_ID = 200  # percent-encoded: the ledger names a file after it
 _NAMED_COLUMNS = 12  # ignored columns that a note lists before it counts the rest
 
@@ -106,11 +107,13 @@ def read_people(
         raise RespondentsError("respondents.path is not set: give the file with your people")
     if orientation not in (None, *ORIENTATIONS):
         raise RespondentsError(f"respondents.orientation={orientation}: choose {' or '.join(ORIENTATIONS)}, or null")
+    if isinstance(missing, str) and "," in missing:
+        raise RespondentsError(f"respondents.missing={missing}: give a list, as in respondents.missing=[{missing}]")
     if isinstance(missing, str) or not isinstance(missing, Sequence):
-        missing = [missing]
+        missing = [] if missing is None else [missing]
     place = Path(path).expanduser()
     stored, encoding = _read(place, inventory, columns, id_column, missing)
-    _check_ids(stored)
+    _check_ids(place, stored)
     settled = orientation or stored.orientation or "literal"
     evidence = orientation_evidence(stored.answers, inventory)
     answers = stored.answers if settled == "literal" else reverse_negative(stored.answers, inventory)
@@ -131,37 +134,41 @@ def _read(
     place: Path, inventory: Inventory, columns: str | None, id_column: str | None, missing: Sequence[object]
 ) -> tuple[Stored, str]:
     suffix = place.suffix.lower()
-    if suffix not in (*_TABLES, ".dat", ".json"):
+    if suffix not in _TAKEN:
         raise RespondentsError(
             f"{place}: name the file .csv, .tsv or .txt (a table), .json, or .dat (Johnson's fixed-width files)"
         )
+    for key, value in {"columns": columns, "id_column": id_column, "missing": missing}.items():
+        if value and key not in _TAKEN[suffix]:
+            remedy = "leave it out, or save the people as a table (.csv)"
+            raise RespondentsError(f"{place}: a {suffix} file takes no respondents.{key}; {remedy}")
     text, encoding = read_text(place, "respondents.path")
     if suffix == ".json" and encoding == "cp1252":
         raise RespondentsError(f"{place}: JSON must be UTF-8, and this is not; save the file as UTF-8")
     if not text.strip():
         raise RespondentsError(f"{place}: the file is empty; it must have a header like id,i1,i2,… and people below it")
     if suffix == ".json":
-        stored = read_json_list(place, text, inventory)
+        stored = read_json_list(place, text, inventory, missing)
     elif suffix == ".dat":
         stored = read_fixed_width(place, text, inventory)
     else:
         mapping = read_mapping(str(columns), inventory) if columns else None
-        stored = read_delimited(place, text, inventory, mapping, id_column, missing)
+        stored = read_delimited(place, text, inventory, mapping, id_column and str(id_column), missing)
     if not len(stored.ids):
         raise RespondentsError(f"{place}: no people in it; add at least one")
     return stored, {"cp1252": "Latin-1 (cp1252)", "utf-8-sig": "UTF-8"}.get(encoding, encoding.upper())
 
 
-def _check_ids(stored: Stored) -> None:
+def _check_ids(place: Path, stored: Stored) -> None:
     seen: set[str] = set()
-    for place, name in zip(stored.places, stored.ids, strict=True):
+    for where, name in zip(stored.places, stored.ids, strict=True):
         if not name:
-            raise RespondentsError(f"{place}: the id is empty; give each person one")
+            raise RespondentsError(f"{where}: the id is empty; give each person one")
         if not name.isprintable() or len(quote(name, safe="")) > _LONGEST_ID:
-            raise RespondentsError(f"{place}: the id is too long or has unprintable characters; give a short one")
+            raise RespondentsError(f"{where}: the id is too long or has unprintable characters; give a short one")
         if name in seen:
-            remedy = "give each person their own, or set respondents.id_column=row_number"
-            raise RespondentsError(f"{place}: id {name} is there twice; {remedy}")
+            rows = ", or set respondents.id_column=row_number" if "id_column" in _TAKEN[place.suffix.lower()] else ""
+            raise RespondentsError(f"{where}: id {name} is there twice; give each person their own{rows}")
         seen.add(name)
 
 

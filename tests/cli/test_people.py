@@ -116,3 +116,8 @@ def test_a_setting_that_cannot_be_read_is_told_in_one_line(setting: str) -> None
     with pytest.raises(UserError, match=f"^{re.escape(setting)}: cannot be read") as caught:
         dispatch(["people", str(EXAMPLE), setting])
     assert "\n" not in str(caught.value)
+
+
+def test_several_marks_of_missing_are_a_list() -> None:
+    with pytest.raises(UserError, match=r"missing=0,9: give a list, as in respondents.missing=\[0,9\]"):
+        dispatch(["people", str(EXAMPLE), "missing=0,9"])

@@ -3,6 +3,7 @@
 import csv
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -158,3 +159,39 @@ def test_unusable_paths_are_told(tmp_path: Path) -> None:
     (tmp_path / "folder.csv").mkdir()
     with pytest.raises(RespondentsError, match="cannot be read"):
         load_file(str(tmp_path / "folder.csv"), inventory=ipip_neo_300())
+
+
+SETTINGS_OF_TABLES = [
+    ("people.json", {"columns": "mapping.csv"}),
+    ("people.json", {"id_column": "row_number"}),
+    ("people.dat", {"columns": "mapping.csv"}),
+    ("people.dat", {"id_column": "name"}),
+    ("people.dat", {"missing": [5]}),
+]
+
+
+@pytest.mark.parametrize(("name", "setting"), SETTINGS_OF_TABLES)
+def test_a_setting_that_a_format_does_not_take_is_refused(tmp_path: Path, name: str, setting: dict[str, Any]) -> None:
+    path = tmp_path / name
+    path.write_bytes(EXAMPLE.with_suffix(".json").read_bytes())
+    told = rf"{name}: a {path.suffix} file takes no respondents.{next(iter(setting))}; leave it out"
+    with pytest.raises(RespondentsError, match=told):
+        load_file(str(path), **setting, inventory=ipip_neo_300())
+
+
+def test_only_a_table_is_told_of_its_rows_for_ids(tmp_path: Path) -> None:
+    path = tmp_path / "people.json"
+    path.write_text(_person()[:-1] + "," + _person()[1:])
+    with pytest.raises(RespondentsError, match=r"id anna is there twice; give each person their own$"):
+        load_file(str(path), inventory=ipip_neo_300())
+
+
+def test_marks_of_missing_are_a_list(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text(HEADER + "anna,1,2\n")
+    several: Any = "0,9"
+    with pytest.raises(RespondentsError, match=r"missing=0,9: give a list, as in respondents.missing=\[0,9\]"):
+        load_file(str(path), missing=several, inventory=ipip_neo_300())
+    nothing: Any = None
+    for one in ("refused", 9, nothing):
+        assert load_file(str(path), missing=one, inventory=ipip_neo_300()).people[0].answers == {1: 1, 9: 2}

@@ -2,7 +2,7 @@
 
 Item columns are called ``i1``, ``I1``, ``Q1``, ``item_1``, ``Item 1`` …, with the inventory's item numbers; or however
 a file of two columns, ``column`` and ``item``, says (`read_mapping`). Whatever else the table holds is not read. The
-short form of IPIP-NEO has the long one's numbers; a table of the items 1 … 120 has its own (`_short_form`).
+short form of IPIP-NEO has the long one's numbers; a table of the items 1 … 120 has its own (`renumbered`).
 """
 
 import csv
@@ -15,8 +15,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
-from palign_bench.respondents.formats import Stored, answer, no_answer, read_text
+from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.respondents.formats import Stored, answer, no_answer, numbering, plain, read_text, renumbered
 from palign_bench.respondents.matrix import MISSING
 from palign_bench.respondents.source import RespondentsError
 from palign_bench.settings import counted
@@ -49,11 +49,11 @@ def read_delimited(
     where = f"{place}, line {line}"
     numbers = _numbers(where, header, inventory, mapping, delimiter)
     name_column = _id_column(where, header, numbers, id_column)
-    lacking = {_plain(str(each)) for each in (*EMPTY, *missing)}
+    lacking = {plain(str(each)) for each in (*EMPTY, *missing)}
 
     @cache
     def value(cell: str) -> int | None:
-        return MISSING if _plain(cell) in lacking else answer(cell, inventory)
+        return MISSING if plain(cell) in lacking else answer(cell, inventory)
 
     ids: list[str] = []
     lines: list[int] = []
@@ -63,7 +63,10 @@ def read_delimited(
         given = [value(cells[column]) for column in numbers]
         if None in given:
             column = list(numbers)[given.index(None)]
-            raise no_answer(f"{place}, line {line} (id {ids[-1]}), column {header[column]}", cells[column], inventory)
+            where = f"{place}, line {line} (id {ids[-1]}), column {header[column]}"
+            seen = set(np.unique(stored).astype(str))
+            seen |= {others[each] for others in (cells, *(rest for _, rest in rows)) for each in numbers}
+            raise no_answer(where, cells[column], inventory, seen)
         stored.append(np.array(given, dtype=np.int8))
         lines.append(line)
     answers = np.zeros((len(ids), len(inventory.items)), dtype=np.int8)
@@ -148,14 +151,15 @@ def _numbers(
     else:
         matches = {column: _ITEM.fullmatch(name) for column, name in enumerate(header)}
         found = {column: int(match[1]) for column, match in matches.items() if match}
-        found = _short_form(where, found, inventory)
+        otherwise = "name a file with column,item in respondents.columns"
+        own = renumbered(where, set(found.values()), inventory, otherwise)
+        found = {column: own[number] for column, number in found.items()}
     numbers: dict[int, int] = {}
     for column, number in found.items():
         name = header[column]
         if number not in inventory.by_number:
             raise RespondentsError(
-                f"{where}: column {name!r} is no item: {inventory.name} has {len(inventory.items)}; remove it, or "
-                "choose another inventory"
+                f"{where}: column {name!r} is no item: {numbering(inventory)}; remove it, or choose another inventory"
             )
         if number in numbers.values():
             raise RespondentsError(f"{where}: column {name} is there twice as item {number}; keep one of them")
@@ -166,28 +170,6 @@ def _numbers(
             "(or Q1, item_1), or name a file with column,item in respondents.columns"
         )
     return numbers
-
-
-def _short_form(where: str, numbers: dict[int, int], inventory: Inventory) -> dict[int, int]:
-    """Numbers of the long form for columns numbered as the short form numbers its own items, 1 … 120, all of them.
-
-    Under the long form's numbers such a table can be read as well, and would be wrong: it is refused. So is one that
-    lacks some of them, since nothing tells which of the two it means.
-    """
-    short_form, found = ipip_neo_300().known, set(numbers.values())
-    mostly = found <= set(range(1, len(short_form) + 1)) and len(found) > len(short_form) / 2
-    if not inventory.name.startswith("ipip_neo_") or not mostly:
-        return numbers
-    whole = len(found) == len(short_form)
-    if whole and inventory.name == "ipip_neo_120":
-        return {column: short_form[number - 1] for column, number in numbers.items()}
-    share, remedy = "", "set inventory=ipip_neo_120, or "
-    if not whole:
-        share, remedy = f"{len(found)} of ", "they may be its or the long form's: "
-    raise RespondentsError(
-        f"{where}: its items are {share}1 to {len(short_form)}, as the short form numbers its own; {remedy}"
-        "name a file with column,item in respondents.columns"
-    )
 
 
 def _id_column(where: str, header: Sequence[str], numbers: Mapping[int, int], wanted: str | None) -> int | None:
@@ -206,8 +188,3 @@ def _id_column(where: str, header: Sequence[str], numbers: Mapping[int, int], wa
         two = " and ".join(header[column] for column in found[:2])
         raise RespondentsError(f"{where}: {two} both may be ids; name one in respondents.id_column")
     return found[0] if found else None
-
-
-def _plain(text: str) -> str:
-    """A cell without space, case and decimals of zero: ``-9.0`` is ``-9``."""
-    return re.sub(r"[.,]0+$", "", text.strip().lower())

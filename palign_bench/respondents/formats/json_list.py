@@ -1,20 +1,28 @@
-"""People as a JSON list: ``[{"id": "anna", "answers": {"1": 4, "9": 2}}, …]``; a missing answer is absent or null."""
+"""People as a JSON list: ``[{"id": "anna", "answers": {"1": 4, "9": 2}}, …]``; a missing answer is absent or null.
+
+Numbers are those of the inventory, with the short form's own as in tables (`renumbered`).
+"""
 
 import json
+import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from palign_bench.questionnaire.inventory import LOWEST, Inventory
-from palign_bench.respondents.formats import Stored, scale
+from palign_bench.respondents.formats import Stored, no_answer, numbering, plain, renumbered, scale
 from palign_bench.respondents.source import RespondentsError
 
 _SHAPE = '[{"id": …, "answers": {"1": 5, …}}, …]'
 
 
-def read_json_list(place: Path, text: str, inventory: Inventory) -> Stored:
-    """The people of a JSON file. Raises `RespondentsError` naming the entry and key of what cannot be read."""
+def read_json_list(place: Path, text: str, inventory: Inventory, missing: Sequence[object] = ()) -> Stored:
+    """The people of a JSON file. ``missing``: values that are no answer, beside null.
+
+    Raises `RespondentsError` naming the entry and key of what cannot be read.
+    """
     try:
         document = json.loads(text, object_pairs_hook=_unique_pairs)
     except json.JSONDecodeError as error:
@@ -25,21 +33,34 @@ def read_json_list(place: Path, text: str, inventory: Inventory) -> Stored:
         raise RespondentsError(f"{place}: not a list of people; it must have {_SHAPE}") from error
     if not isinstance(document, list):
         raise RespondentsError(f'{place}: must be a list [{{"id": …, "answers": {{…}}}}, …], not {_kind(document)}')
+    places = [f"{place}, entry {position}" for position in range(1, len(document) + 1)]
+    ids = [_id(where, entry) for where, entry in zip(places, document, strict=True)]
+    given: list[dict[str, Any]] = [entry["answers"] for entry in document]
+    column, lacking = _columns(place, given, inventory), {plain(str(each)) for each in missing}
     answers = np.zeros((len(document), len(inventory.items)), dtype=np.int8)
-    column = {str(item.number): index for index, item in enumerate(inventory.items)}
-    ids, ignored = [], set()
-    for position, entry in enumerate(document, start=1):
-        where = f"{place}, entry {position}"
-        ids.append(_id(where, entry))
-        ignored |= set(entry) - {"id", "answers"}
-        for key, value in entry["answers"].items():
-            at = f"{where} (id {entry['id']}), item {key!r}"
+    for row, (where, of_person) in enumerate(zip(places, given, strict=True)):
+        for key, value in of_person.items():
+            at = f"{where} (id {ids[row]}), item {key!r}"
             if key not in column:
-                raise RespondentsError(f'{at}: no such item; items are "1" … "{len(inventory.items)}"')
-            if value is not None:
-                answers[position - 1, column[key]] = _answer(at, value, inventory)
-    places = [f"{place}, entry {position}" for position in range(1, len(ids) + 1)]
+                raise RespondentsError(f"{at}: no such item; {numbering(inventory)}")
+            if value is None or plain(str(value)) in lacking:
+                continue
+            if isinstance(value, bool) or not isinstance(value, int):
+                due = f"{_kind(value)} where {scale(inventory)} is due"
+                raise RespondentsError(f"{at}: {due}, unquoted; null or absent when missing")
+            if not LOWEST <= value <= inventory.highest:
+                raise no_answer(at, str(value), inventory, {str(each) for one in given for each in one.values()})
+            answers[row, column[key]] = value
+    ignored = set().union(*document) - {"id", "answers"}
     return Stored(ids, answers, places, layout="JSON list", ignored=tuple(sorted(ignored)))
+
+
+def _columns(place: Path, given: Sequence[dict[str, Any]], inventory: Inventory) -> dict[str, int]:
+    """Where the answers under each key belong; keys that are no item of the inventory are not in it."""
+    keys = set().union(*given)
+    numbers = {int(key) for key in keys if re.fullmatch("[1-9][0-9]{0,8}", key)}
+    own = renumbered(str(place), numbers, inventory, "give every item of yours as a key, null where missing")
+    return {str(key): inventory.column[number] for key, number in own.items() if number in inventory.column}
 
 
 def _id(where: str, entry: Any) -> str:
@@ -54,17 +75,6 @@ def _id(where: str, entry: Any) -> str:
     if not isinstance(entry["answers"], dict):
         raise RespondentsError(f"{where}: 'answers' must be {{\"1\": 5, …}}, not {_kind(entry['answers'])}")
     return str(entry["id"]).strip()
-
-
-def _answer(where: str, value: object, inventory: Inventory) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        due = f"{_kind(value)} where {scale(inventory)} is due"
-        raise RespondentsError(f"{where}: {due}, unquoted; null or absent when missing")
-    if not LOWEST <= value <= inventory.highest:
-        raise RespondentsError(
-            f"{where}: '{str(value)[:20]}' is no answer; give {scale(inventory)}, or nothing when it is missing"
-        )
-    return value
 
 
 def _unique_pairs(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

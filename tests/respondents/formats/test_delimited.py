@@ -1,9 +1,12 @@
 """Tables of people as they come: whatever spreadsheet, survey tool or statistics program wrote them."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from palign_bench.questionnaire.inventories import read_inventory
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_120, ipip_neo_300
 from palign_bench.respondents import load_respondents
 from palign_bench.respondents.file import load_file, read_people
@@ -134,3 +137,42 @@ def test_two_columns_that_may_be_ids_are_named_as_they_are_spelled(tmp_path: Pat
         load_file(str(path), inventory=ipip_neo_300())
     path.write_text("Participant ID,Id,i1,i9\n007,1,4,2\n")
     assert load_file(str(path), inventory=ipip_neo_300()).people[0].id == "1"
+
+
+def test_a_column_of_ids_may_be_called_by_a_number(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("2024,i1,i9\n007,4,2\n")
+    number: Any = 2024  # as the command line reads it
+    assert read_people(str(path), id_column=number, inventory=ipip_neo_300()).people.ids == ("007",)
+
+
+def test_a_questionnaire_of_ones_own_is_no_short_form_whatever_its_name(tmp_path: Path) -> None:
+    items, path = tmp_path / "ipip_neo_german.csv", tmp_path / "people.csv"
+    items.write_text("number,text,scale\n" + "".join(f"{n},Ich plane Tag {n}.,order\n" for n in range(1, 101)))
+    path.write_text(f"id,{','.join(f'i{n}' for n in range(1, 101))}\nanna,{','.join('4' * 100)}\n")
+    (anna,) = load_file(str(path), inventory=read_inventory(items)).people
+    assert dict(anna.answers) == dict.fromkeys(range(1, 101), 4)
+
+
+@pytest.mark.parametrize(
+    ("rows", "from_0"),
+    [("a,4,0\nb,3,1\n", True), ("a,0,1\n", True), ("a,4,0\nb,3,5\n", False), ("a,5,3\nb,3,0\n", False)],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".json"])
+def test_a_scale_from_0_is_told_from_a_mark_of_missing(tmp_path: Path, rows: str, from_0: bool, suffix: str) -> None:
+    """To call 0 missing would shift everybody by one without a word."""
+    path = tmp_path / f"people{suffix}"
+    people = [row.split(",") for row in rows.splitlines()]
+    as_json = [{"id": name, "answers": {"1": int(one), "9": int(nine)}} for name, one, nine in people]
+    path.write_text(json.dumps(as_json) if suffix == ".json" else f"id,i1,i9\n{rows}")
+    with pytest.raises(RespondentsError, match=r"'0' is no answer; .* missing in respondents.missing") as caught:
+        load_file(str(path), inventory=ipip_neo_300())
+    hint = "; if the scale starts at 0 (no 5 is there), add 1 to every answer"
+    assert str(caught.value).endswith(hint) is from_0
+
+
+def test_another_wrong_answer_says_nothing_of_a_scale_from_0(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("id,i1,i9\nanna,9,2\nben,0,2\n")
+    with pytest.raises(RespondentsError, match=r"'9' is no answer; .* in respondents.missing$"):
+        load_file(str(path), inventory=ipip_neo_300())
