@@ -12,6 +12,7 @@ from palign_bench.aligner import Case
 from palign_bench.questionnaire.inventory import Answers, Inventory, Respondent
 from palign_bench.questionnaire.scoring import Matrix, as_matrix
 from palign_bench.run.job import Job
+from palign_bench.settings import counted
 
 
 class Cases:
@@ -44,6 +45,17 @@ class Cases:
         """The person's known answers as a method is told them: with the job's intervention, where it has one."""
         known, change = self.job.protocol.known(person), self.job.intervention
         return known if change is None else change.apply(known, self.job.protocol.inventory)
+
+    def notes(self) -> list[str]:
+        """What the table says where a method is told nothing of somebody, who then cannot be answered as themselves."""
+        people, chosen = self.job.people, self.job.known_answers
+        without = sum(self._told.isdisjoint(person.answers) for person in people)
+        if not without:
+            return []
+        items = counted(len(self._told), "known item", "known items")
+        picked = f" that known_answers={chosen} picks" if chosen else ""
+        of = f"{without} of {counted(len(people))}"
+        return [f"Methods are told nothing of {of}: none of the {items}{picked} is answered."]
 
     @cached_property
     def _everyone(self) -> Matrix:

@@ -11,6 +11,7 @@ from palign_bench.costs.machine import provenance
 from palign_bench.ledger.plan import Command
 from palign_bench.report import make_report
 from palign_bench.report.standings import Standings
+from palign_bench.run.case import Cases
 from palign_bench.run.isolated import IsolationError, in_own_process
 from palign_bench.run.job import Job
 from palign_bench.run.row import run_row
@@ -41,7 +42,8 @@ def plan(jobs: Sequence[Job], session: Session) -> None:
         job.open()
         places.setdefault((job.runs, job.experiment), []).append((order, job))
     for (runs, experiment), found in places.items():
-        planned, command = [job.planned(order) for order, job in found], Command(runs, experiment, session.command)
+        planned = [job.planned(order, Cases(job).notes()) for order, job in found]
+        command = Command(runs, experiment, session.command)
         replaced = command.replaced()
         if replaced:
             print(replaced, file=sys.stderr)
@@ -73,7 +75,7 @@ def run(job: Job, session: Session, order: int) -> int:
     command = Command(job.runs, job.experiment, session.command)
     if not any(row in planned.rows for planned in command.jobs() for row in job.rows):
         job.open()
-        command.write_jobs([job.planned(order)], f"job-{order:03d}")
+        command.write_jobs([job.planned(order, Cases(job).notes())], f"job-{order:03d}")
         command.start(session.arguments, {job.part})
     return compute(job, session)
 

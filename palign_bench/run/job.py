@@ -167,8 +167,8 @@ class Job:
         for row in self.rows:
             row.folder.keep(self.settings, self.identities[row.name])
 
-    def planned(self, order: int) -> PlannedJob:
-        """What the plan keeps of it. ``order``: the job's place in its command."""
+    def planned(self, order: int, notes: Sequence[str] = ()) -> PlannedJob:
+        """What the plan keeps of it. ``order``: its place in the command; ``notes``: more for the table to say."""
         asked_model = resolve_model(self.settings["model"])
         about = {
             "experiment": self.experiment,
@@ -180,7 +180,7 @@ class Job:
             "respondents": self.source.name,
             "respondents_description": self.source.description,
             "source_people": len(self.source.people),
-            "notes": list(self.notes),
+            "notes": [*self.notes, *notes],
             "cost_repeats": self.repeats,
         }
         setting = comparable(self.settings | {"model": asked_model}) | {"data_hash": self.source.data_hash}

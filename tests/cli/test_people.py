@@ -8,7 +8,9 @@ import pytest
 
 from palign_bench.cli.commands import dispatch
 from palign_bench.questionnaire.inventory import ipip_neo_300
+from palign_bench.run.case import told_items
 from palign_bench.settings import UserError
+from tests.command import run
 
 EXAMPLE = Path(__file__).parents[1] / "respondents" / "example_people.csv"
 
@@ -121,3 +123,19 @@ def test_a_setting_that_cannot_be_read_is_told_in_one_line(setting: str) -> None
 def test_several_marks_of_missing_are_a_list() -> None:
     with pytest.raises(UserError, match=r"missing=0,9: give a list, as in respondents.missing=\[0,9\]"):
         dispatch(["people", str(EXAMPLE), "missing=0,9"])
+
+
+def test_a_table_counts_the_people_of_whom_methods_are_told_nothing(tmp_path: Path) -> None:
+    inventory = ipip_neo_300()
+    untold = set(inventory.known) - told_items(inventory, 5, seed=0)
+    columns = [item.number for item in inventory.items]
+    rows = [[3 if name != "anna" or number in {*untold, 9} else "" for number in columns] for name in ("anna", "ben")]
+    lines = [",".join(map(str, ("id", *(f"i{number}" for number in columns))))]
+    lines += [",".join(map(str, (name, *row))) for name, row in zip(("anna", "ben"), rows, strict=True)]
+    (tmp_path / "people.csv").write_text("\n".join(lines))
+    people = ["respondents=file", "respondents.path=people.csv", "tracking=none", "runs=runs"]
+    ran = run("method=floors", "known_answers=5", *people, folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    said = " ".join(ran.stdout.split())
+    assert "told nothing of 1 of 2 people: none of the 5 known items that known_answers=5 picks is answered." in said
+    assert "told nothing" not in run("method=floors", *people, folder=tmp_path).stdout

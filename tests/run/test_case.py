@@ -58,3 +58,23 @@ def test_derived_seeds_depend_on_seed_and_person_alone() -> None:
     assert all(0 <= seed < 2**63 for seed in seeds.values())
     # From `printf 0:p1 | sha256sum`: every process and machine derives the same.
     assert derived_seed(0, "p1") == 0xFC7902413132B41D >> 1
+
+
+def test_people_of_whom_a_method_is_told_nothing_are_counted(inventory: Inventory) -> None:
+    """They answer some known items, as people must, but none that the job's methods are told of."""
+    full, *others = simulate(count=3, seed=3).people
+    source = RespondentSource("file", "x", (full, *others))
+    job: Any = SimpleNamespace(
+        protocol=CORRECTED, source=source, people=source.people, seed=0, known_answers=5, intervention=None
+    )
+    told = Cases(job).case(full, frozenset()).known
+    assert len(told) == 5 and Cases(job).notes() == []
+    gaps = replace(full, answers={n: value for n, value in full.answers.items() if n not in told})
+    job.source = RespondentSource("file", "x", (gaps, *others))
+    job.people = (gaps, others[0])
+    assert Cases(job).case(gaps, frozenset()).known == {}
+    assert Cases(job).notes() == [
+        "Methods are told nothing of 1 of 2 people: none of the 5 known items that known_answers=5 picks is answered."
+    ]
+    job.known_answers = None
+    assert Cases(job).notes() == []
