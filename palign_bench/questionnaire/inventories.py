@@ -74,7 +74,7 @@ def read_inventory(path: Path) -> Inventory:
     """
     rows = _rows(path)
     about = _about(path)
-    items = tuple(_item(path, line, row) for line, row in rows)
+    items = _told_apart([_item(path, line, row) for line, row in rows])
     numbers = [item.number for item in items]
     if repeated := next((n for n in numbers if numbers.count(n) > 1), None):
         raise UserError(f"{path}: item number {repeated} is there twice; number each item once")
@@ -145,6 +145,21 @@ def _item(path: Path, line: int, row: Mapping[str, str]) -> Item:
         raise UserError(f"{where}: sign {sign!r}; give + or -")
     negative = sign in ("-", "−", "-1")
     return Item(int(row["number"]), row["text"], -1 if negative else 1, row["scale"], row.get("subscale") or None)
+
+
+def _told_apart(items: Sequence[Item]) -> tuple[Item, ...]:
+    """The items, a subscale's name that stands under several scales made one for each: ``work: general``.
+
+    Whatever groups items goes by the subscale's name alone, and would take two of one name for one.
+    """
+    scales: dict[str | None, set[str]] = {}
+    for item in items:
+        scales.setdefault(item.subscale, set()).add(item.scale)
+    return tuple(
+        replace(item, subscale=f"{item.scale}: {item.subscale}") if item.subscale and len(scales[item.subscale]) > 1
+        else item
+        for item in items
+    )  # fmt: skip
 
 
 def _known(path: Path, rows: Sequence[tuple[int, Mapping[str, str]]], items: Sequence[Item]) -> tuple[int, ...]:

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from baselines.floors import floors
+from palign_bench.aligner import Case
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventories import AGREEMENT, read_inventory
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_120, ipip_neo_300
@@ -110,6 +112,33 @@ def test_without_known_the_first_half_of_each_scale_is_known(tmp_path: Path) -> 
     made = read_inventory(written(tmp_path, "\n".join(",".join(line[:3]) for line in lines) + "\n"))
     assert made.known == (1, 4) and {item.sign for item in made.items} == {1}
     assert made.options == ipip_neo_300().options and made.scales == {"order": "order", "contact": "contact"}
+
+
+def test_subscales_of_one_name_under_two_scales_are_two(tmp_path: Path) -> None:
+    """Known: work 5 and 1, home 1 and 5. Pooled, every mean would be 3; told apart, held-out answers are met."""
+    lines = ["number,text,scale,subscale"]
+    for number in range(1, 17):
+        scale, subscale = ("work", "home")[(number - 1) // 8], ("general", "social")[(number - 1) // 4 % 2]
+        lines.append(f"{number},Do thing {number}.,{scale},{subscale}")
+    made = read_inventory(written(tmp_path, "\n".join(lines)))
+    assert made.subscales == ("home: general", "home: social", "work: general", "work: social")
+    assert made.known == (1, 2, 5, 6, 9, 10, 13, 14) and len(made.selection(0)) == 4
+    answers = dict(zip(range(1, 17), 4 * [5] + 4 * [1] + 4 * [1] + 4 * [5], strict=True))
+    floor = floors(["facet_mean"])["facet_mean"]
+    floor.prepare(None, Corrected(made))
+    case = Case("anyone", {n: answers[n] for n in made.known}, {}, 0)
+    assert floor.align(case).answers == {n: answers[n] for n in made.held_out}
+    distinct = "\n".join(lines).replace("home,general", "home,g").replace("home,social", "home,s")
+    assert read_inventory(written(tmp_path, distinct)).subscales == ("g", "general", "s", "social")
+
+
+def test_a_questionnaire_that_was_always_read_keeps_its_name(tmp_path: Path) -> None:
+    """The name is part of a cell's identity: what was computed is found again."""
+    assert read_inventory(written(tmp_path)).name == "course-a4ea0bdf"
+    of_facets = ITEMS.replace("order,,", "order,tidy,").replace("contact,,", "contact,open,")
+    assert read_inventory(written(tmp_path, of_facets)).name == "course-b0c6b5ed"
+    about = "options: [Yes, Rather yes, 3, No]\nwording: sentence\nscales: {order: tidiness, contact: c}"
+    assert read_inventory(written(tmp_path, about=about)).name == "course-9917f3eb"
 
 
 @pytest.mark.parametrize(
