@@ -114,6 +114,14 @@ def method_identity(method: Mapping[str, Any], row: str, aligner: Aligner) -> Se
     return {"method": canonical_numbers(settings) | {"row": row, "version": aligner.version} | data}
 
 
+def told_version(inventory: Inventory, count: int | None) -> int | None:
+    """The version of the choice of ``count`` known answers, where it has changed: 2 has scales take turns.
+
+    None where it has not: all answers, or an inventory whose items have subscales.
+    """
+    return None if count is None or inventory.subscales else 2
+
+
 def canonical_numbers(value: Any) -> Any:
     """The same value with every float that is a whole number as an int."""
     if isinstance(value, Mapping):

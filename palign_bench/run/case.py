@@ -74,14 +74,15 @@ def told_items(inventory: Inventory, count: int | None, seed: int) -> frozenset[
         return frozenset(known)
     generator = random.Random(f"known-answers-{seed}")
     generator.shuffle(known)
-    of_subscale: Counter[str | None] = Counter()
+    of_group: Counter[tuple[str, str | None]] = Counter()
     of_scale: Counter[tuple[int, str]] = Counter()
     ranks: dict[int, tuple[int, int]] = {}
     for number in known:
         item = inventory[number]
-        turn = of_subscale[item.subscale]
+        group = item.scale, item.subscale
+        turn = of_group[group]
         ranks[number] = (turn, of_scale[turn, item.scale])
-        of_subscale[item.subscale] += 1
+        of_group[group] += 1
         of_scale[turn, item.scale] += 1
     return frozenset(sorted(known, key=ranks.__getitem__)[:count])
 

@@ -34,6 +34,7 @@ from palign_bench.run.assembly import (
     resolve_budget,
     resolve_training,
     title_and_block,
+    told_version,
     training_notes,
 )
 from palign_bench.run.isolated import cost_repeats
@@ -126,6 +127,7 @@ class Job:
             "inventory": inventory.name,
             "seed": seed,
             "known_answers": settings["known_answers"],
+            "told_version": told_version(inventory, settings["known_answers"]),
             "writer": _writer(method, session),
             "intervention": intervention and intervention.name,
             "variant": variant and variant.name,

@@ -8,11 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.inventory import Inventory, Item
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import simulate
 from palign_bench.respondents.source import RespondentSource
-from palign_bench.run.case import Cases, derived_seed
+from palign_bench.run.assembly import told_version
+from palign_bench.run.case import Cases, derived_seed, told_items
 from tests.protocols import AS_RELEASED, CORRECTED
 
 
@@ -48,6 +49,24 @@ def test_missing_answers_are_absent_and_named(inventory: Inventory, protocol: Ev
     # An answer that a method is not told of is not missing, whoever gave it.
     told = Cases(SimpleNamespace(**vars(experiment) | {"known_answers": 5})).case(gaps, frozenset())
     assert len(told.known) + len(told.missing) == 5
+
+
+def test_answers_told_are_spread_over_scales_that_have_no_subscales() -> None:
+    items = tuple(Item(number, "Sing.", 1, "MNP"[number % 3]) for number in range(1, 28))
+    known = tuple(range(1, 19))
+    triad = Inventory("triad", items, known, {scale: scale for scale in "MNP"})
+    for seed in range(20):
+        for count in range(1, 19):
+            told = [triad[number].scale for number in told_items(triad, count, seed)]
+            assert {count // 3, -(-count // 3)} >= {told.count(scale) for scale in "MNP"}
+    assert (told_version(triad, 3), told_version(triad, None)) == (2, None)  # cells of the earlier choice are others
+
+
+def test_answers_told_of_ipip_neo_are_those_that_always_were(inventory: Inventory) -> None:
+    assert told_items(inventory, 5, 0) == {12, 29, 56, 233, 270}
+    assert told_version(inventory, 5) is None
+    assert {inventory[number].scale for number in told_items(inventory, 5, 1)} == set("ACENO")
+    assert {inventory[number].subscale for number in told_items(inventory, 30, 1)} == set(inventory.subscales)
 
 
 def test_derived_seeds_depend_on_seed_and_person_alone() -> None:
