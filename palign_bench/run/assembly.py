@@ -15,9 +15,9 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import ServedBackbone
 from palign_bench.backbone.tokenizing import encode
 from palign_bench.questionnaire.intervention import Intervention
-from palign_bench.questionnaire.inventory import Inventory, Respondent
+from palign_bench.questionnaire.inventory import Inventory, Item, Respondent, ipip_neo_300
 from palign_bench.questionnaire.prompts import NEUTRAL_SYSTEM_PROMPT
-from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProtocol
+from palign_bench.questionnaire.protocol import FREE_GENERATION, Corrected, EvaluationProtocol
 from palign_bench.questionnaire.variant import PLAIN, REPEAT, SHUFFLED, Variant
 from palign_bench.report.names import BLOCKS
 from palign_bench.respondents import RespondentSource, is_stand_in
@@ -288,22 +288,23 @@ def check_words(model: Settings, protocol: EvaluationProtocol, variant: Variant 
     whole_statements = any(re.search(r"[a-z]+( [a-z]+){3}", token) for token in tokenizer.get_vocab())
     if not whole_statements:
         return
-    item = inventory.items[0]
-    as_usual, otherwise = (
-        len(tokenizer.tokenize(each.question(item)))
-        for each in (protocol, variant.asked(protocol) if variant else protocol)
-    )
-    if variant is not None and otherwise > 2 * as_usual:
+
+    def tokens(asked: EvaluationProtocol, item: Item) -> int:
+        return len(tokenizer.tokenize(asked.question(item)))
+
+    # A question that it was taught is one token and what stands around it, so that any other takes more.
+    taught = Corrected(ipip_neo_300())
+    most = tokens(taught, taught.inventory.items[0])
+    if inventory.name != "ipip_neo_300" and any(tokens(protocol, item) > most for item in inventory.items):
+        raise UserError(
+            f"model={model['name']} cannot read inventory={inventory.name}: it reads the questions alone that it was "
+            "taught; use a model that reads any text, as model=smollm2_135m."
+        )
+    if variant is not None and tokens(variant.asked(protocol), inventory.items[0]) > most:
         raise UserError(
             f"model={model['name']} cannot read variant={variant.name}: it reads the question alone that it was "
             f"taught, as {PLAIN}, {SHUFFLED} and {REPEAT} ask it; use a model that reads any text, as "
             "model=smollm2_135m."
-        )
-    spelled = (len(tokenizer.tokenize(text)) > len(text) / 2 for text in map(protocol.question, inventory.items))
-    if inventory.name != "ipip_neo_300" and any(spelled):
-        raise UserError(
-            f"model={model['name']} cannot read inventory={inventory.name}: it reads the statements alone that it was "
-            "taught; use a model that reads any text, as model=smollm2_135m."
         )
 
 

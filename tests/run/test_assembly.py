@@ -1,13 +1,16 @@
 """From a method's settings to its rows: titles and blocks."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
+from palign_bench.questionnaire.inventory import ipip_neo_120, ipip_neo_300, options_of
+from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.report.names import BLOCKS
-from palign_bench.run.assembly import method_identity, title_and_block
+from palign_bench.run.assembly import check_words, method_identity, title_and_block
 from palign_bench.settings import UserError, options, read_option
 from tests.rows import shipped
 
@@ -54,6 +57,29 @@ def test_every_shipped_row_has_a_title_and_a_block() -> None:
     assert found["ridge"] == ("Ridge on others", "other_people_floors")
     assert found["constant_c"] == ("Always C", "own_answers_floors")
     assert (found["truth"][1], found["ceiling"][1], found["pas"][1]) == ("checks", "known_truth", "methods")
+
+
+def test_the_organism_is_refused_a_questionnaire_that_it_was_not_taught() -> None:
+    """The words around a statement are known to it, and once hid that the statement is not."""
+    organism, long = read_option("model", "organism"), ipip_neo_300()
+    texts = ["Plan my day.", "Sing.", "Leave things about.", "Worry about everything there is."]
+    own = [replace(item, text=text) for item, text in zip(long.items, texts, strict=False)]
+    for items in ([*long.items[:3], own[3]], own):
+        with pytest.raises(
+            UserError, match=r"model=organism cannot read inventory=mine: .* use a model that reads any"
+        ):
+            check_words(organism, Corrected(replace(long, name="mine", items=tuple(items))))
+    otherwise = (
+        {"asks": 'You said: "You {statement}."'},
+        {"options": options_of(("Yes", "No"))},
+        {"wording": "sentence"},
+    )
+    for change in otherwise:
+        with pytest.raises(UserError, match="model=organism cannot read inventory=mine"):
+            check_words(organism, Corrected(replace(long, name="mine", **change)))
+    for known in (long, ipip_neo_120(), replace(long, name="mine", items=long.items[:10])):
+        check_words(organism, Corrected(known))
+    check_words(read_option("model", "smollm2_135m"), Corrected(replace(long, name="mine", items=tuple(own))))
 
 
 def test_how_a_row_reads_is_no_part_of_its_identity() -> None:
