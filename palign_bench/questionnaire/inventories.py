@@ -28,9 +28,11 @@ from typing import Any
 import yaml
 
 from palign_bench.questionnaire.inventory import MOST_OPTIONS, OPTIONS, Inventory, Item, options_of
+from palign_bench.questionnaire.scoring import COMPOSITE
 from palign_bench.settings import UserError
 
 WORDINGS = ("phrase", "sentence")
+_BESIDE = (".yaml", ".yml")
 _NEEDED, _OPTIONAL = ("number", "text", "scale"), ("subscale", "sign", "known")
 _ABOUT = ("title", "options", "wording", "question", "scales")
 _YES, _NO = ("yes", "true", "1", "x", "known"), ("no", "false", "0", "", "held out")
@@ -73,17 +75,17 @@ def read_inventory(path: Path) -> Inventory:
     Raises UserError naming the file, the line or key, and the remedy.
     """
     rows = _rows(path)
-    about = _about(path)
     items = _told_apart([_item(path, line, row) for line, row in rows])
     numbers = [item.number for item in items]
     if repeated := next((n for n in numbers if numbers.count(n) > 1), None):
         raise UserError(f"{path}: item number {repeated} is there twice; number each item once")
     found = tuple(dict.fromkeys(item.scale for item in items))
+    about = _about(path, found)
     scales = about.get("scales") or {scale: scale for scale in found}
-    if set(scales) != set(found):
-        raise UserError(
-            f"{path.with_suffix('.yaml')}: scales name {', '.join(scales)}; the items have {', '.join(found)}"
-        )
+    columns = [*scales.values(), COMPOSITE]
+    if twice := next((name for name in columns if columns.count(name) > 1), None):
+        remedy = "give each scale a full name of its own (scales: in the YAML file beside it)"
+        raise UserError(f"{path}: two columns of the table would be called {twice}; {remedy}")
     subscales = [item for item in items if item.subscale is not None]
     if subscales and len(subscales) < len(items):
         without = next(item for item in items if item.subscale is None)
@@ -92,11 +94,11 @@ def read_inventory(path: Path) -> Inventory:
         path.stem,
         items,
         _known(path, rows, items),
-        {str(short): str(full) for short, full in scales.items()},
+        scales,
         options=options_of(about["options"]) if "options" in about else OPTIONS,
-        wording=str(about.get("wording", "phrase")),
+        wording=about.get("wording", "phrase"),
         asks=about.get("question"),
-        title=str(about.get("title", path.stem)),
+        title=about.get("title", path.stem),
     )
     for scale in made.scales:
         for part, chosen in made.parts.items():
@@ -175,31 +177,50 @@ def _known(path: Path, rows: Sequence[tuple[int, Mapping[str, str]]], items: Seq
     return tuple(item.number for item in items if item.number in first)
 
 
-def _about(path: Path) -> dict[str, Any]:
-    """What the YAML file beside the items says; nothing where there is none."""
-    place = path.with_suffix(".yaml")
-    if not place.exists():
+class _AsWritten(yaml.BaseLoader):
+    """Takes everything as text: ``No`` and ``1`` are labels and names, not false and a number. A key is there once."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} is there twice", node.start_mark)
+        return super().construct_mapping(node, deep)
+
+
+def _about(path: Path, scales: Sequence[str]) -> dict[str, Any]:
+    """What the YAML file beside the items says; nothing where there is none. ``scales``: those of the items."""
+    places = [place for place in map(path.with_suffix, _BESIDE) if place.exists()]
+    if not places:
         return {}
+    if len(places) > 1:
+        raise UserError(f"{places[0]}: {places[1].name} is there as well; keep one of the two")
+    place = places[0]
     try:
-        about = yaml.safe_load(place.read_text(encoding="utf-8")) or {}
+        about = yaml.load(place.read_text(encoding="utf-8"), _AsWritten) or {}
     except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
         raise UserError(f"{place}: cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(about, dict) or (unknown := sorted(set(map(str, about)) - set(_ABOUT))):
         what = "is no list of keys" if not isinstance(about, dict) else f"has {unknown[0]!r}, which is not known"
         raise UserError(f"{place}: {what}; it may say {', '.join(_ABOUT)}")
-    options = about.get("options", ["", ""])
-    if not isinstance(options, list) or not 2 <= len(options) <= MOST_OPTIONS:
+    if not isinstance(about.get("title", ""), str):
+        raise UserError(f"{place}: title: give a text")
+    options = about.get("options", ["yes", "no"])
+    if not _are_texts(options) or not 2 <= len(options) <= MOST_OPTIONS:
         raise UserError(f"{place}: options: give a list of 2 to {MOST_OPTIONS} labels, the fullest agreement first")
-    if "options" in about:
-        about["options"] = [
-            {True: "Yes", False: "No"}.get(each, str(each)) for each in options
-        ]  # YAML's own yes and no
-        if len({label.lower() for label in about["options"]}) < len(options):
-            raise UserError(f"{place}: options: two labels are alike; give each its own")
+    if len({label.lower() for label in options}) < len(options):
+        raise UserError(f"{place}: options: two labels are alike; give each its own")
     if about.get("wording", "phrase") not in WORDINGS:
         raise UserError(f"{place}: wording={about['wording']}: choose one of {', '.join(WORDINGS)}")
-    if "question" in about and "{statement}" not in str(about["question"]):
+    question = about.get("question", "{statement}")
+    if not isinstance(question, str) or "{statement}" not in question:
         raise UserError(f"{place}: question: write {{statement}} where the statement stands")
-    if not isinstance(about.get("scales", {}), dict):
+    names = about.get("scales") or dict.fromkeys(scales, "as in the CSV file")
+    if not isinstance(names, dict) or not _are_texts([*names.values()]):
         raise UserError(f"{place}: scales: give full names by the names in the CSV file, as in {{order: orderliness}}")
+    if set(names) != set(scales):
+        raise UserError(f"{place}: scales name {', '.join(names)}; the items have {', '.join(scales)}")
     return about
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(each, str) and each.strip() for each in values)

@@ -107,6 +107,28 @@ question: 'Is it true of you? "You {statement}."'
     assert read_inventory(written(tmp_path, ITEMS.replace("my day", "the day"), about)).name != made.name
 
 
+def test_what_the_yaml_file_says_is_taken_as_written(tmp_path: Path) -> None:
+    """YAML has 1 for a number, ``no`` for false, and false for 0."""
+    about = "options: [5, 4, 3, 2, 1]\nscales: {1: order, no: contact}\ntitle: 2024"
+    items = ITEMS.replace("order,", "1,").replace("contact,", "no,")
+    made = read_inventory(written(tmp_path, items, about))
+    assert [option.label for option in made.options] == ["5", "4", "3", "2", "1"]
+    assert (dict(made.scales), made.title) == ({"1": "order", "no": "contact"}, "2024")
+    made = read_inventory(written(tmp_path, about="options: [Yes, 1, 0, No]"))
+    assert [option.label for option in made.options] == ["Yes", "1", "0", "No"]
+
+
+def test_the_yaml_file_may_be_called_yml_and_is_there_once(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    path.with_suffix(".yml").write_text("options: [Yes, No]\nscales: {order: o}", encoding="utf-8")
+    with pytest.raises(UserError, match=r"course\.yml: scales name order; the items have order, contact"):
+        read_inventory(path)
+    path.with_suffix(".yml").write_text("options: [Yes, No]", encoding="utf-8")
+    assert [option.label for option in read_inventory(path).options] == ["Yes", "No"]
+    with pytest.raises(UserError, match=r"course\.yaml: course\.yml is there as well; keep one of the two"):
+        read_inventory(written(tmp_path, about="options: [Yes, No]"))
+
+
 def test_without_known_the_first_half_of_each_scale_is_known(tmp_path: Path) -> None:
     lines = [line.split(",") for line in ITEMS.splitlines()]
     made = read_inventory(written(tmp_path, "\n".join(",".join(line[:3]) for line in lines) + "\n"))
@@ -156,6 +178,19 @@ def test_a_questionnaire_that_was_always_read_keeps_its_name(tmp_path: Path) -> 
         ("number,text,scale\n", None, r"no items in it"),
         (ITEMS, "options: [Yes]", r"course.yaml: options: give a list of 2 to 7 labels"),
         (ITEMS, "options: [Yes, yes]", r"two labels are alike"),
+        (ITEMS, "options: [Yes: 5, No: 1]", r"options: give a list of 2 to 7 labels"),
+        (ITEMS, "options: [Yes, ]\noptions: [No, ]", r"course.yaml: cannot be read \(options is there twice"),
+        (ITEMS, "title: [Course]", r"title: give a text"),
+        (ITEMS, 'question: ["Say {statement}"]', r"write {statement} where the statement stands"),
+        (
+            ITEMS,
+            "scales: {order: same, contact: same}",
+            r"course.csv: two columns .* called same; give each scale a full",
+        ),
+        (ITEMS, "scales: {order: composite, contact: c}", r"two columns of the table would be called composite"),
+        (ITEMS.replace("order", "composite"), None, r"two columns of the table would be called composite"),
+        (ITEMS, "scales: {order: orderliness, contact: }", r"scales: give full names by the names in the CSV file"),
+        (ITEMS, "scales: {1: orderliness, contact: c}", r"scales name 1, contact; the items have order, contact"),
         (ITEMS, "scales: {order: orderliness}", r"scales name order; the items have order, contact"),
         (ITEMS, "question: How true?", r"write {statement} where the statement stands"),
         (ITEMS, "wording: verse", r"wording=verse: choose one of phrase, sentence"),
