@@ -3,8 +3,8 @@
 A user's own is a CSV file with a header and a line per item, UTF-8, columns separated by commas::
 
     number,text,scale,subscale,sign,known
-    1,I plan my day.,order,,+,yes
-    2,I leave things lying about.,order,,-,no
+    1,Plan the day.,order,,+,yes
+    2,Leave things lying about.,order,,-,no
 
 ``subscale``, ``sign`` (+ or -; +) and ``known`` (yes or no) may be left out; without ``known``, the first half of each
 subscale's items (of each scale's, where there are no subscales) is known. A YAML file of the same name beside it may
@@ -12,14 +12,15 @@ say::
 
     title: Course questionnaire       # how it reads; the file's name
     options: [Yes, Rather yes, Rather no, No]   # 2 to 7, from the fullest agreement on; the five of the MPI template
-    wording: sentence                 # sentence: whole sentences; phrase: what completes "You …" (the default)
-    question: 'You said: "{statement}"' # what is asked about a statement, before the options; by the wording
+    wording: phrase                   # phrase: what completes "You …" (the default); sentence: "I plan the day."
+    question: 'True of you? "You {statement}."' # what is asked about a statement, before the options; by the wording
     scales: {order: orderliness}      # full names, in the order of the table; as in the CSV file
 """
 
 import csv
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -28,10 +29,12 @@ from typing import Any
 import yaml
 
 from palign_bench.questionnaire.inventory import MOST_OPTIONS, OPTIONS, Inventory, Item, options_of
+from palign_bench.questionnaire.prompts import statement_as_worded
 from palign_bench.questionnaire.scoring import COMPOSITE
 from palign_bench.settings import UserError
 
 WORDINGS = ("phrase", "sentence")
+_FIRST_PERSON = re.compile(r"(I|I['’]\w+|My)\b")
 _BESIDE = (".yaml", ".yml")
 _NEEDED, _OPTIONAL = ("number", "text", "scale"), ("subscale", "sign", "known")
 _ABOUT = ("title", "options", "wording", "question", "scales")
@@ -81,6 +84,11 @@ def read_inventory(path: Path) -> Inventory:
         raise UserError(f"{path}: item number {repeated} is there twice; number each item once")
     found = tuple(dict.fromkeys(item.scale for item in items))
     about = _about(path, found)
+    sentences = [item for item in items if _FIRST_PERSON.match(item.text)]
+    if "wording" not in about and 2 * len(sentences) > len(items):
+        asked = statement_as_worded(sentences[0])
+        remedy = "say wording: sentence in the YAML file beside it, or wording: phrase to ask so all the same"
+        raise UserError(f"{path}: most items are whole sentences, and would be asked as “You {asked}.”; {remedy}")
     scales = about.get("scales") or {scale: scale for scale in found}
     columns = [*scales.values(), COMPOSITE]
     if twice := next((name for name in columns if columns.count(name) > 1), None):
@@ -142,6 +150,8 @@ def _item(path: Path, line: int, row: Mapping[str, str]) -> Item:
     for name in ("text", "scale"):
         if not row[name]:
             raise UserError(f"{where}: {name} is empty; fill it in")
+    if not any(map(str.isalpha, row["text"])):
+        raise UserError(f"{where}: text {row['text']!r} has no letter in it; give a statement")
     sign = row.get("sign") or "+"
     if sign not in ("+", "-", "−", "1", "-1", "+1"):
         raise UserError(f"{where}: sign {sign!r}; give + or -")

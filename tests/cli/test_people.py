@@ -58,7 +58,7 @@ def test_people_of_a_source_and_mistyped_settings(capsys: pytest.CaptureFixture[
 
 def test_people_of_a_questionnaire_of_ones_own(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     items, people = tmp_path / "course.csv", tmp_path / "people.csv"
-    lines = (f"{n},I plan day {n}.,{'calm' if n > 4 else 'order'},{'-+'[n % 2]}" for n in range(1, 9))
+    lines = (f"{n},Plan day {n}.,{'calm' if n > 4 else 'order'},{'-+'[n % 2]}" for n in range(1, 9))
     items.write_text("number,text,scale,sign\n" + "\n".join(lines))
     people.write_text("id,i1,i2,i3,i4,i5,i6,i7,i8\na,5,1,5,2,1,5,3,3\nb,1,5,2,5,3,3,4,1\nc,3,3,3,3,5,1,5,1")
     of_it = ["inventory=file", f"inventory.path={items}"]

@@ -129,6 +129,20 @@ def test_the_yaml_file_may_be_called_yml_and_is_there_once(tmp_path: Path) -> No
         read_inventory(written(tmp_path, about="options: [Yes, No]"))
 
 
+def test_whole_sentences_are_not_asked_as_phrases_unless_told_so(tmp_path: Path) -> None:
+    of_texts = "number,text,scale,known\n1,{},order,yes\n2,{},order,no\n3,{},order,no\n".format
+    whole = of_texts("I plan my day.", "Sing.", "My desk’s tidy.")
+    for items in (whole, of_texts("Sing.", "I’m tidy.", "I'd sing.")):
+        with pytest.raises(
+            UserError, match=r"course.csv: most .* asked as “You i.*\.”; say wording: sentence in the YAML"
+        ):
+            read_inventory(written(tmp_path, items))
+    phrases = of_texts("I plan my day.", "Invite people.", "Ignore myself.")
+    assert read_inventory(written(tmp_path, phrases)).wording == "phrase"
+    for wording in ("sentence", "phrase"):
+        assert read_inventory(written(tmp_path, whole, f"wording: {wording}")).wording == wording
+
+
 def test_without_known_the_first_half_of_each_scale_is_known(tmp_path: Path) -> None:
     lines = [line.split(",") for line in ITEMS.splitlines()]
     made = read_inventory(written(tmp_path, "\n".join(",".join(line[:3]) for line in lines) + "\n"))
@@ -170,6 +184,7 @@ def test_a_questionnaire_that_was_always_read_keeps_its_name(tmp_path: Path) -> 
         (ITEMS.replace("known", "told"), None, r"column 'told' is not known"),
         (ITEMS.replace("5,Avoid", "x,Avoid"), None, r"line 6: number 'x'; give a whole number"),
         (ITEMS.replace("5,Avoid", "4,Avoid"), None, r"item number 4 is there twice"),
+        (ITEMS.replace("Avoid parties", ""), None, r"line 6: text '\.' has no letter in it; give a statement"),
         (ITEMS.replace(",-,no", ",?,no"), None, r"line 6: sign '\?'; give \+ or -"),
         (ITEMS.replace("-,no", "-,maybe"), None, r"line 6: known 'maybe'; give yes or no"),
         (ITEMS.replace("Avoid parties.", "Avoid parties, always."), None, r"line 6: give 6 cells"),
