@@ -1,6 +1,6 @@
 """Inventories that are read from files: the Short Dark Triad, and a user's own questionnaire.
 
-A user's own is a CSV file with a header and a line per item, UTF-8, columns separated by commas::
+A user's own is a CSV file (UTF-8; commas, semicolons or tabs) with a header and a line per item::
 
     number,text,scale,subscale,sign,known
     1,Plan the day.,order,,+,yes
@@ -17,7 +17,6 @@ say::
     scales: {order: orderliness}      # full names, in the order of the table; as in the CSV file
 """
 
-import csv
 import hashlib
 import json
 import re
@@ -28,6 +27,7 @@ from typing import Any
 
 import yaml
 
+from palign_bench.questionnaire.delimited import delimiter_of, read_text, rows_of
 from palign_bench.questionnaire.inventory import MOST_OPTIONS, OPTIONS, Inventory, Item, options_of
 from palign_bench.questionnaire.prompts import statement_as_worded
 from palign_bench.questionnaire.scoring import COMPOSITE
@@ -119,28 +119,34 @@ def read_inventory(path: Path) -> Inventory:
 
 def _rows(path: Path) -> list[tuple[int, dict[str, str]]]:
     """Lines of the CSV file with their numbers."""
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise UserError(f"{path}: no such file; check inventory.path") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read as UTF-8 text ({error}); check inventory.path") from error
-    reader = csv.DictReader(text.splitlines(), strict=True)
-    header = [name.strip() for name in reader.fieldnames or ()]
+    text = _text(path)
+    if not text.strip():
+        raise UserError(f"{path}: the file is empty; it must have a header like number,text,scale and a line an item")
+    rows = rows_of(path, text, delimiter_of(text))
+    _, header = next(rows, (1, []))
     for name in _NEEDED:
         if name not in header:
             raise UserError(f"{path}: column {name} is missing; the header is number,text,scale,subscale,sign,known")
     if unknown := [name for name in header if name not in (*_NEEDED, *_OPTIONAL)]:
         raise UserError(f"{path}: column {unknown[0]!r} is not known; remove it or call it as {', '.join(_OPTIONAL)}")
-    reader.fieldnames = header
-    rows = []
-    for row in reader:
-        if None in row or None in row.values():
-            raise UserError(f"{path}, line {reader.line_num}: give {len(header)} cells; quote a text that has commas")
-        rows.append((reader.line_num, {name: cell.strip() for name, cell in row.items()}))
-    if not rows:
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise UserError(f"{path}: column {twice[0]} is there twice; keep one of them")
+    found = [(line, dict(zip(header, map(_on_one_line, cells), strict=True))) for line, cells in rows]
+    if not found:
         raise UserError(f"{path}: no items in it; add a line for each")
-    return rows
+    return found
+
+
+def _text(place: Path) -> str:
+    """What a file says. Of people's tables Latin-1 is read; a guess at words that a model reads might be wrong."""
+    text, encoding = read_text(place, "inventory.path")
+    if encoding == "cp1252":
+        raise UserError(f"{place}: this is not UTF-8; save the file as UTF-8 (a spreadsheet calls it CSV UTF-8)")
+    return text
+
+
+def _on_one_line(cell: str) -> str:
+    return " ".join(filter(None, map(str.strip, cell.splitlines())))
 
 
 def _item(path: Path, line: int, row: Mapping[str, str]) -> Item:
@@ -206,8 +212,8 @@ def _about(path: Path, scales: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"{places[0]}: {places[1].name} is there as well; keep one of the two")
     place = places[0]
     try:
-        about = yaml.load(place.read_text(encoding="utf-8"), _AsWritten) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        about = yaml.load(_text(place), _AsWritten) or {}
+    except yaml.YAMLError as error:
         raise UserError(f"{place}: cannot be read ({' '.join(str(error).split())})") from error
     if not isinstance(about, dict) or (unknown := sorted(set(map(str, about)) - set(_ABOUT))):
         what = "is no list of keys" if not isinstance(about, dict) else f"has {unknown[0]!r}, which is not known"

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
+from palign_bench.questionnaire.delimited import read_text
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.respondents.formats import Stored, read_text
+from palign_bench.respondents.formats import Stored
 from palign_bench.respondents.formats.delimited import read_delimited, read_mapping
 from palign_bench.respondents.formats.fixed_width import read_fixed_width
 from palign_bench.respondents.formats.json_list import read_json_list
@@ -69,7 +70,7 @@ class FileOfPeople:
 def load_file(path: str | None = None, *, inventory: Inventory, **settings: Any) -> RespondentSource:
     """The people of a file, in its order, with notes on what was not read.
 
-    ``settings``: those of `read_people`. Raises `RespondentsError` as that does, and for answers
+    ``settings``: those of `read_people`. Raises UserError as that does, and for answers
     whose orientation nobody named and that look reversed; the line names the file, the row or id, the column and the
     remedy.
     """
@@ -101,7 +102,7 @@ def read_people(
 ) -> FileOfPeople:
     """What a file says, also of people who answer too little to be judged.
 
-    Raises `RespondentsError` for a file that is missing, unreadable or not as the module describes.
+    Raises UserError for a file that is missing, unreadable or not as the module describes.
     """
     if not path:
         raise RespondentsError("respondents.path is not set: give the file with your people")

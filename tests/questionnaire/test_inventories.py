@@ -107,6 +107,40 @@ question: 'Is it true of you? "You {statement}."'
     assert read_inventory(written(tmp_path, ITEMS.replace("my day", "the day"), about)).name != made.name
 
 
+def test_a_table_is_read_however_it_is_written(tmp_path: Path) -> None:
+    path, usual = written(tmp_path), read_inventory(written(tmp_path))
+    for delimiter in ";\t":
+        assert read_inventory(written(tmp_path, ITEMS.replace(",", delimiter))) == usual
+    for content in (ITEMS.encode("utf-16"), ITEMS.encode("utf-8-sig"), ITEMS.replace("\n", "\r\n").encode()):
+        path.write_bytes(content)
+        assert read_inventory(path) == usual
+    assert read_inventory(written(tmp_path, ITEMS + "\n,,,,,\n")) == usual
+
+
+def test_a_text_with_a_line_break_is_one_line(tmp_path: Path) -> None:
+    for between in ("\n", "\r\n", " \n\n ", "\u2028", "\x0b"):
+        made = read_inventory(written(tmp_path, ITEMS.replace("Plan my day.", f'"Plan{between}my day, always."')))
+        assert made[1].text == "Plan my day, always." and len(made.items) == 5
+    assert read_inventory(written(tmp_path, ITEMS.replace("Plan my", "Plan  my")))[1].text == "Plan  my day."
+
+
+def test_a_file_that_is_no_text_or_of_an_unknown_encoding_is_told(tmp_path: Path) -> None:
+    path = written(tmp_path)
+    for content, told in (
+        (b"PK\x03\x04 and so on", r"course.csv: this is a spreadsheet's own format; save it as CSV \(UTF-8\)"),
+        (ITEMS.replace("day", "séance").encode("cp1252"), "this is not UTF-8; save the file as UTF-8"),
+        (ITEMS.encode() + b"\x81", r"byte \d+ is neither UTF-8 nor Latin-1; save the file as UTF-8"),
+    ):
+        path.write_bytes(content)
+        with pytest.raises(UserError, match=told):
+            read_inventory(path)
+    written(tmp_path).with_suffix(".yaml").write_bytes("title: Café".encode("cp1252"))
+    with pytest.raises(UserError, match=r"course\.yaml: this is not UTF-8"):
+        read_inventory(path)
+    with pytest.raises(UserError, match=r"none\.csv: no such file; check inventory\.path"):
+        read_inventory(tmp_path / "none.csv")
+
+
 def test_what_the_yaml_file_says_is_taken_as_written(tmp_path: Path) -> None:
     """YAML has 1 for a number, ``no`` for false, and false for 0."""
     about = "options: [5, 4, 3, 2, 1]\nscales: {1: order, no: contact}\ntitle: 2024"
@@ -187,10 +221,18 @@ def test_a_questionnaire_that_was_always_read_keeps_its_name(tmp_path: Path) -> 
         (ITEMS.replace("Avoid parties", ""), None, r"line 6: text '\.' has no letter in it; give a statement"),
         (ITEMS.replace(",-,no", ",?,no"), None, r"line 6: sign '\?'; give \+ or -"),
         (ITEMS.replace("-,no", "-,maybe"), None, r"line 6: known 'maybe'; give yes or no"),
-        (ITEMS.replace("Avoid parties.", "Avoid parties, always."), None, r"line 6: give 6 cells"),
+        (
+            ITEMS.replace("Avoid parties.", "Avoid parties, always."),
+            None,
+            r"line 6: 7 cells under 6 columns; add or remove cells, or quote one with commas in it",
+        ),
         (ITEMS.replace("+,no", "+,yes"), None, r"scale order has no held-out item"),
         (ITEMS.replace("order,,", "order,tidy,"), None, r"item 4 has no subscale and others have"),
         ("number,text,scale\n", None, r"no items in it"),
+        (",,\n", None, r"column number is missing"),
+        (" \n\n", None, r"course.csv: the file is empty; it must have a header like number,text,scale"),
+        ("number,text,scale,text\n1,Sing.,order,Hum.\n", None, r"column text is there twice; keep one"),
+        (ITEMS.replace("Plan my", '"Plan" my'), None, r"line 2: not a table with commas"),
         (ITEMS, "options: [Yes]", r"course.yaml: options: give a list of 2 to 7 labels"),
         (ITEMS, "options: [Yes, yes]", r"two labels are alike"),
         (ITEMS, "options: [Yes: 5, No: 1]", r"options: give a list of 2 to 7 labels"),

@@ -10,6 +10,7 @@ import pytest
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.respondents.file import load_file
 from palign_bench.respondents.source import RespondentsError
+from palign_bench.settings import UserError
 
 EXAMPLE = Path(__file__).parent / "example_people.csv"
 # Item 1 is known, item 9 held out.
@@ -61,6 +62,7 @@ CSV_FAULTS = {
     HEADER: "no people",
     "name|i1|i9\nanna|1|2\n": r"line 1: the header is 'name\|i1\|i9', with no item in it; call the columns i1, i2",
     "id\nanna\n": "header",
+    "PK\x03\x04": r"this is a spreadsheet's own format; save it as CSV \(UTF-8\)",
     "anna,1,2\n": "header",
     "4,2,5\n3,1,2\n": "with no item in it",
     "case,subject,i1,i9\n1,7,1,2\n": "case and subject both may be ids; name one in respondents.id_column",
@@ -142,7 +144,7 @@ def test_json_of_another_encoding_is_told(tmp_path: Path) -> None:
 
 def _expect_told(path: Path, content: bytes, told: str) -> None:
     path.write_bytes(content)
-    with pytest.raises(RespondentsError, match=told) as caught:
+    with pytest.raises(UserError, match=told) as caught:
         load_file(str(path), inventory=ipip_neo_300())
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
@@ -152,12 +154,12 @@ def _expect_told(path: Path, content: bytes, told: str) -> None:
 def test_unusable_paths_are_told(tmp_path: Path) -> None:
     with pytest.raises(RespondentsError, match=r"respondents.path is not set"):
         load_file(None, inventory=ipip_neo_300())
-    with pytest.raises(RespondentsError, match="no such file"):
+    with pytest.raises(UserError, match="no such file"):
         load_file(str(tmp_path / "none.csv"), inventory=ipip_neo_300())
     with pytest.raises(RespondentsError, match=r"name the file .csv, .tsv or .txt"):
         load_file(str(tmp_path / "people.xlsx"), inventory=ipip_neo_300())
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(RespondentsError, match="cannot be read"):
+    with pytest.raises(UserError, match="cannot be read"):
         load_file(str(tmp_path / "folder.csv"), inventory=ipip_neo_300())
 
 

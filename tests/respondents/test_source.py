@@ -10,6 +10,7 @@ import yaml
 from palign_bench.questionnaire.inventory import Respondent, ipip_neo_300
 from palign_bench.respondents import load_respondents
 from palign_bench.respondents.source import RespondentsError, RespondentSource
+from palign_bench.settings import UserError
 
 PEOPLE = (Respondent("a", {1: 5, 2: 1}), Respondent("b", {1: 3}), Respondent("7", {2: 2}, portrait="You worry."))
 SOURCE = RespondentSource("file", "3 people", PEOPLE)
@@ -79,5 +80,5 @@ def test_the_shipped_configuration_is_understood(name: str, tmp_path: Path) -> N
         return
     key, told = ("path", "no such file") if name == "file" else ("folder", "is no folder")
     assert settings[key] is None
-    with pytest.raises(RespondentsError, match=told):
+    with pytest.raises(UserError, match=told):
         load_respondents(settings | {key: str(tmp_path / "nowhere.csv")}, ipip_neo_300())

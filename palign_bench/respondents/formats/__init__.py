@@ -3,7 +3,6 @@
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,28 +27,6 @@ class Stored:
     ignored: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     orientation: str | None = None
-
-
-def read_text(place: Path, key: str) -> tuple[str, str]:
-    """A text file's content and its encoding: by its byte order mark, else UTF-8, else Windows' Latin-1 (cp1252).
-
-    ``key``: the setting that names the file, for messages.
-    """
-    try:
-        content = place.read_bytes()
-    except FileNotFoundError as error:
-        raise RespondentsError(f"{place}: no such file; check {key}") from error
-    except OSError as error:
-        raise RespondentsError(f"{place}: cannot be read ({error.strerror}); check {key}") from error
-    marks = ((b"\xef\xbb\xbf", "utf-8-sig"), (b"\xff\xfe", "utf-16"), (b"\xfe\xff", "utf-16"))
-    for encoding in [name for mark, name in marks if content.startswith(mark)] or ["utf-8", "cp1252"]:
-        try:
-            return content.decode(encoding), encoding
-        except UnicodeDecodeError as error:
-            problem = error
-    raise RespondentsError(
-        f"{place}: byte {problem.start + 1} is neither UTF-8 nor Latin-1; save the file as UTF-8"
-    ) from problem
 
 
 def scale(inventory: Inventory) -> str:

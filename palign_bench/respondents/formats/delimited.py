@@ -5,23 +5,20 @@ a file of two columns, ``column`` and ``item``, says (`read_mapping`). Whatever 
 short form of IPIP-NEO has the long one's numbers; a table of the items 1 … 120 has its own (`renumbered`).
 """
 
-import csv
-import io
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
+from palign_bench.questionnaire.delimited import DELIMITERS, delimiter_of, read_text, rows_of
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.respondents.formats import Stored, answer, no_answer, numbering, plain, read_text, renumbered
+from palign_bench.respondents.formats import Stored, answer, no_answer, numbering, plain, renumbered
 from palign_bench.respondents.matrix import MISSING
 from palign_bench.respondents.source import RespondentsError
-from palign_bench.settings import counted
 
-DELIMITERS = {",": "commas", "\t": "tabs", ";": "semicolons"}
 EMPTY = ("", "na", "n/a", "nan", "null", "none", ".", "#n/a")  # missing, whatever the file
 ID_NAMES = (  # whatever their case, and with or without a space, underscore or hyphen: Participant ID
     *("id", "case", "caseid", "respondent", "respondentid", "participant", "participantid"),
@@ -41,10 +38,10 @@ def read_delimited(
 ) -> Stored:
     """The people of a table. ``mapping``: item numbers by column name; ``missing``: cells that are no answer.
 
-    Raises `RespondentsError` naming the line and column of what cannot be read.
+    Raises UserError naming the line and column of what cannot be read.
     """
-    delimiter = _delimiter(text)
-    rows = _rows(place, text, delimiter)
+    delimiter = delimiter_of(text)
+    rows = rows_of(place, text, delimiter)
     line, header = next(rows, (1, []))
     where = f"{place}, line {line}"
     numbers = _numbers(where, header, inventory, mapping, delimiter)
@@ -91,7 +88,7 @@ def read_mapping(path: str, inventory: Inventory) -> dict[str, int]:
     """Item numbers by column name, from a table with the columns ``column`` and ``item``: ``EXT1,2``."""
     place = Path(path).expanduser()
     text, _ = read_text(place, "respondents.columns")
-    rows = _rows(place, text, _delimiter(text))
+    rows = rows_of(place, text, delimiter_of(text))
     line, header = next(rows, (1, []))
     if sorted(header) != ["column", "item"]:
         raise RespondentsError(f"{place}, line {line}: the header must be column,item; mend it")
@@ -106,36 +103,6 @@ def read_mapping(path: str, inventory: Inventory) -> dict[str, int]:
             raise RespondentsError(f"{place}, line {line}: column {name} or item {number} is there twice; keep one")
         found[name] = int(number)
     return found
-
-
-def _delimiter(text: str) -> str:
-    """The delimiter that stands most often in the header."""
-    header = next((line for line in text.splitlines() if line.strip()), "")
-    return max(DELIMITERS, key=header.count)
-
-
-def _rows(place: Path, text: str, delimiter: str) -> Iterator[tuple[int, list[str]]]:
-    """Every row that is not blank, with the line it ends on; cells without the spaces around them.
-
-    Not `pandas.read_csv`: it fills a row that is too short without a word.
-    """
-    reader, columns = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True), 0
-    try:
-        for row in reader:
-            cells = [cell.strip() for cell in row]
-            if not any(cells):
-                continue
-            columns = columns or len(cells)
-            if len(cells) != columns:
-                raise RespondentsError(
-                    f"{place}, line {reader.line_num}: {counted(len(cells), 'cell', 'cells')} under "
-                    f"{counted(columns, 'column', 'columns')}; add or remove cells"
-                )
-            yield reader.line_num, cells
-    except csv.Error as error:
-        raise RespondentsError(
-            f"{place}, line {reader.line_num}: not a table with {DELIMITERS[delimiter]} ({error}); save it as CSV"
-        ) from error
 
 
 def _numbers(
