@@ -1,6 +1,7 @@
 """Inventories other than IPIP-NEO-300: the short form, the Dark Triad, and a user's own."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
@@ -175,6 +176,14 @@ def test_whole_sentences_are_not_asked_as_phrases_unless_told_so(tmp_path: Path)
     assert read_inventory(written(tmp_path, phrases)).wording == "phrase"
     for wording in ("sentence", "phrase"):
         assert read_inventory(written(tmp_path, whole, f"wording: {wording}")).wording == wording
+
+
+def test_the_guides_example_is_read_with_its_yaml_file_and_without(tmp_path: Path) -> None:
+    guide = Path(__file__).parents[2] / "docs" / "how-to" / "questionnaire.md"
+    _, items, about = re.findall(r"^```\w*\n(.*?)^```", guide.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    assert read_inventory(written(tmp_path, items)).wording == "phrase"
+    made = read_inventory(written(tmp_path, items, about))
+    assert Corrected(made).question(made[1]).startswith('Is that true of you? "You plan the day."\n')
 
 
 def test_without_known_the_first_half_of_each_scale_is_known(tmp_path: Path) -> None:
