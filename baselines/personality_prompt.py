@@ -60,7 +60,7 @@ class PersonalityPrompt(Aligner):
     def align(self, case: Case) -> Alignment:
         if self.writer == "released":
             if not case.portrait:
-                raise ValueError(f"person {case.respondent_id} has no released portrait; use method.writer=self")
+                raise ValueError("this person has no released portrait; use method.writer=self")
             return Alignment(system_prompt=case.portrait, summary={"writer": "released"})
         if self.writer == "template":
             portrait = self.protocol.template_portrait(case.known)

@@ -1,7 +1,7 @@
 """What a method is told (`Case`) and what it is (`Aligner`)."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -66,6 +66,13 @@ class Aligner(ABC):
     def check_inventory(self, inventory: Inventory) -> None:
         """Raise UserError for an inventory that the method cannot serve; called before anything is loaded."""
         return
+
+    def notes(self, people: Collection[str]) -> Sequence[str]:
+        """What the table says about its rows, beside a source of people with these ids; after `check_inventory`.
+
+        Notes may leave the machine: no ids in them.
+        """
+        return ()
 
     def check_shape(self, layers: int, heads: int) -> None:
         """Raise UserError for a setting that no model of this shape can serve; called before weights are loaded."""

@@ -18,6 +18,7 @@ import yaml
 
 from palign_bench.cli.arguments import add_experiment, add_overrides, with_defaults, without
 from palign_bench.files import write_atomically
+from palign_bench.ledger.cells import fingerprint
 from palign_bench.ledger.plan import Command, Plan
 from palign_bench.report import make_report
 from palign_bench.settings import UserError, options
@@ -163,13 +164,22 @@ def score(chosen: argparse.Namespace) -> list[str]:
             f"{answers}: no such file; give a CSV file with the columns respondent,item,answer or id,i1,i2,…"
         )
     title = chosen.method_name or answers.stem
-    name = re.sub(r"[^\w.-]+", "_", title).strip("._-").lower() or "given_answers"
+    readable = re.sub("[^a-z0-9]+", "_", title.lower())[:40].strip("_")
+    made = {
+        "_target_": "baselines.given_answers.GivenAnswers",
+        "name": f"given_{readable}".rstrip("_"),
+        "title": title,
+        "path": str(answers.resolve()),
+    }
+    # What Hydra finds it by: no method of ours has this name, nor have other answers in a file that is called the same.
+    option = f"{made['name']}_{fingerprint(made)}"
     folder = chosen.runs.resolve() / "given_answers"
-    made = {"_target_": "baselines.given_answers.GivenAnswers", "name": name, "title": title}
-    method = yaml.safe_dump(made | {"path": str(answers.resolve())}, allow_unicode=True, sort_keys=False)
-    write_atomically(folder / "method" / f"{name}.yaml", method)
+    method = yaml.safe_dump(made, allow_unicode=True, sort_keys=False)
+    write_atomically(folder / "method" / f"{option}.yaml", method)
     defaults = {"runs": chosen.runs, "name": "score", "tracking": "none"}
-    return ["--config-dir", str(folder), "-m", f"method=floors,{name}", *with_defaults(chosen.overrides, defaults)]
+    beside = next((each for each in chosen.overrides if each.startswith("method=")), "method=floors")
+    settings = with_defaults(without(chosen.overrides, "method"), defaults)
+    return ["--config-dir", str(folder), "-m", f"{beside},{option}", *settings]
 
 
 def side_by_side(here: Sequence[Sequence[str]], beside: Sequence[Sequence[str]], log: Path) -> None:

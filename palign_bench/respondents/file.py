@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from palign_bench.questionnaire.delimited import read_text
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.respondents.formats import Stored
+from palign_bench.respondents.formats import Stored, not_read
 from palign_bench.respondents.formats.delimited import read_delimited, read_mapping
 from palign_bench.respondents.formats.fixed_width import read_fixed_width
 from palign_bench.respondents.formats.json_list import read_json_list
@@ -32,7 +32,6 @@ from palign_bench.settings import counted
 _TABLES = (".csv", ".tsv", ".tab", ".txt")
 _TAKEN = dict.fromkeys(_TABLES, ("columns", "id_column", "missing")) | {".json": ("missing",), ".dat": ()}
 _LONGEST_ID = 200  # percent-encoded: the ledger names a file after it
-_NAMED_COLUMNS = 12  # ignored columns that a note lists before it counts the rest
 
 
 @dataclass(frozen=True)
@@ -174,11 +173,7 @@ def _check_ids(place: Path, stored: Stored) -> None:
 
 
 def _notes(place: Path, stored: Stored, evidence: OrientationEvidence) -> tuple[str, ...]:
-    notes = []
-    if stored.ignored:
-        more = f" … ({len(stored.ignored)} in all)" if len(stored.ignored) > _NAMED_COLUMNS else ""
-        listed = ", ".join(stored.ignored[:_NAMED_COLUMNS])
-        notes.append(f"{place.name}: not read, since they are no items: {listed}{more}")
+    notes = [not_read(place, stored.ignored)] if stored.ignored else []
     notes += [f"{place.name}: {note}" for note in stored.notes]
     if evidence.disagreeing:
         scales = ", ".join(evidence.disagreeing)

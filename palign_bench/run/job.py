@@ -134,6 +134,8 @@ class Job:
             "cost_repeats": repeats,  # what a cell cost is measured in its own way, so it is another cell
         }
         runs = Path(str(settings["runs"])).expanduser()
+        everybody = [person.id for person in source.people]
+        of_methods = [note for aligner in aligners.values() for note in aligner.notes(everybody)]
         identities = {name: _identity(method, name, aligner, shared) for name, aligner in aligners.items()}
         place = f"{model['name'] if shared['model'] else 'none'}-{source.name}-{protocol.name}"
         ids = tuple(person.id for person in people)
@@ -161,7 +163,12 @@ class Job:
                 Row(name, *title_and_block(method, name, aligner), CellFolder.at(runs, f"{name}-{place}", own), ids)
                 for (name, aligner), own in zip(aligners.items(), identities.values(), strict=True)
             ),
-            notes=(*source.notes, *training_notes(resolved, model), *batch_notes(model, protocol, repeats)),
+            notes=(
+                *source.notes,
+                *of_methods,
+                *training_notes(resolved, model),
+                *batch_notes(model, protocol, repeats),
+            ),
         )
 
     def open(self) -> None:

@@ -3,12 +3,15 @@
 import re
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from palign_bench.questionnaire.inventory import LOWEST, Inventory, ipip_neo_120, ipip_neo_300
 from palign_bench.respondents.source import RespondentsError
+
+_NAMED_COLUMNS = 12  # ignored columns that a note lists before it counts the rest
 
 
 @dataclass(frozen=True)
@@ -95,3 +98,9 @@ def renumbered(where: str, found: Collection[int], inventory: Inventory, otherwi
     raise RespondentsError(
         f"{where}: its items are {share}1 to {len(short_form)}, as the short form numbers its own; {remedy}{otherwise}"
     )
+
+
+def not_read(place: Path, columns: Sequence[str]) -> str:
+    """A note on columns of a file that are no items."""
+    more = f" … ({len(columns)} in all)" if len(columns) > _NAMED_COLUMNS else ""
+    return f"{place.name}: not read, since they are no items: {', '.join(columns[:_NAMED_COLUMNS])}{more}"

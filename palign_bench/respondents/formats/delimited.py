@@ -6,7 +6,7 @@ short form of IPIP-NEO has the long one's numbers; a table of the items 1 … 12
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
@@ -45,13 +45,8 @@ def read_delimited(
     line, header = next(rows, (1, []))
     where = f"{place}, line {line}"
     numbers = _numbers(where, header, inventory, mapping, delimiter)
-    name_column = _id_column(where, header, numbers, id_column)
-    lacking = {plain(str(each)) for each in (*EMPTY, *missing)}
-
-    @cache
-    def value(cell: str) -> int | None:
-        return MISSING if plain(cell) in lacking else answer(cell, inventory)
-
+    name_column = find_ids(where, header, numbers, id_column)
+    value = cell_reader(inventory, missing)
     ids: list[str] = []
     lines: list[int] = []
     stored: list[NDArray[np.int8]] = []
@@ -105,6 +100,23 @@ def read_mapping(path: str, inventory: Inventory) -> dict[str, int]:
     return found
 
 
+def cell_reader(inventory: Inventory, missing: Sequence[object] = ()) -> Callable[[str], int | None]:
+    """Reads a cell: an answer, `MISSING`, or None for what is neither. ``missing``: more marks of a missing answer."""
+    lacking = {plain(str(each)) for each in (*EMPTY, *missing)}
+
+    @cache
+    def value(cell: str) -> int | None:
+        return MISSING if plain(cell) in lacking else answer(cell, inventory)
+
+    return value
+
+
+def item_number(name: str) -> int | None:
+    """The number in an item column's name; None for a column of anything else."""
+    match = _ITEM.fullmatch(name)
+    return int(match[1]) if match else None
+
+
 def _numbers(
     where: str, header: Sequence[str], inventory: Inventory, mapping: Mapping[str, int] | None, delimiter: str
 ) -> dict[int, int]:
@@ -116,8 +128,8 @@ def _numbers(
     if mapping is not None:
         found = {column: mapping[name] for column, name in enumerate(header) if name in mapping}
     else:
-        matches = {column: _ITEM.fullmatch(name) for column, name in enumerate(header)}
-        found = {column: int(match[1]) for column, match in matches.items() if match}
+        named = {column: item_number(name) for column, name in enumerate(header)}
+        found = {column: number for column, number in named.items() if number is not None}
         otherwise = "name a file with column,item in respondents.columns"
         own = renumbered(where, set(found.values()), inventory, otherwise)
         found = {column: own[number] for column, number in found.items()}
@@ -139,8 +151,17 @@ def _numbers(
     return numbers
 
 
-def _id_column(where: str, header: Sequence[str], numbers: Mapping[int, int], wanted: str | None) -> int | None:
-    """The column of people's ids; None: they are called by their row."""
+def find_ids(
+    where: str,
+    header: Sequence[str],
+    numbers: Collection[int],
+    wanted: str | None = None,
+    otherwise: str = "name one in respondents.id_column",
+) -> int | None:
+    """The column of people's ids; None: they are called by their row. ``otherwise``: what to do about two of them.
+
+    ``numbers``: the columns of items.
+    """
     if wanted == ROW_NUMBERS:
         return None
     free = [(name, column) for column, name in enumerate(header) if column not in numbers]
@@ -153,5 +174,5 @@ def _id_column(where: str, header: Sequence[str], numbers: Mapping[int, int], wa
     found = [column for each in ID_NAMES for name, column in names if name == each]
     if len(found) > 1 and [name for name, _ in names].count("id") != 1:
         two = " and ".join(header[column] for column in found[:2])
-        raise RespondentsError(f"{where}: {two} both may be ids; name one in respondents.id_column")
+        raise RespondentsError(f"{where}: {two} both may be ids; {otherwise}")
     return found[0] if found else None
