@@ -119,21 +119,26 @@ class ItemMedian(OtherPeopleFloor):
 class Ridge(OtherPeopleFloor):
     """Ridge regression (Hoerl & Kennard 1970) from the known to the held-out answers, fitted on the other people.
 
-    Missing answers are replaced by the others' item mean. The penalty is the candidate with the smallest generalised
-    cross-validation error (Golub, Heath & Wahba 1979) among the other people; the intercept is not penalised.
+    Where methods are told fewer known answers, so is the regression. Missing answers are replaced by the others' item
+    mean. The penalty is the candidate with the smallest generalised cross-validation error (Golub, Heath & Wahba 1979)
+    among the other people; the intercept is not penalised.
     """
 
+    version = 2  # 1 was fitted on all known items, however few were told
+
     def align(self, case: Case) -> Alignment:
+        told = {*case.known, *case.missing}
+        columns = [self.inventory.column[number] for number in self.inventory.known if number in told]
         table = self.others(case)
         means = np.nan_to_num(mean_present(table.T), nan=self.inventory.midpoint)
         table = np.where(np.isnan(table), means, table) - means
         literal = as_matrix([item.number for item in self.inventory.items], [case.known])
-        own = (self.inventory.keyed_matrix(literal)[0] - means)[self.known_columns]
-        predicted, penalty = ridge(table[:, self.known_columns], table[:, self.held_out_columns], np.nan_to_num(own))
+        own = (self.inventory.keyed_matrix(literal)[0] - means)[columns]
+        predicted, penalty = ridge(table[:, columns], table[:, self.held_out_columns], np.nan_to_num(own))
         keyed = predicted + means[self.held_out_columns]
         return Alignment(
             answers=self.answers(dict(zip(self.inventory.held_out, keyed.tolist(), strict=True))),
-            trained_parameters=(len(self.known_columns) + 1) * len(self.held_out_columns),
+            trained_parameters=(len(columns) + 1) * len(self.held_out_columns),
             summary={"penalty": penalty},
         )
 

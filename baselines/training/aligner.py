@@ -7,6 +7,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from importlib.util import find_spec
+from itertools import cycle, islice
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -234,13 +235,20 @@ class TrainedAligner(Aligner):
         return [next(trained) if each else Alignment(summary=self.told(each)) for each in rows]
 
     def _align_cohort(self, people: Sequence[Person]) -> list[Alignment]:
+        """Train at most ``cohort`` people; fewer are filled up with themselves where passes have one shape.
+
+        In half precision products of another shape round otherwise, which training turns into other answers: a person's
+        result would depend on how many were left beside them.
+        """
         recipe = self._recipe()
+        most = max(self.cohort, len(people)) if recipe.size.positions else len(people)
+        filled = list(islice(cycle(people), most))
         model = self.backbone.model
         with (
             training_session(model, self.training.steps, type(self).__name__) as (clock, _),
             lean_layers(model),
         ):
-            adapters = self.train_people(people, recipe, clock)
+            adapters = self.train_people(filled, recipe, clock)[: len(people)]
         settings = peft_settings(recipe.lora)  # with the names that ``all-linear`` stands for in this model
         clock.charge_steps(self.optimizer_steps * len(people))
         more = clock.share(len(people)) | {"cohort": len(people)}

@@ -47,7 +47,9 @@ class Person:
 
 @dataclass(frozen=True)
 class Recipe:
-    """How everyone is trained. ``size`` of a person's texts in every pass, so that neighbours change no shape."""
+    """How everyone is trained. ``size`` of a person's texts in every pass, so that neighbours change no shape; without
+    positions it is as the texts need, and neighbours change how a result is rounded.
+    """
 
     lora: LoraConfig
     arguments: TrainingArguments

@@ -113,16 +113,9 @@ class DirectPreferenceOptimization(TrainedAligner):
             sorted({n for batch in islice(batches(len(p.examples), size, p.seed), arguments.max_steps) for n in batch})
             for p in people
         ]
-        texts = [
-            passage
-            for person, numbers in zip(people, used, strict=True)
-            for number in numbers
-            for passage in person.examples[number]
-        ]
-        read = Reference(self.backbone.model, 2 * self.training.examples_at_once).log_probs(texts)
-        found = iter(text_sums(torch.cat(read), [len(each) for each in read]).view(-1, 2).cpu())
         reference = torch.full((len(people), max(len(person.examples) for person in people), 2), torch.nan)
-        for own, numbers in zip(reference, used, strict=True):
-            for number in numbers:
-                own[number] = next(found)
+        for own, person, numbers in zip(reference, people, used, strict=True):  # apart: in passes that are theirs alone
+            texts = [passage for number in numbers for passage in person.examples[number]]
+            read = Reference(self.backbone.model, 2 * self.training.examples_at_once).log_probs(texts)
+            own[numbers] = text_sums(torch.cat(read), [len(each) for each in read]).view(-1, 2).cpu()
         return reference.to(self.backbone.model.device)

@@ -66,6 +66,7 @@ class EvaluationProtocol:
     reading: ClassVar[Reading]
     few_shot_separator: ClassVar[str]  # between the opening of the Few-Shot prompt and its first pair
     probes_split_by_item: ClassVar[bool]  # PAS: both samples of an item train or both validate; else drawn one by one
+    chooses_on_held_out: ClassVar[bool]  # hyperparameters on the held-out answers; else on a part of the known ones
     heads_ranked_on_training: ClassVar[bool]  # PAS: by the mean of training and validation accuracy; else by validation
     is_the_papers: ClassVar[bool]  # whether the paper's printed figures were taken this way
     of_inventories: ClassVar[frozenset[str] | None] = None  # the only ones that it is defined for; None: any
@@ -158,6 +159,7 @@ class Corrected(EvaluationProtocol):
     few_shot_separator = ";"
     probes_split_by_item = True
     heads_ranked_on_training = False
+    chooses_on_held_out = False
     is_the_papers = False
 
 
@@ -170,6 +172,7 @@ class AsReleased(EvaluationProtocol):
     few_shot_separator = ""
     probes_split_by_item = False
     heads_ranked_on_training = True
+    chooses_on_held_out = True
     is_the_papers = True
     of_inventories = frozenset({"ipip_neo_300"})
 

@@ -16,7 +16,15 @@ from palign_bench.ledger.columns import Array
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.intervention import INVERTED
 from palign_bench.report.document import Written, table_of, write_page, written_out
-from palign_bench.report.rows import RowNumbers, by_method, ledger_notes, page_title, people_of_all, read_rows
+from palign_bench.report.rows import (
+    RowNumbers,
+    by_method,
+    label_without,
+    ledger_notes,
+    page_title,
+    people_of_all,
+    read_rows,
+)
 from palign_bench.report.statistics import mean
 
 UNCHANGED = None
@@ -98,7 +106,7 @@ def _effects(told: Mapping[str | None, RowNumbers], scales: Mapping[str, str]) -
     real = told[UNCHANGED].composites
     inverted = [opposite[each] - real[each] for each in people if each in opposite and each in real]
     summary = {
-        "method": told[UNCHANGED].title,
+        "method": label_without(told[UNCHANGED].label, "intervention"),
         "people": len(people),
         "steerability": steerability,
         "low": low,

@@ -5,7 +5,7 @@ method's variants have. A ranking of two methods counts as robust only if their 
 keeps its sign in every variant.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any
@@ -17,9 +17,17 @@ from scipy.stats import chi2_contingency
 from palign_bench.ledger.columns import Array
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.questionnaire.variant import PLAIN, REVERSED, ROTATED, VARIANTS, Variant
+from palign_bench.questionnaire.variant import PLAIN, REPEAT, REVERSED, ROTATED, VARIANTS, Variant
 from palign_bench.report.document import Written, table_of, write_page, written_out
-from palign_bench.report.rows import RowNumbers, by_method, ledger_notes, page_title, people_of_all, read_rows
+from palign_bench.report.rows import (
+    RowNumbers,
+    by_method,
+    label_without,
+    ledger_notes,
+    page_title,
+    people_of_all,
+    read_rows,
+)
 from palign_bench.report.statistics import mean_interval
 
 _MOST_PAIRS = 12  # told in the page; all are in a file
@@ -87,7 +95,7 @@ def _invariance(asked: Mapping[str, RowNumbers], inventory: Inventory) -> Invari
     kept = [letters_kept(answers[PLAIN], answers[name], Variant(name), inventory) for name in orders[1:]]
     changes = {name: changes_of(name, answers[PLAIN], answers[name], inventory) for name in names[1:]}
     return Invariance(
-        asked[PLAIN].title,
+        label_without(asked[PLAIN].label, "variant"),
         pd.DataFrame({name: asked[name].composites for name in names}, dtype=float).reindex(people),
         pd.DataFrame.from_dict(changes, orient="index"),
         _mean(np.concatenate(kept)) if kept else float("nan"),
@@ -164,11 +172,16 @@ def pairs(found: Sequence[Invariance]) -> list[dict[str, Any]]:
                 "high": high,
                 "least": min(means.values()),
                 "most": max(means.values()),
-                "keeps its sign": "yes" if len({np.sign(round(each, 9)) for each in means.values()}) == 1 else "no",
+                "keeps its sign": _keeps_its_sign(means.values()),
                 **means,
             }
         )
     return made
+
+
+def _keeps_its_sign(means: Iterable[float]) -> str:
+    signs = {np.sign(round(each, 9)) for each in means}
+    return "no" if len(signs) > 1 else "tie" if signs == {0} else "yes"
 
 
 def _mean(values: Array) -> float:
@@ -178,11 +191,13 @@ def _mean(values: Array) -> float:
 def _summary(found: Invariance, compared: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     own = [pair for pair in compared if found.title in (pair["method"], pair["against"])]
     composites = found.composites.mean()
+    asked_otherwise = found.changes.drop(index=REPEAT, errors="ignore")  # a repetition changes nothing but noise
+    changes = asked_otherwise if len(asked_otherwise) else found.changes
     return {
         "method": found.title,
         "people": len(found.composites),
-        "changed": float(found.changes["instability"].mean(skipna=False)),
-        "flipped": float(found.changes["flips"].mean(skipna=False)),
+        "changed": float(changes["instability"].mean(skipna=False)),
+        "flipped": float(changes["flips"].mean(skipna=False)),
         "position bias": found.position_bias,
         "V": found.cramers_v,
         "chi-squared": found.chi_squared,

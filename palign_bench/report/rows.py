@@ -1,6 +1,7 @@
 """The ledger's cells as the rows of one table, and notes on what is wrong with them."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -155,6 +156,11 @@ def by_method(rows: Iterable[RowNumbers], key: str) -> list[dict[Any, RowNumbers
         rest = {name: value for name, value in row.identity.items() if name != key}
         methods.setdefault(canonical(rest), {})[row.identity.get(key)] = row
     return list(methods.values())
+
+
+def label_without(label: str, setting: str) -> str:
+    """A row's label less one of the settings that tell it apart: `` [k=2]`` of `` [k=2, variant=plain]``."""
+    return re.sub(rf"(, )?{setting}=[^,\]]*", "", label).replace("[, ", "[").removesuffix(" []")
 
 
 def people_of_all(rows: Sequence[RowNumbers]) -> list[str]:

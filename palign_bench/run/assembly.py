@@ -30,8 +30,11 @@ _OTHER_FOLDERS = frozenset({"cells", "hydra", "portraits", "wandb", "organism"})
 MOST_STAND_INS = 20  # simulated people who may stand in for real ones without being asked for by name
 MEASURED_STEPS = 1  # optimizer steps of training=measured on a CPU
 
-# What cannot change a number stays out of a cell's identity: how a row reads, where files and the method's code lie.
-_NO_NUMBERS = frozenset({"portraits", "path", "_target_", "title", "block"})
+# What cannot change a number stays out of a cell's identity: how a row reads, where files and our own code lie.
+_NO_NUMBERS = frozenset({"portraits", "title", "block"})
+_COHORT_VERSION = (
+    2  # 2: fewer people than a cohort are filled up, so that nobody's result depends on how many there were
+)
 
 
 def resolve_training(training: Mapping[str, Any], on_cuda: bool, of_model: str | None = None) -> Settings:
@@ -110,16 +113,25 @@ def method_identity(method: Mapping[str, Any], row: str, aligner: Aligner) -> Se
     settings = {key: value for key, value in method.items() if key not in _NO_NUMBERS}
     if row != method["name"]:
         settings.pop("rows", None)  # a floor's numbers do not depend on which other floors were asked for
-    data = {"data_hash": aligner.data_hash} if aligner.data_hash else {}
-    return {"method": canonical_numbers(settings) | {"row": row, "version": aligner.version} | data}
+    if str(settings.get("_target_", "")).startswith("baselines."):
+        del settings["_target_"]  # `version` tells of changes of ours
+    more: Settings = {"row": row, "version": aligner.version}
+    if aligner.data_hash:
+        settings.pop("path", None)
+        more["data_hash"] = aligner.data_hash
+    if settings.get("cohort", 1) != 1:
+        more["cohort_version"] = _COHORT_VERSION
+    return {"method": canonical_numbers(settings) | more}
 
 
-def told_version(inventory: Inventory, count: int | None) -> int | None:
-    """The version of the choice of ``count`` known answers, where it has changed: 2 has scales take turns.
+def told_version(protocol: EvaluationProtocol, count: int | None, intervention: Intervention | None) -> int | None:
+    """The version of what methods are told, where it has changed; None where it has not.
 
-    None where it has not: all answers, or an inventory whose items have subscales.
+    2: scales take turns in the choice of ``count`` known answers also where there are no subscales, and an intervention
+    changes the held-out answers that `as_released` chooses on.
     """
-    return None if count is None or inventory.subscales else 2
+    chooses_on_held_out = intervention is not None and protocol.chooses_on_held_out
+    return 2 if chooses_on_held_out or (count is not None and not protocol.inventory.subscales) else None
 
 
 def canonical_numbers(value: Any) -> Any:
@@ -309,11 +321,15 @@ def check_words(model: Settings, protocol: EvaluationProtocol, variant: Variant 
 
 
 def check_portraits(
-    aligners: Mapping[str, Aligner], people: Sequence[Respondent], source: str, intervention: Intervention | None
+    aligners: Mapping[str, Aligner],
+    people: Sequence[Respondent],
+    source: str,
+    intervention: Intervention | None = None,
+    fewer: int | None = None,
 ) -> None:
     """Raise UserError when a method needs released portraits and a person has none, before anything is loaded.
 
-    So does one under an intervention: it would read what no intervention changes, and seem not to follow.
+    So it does with an intervention or ``fewer`` known answers: a portrait tells of all answers, as they were.
     """
     without = [person.id for person in people if not person.portrait]
     for name in (name for name, aligner in aligners.items() if "portrait" in aligner.needs):
@@ -322,10 +338,12 @@ def check_portraits(
                 f"method={name} with released portraits: person {without[0]} of respondents={source} has none; "
                 "use method.writer=self or respondents=papi."
             )
-        if intervention is not None:
+        if intervention is not None or fewer is not None:
+            setting = f"intervention={intervention.name}" if intervention else f"known_answers={fewer}"
+            what = "the unchanged" if intervention else "all known"
             raise UserError(
-                f"intervention={intervention.name}: {name} reads the released portrait, which tells of the unchanged "
-                "answers; use method.writer=template, or a model as the writer."
+                f"{setting}: {name} reads the released portrait, which tells of {what} answers; use "
+                "method.writer=template, or a model as the writer."
             )
 
 

@@ -28,8 +28,7 @@ class Cases:
     def case(self, person: Respondent, needs: frozenset[str]) -> Case:
         """What an aligner with these needs is told about the person."""
         protocol, untold = self.job.protocol, self._untold
-        known, selection = self.told(person), protocol.selection(person, self.job.seed)
-        selection = {n: known.get(n, value) for n, value in selection.items()}  # of the known answers as they are told
+        known, selection = self.told(person), self._changed(protocol.selection(person, self.job.seed))
         return Case(
             respondent_id=person.id,
             known={n: value for n, value in known.items() if n not in untold},
@@ -43,8 +42,11 @@ class Cases:
 
     def told(self, person: Respondent) -> Answers:
         """The person's known answers as a method is told them: with the job's intervention, where it has one."""
-        known, change = self.job.protocol.known(person), self.job.intervention
-        return known if change is None else change.apply(known, self.job.protocol.inventory)
+        return self._changed(self.job.protocol.known(person))
+
+    def _changed(self, answers: Answers) -> Answers:
+        change = self.job.intervention
+        return answers if change is None else change.apply(answers, self.job.protocol.inventory)
 
     def notes(self) -> list[str]:
         """What the table says where a method is told nothing of somebody, who then cannot be answered as themselves."""

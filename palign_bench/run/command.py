@@ -73,7 +73,8 @@ def compute_all(jobs: list[Job], session: Session) -> None:
 def run(job: Job, session: Session, order: int) -> int:
     """Compute one job of a launcher or a sweeper, which may not be planned yet. Returns how many cells failed."""
     command = Command(job.runs, job.experiment, session.command)
-    if not any(row in planned.rows for planned in command.jobs() for row in job.rows):
+    planned = [row for each in command.jobs() for row in each.rows]
+    if not all(row in planned for row in job.rows):
         job.open()
         command.write_jobs([job.planned(order, Cases(job).notes())], f"job-{order:03d}")
         command.start(session.arguments, {job.part})

@@ -119,15 +119,17 @@ class Job:
         check_needs(aligners, model, repeats)
         source, people = _people(resolved, session, inventory)
         intervention = Intervention.parse(settings["intervention"], inventory)
-        check_portraits(aligners, people, source.name, intervention)
+        count = settings["known_answers"]
+        fewer = None if count == len(inventory.known) else count
+        check_portraits(aligners, people, source.name, intervention, fewer)
         shared: Settings = {
             "model": _model(model, aligners, session, protocol, variant),
             "respondents": {"source": source.name, "data_hash": source.data_hash},
             "protocol": {"name": protocol.name, "version": protocol.version},
             "inventory": inventory.name,
             "seed": seed,
-            "known_answers": settings["known_answers"],
-            "told_version": told_version(inventory, settings["known_answers"]),
+            "known_answers": count,
+            "told_version": told_version(protocol, count, intervention),
             "writer": _writer(method, session),
             "intervention": intervention and intervention.name,
             "variant": variant and variant.name,
@@ -149,7 +151,7 @@ class Job:
             people=people,
             model=model,
             seed=seed,
-            known_answers=settings["known_answers"],
+            known_answers=count,
             intervention=intervention,
             variant=variant,
             repeats=repeats,

@@ -8,7 +8,7 @@ from typing import Any, Self, TypeVar
 
 from palign_bench.backbone import loading
 from palign_bench.backbone.base import Backbone
-from palign_bench.backbone.loading.settings import model_title
+from palign_bench.backbone.loading.settings import ModelError, model_title
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import serve
 from palign_bench.files import canonical
@@ -62,7 +62,12 @@ class Session:
             if model["engine"] == "vllm":
                 made: Backbone = serve(model, protocol)
             else:
-                made = LocalBackbone(loading.load(model), protocol, engine=model["engine"], cohort=model["cohort"])
+                loaded = loading.load(model)
+                if (loaded.weights_hash, loaded.tokenizer_hash) != self._planned(model):  # cells are kept by these
+                    raise ModelError(
+                        f"model={model['name']}: its files have changed since this command began; type it again"
+                    )
+                made = LocalBackbone(loaded, protocol, engine=model["engine"], cohort=model["cohort"])
             self._backbones[questions] = made, time.perf_counter() - started
         if questions not in self._backbones:
             other, seconds = next(iter(self._backbones.values()))
@@ -89,6 +94,10 @@ class Session:
     def identify(self, model: Settings) -> dict[str, str]:
         """What identifies weights and chat format (`loading.identify`): large files are read once for all jobs."""
         return self._once("identity", model, lambda: loading.identify(model))
+
+    def _planned(self, model: Settings) -> tuple[str, str]:
+        identified = self.identify(model)
+        return identified["weights_hash"], identified["tokenizer_hash"]
 
     def note(self, error: UserError) -> None:
         """Tell a mistake of the user's, once however many jobs make it."""

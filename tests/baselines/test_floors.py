@@ -1,6 +1,7 @@
 """Floors against published figures, hand-made cases and scikit-learn."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -57,6 +58,7 @@ def cases(protocol: EvaluationProtocol, people: Sequence[Respondent]) -> list[Ca
             protocol.known(person),
             {},
             seed=index,
+            missing=tuple(n for n in protocol.inventory.known if n not in person.answers),
             others=np.delete(table, index, axis=0),
             held_out=protocol.held_out(person),
         )
@@ -165,6 +167,31 @@ def test_ridge_answers_as_scikit_learn_would_from_mean_imputed_literal_answers(i
         for n, value in zip(inventory.held_out, literal, strict=True)
     }
     assert alignment.answers == expected
+
+
+def test_ridge_is_fitted_on_what_is_told(inventory: Inventory) -> None:
+    """Told ten answers it is the regression on ten items, not that on all with most of them filled in."""
+    people = random_people(inventory, 40)
+    told = inventory.known[::12]
+    whole = cases(CORRECTED, people)[7]
+    case = replace(
+        whole,
+        known={n: value for n, value in whole.known.items() if n in told},
+        missing=tuple(n for n in whole.missing if n in told),
+    )
+    floor = floors(["ridge"])["ridge"]
+    floor.prepare(None, CORRECTED)
+    alignment = floor.align(case)
+    assert case.others is not None
+    table = inventory.keyed_matrix(case.others)
+    means = np.nanmean(table, axis=0)
+    table = np.where(np.isnan(table), means, table)
+    columns, held_out = ([inventory.column[n] for n in numbers] for numbers in (told, inventory.held_out))
+    own = [inventory.keyed(n, case.known[n]) if n in case.known else means[inventory.column[n]] for n in told]
+    fitted = ScikitRidge(alpha=alignment.summary["penalty"]).fit(table[:, columns], table[:, held_out])
+    keyed = np.clip(np.floor(fitted.predict([own])[0] + 0.5), 1, 5)
+    expected = {n: inventory.keyed(n, v) for n, v in zip(inventory.held_out, keyed, strict=True)}
+    assert alignment.answers == expected and alignment.trained_parameters == 11 * 180
 
 
 def test_random_is_seeded_and_uniform(inventory: Inventory) -> None:

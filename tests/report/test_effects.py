@@ -86,4 +86,6 @@ def test_a_portrait_of_the_unchanged_person_is_refused(inventory: Inventory) -> 
     method = shipped("personality_prompt")[0] | {"writer": "released"}
     with pytest.raises(UserError, match=r"intervention=N\+1: personality_prompt reads the released portrait"):
         check_portraits(make_aligners(method), people, "papi", Intervention.parse("N+1", inventory))
-    check_portraits(make_aligners(method), people, "papi", None)
+    with pytest.raises(UserError, match="known_answers=5: personality_prompt reads the released portrait, which tells"):
+        check_portraits(make_aligners(method), people, "papi", fewer=5)
+    check_portraits(make_aligners(method), people, "papi")

@@ -60,6 +60,8 @@ def test_a_ranking_is_robust_where_its_sign_stays_in_every_variant() -> None:
     assert list(one.items())[-3:] == [("plain", -1), ("reversed", -1), ("frame_1", 1.5)]
     assert list(two.items())[-3:] == [("keeps its sign", "yes"), ("plain", -7.5), ("reversed", -7.5)]
     assert one["keeps its sign"] == "no" and three["keeps its sign"] == "yes"
+    twin = _method("twin", plain={"a": 9, "b": 9}, reversed={"a": 9, "b": 9})
+    assert [each["keeps its sign"] for each in pairs([third, twin])] == ["tie"], "no ranking to keep"
 
 
 def test_a_variant_that_one_method_lacks_is_a_gap_in_its_row() -> None:

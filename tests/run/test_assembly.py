@@ -7,9 +7,11 @@ import pytest
 
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.loading.settings import ModelError, resolve_model
 from palign_bench.questionnaire.inventory import ipip_neo_120, ipip_neo_300, options_of
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.report.names import BLOCKS
+from palign_bench.run import session
 from palign_bench.run.assembly import check_words, method_identity, title_and_block
 from palign_bench.settings import UserError, options, read_option
 from tests.rows import shipped
@@ -86,3 +88,27 @@ def test_how_a_row_reads_is_no_part_of_its_identity() -> None:
     method = read_option("method", "pas")
     renamed = method | {"title": "Another", "block": "checks"}
     assert method_identity(method, "pas", MyMethod()) == method_identity(renamed, "pas", MyMethod())
+
+
+def test_what_decides_a_users_own_method_decides_its_cells() -> None:
+    """A file by its content where the method tells it, else by its path; the class, unless it is the project's."""
+
+    class WithData(MyMethod):
+        data_hash = "abc"
+
+    here, there = ({"name": "mine", "_target_": "mine.Method", "path": path} for path in ("one.txt", "two.txt"))
+    assert method_identity(here, "mine", MyMethod()) != method_identity(there, "mine", MyMethod())
+    assert method_identity(here, "mine", WithData()) == method_identity(there, "mine", WithData())
+    other = here | {"_target_": "mine.Other"}
+    assert method_identity(here, "mine", MyMethod()) != method_identity(other, "mine", MyMethod())
+    ours, moved = (here | {"_target_": f"baselines.{place}"} for place in ("few_shot.FewShot", "prompts.FewShot"))
+    assert method_identity(ours, "mine", MyMethod()) == method_identity(moved, "mine", MyMethod())
+
+
+def test_a_model_that_changes_before_it_is_loaded_is_not_kept_as_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cells were named by the files that were there when the command began."""
+    model, here = resolve_model(read_option("model", "organism")), session.Session()
+    planned = here.identify(model)
+    monkeypatch.setattr(session.Session, "identify", lambda self, each: planned | {"weights_hash": "earlier"})
+    with pytest.raises(ModelError, match="model=organism: its files have changed since this command began"):
+        here.load_backbone(model, Corrected(ipip_neo_300()))

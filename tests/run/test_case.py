@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
+from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Inventory, Item
-from palign_bench.questionnaire.protocol import EvaluationProtocol
+from palign_bench.questionnaire.protocol import Corrected, EvaluationProtocol
 from palign_bench.respondents import simulate
 from palign_bench.respondents.source import RespondentSource
 from palign_bench.run.assembly import told_version
@@ -51,6 +52,18 @@ def test_missing_answers_are_absent_and_named(inventory: Inventory, protocol: Ev
     assert len(told.known) + len(told.missing) == 5
 
 
+def test_what_is_chosen_on_is_changed_as_what_is_told(inventory: Inventory) -> None:
+    """`as_released` chooses on the held-out answers: unchanged, they would pull the choice back to the real person."""
+    person = simulate(count=1, seed=3).people[0]
+    change = Intervention.parse("inverted", inventory)
+    source = RespondentSource("file", "x", (person,))
+    for protocol in (CORRECTED, AS_RELEASED):
+        job: Any = SimpleNamespace(protocol=protocol, source=source, seed=0, known_answers=None, intervention=change)
+        case = Cases(job).case(person, frozenset())
+        assert case.selection == {n: 6 - person.answers[n] for n in case.selection} and len(case.selection) >= 30
+    assert [told_version(each, None, change) for each in (CORRECTED, AS_RELEASED)] == [None, 2]
+
+
 def test_answers_told_are_spread_over_scales_that_have_no_subscales() -> None:
     items = tuple(Item(number, "Sing.", 1, "MNP"[number % 3]) for number in range(1, 28))
     known = tuple(range(1, 19))
@@ -59,12 +72,13 @@ def test_answers_told_are_spread_over_scales_that_have_no_subscales() -> None:
         for count in range(1, 19):
             told = [triad[number].scale for number in told_items(triad, count, seed)]
             assert {count // 3, -(-count // 3)} >= {told.count(scale) for scale in "MNP"}
-    assert (told_version(triad, 3), told_version(triad, None)) == (2, None)  # cells of the earlier choice are others
+    versions = [told_version(Corrected(triad), count, None) for count in (3, None)]
+    assert versions == [2, None]  # cells of the earlier choice are others
 
 
 def test_answers_told_of_ipip_neo_are_those_that_always_were(inventory: Inventory) -> None:
     assert told_items(inventory, 5, 0) == {12, 29, 56, 233, 270}
-    assert told_version(inventory, 5) is None
+    assert told_version(CORRECTED, 5, None) is None
     assert {inventory[number].scale for number in told_items(inventory, 5, 1)} == set("ACENO")
     assert {inventory[number].subscale for number in told_items(inventory, 30, 1)} == set(inventory.subscales)
 

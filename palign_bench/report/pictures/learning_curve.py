@@ -1,6 +1,5 @@
 """How methods do with the number of known answers that they were told: composite against answers, a line a method."""
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,7 +7,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 
 from palign_bench.report.pictures.style import COLOURS, STYLE
-from palign_bench.report.rows import by_method
+from palign_bench.report.rows import by_method, label_without
 from palign_bench.report.table import Report
 
 _MARKERS = "osD^vPX"
@@ -25,7 +24,15 @@ def learning_curve_figure(report: Report) -> Figure:
         ticks |= set(counts)
         colour, marker = COLOURS[number % len(COLOURS)], _MARKERS[number % len(_MARKERS)]
         scores = [rows[count]["composite"] for count in counts]
-        axes.plot(counts, scores, f"-{marker}", color=colour, markersize=5, linewidth=1.4, label=_name(rows[counts[0]]))
+        axes.plot(
+            counts,
+            scores,
+            f"-{marker}",
+            color=colour,
+            markersize=5,
+            linewidth=1.4,
+            label=label_without(rows[counts[0]]["label"], "known"),
+        )
         if all(rows[count]["composite_low"] is not None for count in counts):
             low, high = ([rows[count][f"composite_{end}"] for count in counts] for end in ("low", "high"))
             axes.fill_between(counts, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -50,8 +57,3 @@ def learning_curves(report: Report) -> list[dict[int, Mapping[str, Any]]]:
     ]
     scored = [{told: row for told, row in rows.items() if row["composite"] is not None} for rows in curves]
     return [rows for rows in scored if len(rows) > 1]
-
-
-def _name(row: Mapping[str, Any]) -> str:
-    """A row's label less the number of answers that it was told."""
-    return re.sub(r"known=[^,\]]*(, )?", "", row["label"]).replace(", ]", "]").removesuffix(" []")

@@ -61,7 +61,7 @@ def test_neighbours_change_nobody_also_with_dropout(bench: Bench, name: str) -> 
     aligner = bench.aligner(name, cohort=3, **SETTINGS, **WITH_DROPOUT)
     together, alone = aligner.align_many(cases(bench)), aligner.align(cases(bench)[2])
     turned = aligner.align_many(cases(bench)[::-1])[0]
-    assert largest_difference(together[2], alone) < 1e-4 and largest_difference(together[2], turned) < 1e-4
+    assert largest_difference(together[2], alone) == largest_difference(together[2], turned) == 0
     without = bench.aligner(name, cohort=3, **SETTINGS).align(cases(bench)[2])
     difference = largest_difference(alone, without)
     assert difference > 1e-4 if name == "lora" else difference == 0, "TRL turns dropout off for DPO"
@@ -121,8 +121,8 @@ def test_costs_are_shared(bench: Bench) -> None:
         with measure() as cost:
             aligner.align_many(cases(bench, people))
         shares.append(cost.share(people).amounts)
-    alone, shared = shares
-    assert shared["training_tokens"] == alone["training_tokens"] >= 3 * 8 * 50  # steps, rows, tokens of a dialogue
+    alone, shared = shares  # a cohort is filled up: what was computed is charged to whom it was computed for
+    assert 4 * shared["training_tokens"] == alone["training_tokens"] >= 4 * 3 * 8 * 50  # steps, rows, tokens a dialogue
     assert shared["optimizer_steps"] == alone["optimizer_steps"] == 3
 
 
