@@ -6,7 +6,6 @@ of the released code, whose writer was Llama-3-70B-Instruct in NF4.
 """
 
 import hashlib
-import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,12 +16,13 @@ from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.costs.clock import charge
+from palign_bench.costs.clock import charge, measure
 from palign_bench.files import canonical, read_json, write_json
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 
-PORTRAIT_VERSION = 1  # raise when the wording or sampling of portraits changes
+# Raise when the wording or sampling of portraits changes, or what is kept of them; also of the cells that they are in.
+PORTRAIT_VERSION = 2  # 2: charged whole, measured anew, and apart by the kind of device
 
 
 class PersonalityPrompt(Aligner):
@@ -30,7 +30,8 @@ class PersonalityPrompt(Aligner):
 
     ``writer``: ``self`` (the aligned model), ``released`` (the portraits that came with PAPI), ``template`` (a fixed
     sentence per statement, for models that cannot write) or the settings of another model. ``portraits``: folder in
-    which written portraits are kept, so that one writer serves many aligned models.
+    which written portraits are kept, so that one writer serves many aligned models; where costs are measured, each is
+    written anew and none is kept.
     """
 
     def __init__(
@@ -46,6 +47,8 @@ class PersonalityPrompt(Aligner):
         self.folder = Path(portraits)
         asked = {"released": {"portrait"}, "template": set()}.get(str(writer), {"generation"})
         self.needs = frozenset({"prompt"}) | asked
+        if "generation" in asked:
+            self.version = PORTRAIT_VERSION
 
     def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
         super().prepare(backbone, protocol)
@@ -70,7 +73,9 @@ class PersonalityPrompt(Aligner):
         return Alignment(system_prompt=text, summary={"writer": writer.identity["name"]})
 
     def _portrait(self, writer: Backbone, request: str, seed: int) -> str:
-        """The portrait; one that was written before is charged the seconds that it took then."""
+        """The portrait; one that was written before is charged what it cost then, but for its memory."""
+        if self.measured:
+            return self._written(writer, request)
         identity = {
             "version": PORTRAIT_VERSION,
             "writer": dict(writer.identity),
@@ -82,13 +87,14 @@ class PersonalityPrompt(Aligner):
         path = self.folder / f"{hashlib.sha256(canonical(identity).encode()).hexdigest()[:24]}.json"
         if path.exists():
             kept = read_json(path)
-            charge(seconds=float(kept["seconds"]))
+            charge(**kept["cost"])
             return str(kept["portrait"])
-        started = time.perf_counter()
-        text = writer.generate(
-            Alignment(), prompts.PORTRAIT_WRITER_SYSTEM_PROMPT, request, self.max_new_tokens, self.temperature
-        )
-        write_json(
-            path, {"writer": writer.identity["name"], "seconds": time.perf_counter() - started, "portrait": text}
-        )
+        with measure() as cost:
+            text = self._written(writer, request)
+        charged = {"seconds": cost.seconds, "joules": cost.joules, **cost.amounts}
+        write_json(path, {"writer": writer.identity["name"], "cost": charged, "portrait": text})
         return text
+
+    def _written(self, writer: Backbone, request: str) -> str:
+        system = prompts.PORTRAIT_WRITER_SYSTEM_PROMPT
+        return writer.generate(Alignment(), system, request, self.max_new_tokens, self.temperature)

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 from numpy.typing import NDArray
 
@@ -44,11 +44,12 @@ class Aligner(ABC):
     A constructor raises ValueError for a keyword out of its range.
     """
 
-    version: ClassVar[int] = 1  # raise by hand when a change of the code changes the numbers
+    version: int = 1  # raise by hand when a change of the code changes the numbers
     needs: frozenset[str] = frozenset()  # of the backbone: its capabilities; of the source: people, held_out, portrait
     needs_backbone: bool = True
     cohort: int = 1  # how many people `align_many` is given at once
     data_hash: str | None = None  # SHA-256 of the files that the method reads; part of a cell's identity
+    measured: bool = False  # set by the runner where costs are measured: no earlier work may be taken over
 
     @property
     def block(self) -> str:

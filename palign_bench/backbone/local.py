@@ -47,7 +47,7 @@ class LocalBackbone(Backbone):
         self.cohort = cohort
         kept = {"name": loaded.name, "weights": loaded.weights_hash, "quantization": loaded.quantization}
         texts = {"tokenizer": loaded.tokenizer_hash, "chat_format": self.chat.hash}
-        self.identity = kept | texts | {"dtype": str(self.model.dtype)}
+        self.identity = kept | texts | {"dtype": str(self.model.dtype), "device_kind": self.model.device.type}
 
     @contextmanager
     def applied(self, alignment: Alignment) -> Iterator[None]:

@@ -147,6 +147,7 @@ def serve(settings: Mapping[str, Any], protocol: EvaluationProtocol) -> ServedBa
         "chat_format": identified["chat_template_hash"],
         "quantization": str(settings["quantization"]),
         "dtype": identified["dtype"],
+        "device_kind": identified["device_kind"],
         "engine": "vllm",
     }
     return ServedBackbone(engine, protocol, identity)

@@ -43,13 +43,12 @@ class Cost:
     def followed_by(self, later: Self) -> Self:
         """Both in one: time, energy and amounts added, the higher of each peak."""
         reserved = [c.reserved_memory_mib for c in (self, later) if c.reserved_memory_mib is not None]
-        joules = [c.joules for c in (self, later) if c.joules is not None]
         return replace(
             self,
             seconds=self.seconds + later.seconds,
             peak_memory_mib=max(self.peak_memory_mib, later.peak_memory_mib),
             reserved_memory_mib=max(reserved, default=None),
-            joules=sum(joules) if joules else None,
+            joules=_total(self.joules, later.joules),
             amounts=dict(Counter(self.amounts) + Counter(later.amounts)),
         )
 
@@ -87,7 +86,7 @@ def measure() -> Iterator[Cost]:
             _synchronize()
         finally:  # a fault on the device surfaces here, and must not leave the block open
             cost.seconds += time.perf_counter() - start
-            cost.joules = _joules_since(energy)
+            cost.joules = _total(cost.joules, _joules_since(energy))
             with _lock:
                 _keep_peaks(mark)
                 # By identity: two blocks that have just begun are equal.
@@ -99,11 +98,12 @@ def measure() -> Iterator[Cost]:
             cost.reserved_memory_mib = highest.get("reserved") or None
 
 
-def charge(seconds: float = 0.0, **amounts: float) -> None:
-    """Add amounts to the blocks that are open now; ``seconds`` for work that was done earlier and is reused."""
+def charge(seconds: float = 0.0, joules: float | None = None, **amounts: float) -> None:
+    """Add amounts to the blocks open now; ``seconds`` and ``joules`` for work that was done earlier and is reused."""
     with _lock:
         for cost in _open:
             cost.seconds += seconds
+            cost.joules = _total(cost.joules, joules)
             for name, amount in amounts.items():
                 cost.amounts[name] = cost.amounts.get(name, 0.0) + amount
 
@@ -137,6 +137,11 @@ def _joules() -> dict[int, float]:
 def _joules_since(before: dict[int, float]) -> float | None:
     now = _joules() if before else {}
     return sum(now[device] - before[device] for device in before) if before and before.keys() <= now.keys() else None
+
+
+def _total(*joules: float | None) -> float | None:
+    counted = [each for each in joules if each is not None]
+    return sum(counted) if counted else None
 
 
 def _reset(mark: HighWaterMark) -> None:

@@ -43,6 +43,7 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
             job.tracker.finish_row({"missing_cells": len(missing)})
         return 0
     aligner = job.aligners[row.name]
+    aligner.measured = bool(job.repeats)
     backbone, load_seconds = None, 0.0
     try:
         if aligner.needs_backbone:

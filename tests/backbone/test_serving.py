@@ -132,6 +132,7 @@ def test_a_row_of_a_served_model(tiny_folder: Path, tmp_path: Path, monkeypatch:
     }
     assert loading.settings.model_identity(settings, {})["engine_version"] == 2, "1 rounded its logits"
     assert backbone.identity["weights"] == loading.identify(settings)["weights_hash"]
+    assert backbone.identity["device_kind"] == "cuda"
     setting = Setting(tmp_path / "runs", simulate(count=3, seed=3), backbone)  # type: ignore[arg-type]
     setting.change(people=setting.job.people[:1], known_answers=5)
     failed, folder = setting.run(FewShot())

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from baselines.few_shot import FewShot, Vanilla
-from baselines.personality_prompt import PersonalityPrompt
+from baselines.personality_prompt import PORTRAIT_VERSION, PersonalityPrompt
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import resolve_model
@@ -22,8 +22,10 @@ from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import RespondentSource
+from palign_bench.run.session import Session
 from palign_bench.settings import read_option
 from tests.protocols import AS_RELEASED, CORRECTED
+from tests.run.jobs import a_job, run_alone
 
 
 class Asked(LocalBackbone):
@@ -71,6 +73,11 @@ def test_the_portrait_is_the_whole_system_prompt(
     assert writer.dialogue(alignment, inventory[9], "")[0] == alignment.system_prompt
 
 
+def test_cells_of_earlier_portraits_are_other_cells() -> None:
+    assert PersonalityPrompt().version == PersonalityPrompt(writer={"name": "other"}).version == PORTRAIT_VERSION
+    assert {PersonalityPrompt(writer=writer).version for writer in ("released", "template")} == {1}
+
+
 def test_defaults_are_those_of_the_released_code() -> None:
     assert (PersonalityPrompt().max_new_tokens, PersonalityPrompt().temperature) == (1024, 0.6)
     configured = read_option("method", "personality_prompt")
@@ -83,24 +90,62 @@ def test_a_portrait_is_written_once_and_charged_each_time(
     with measure() as written:
         first = prepared(writer, inventory, tmp_path).align(cases[0])
     (kept,) = tmp_path.iterdir()
-    kept.write_text(kept.read_text().replace('"seconds": ', '"seconds": 7'))  # as if it had taken longer
+    portrait = json.loads(kept.read_text())
+    assert 0 < portrait["cost"]["seconds"] < written.seconds
+    portrait["cost"] |= {"seconds": 70.0, "joules": 9.0}  # as if a GPU had taken longer
+    kept.write_text(json.dumps(portrait))
     with measure() as read:
         again = prepared(writer, inventory, tmp_path).align(cases[0])
     assert len(writer.asked) == 1 and again.system_prompt == first.system_prompt
-    charged = json.loads(kept.read_text())["seconds"]
-    assert written.seconds < 7 < charged < read.seconds < charged + 1
+    assert 70 < read.seconds < 71 and read.joules is not None and read.joules >= 9
+    assert read.amounts == written.amounts and written.amounts.keys() == {"tokens_read", "tokens_generated"}
+
+
+def test_where_costs_are_measured_every_portrait_is_written_anew_and_none_is_kept(
+    writer: Asked, simulated: RespondentSource, tmp_path: Path
+) -> None:
+    session = Session()
+    session.load_backbone = lambda *_: (writer, 0.0)  # type: ignore[method-assign]
+    person = simulated.people[0]
+
+    def cost(runs: Path, repeats: int | None) -> dict[str, Any]:
+        aligner = PersonalityPrompt(max_new_tokens=6, portraits=str(tmp_path / "portraits"))
+        job = a_job(runs, simulated, [person], repeats=repeats)
+        failed, folder = run_alone(job, "personality_prompt", aligner, session)
+        record = folder.read(person.id)
+        assert failed == 0 and record is not None
+        return dict(record["cost"])
+
+    fresh = cost(tmp_path / "fresh", repeats=3)
+    assert len(writer.asked) == 4 and not (tmp_path / "portraits").exists(), "a warm-up and three repeats"
+    in_passing = cost(tmp_path / "in_passing", repeats=None)
+    (kept,) = (tmp_path / "portraits").iterdir()
+    kept.write_text("{")  # whoever reads it fails
+    measured = cost(tmp_path / "measured", repeats=3)
+    assert len(writer.asked) == 9 and kept.read_text() == "{"
+    for each in (fresh, measured):
+        assert 0 < each["align_tokens_read"] == in_passing["align_tokens_read"]
+        assert 0 < each["align_tokens_generated"] == in_passing["align_tokens_generated"]
 
 
 @pytest.mark.parametrize(
-    "change", [{"temperature": 0.7}, {"max_new_tokens": 7}, {"seed": 5}, {"known": {1: 5}}, {"weights": "other"}]
+    "change",
+    [
+        {"temperature": 0.7},
+        {"max_new_tokens": 7},
+        {"seed": 5},
+        {"known": {1: 5}},
+        {"weights": "other"},
+        {"device_kind": "cuda"},
+    ],
 )
 def test_anything_that_can_change_a_portrait_has_it_written_anew(
     writer: Asked, inventory: Inventory, cases: Sequence[Case], tmp_path: Path, change: dict[str, Any]
 ) -> None:
     prepared(writer, inventory, tmp_path).align(cases[0])
-    if "weights" in change:
-        assert writer.identity["weights"] == writer.loaded.weights_hash
-        writer.identity = writer.identity | {"weights": change.pop("weights")}
+    of_writer = {"weights": writer.loaded.weights_hash, "device_kind": writer.model.device.type}
+    assert writer.identity.items() >= of_writer.items()
+    writer.identity = writer.identity | {key: change.pop(key) for key in of_writer if key in change}
     of_case = {key: change.pop(key) for key in ("seed", "known") if key in change}
     prepared(writer, inventory, tmp_path, **change).align(replace(cases[0], **of_case))
     assert len(writer.asked) == 2 and len(list(tmp_path.iterdir())) == 2

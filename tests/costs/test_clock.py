@@ -235,10 +235,17 @@ def test_energy_is_the_counters_difference_over_the_devices_in_use(monkeypatch: 
         pass
     assert cost.joules == 3
     assert cost.share(4).joules == 0.75
+    with measure() as cost:
+        charge(joules=40.0)
+    assert cost.joules == 43, "reused work's beside what was counted"
     monkeypatch.setattr(Nvml, "tells", False)
     with measure() as cost:
         pass
     assert cost.joules is None
+    with measure() as cost:
+        charge(seconds=1.0)
+        charge(joules=40.0)
+    assert cost.joules == 40
 
 
 def test_a_part_is_charged_to_every_open_block() -> None:
