@@ -40,7 +40,7 @@ def load_or_tell(path: Path) -> Any:
     """The people of a file, or None where it is refused, in one line that names the file."""
     try:
         return load_file(str(path), inventory=ipip_neo_300())
-    except RespondentsError as error:
+    except UserError as error:
         assert path.name in str(error) and len(str(error).splitlines()) == 1, repr(str(error))
         return None
 
