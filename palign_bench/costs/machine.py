@@ -12,6 +12,7 @@ from typing import Any
 from palign_bench.costs.energy import driver_version
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "datasets", "accelerate", "hydra-core", "wandb")
+TOLD_PACKAGES = ("palign-bench", "torch", "transformers", "trl", "peft")  # whose versions are told where they differ
 
 
 def provenance() -> dict[str, Any]:

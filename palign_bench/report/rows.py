@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from palign_bench.costs.machine import TOLD_PACKAGES
 from palign_bench.files import LedgerError, canonical
 from palign_bench.ledger.columns import Array, Digest, Whole
 from palign_bench.ledger.plan import Plan, Row
@@ -23,7 +24,6 @@ from palign_bench.report.statistics import mean
 MOST_FAILURE_NOTES = 5
 FULLY = 0.995  # share of the items answered from which a row is not said to have answered a part
 _LONGEST_MESSAGE = 90
-_TOLD_PACKAGES = ("palign-bench", "torch", "transformers", "trl", "peft")
 _LONGEST_DIFFERENCE = 30
 MOST_SUMMARIES = 300  # people whose records are read for what a page says of a row's alignments
 
@@ -210,7 +210,7 @@ def ledger_notes(rows: Sequence[RowNumbers]) -> list[str]:
     """What a reader must know about the cells: missing ones, failures, unequal people, mixed code and machines."""
     measured = [(row.label, about) for row in rows if (about := row.folder.measurement())]
     entries = [entry for folder in {row.folder for row in rows} for entry in folder.provenance()]
-    versions = {name: {str(each.get("packages", {}).get(name)) for each in entries} for name in _TOLD_PACKAGES}
+    versions = {name: {str(each.get("packages", {}).get(name)) for each in entries} for name in TOLD_PACKAGES}
     return written_out(
         "ledger",
         missing=[f"{row.label} {row.missing_cells}" for row in rows if row.missing_cells],

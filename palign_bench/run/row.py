@@ -12,7 +12,7 @@ from palign_bench.aligner import Aligner
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
 from palign_bench.costs.clock import Cost, measure
-from palign_bench.costs.machine import machine_state
+from palign_bench.costs.machine import TOLD_PACKAGES, machine_state
 from palign_bench.costs.memory import bare_memory
 from palign_bench.costs.repeats import shared_cost
 from palign_bench.files import WriteError
@@ -36,7 +36,7 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     the row's cells have failed. Ctrl-C and signals end the run, with every finished cell in place.
     """
     missing = row.missing()
-    todo = _to_try(row, missing, job)
+    todo = _to_try(row, missing, job, provenance)
     if not todo:
         if job.tracker.follows_finished_rows and len(missing) < len(row.ids):
             _track(job, row, set(row.ids) - set(missing))
@@ -163,8 +163,8 @@ def _prepare(job: Job, aligner: Aligner, backbone: Backbone | None) -> Cost:
     return cost
 
 
-def _to_try(row: Row, missing: Sequence[str], job: Job) -> list[str]:
-    """The missing cells that the command asks for, and a line on what is left alone.
+def _to_try(row: Row, missing: Sequence[str], job: Job, provenance: Mapping[str, Any]) -> list[str]:
+    """The missing cells that the command asks for, and a line on what is left alone and by what it was computed.
 
     ``job.retry``: all, those that failed before (failed) or all but these (never).
     """
@@ -173,10 +173,11 @@ def _to_try(row: Row, missing: Sequence[str], job: Job) -> list[str]:
         say(f"{row.title}: no people in shard={job.shard}, nothing to do")
         return []
     if not missing:
-        say(f"{row.title}: {counted(total)} finished before, nothing to do")
+        say(f"{row.title}: {counted(total)} finished before, nothing to do{_by_other_versions(row, provenance)}")
         return []
     if len(missing) < total:
-        say(f"{row.title}: {total - len(missing)} of {counted(total)} finished before, {len(missing)} to do")
+        before = f"{total - len(missing)} of {counted(total)} finished before, {len(missing)} to do"
+        say(f"{row.title}: {before}{_by_other_versions(row, provenance)}")
     todo = list(missing)
     if job.retry != "all":
         failed = row.folder.failures()
@@ -184,6 +185,17 @@ def _to_try(row: Row, missing: Sequence[str], job: Job) -> list[str]:
     if not todo:
         say(f"{row.title}: nothing to do with retry={job.retry}, {len(missing)} missing")
     return todo
+
+
+def _by_other_versions(row: Row, provenance: Mapping[str, Any]) -> str:
+    """What the finished cells were computed with where none of them is of the versions that are installed."""
+    installed = {name: provenance.get("packages", {}).get(name) for name in TOLD_PACKAGES}
+    kept = [{name: each.get("packages", {}).get(name) for name in TOLD_PACKAGES} for each in row.folder.provenance()]
+    if not kept or installed in kept:
+        return ""
+    other = [name for name in TOLD_PACKAGES if kept[-1][name] != installed[name]]
+    told, now = (", ".join(f"{name} {of[name]}" for name in other) for of in (kept[-1], installed))
+    return f" (by {told}; installed: {now}; another runs= computes them anew)"
 
 
 def _tell_finished(job: Job, row: Row, respondent_ids: Collection[str]) -> None:

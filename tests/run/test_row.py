@@ -177,7 +177,14 @@ def test_what_is_done_and_left_is_told(setting: Setting, capsys: pytest.CaptureF
     setting.change(people=everyone[:3]).run(FewShot())
     assert "few_shot: 2 of 3 people finished before, 1 to do" in capsys.readouterr().err
     setting.run(FewShot())
-    assert "few_shot: 3 people finished before, nothing to do" in capsys.readouterr().err
+    assert "few_shot: 3 people finished before, nothing to do\n" in capsys.readouterr().err
+    # Cells are not computed again for a new version of a package, which says nothing of numbers; but it is told.
+    place = setting.run(FewShot())[1].path / "provenance.json"
+    (kept,) = json.loads(place.read_text())
+    place.write_text(json.dumps([{**kept, "packages": {**kept.get("packages", {}), "torch": "2.1"}}]))
+    capsys.readouterr()
+    setting.run(FewShot())
+    assert "nothing to do (by torch 2.1; installed: torch " in capsys.readouterr().err
 
 
 def test_a_failing_cell_is_recorded_and_only_it_is_retried(
