@@ -95,7 +95,6 @@ class OtherPeopleFloor(Floor):
 
     def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
         super().prepare(backbone, protocol)
-        self.known_columns = [self.inventory.column[n] for n in self.inventory.known]
         self.held_out_columns = [self.inventory.column[n] for n in self.inventory.held_out]
 
     def others(self, case: Case) -> Array:

@@ -13,7 +13,7 @@ import numpy as np
 from palign_bench.report.document import written_out
 from palign_bench.report.measures import Difference, best_floor, option_counts
 from palign_bench.report.names import METHODS, OWN_FLOORS, PEOPLE_FLOORS, PEOPLE_METHODS
-from palign_bench.report.rows import MOST_SUMMARIES, RowNumbers, people_of_all
+from palign_bench.report.rows import RowNumbers, people_of_all
 from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP, mean
 from palign_bench.report.table import Report
 from palign_bench.settings import counted
@@ -151,7 +151,8 @@ def _against_floors(lines: Sequence[Line], methods: Sequence[Line]) -> dict[str,
     for line in methods:
         if line.people < min(most, FEWEST_FOR_A_BOOTSTRAP):
             continue
-        best = best_floor(line.numbers, [each.numbers for each in floors.values()])
+        named = [each.numbers for each in floors.values() if each.row["method"] == line.row["best_own_floor"]]
+        best = best_floor(line.numbers, named)  # of one name, as a rule one
         difference, floor = Difference(line.numbers, best), floors.get(id(best))
         if line.row["block"] == METHODS and floor and difference.interval:
             found = grouped.setdefault(floor.label, {-1: [], 0: [], 1: []})
@@ -182,8 +183,7 @@ def _pas(lines: Sequence[Line]) -> list[tuple[Line, Line | None, Difference, str
         method = line.numbers.identity["method"]
         base = _partner(line, "few_shot" if method.get("system_prompt") == "few_shot" else "vanilla", lines)
         difference = Difference(line.numbers, base.numbers if base else None)
-        first = "the first " if len(line.numbers.respondents) > MOST_SUMMARIES else ""
-        often = f"{sum(alpha == 0 for alpha in chosen)} of {first}{counted(len(chosen))}"
+        often = f"{sum(alpha == 0 for alpha in chosen)} of {line.numbers.of_first}{counted(len(chosen))}"
         found.append((line, base, difference, often))
     return found
 

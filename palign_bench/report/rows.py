@@ -125,6 +125,11 @@ class RowNumbers(Row):
         cells = islice(self.folder.read_all(self.respondents), MOST_SUMMARIES)
         return [record["alignment"]["summary"] for _, record in cells]
 
+    @property
+    def of_first(self) -> str:
+        """What is said before a number of people who have `summaries`, where others have none."""
+        return "the first " if len(self.respondents) > MOST_SUMMARIES else ""
+
     def recorded(self, figure: str) -> Array:
         """One of the digest's figures, of the cells that have it."""
         values = self.digest.figure(figure)

@@ -6,19 +6,15 @@ from typing import Any
 
 from palign_bench.ledger.record import Record
 from palign_bench.report.document import written_out
-from palign_bench.report.rows import MOST_SUMMARIES, RowNumbers
+from palign_bench.report.rows import RowNumbers
 
 FEW_MOVED = 0.5  # share of the trained weights; float32 training of full budgets moves 85 % and more
 
 
 def training_notes(rows: Sequence[RowNumbers]) -> list[str]:
     """One line per trained row whose weights hardly moved, or whose preferred answers became less likely."""
-    told = [
-        {"label": row.label, "first": "the first " if len(row.respondents) > MOST_SUMMARIES else ""}
-        | _figures(row.summaries())
-        for row in rows
-        if row.budget is not None
-    ]
+    trained = [row for row in rows if row.budget is not None]
+    told = [{"label": row.label, "first": row.of_first} | _figures(row.summaries()) for row in trained]
     return written_out("training", rows=told, few_moved=FEW_MOVED)
 
 

@@ -19,12 +19,6 @@ from palign_bench.questionnaire.variant import Variant
 from palign_bench.respondents.source import RespondentSource
 from palign_bench.run.assembly import (
     batch_notes,
-    check_anatomy,
-    check_needs,
-    check_numbers,
-    check_portraits,
-    check_stand_ins,
-    check_words,
     comparable,
     experiment_name,
     for_inventory,
@@ -36,6 +30,14 @@ from palign_bench.run.assembly import (
     title_and_block,
     told_version,
     training_notes,
+)
+from palign_bench.run.checks import (
+    check_anatomy,
+    check_needs,
+    check_numbers,
+    check_portraits,
+    check_stand_ins,
+    check_words,
 )
 from palign_bench.run.isolated import cost_repeats
 from palign_bench.run.session import Session

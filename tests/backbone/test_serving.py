@@ -23,7 +23,7 @@ from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import Corrected, EvaluationProtocol
 from palign_bench.respondents import simulate
-from palign_bench.run import assembly, session
+from palign_bench.run import assembly, checks, session
 from palign_bench.settings import Settings, UserError, read_option
 from tests.backbone import fake_vllm
 from tests.protocols import AS_RELEASED, CORRECTED
@@ -225,10 +225,10 @@ def test_methods_that_look_or_act_inside_are_told_before_any_work(method: str, l
     settings = assembly.resolve_budget(read_option("method", method), {"name": "quick"})
     aligners = assembly.make_aligners(settings)
     with pytest.raises(UserError, match=f"method={method} needs {lacks}, which model.engine=vllm does not open; use"):
-        assembly.check_needs(aligners, settings_of())
+        checks.check_needs(aligners, settings_of())
     for prompted in ("vanilla", "few_shot", "personality_prompt"):
         chosen = read_option("method", prompted) | ({"portraits": "x"} if prompted == "personality_prompt" else {})
-        assembly.check_needs(assembly.make_aligners(chosen), settings_of())
+        checks.check_needs(assembly.make_aligners(chosen), settings_of())
 
 
 def test_the_real_vllm_answers_as_the_model_in_this_process(

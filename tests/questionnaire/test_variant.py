@@ -17,7 +17,7 @@ from palign_bench.backbone.engines.base import Engine, Request
 from palign_bench.questionnaire.inventory import OPTIONS, Inventory, Item
 from palign_bench.questionnaire.variant import FRAMES, ITEMS, VARIANTS, Variant
 from palign_bench.report.invariance import letters_kept, position_test
-from palign_bench.run.assembly import check_words
+from palign_bench.run.checks import check_words
 from palign_bench.settings import UserError, read_option
 from tests.protocols import AS_RELEASED, CORRECTED
 from tests.tiny import tiny_tokenizer

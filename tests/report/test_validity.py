@@ -249,3 +249,24 @@ def test_chance_that_small_tables_give_to_a_constant(
         row = numbers_of(inventory, answers, truths, make_record, tmp_path / str(count))
         found = validity(inventory, row, Truths.of([row]))["distinctive_profile_correlation"]
         assert found == pytest.approx(expected, abs=0.05 if count < 300 else 0.005)
+
+
+def test_what_hedging_earns_in_a_table_of_twenty(
+    papi: RespondentSource, inventory: Inventory, make_record: MakeRecord, tmp_path: Path
+) -> None:
+    """The figures that README.md and docs/concepts.md tell: means of 20 draws of 20 real people."""
+    held_out = inventory.held_out
+    table = np.array([[person.answers.get(n, np.nan) for n in held_out] for person in papi.people])
+    generator, earned = np.random.default_rng(1), []
+    for draw in range(20):
+        chosen = generator.choice(len(table), 20, replace=False)
+        truths = {papi.people[i].id: {n: v for n, v in zip(held_out, table[i], strict=True) if v > 0} for i in chosen}
+        medians = [np.floor(np.nanmedian(np.delete(table, i, axis=0), axis=0) + 0.5) for i in chosen]
+        rows = [
+            {papi.people[i].id: dict(zip(held_out, own, strict=True)) for i, own in zip(chosen, answers, strict=True)}
+            for answers in ([np.full(len(held_out), 3.0)] * 20, medians)
+        ]
+        made = [numbers_of(inventory, row, truths, make_record, tmp_path / str(draw)) for row in rows]
+        earned.append([validity(inventory, row, Truths.of([row]))["distinctive_profile_correlation"] for row in made])
+    constant, median = np.mean(np.array(earned, dtype=float), axis=0)
+    assert constant == pytest.approx(0.06, abs=0.01) and median == pytest.approx(0.10, abs=0.015)

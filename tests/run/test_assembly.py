@@ -12,7 +12,8 @@ from palign_bench.questionnaire.inventory import ipip_neo_120, ipip_neo_300, opt
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.report.names import BLOCKS
 from palign_bench.run import session
-from palign_bench.run.assembly import check_words, method_identity, title_and_block
+from palign_bench.run.assembly import method_identity, title_and_block
+from palign_bench.run.checks import check_words
 from palign_bench.settings import UserError, options, read_option
 from tests.rows import shipped
 

@@ -61,7 +61,7 @@ class Lessons:
         self._after_system += opened
         unseen = set(unseen_items(inventory))
         self.shown: Rows = np.array([row for row, item in enumerate(self.items) if item.number not in unseen])
-        self.stop = tokenizer.eos_token or ""
+        self.stop = self._after_system.removesuffix("\n")  # the chat's own: a tokenizer's end token may be another
 
     @cached_property
     def subscales(self) -> Rows:

@@ -15,7 +15,8 @@ from palign_bench.backbone.engines.attention import why_no_shared_prefix
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.clock import measure
-from palign_bench.run.assembly import check_needs, resolve_budget, resolve_training
+from palign_bench.run.assembly import resolve_budget, resolve_training
+from palign_bench.run.checks import check_needs
 from palign_bench.settings import UserError, read_option
 from tests.baselines.training.conftest import LORA, METHODS, Bench
 from tests.baselines.training.stock import stock_aligner
