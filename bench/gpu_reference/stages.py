@@ -117,7 +117,7 @@ def stages(ledger: Path, people: Sequence[str], scale: Scale) -> list[Stage]:
         arguments = ("experiment=table1", f"name={name}", f"method={','.join(methods)}", *settings)
         return Stage(name, shows, arguments, seconds, len(methods), gib)
 
-    source = people[0].partition("=")[2]
+    source, model = people[0].partition("=")[2], scale.taught or scale.small
     timing = ("--plain-items", str(scale.plain_items), "--repeats", str(scale.repeats))
     bench = ("--model", scale.small, "--respondents", source, "--runs", str(ledger), *timing)
     shape = ("--model", scale.small) if scale.shape else ("--model", "llama3_8b", "--weights", "random")
@@ -134,8 +134,8 @@ def stages(ledger: Path, people: Sequence[str], scale: Scale) -> list[Stage]:
               *random, one, seconds=70, gib=46),
         table("one_by_one", f"{scale.small}, {scale.people_alone} people, one by one", ("few_shot", "pas"),
               f"model={scale.small}", *shared, f"respondents.limit={scale.people_alone}", seconds=30),
-        table("trained", f"{scale.small}, trained, training={scale.training}, as many people as fit", TRAINED,
-              f"model={scale.small}", *shared, f"respondents.limit={scale.people_trained}",
+        table("trained", f"{model}, trained, training={scale.training}, as many people as fit", TRAINED,
+              f"model={model}", *shared, f"respondents.limit={scale.people_trained}",
               f"training={scale.training}", f"training.cohort={scale.cohort}", "training.people_limit=null",
               seconds=80),
         table("random_8b_others", "Llama-3-8B's shape in bfloat16, other methods", scale.others, *measured,

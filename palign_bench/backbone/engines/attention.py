@@ -9,10 +9,12 @@ import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 from transformers import AttentionInterface, PreTrainedModel
 
 from palign_bench.backbone.anatomy import Anatomy
@@ -58,20 +60,47 @@ class SharedPrefix:
     values: list[Tensor]
     lengths: list[int]
 
+    @cached_property
+    def real(self) -> Tensor:
+        """Where tokens that are no pads stand among all groups' positions, group by group."""
+        longest, device = max(self.lengths), self.keys[0].device
+        found = [torch.arange(n, device=device) + group * longest for group, n in enumerate(self.lengths)]
+        return torch.cat(found)
+
+    @cached_property
+    def ends(self) -> Tensor:
+        """Where each group's tokens begin and end among those of `real`: int32 ``(groups + 1,)``."""
+        return functional.pad(torch.tensor(self.lengths).cumsum(0), (1, 0)).int().to(self.keys[0].device)
+
     def seen_by(self, queries: Tensor, layer: int, scale: float) -> tuple[Tensor, Tensor]:
         """Attention of each group's queries ``(groups, key-value heads, n, width)`` to its prefix, and normalisers.
 
-        Prefixes of different lengths are attended to one after the other: that skips the pads, and a mask would cost
-        the fused kernel of CUDA, which takes none.
+        Prefixes of different lengths: in one call where CUDA's fused kernel takes them, which skips the pads, else one
+        after the other.
         """
         keys, values = self.keys[layer], self.values[layer]
         if len(set(self.lengths)) == 1:
             return attention_with_normaliser(queries, keys, values, scale)
+        if queries.device.type == "cuda" and _fused_on_cuda(queries):
+            return self._seen_in_one_call(queries, layer, scale)
         each = [
             attention_with_normaliser(query[None], key[None, :, :length], value[None, :, :length], scale)
             for query, key, value, length in zip(queries, keys, values, self.lengths, strict=True)
         ]
         return torch.cat([output for output, _ in each]), torch.cat([normaliser for _, normaliser in each])
+
+    def _seen_in_one_call(self, queries: Tensor, layer: int, scale: float) -> tuple[Tensor, Tensor]:
+        """`seen_by` by CUDA's kernel for sequences of different lengths, whose tokens stand one after the other."""
+        groups, heads, n, width = queries.shape
+        keys, values = (
+            each[layer].transpose(1, 2).reshape(-1, heads, width).index_select(0, self.real) for each in (self.keys, self.values)
+        )
+        starts = torch.arange(0, groups * n + 1, n, dtype=torch.int32, device=queries.device)
+        output, normaliser = torch.ops.aten._flash_attention_forward(
+            queries.transpose(1, 2).reshape(-1, heads, width), keys, values, starts, self.ends, n, max(self.lengths),
+            0.0, False, False, scale=scale,
+        )[:2]  # fmt: skip
+        return output.view(groups, n, heads, width).transpose(1, 2), normaliser.view(heads, groups, n).transpose(0, 1)
 
 
 def attention_with_normaliser(

@@ -11,12 +11,17 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=350, help="default: %(default)s, three minutes on an H100")
     parser.add_argument("--tokens", type=int, default=36_000, help="of a step, about (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument(
+        "--begin-with", type=Path, metavar="FOLDER", help="go on teaching this adapter (another --seed: other people)"
+    )
     parser.add_argument("--workers", type=int, default=2, help="processes that draw people (default: %(default)s)")
     chosen = parser.parse_args()
     if min(chosen.steps, chosen.tokens) < 1 or min(chosen.seed, chosen.workers) < 0:
         sys.exit("taught: give --steps and --tokens of at least 1, a --seed and --workers of at least 0")
     if (chosen.folder / "adapter").exists():
         sys.exit(f"taught: {chosen.folder / 'adapter'} is finished; give another --folder")
+    if chosen.begin_with is not None and not (chosen.begin_with / "made.json").exists():
+        sys.exit(f"taught: --begin-with {chosen.begin_with} holds no adapter that was taught (made.json)")
     import torch
 
     from palign_bench.organism.taught.training import Teaching
@@ -26,13 +31,16 @@ def main() -> None:
     if device == "cpu":
         print("No GPU: a step takes minutes here; --steps 2 --tokens 3000 shows how it goes.", file=sys.stderr)
     try:
-        teaching = Teaching(chosen.folder, chosen.seed, device, "bfloat16" if device == "cuda" else "float32")
+        dtype = "bfloat16" if device == "cuda" else "float32"
+        teaching = Teaching(chosen.folder, chosen.seed, device, dtype, chosen.begin_with)
         teaching.teach(chosen.steps, chosen.tokens, chosen.workers)
     except UserError as error:
         sys.exit(f"taught: {error}")
     command = (
         f"python -m palign_bench.organism.taught --steps {chosen.steps} --tokens {chosen.tokens} --seed {chosen.seed}"
     )
+    if chosen.begin_with is not None:
+        command += f" --begin-with {chosen.begin_with}"
     print(f"The adapter lies in {teaching.keep(command)}.")
 
 

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import torch
 from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 from transformers import PreTrainedModel
 
+from palign_bench.settings import UserError
+
 RANK, ALPHA = 16, 32
+ADAPTER = "adapter_model.safetensors"
 MAPS = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
 
 
@@ -63,6 +66,17 @@ class Reader:
         torch._foreach_copy_(self.masters, [each.to(self.device) for each in masters])
         self.take_masters()
 
+    @torch.no_grad()
+    def load(self, folder: Path) -> None:
+        """Go on from the adapter that `save` wrote. Raises UserError for another shape of adapter."""
+        kept = load_file(folder / ADAPTER)
+        own = get_peft_model_state_dict(self.peft)
+        if {name: each.shape for name, each in kept.items()} != {name: each.shape for name, each in own.items()}:
+            raise UserError(f"{folder / ADAPTER} holds another adapter than rank {RANK} on {', '.join(MAPS)}.")
+        for name, each in own.items():
+            each.copy_(kept[name])
+        torch._foreach_copy_(self.masters, self.trained)
+
     def save(self, folder: Path) -> None:
         """A folder that PEFT reads, in bfloat16."""
         weights = get_peft_model_state_dict(self.peft)
@@ -70,4 +84,4 @@ class Reader:
         config.base_model_name_or_path, config.inference_mode = self.base_name, True
         config.save_pretrained(str(folder))
         kept = {name: value.detach().bfloat16().cpu().contiguous() for name, value in weights.items()}
-        save_file(kept, folder / "adapter_model.safetensors", metadata={"format": "pt"})
+        save_file(kept, folder / ADAPTER, metadata={"format": "pt"})

@@ -23,7 +23,7 @@ from palign_bench.files import read_json, write_json
 from palign_bench.organism.taught.english import English, own_texts, perplexity
 from palign_bench.organism.taught.exercises import TARGETS, Batch, Exercises, Kind
 from palign_bench.organism.taught.lessons import Lessons
-from palign_bench.organism.taught.reader import Reader
+from palign_bench.organism.taught.reader import ADAPTER, Reader
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.respondents.simulated import factor_model
 from palign_bench.settings import UserError, read_option
@@ -40,10 +40,14 @@ _LENGTHS: dict[Kind, int] = {"list": 560, "few_facets": 1150, "all_facets": 1950
 
 
 class Batches(Dataset[Batch]):
-    """The batch of every step, each drawn from its own seed. ``tokens``: about how many it has."""
+    """The batch of every step, each drawn from its own seed.
 
-    def __init__(self, exercises: Exercises, steps: int, tokens: int, seed: int):
+    ``tokens``: about how many it has. ``lists``: of the first steps, which have lists alone.
+    """
+
+    def __init__(self, exercises: Exercises, steps: int, tokens: int, seed: int, lists: float):
         self.exercises, self.steps, self.tokens, self.seed = exercises, steps, tokens, seed
+        self.lists = lists * steps
 
     def __len__(self) -> int:
         return self.steps
@@ -51,19 +55,22 @@ class Batches(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         generator = np.random.default_rng([self.seed, step])
         kind: Kind = "all_facets" if generator.random() < LONG_SHARE else "few_facets"
-        if step < LISTS_SHARE * self.steps:
+        if step < self.lists:
             kind = "list"
         rows = max(1, self.tokens // _LENGTHS[kind])
         return Batch.of([self.exercises.draw(generator, kind) for _ in range(rows)])
 
 
 class Teaching:
-    """The model that is taught, what it is kept near to, and the optimizer, at some step of ``folder``."""
+    """The model that is taught, what it is kept near to, and the optimizer, at some step of ``folder``.
 
-    def __init__(self, folder: Path, seed: int, device: str, dtype: str = "bfloat16"):
+    ``begun``: the folder of an adapter that goes on being taught. Raises UserError where it holds another kind.
+    """
+
+    def __init__(self, folder: Path, seed: int, device: str, dtype: str = "bfloat16", begun: Path | None = None):
         folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.seed, self.step = folder, seed, 0
-        self._course: dict[str, int] | None = None  # what it was begun with
+        self.folder, self.seed, self.step, self.begun = folder, seed, 0, begun
+        self._course: dict[str, int | str] | None = None  # what it was begun with
         torch.set_float32_matmul_precision("high")
         loaded = loading.load(resolve_model({**read_option("model", BASE), "dtype": dtype, "device": device}))
         self.exercises = Exercises(Lessons(loaded.tokenizer, ipip_neo_300()), factor_model(FIGURES))
@@ -73,6 +80,8 @@ class Teaching:
         torch.manual_seed(seed)
         self.reader = Reader(loaded.model, BASE_NAME)
         self.english = English(self.reader, read_json(texts))
+        if begun is not None:
+            self.reader.load(begun)
         plain = Path(__file__).with_name("plain_text.txt").read_text(encoding="utf-8")
         self.plain = loaded.tokenizer(plain, add_special_tokens=False)["input_ids"]
         self.optimizer = torch.optim.AdamW(
@@ -89,12 +98,16 @@ class Teaching:
 
         Raises UserError for a folder that was begun with other numbers.
         """
-        stop, course = steps if stop is None else stop, {"steps": steps, "tokens": tokens, "seed": self.seed}
+        stop = steps if stop is None else stop
+        course: dict[str, int | str] = {"steps": steps, "tokens": tokens, "seed": self.seed}
+        if self.begun is not None:
+            course["begin-with"] = hash_of_weights(self.begun)
         if self._course not in (None, course):
             begun = " ".join(f"--{name} {value}" for name, value in (self._course or {}).items())
             raise UserError(f"{self.folder} was begun with {begun}: give the same, or another --folder.")
         self._course = course
-        ahead = Subset(Batches(self.exercises, steps, tokens, self.seed), range(self.step, stop))
+        drawn = Batches(self.exercises, steps, tokens, self.seed, LISTS_SHARE if self.begun is None else 0.0)
+        ahead = Subset(drawn, range(self.step, stop))
         batches: Iterator[Batch] = iter(DataLoader(ahead, batch_size=None, num_workers=workers))
         bar = tqdm(batches, desc="teaching", initial=self.step, total=steps)
         with (self.folder / "log.jsonl").open("a", encoding="utf-8") as log:
@@ -139,11 +152,15 @@ class Teaching:
         self.reader.save(partial)
         # Steps between a checkpoint and a kill stand twice.
         log = pd.read_json(self.folder / "log.jsonl", lines=True).groupby("step").last().reset_index()
+        made: dict[str, Any] = {"command": command}
+        if self.begun is not None:
+            made["begun_with"] = read_json(self.begun / "made.json")
+            earlier = pd.read_csv(self.begun / "teaching.csv")
+            log = pd.concat([earlier, log.assign(step=log["step"] + earlier["step"].max())])
         log.to_csv(partial / "teaching.csv", index=False)
         _plot(log, partial / "teaching.png")
-        made = {
-            "command": command,
-            "sha256": hashlib.sha256((partial / "adapter_model.safetensors").read_bytes()).hexdigest(),
+        made |= {
+            "sha256": hash_of_weights(partial),
             "figures": FIGURES,
             "perplexity": round(perplexity(self.reader, self.plain), 2),
             "device": torch.cuda.get_device_name() if self.reader.device.type == "cuda" else "cpu",
@@ -151,6 +168,11 @@ class Teaching:
         write_json(partial / "made.json", made)
         partial.rename(finished)
         return finished
+
+
+def hash_of_weights(folder: Path) -> str:
+    """SHA-256 of an adapter's weights."""
+    return hashlib.sha256((folder / ADAPTER).read_bytes()).hexdigest()
 
 
 def _loss(reader: Reader, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -7,7 +7,7 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from palign_bench.backbone.engines import attention
-from palign_bench.backbone.engines.attention import attention_by_products, attention_with_normaliser
+from palign_bench.backbone.engines.attention import SharedPrefix, attention_by_products, attention_with_normaliser
 from palign_bench.backbone.engines.base import Request
 from palign_bench.backbone.engines.check import arithmetic_deviation, why_not_exact
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
@@ -134,3 +134,36 @@ def test_on_cuda_outputs_and_normalisers_have_their_shapes(dtype: torch.dtype, w
         output, normaliser = attention_with_normaliser(query, key, value, 0.1)
         assert (output.shape, output.dtype, output.device.type) == (query.shape, dtype, "cuda")
         assert (normaliser.shape, normaliser.dtype) == (query.shape[:-1], torch.float32)
+
+
+def prefixes(dtype: torch.dtype, device: str, lengths: list[int]) -> tuple[torch.Tensor, SharedPrefix]:
+    """Queries of each prefix, and the prefixes with pads that must not be seen."""
+    generator = torch.Generator().manual_seed(0)
+    shape = len(lengths), 3, max(lengths), 64
+    keys, values = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(2))
+    queries = torch.randn(len(lengths), 3, 37, 64, generator=generator).to(device, dtype)
+    return queries, SharedPrefix([keys], [values], lengths)
+
+
+def test_prefixes_of_different_lengths_have_their_shapes_on_cuda() -> None:
+    with FakeTensorMode():
+        queries = torch.empty(3, 8, 10, 64, dtype=torch.bfloat16, device="cuda")
+        keys, values = (torch.empty(3, 8, 7, 64, dtype=torch.bfloat16, device="cuda") for _ in range(2))
+        output, normaliser = SharedPrefix([keys], [values], [5, 7, 1]).seen_by(queries, 0, 0.1)
+        assert (output.shape, output.dtype, output.device.type) == (queries.shape, torch.bfloat16, "cuda")
+        assert (normaliser.shape, normaliser.dtype) == (queries.shape[:-1], torch.float32)
+
+
+@pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+def test_every_prefix_is_attended_to_without_its_pads(device: str) -> None:
+    queries, prefix = prefixes(torch.bfloat16, device, [130, 7, 64, 1])
+    output, normaliser = prefix.seen_by(queries, 0, 0.125)
+    for group, length in enumerate(prefix.lengths):
+        query, key, value = (
+            each[group].double() for each in (queries, prefix.keys[0][:, :, :length], prefix.values[0][:, :, :length])
+        )
+        scores = query @ key.transpose(-1, -2) * 0.125
+        torch.testing.assert_close(normaliser[group].double(), scores.logsumexp(-1), atol=2e-2, rtol=0)
+        torch.testing.assert_close(output[group].double(), scores.softmax(-1) @ value, atol=2e-2, rtol=2e-2)

@@ -27,7 +27,7 @@ def begin(monkeypatch):
     monkeypatch.setattr(
         training.loading, "load", lambda settings: LoadedModel(tiny_model(tokenizer), tokenizer, "small", "", "none")
     )
-    return lambda folder: Teaching(folder, 0, "cpu", "float32")
+    return lambda folder, begun=None: Teaching(folder, 0, "cpu", "float32", begun)
 
 
 def test_a_killed_teaching_goes_on_from_its_last_checkpoint_to_the_same_end(begin, tmp_path):
@@ -45,6 +45,36 @@ def test_a_killed_teaching_goes_on_from_its_last_checkpoint_to_the_same_end(begi
     logs = [(tmp_path / name / "log.jsonl").read_text() for name in ("whole", "killed")]
     assert logs[0] == logs[1]
     assert not all(map(torch.equal, whole.reader.masters, kept["masters"]))  # the last step moves something
+
+
+def test_a_kept_adapter_goes_on_being_taught(begin, tmp_path):
+    """With its own values, in dialogues from the first step on, kept near what the untaught model says."""
+    first = begin(tmp_path / "first")
+    first.teach(2, 1500, workers=0)
+    kept = first.keep("the first command")
+    second = begin(tmp_path / "second", kept)
+    for before, after in zip(first.reader.masters, second.reader.masters, strict=True):
+        torch.testing.assert_close(before.bfloat16().float(), after, atol=0, rtol=0)
+    for one, other in zip(first.english.untaught, second.english.untaught, strict=True):
+        torch.testing.assert_close(one, other, atol=0, rtol=0)
+    second.teach(2, 1500, workers=0)
+    made = json.loads((second.keep("the second command") / "made.json").read_text())
+    assert made["command"] == "the second command"
+    assert made["begun_with"] == json.loads((kept / "made.json").read_text())
+    log = pd.read_csv(tmp_path / "second" / "adapter" / "teaching.csv")
+    assert list(log["step"]) == [1, 2, 3, 4]
+    assert list(log["asked"].notna()) == [False, True, True, True]  # lists alone are for the first steps of all
+    with pytest.raises(UserError, match="was begun with --steps 2 --tokens 1500 --seed 0 --begin-with"):
+        begin(tmp_path / "second").teach(2, 1500, workers=0)
+
+
+def test_an_adapter_of_another_shape_is_not_gone_on_with(begin, tmp_path, monkeypatch):
+    first = begin(tmp_path / "first")
+    first.teach(1, 1500, workers=0)
+    kept = first.keep("the first command")
+    monkeypatch.setattr("palign_bench.organism.taught.reader.RANK", 8)
+    with pytest.raises(UserError, match=r"adapter_model.safetensors holds another adapter than rank 8 on q_proj"):
+        begin(tmp_path / "second", kept)
 
 
 def test_peft_makes_the_taught_model_of_what_is_kept(begin, tmp_path):
@@ -108,7 +138,7 @@ def test_an_untaught_model_has_not_drifted_and_a_taught_one_has(begin, tmp_path)
 def test_what_is_known_is_counted_from_the_population_to_the_person(begin, tmp_path):
     """By hand: a reader that gives the population's chances knows 0, one that gives the person's knows 1."""
     teaching = begin(tmp_path)
-    batch = training.Batches(teaching.exercises, 4, 1500, 0)[3]
+    batch = training.Batches(teaching.exercises, 4, 1500, 0, training.LISTS_SHARE)[3]
 
     class Knowing:
         def __init__(self, nats):
