@@ -93,7 +93,8 @@ class SharedPrefix:
         """`seen_by` by CUDA's kernel for sequences of different lengths, whose tokens stand one after the other."""
         groups, heads, n, width = queries.shape
         keys, values = (
-            each[layer].transpose(1, 2).reshape(-1, heads, width).index_select(0, self.real) for each in (self.keys, self.values)
+            each[layer].transpose(1, 2).reshape(-1, heads, width).index_select(0, self.real)
+            for each in (self.keys, self.values)
         )
         starts = torch.arange(0, groups * n + 1, n, dtype=torch.int32, device=queries.device)
         output, normaliser = torch.ops.aten._flash_attention_forward(
