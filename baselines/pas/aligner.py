@@ -12,9 +12,9 @@ from baselines.pas.probes import (
     fit_directions,
     label_samples,
 )
-from baselines.pas.search import ALPHAS, best, golden_section_search, grid_search
+from baselines.pas.search import ALPHAS, Standing, best, golden_section_search, grid_search
 from palign_bench.aligner import Aligner, Case
-from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.base import Backbone
 from palign_bench.costs.clock import part
 from palign_bench.questionnaire.inventory import Answers
@@ -34,7 +34,7 @@ class PersonalityActivationSearch(Aligner):
     (the bare system prompt) among them. What is fitted while choosing does not see the selection.
     """
 
-    version = 1
+    version = 2  # 2: among equal composites the likelier answers choose alpha
     needs = frozenset({"prompt", "activations"})
 
     def __init__(
@@ -90,7 +90,8 @@ class PersonalityActivationSearch(Aligner):
             "alpha": alpha,
             "heads": [list(head) for head in fit.heads] if alpha > 0 else [],
             "mean_validation_accuracy": fit.validation_accuracy,
-            "search": {f"{tried:.6g}": score for tried, score in scores.items()},
+            "search": {f"{tried:.6g}": score for tried, (score, _) in scores.items()},
+            "search_nats": {f"{tried:.6g}": nats for tried, (_, nats) in scores.items()},
             "k": self.k,
             "system_prompt": self.system_prompt,
             # False: nothing was kept out while choosing, so the search's answers for this alpha are the final ones.
@@ -119,19 +120,20 @@ class PersonalityActivationSearch(Aligner):
             penalty=self.penalty,
         )
 
-    def _search(self, case: Case, fit: HeadDirections) -> dict[float, float]:
-        """The composites of answers to the selection items by alpha; none where there is nothing to shift."""
+    def _search(self, case: Case, fit: HeadDirections) -> dict[float, Standing]:
+        """How answers to the selection items stand by alpha; none where there is nothing to shift."""
         if fit.unfit is not None:
             return {}
         truth = self.protocol.truth(case.selection)
         items = self.inventory.select(truth)
 
-        def score(alphas: Sequence[float]) -> list[float | None]:
+        def score(alphas: Sequence[float]) -> list[tuple[float | None, float]]:
             if not items:
-                return [None] * len(alphas)
+                return [(None, 0.0)] * len(alphas)
             alignments = [self._alignment(case, case.fitting, fit, alpha) for alpha in alphas]
             sheets = self.backbone.answer_many(alignments, items)
-            return [aligned_scores(self.inventory, sheet.answers, truth)[COMPOSITE] for sheet in sheets]
+            composites = [aligned_scores(self.inventory, sheet.answers, truth)[COMPOSITE] for sheet in sheets]
+            return [(composite, nats(sheet, truth)) for composite, sheet in zip(composites, sheets, strict=True)]
 
         return grid_search(score, self.alphas) if self.search == "grid" else golden_section_search(score)
 
@@ -145,3 +147,14 @@ class PersonalityActivationSearch(Aligner):
             return Alignment(system_prompt=prompt)
         shifts = fit.shifts(alpha, self._activations)
         return Alignment(system_prompt=prompt, head_shifts=shifts, trained_parameters=fit.vectors.numel())
+
+
+def nats(sheet: AnswerSheet, truth: Answers) -> float:
+    """What a true answer costs on average, to three decimals, in which batches agree; 0 where answers are written."""
+    rows = sheet.log_probs
+    if rows is None:
+        return 0.0
+    # Options are listed from the highest value to 1.
+    return round(
+        -sum(rows[number][len(rows[number]) - round(value)] for number, value in truth.items()) / len(truth), 3
+    )

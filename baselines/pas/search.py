@@ -9,23 +9,26 @@ TOLERANCE = 0.25  # the width at which narrowing stops: answers are whole option
 UNSCORED = 1e6  # what an alpha without a composite counts as (released code)
 _SHRINK = (math.sqrt(5) - 1) / 2
 
-# Composite scores of several alphas at once, lower is better; None or NaN where there is none.
-Score = Callable[[Sequence[float]], Sequence[float | None]]
+# Of an alpha's answers, lower is better: the composite score and, between equal ones, the nats that the true answer of
+# an item costs on average.
+Standing = tuple[float, float]
+# Of several alphas at once; None or a NaN for a composite where there is none.
+Score = Callable[[Sequence[float]], Sequence[tuple[float | None, float]]]
 
 
-def best(scores: Mapping[float, float]) -> float:
-    """The alpha with the lowest score; ties go to the smallest."""
+def best(scores: Mapping[float, Standing]) -> float:
+    """The alpha with the lowest composite, then the fewest nats; ties go to the smallest."""
     return min(sorted(scores), key=scores.__getitem__)
 
 
-def grid_search(score: Score, alphas: Sequence[float] = ALPHAS) -> dict[float, float]:
+def grid_search(score: Score, alphas: Sequence[float] = ALPHAS) -> dict[float, Standing]:
     """The score of each of ``alphas``, all scored in one call."""
     return _scored(score, sorted(set(alphas)))
 
 
 def golden_section_search(
     score: Score, low: float = LOW, high: float = HIGH, tolerance: float = TOLERANCE
-) -> dict[float, float]:
+) -> dict[float, Standing]:
     """The scores tried while [low, high] narrows by the golden section to ``tolerance``, and that of 0 (no shift).
 
     For a score with a single trough the best of them is within ``tolerance`` of it.
@@ -43,6 +46,6 @@ def golden_section_search(
     return dict(sorted(scores.items()))
 
 
-def _scored(score: Score, alphas: Sequence[float]) -> dict[float, float]:
-    values = [UNSCORED if value is None or math.isnan(value) else float(value) for value in score(alphas)]
-    return dict(zip((float(alpha) for alpha in alphas), values, strict=True))
+def _scored(score: Score, alphas: Sequence[float]) -> dict[float, Standing]:
+    found = [(UNSCORED if value is None or math.isnan(value) else float(value), nats) for value, nats in score(alphas)]
+    return dict(zip((float(alpha) for alpha in alphas), found, strict=True))

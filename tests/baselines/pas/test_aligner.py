@@ -1,6 +1,8 @@
 """PAS as a whole, on a fake backbone in which the right head, direction and alpha are known."""
 
 import json
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,9 +15,9 @@ from omegaconf import OmegaConf
 from baselines.pas.aligner import PersonalityActivationSearch
 from baselines.pas.probes import collect_activations, fit_directions, label_samples
 from palign_bench.aligner import Case
-from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.questionnaire import prompts
-from palign_bench.questionnaire.inventory import Answers, Inventory
+from palign_bench.questionnaire.inventory import Answers, Inventory, Item
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.settings import UserError
 from tests.protocols import AS_RELEASED, CORRECTED
@@ -122,6 +124,32 @@ def test_chooses_the_alpha_that_scores_best_on_the_selection(
     assert alignment.summary["search"]["4"] == pytest.approx(0, abs=1e-3)
     assert list(alignment.summary["search"]) == ["0", "1", "2", "4", "6", "8"]
     json.dumps(alignment.summary)
+
+
+def test_among_alphas_of_equal_answers_the_likelier_true_answers_choose(
+    questionnaire: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By hand: the true answer has a chance of 1/2 under a shift by 2 or 4, of 1/4 under any other."""
+    case = case_of(CORRECTED, person(4))
+    aligner, backbone = prepared(CORRECTED, always_three, case.known, questionnaire, alphas=[1])
+    aligner.align(case)
+    unit = size_of(backbone.asked[0][0][0])
+    plain = FakeBackbone.answer
+
+    def answer(self: FakeBackbone, alignment: Alignment, items: Sequence[Item]) -> AnswerSheet:
+        own = 0.5 if round(size_of(alignment) / unit) in (2, 4) else 0.25
+        rows = {}
+        for item in items:
+            rows[item.number] = [math.log((1 - own) / 4)] * 5
+            rows[item.number][5 - int(case.selection[item.number])] = math.log(own)
+        return replace(plain(self, alignment, items), log_probs=rows)
+
+    monkeypatch.setattr(FakeBackbone, "answer", answer)
+    again, _ = prepared(CORRECTED, always_three, case.known, questionnaire)
+    summary = again.align(case).summary
+    assert len(set(summary["search"].values())) == 1
+    assert summary["search_nats"] == {"0": 1.386, "1": 1.386, "2": 0.693, "4": 0.693, "6": 1.386, "8": 1.386}
+    assert summary["alpha"] == 2
 
 
 def test_golden_section_narrows_on_the_best_alpha(questionnaire: Inventory) -> None:
