@@ -31,10 +31,10 @@ class Stage:
     gib: float = 2.0
 
     def command(self, seconds: float) -> list[str]:
-        """What is run, in so many seconds: a row may take twice its equal part of them, so that none takes all."""
+        """What is run, in so many seconds: a row begins nobody once its equal part of them is over."""
         if not self.rows:
             return [sys.executable, "-m", "bench", *self.arguments]
-        each = max(2 * (seconds - START) / self.rows, 5.0)
+        each = max((seconds - START) / self.rows, 5.0)
         return [sys.executable, "-m", "palign_bench", *self.arguments, f"row_seconds={each:.0f}"]
 
 

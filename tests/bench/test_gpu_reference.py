@@ -128,7 +128,7 @@ def test_stages_share_the_time_that_is_left(tmp_path: Path) -> None:
 
 def test_a_row_takes_twice_its_part_of_a_stage_and_no_more() -> None:
     found = {stage.name: stage for stage in stages(Path("ledger"), ("respondents=simulated",), ON_A_GPU)}
-    assert found["together"].command(120)[-1] == f"row_seconds={2 * (120 - 20) / 5:.0f}"
+    assert found["together"].command(120)[-1] == f"row_seconds={(120 - 20) / 5:.0f}"
     assert found["together"].command(10)[-1] == "row_seconds=5"
     assert "row_seconds" not in " ".join(found["bench"].command(60))
 
