@@ -152,10 +152,14 @@ def memory(reports: Reports) -> Table | None:
 
 
 def _forecast_mib(row: RowNumbers, bare_mib: float, tokens: float) -> float:
-    """The forecast for all tokens of an optimizer step in one pass, the bare model taken as it was measured."""
+    """The forecast for all tokens of an optimizer step in one pass, the bare model taken as it was measured; of people
+    who were trained together, for all of them.
+    """
     settings = row.folder.config()
     model, method = resolve_model(settings["model"]), settings["method"]
     adapter = peft_config(method["peft"]) if method.get("peft") else None
     dtype = DTYPES.get(model["dtype"], DTYPES["bfloat16"])
     shape = shape_of_training(config_of(model), dtype, bare_mib * _MIB, adapter, round(tokens))
-    return forecast(shape, checkpointing=bool(method.get("gradient_checkpointing"))).total / _MIB
+    one = forecast(shape, checkpointing=bool(method.get("gradient_checkpointing"))).total / _MIB
+    together = max(summary.get("cohort") or 1 for summary in row.summaries())
+    return bare_mib + together * (one - bare_mib)

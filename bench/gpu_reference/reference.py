@@ -80,13 +80,17 @@ class Reference:
             seconds = min(left, max(stage.seconds, left * stage.seconds / (stage.seconds + later)))
             typed = shlex.join(stage.command(seconds))
             self.say(f"{stage.name} ({stage.shows}), at most {seconds:.0f} s: {typed}")
+            self._keep(stage, Outcome("partial", spent, "it was interrupted; the same command goes on", command))
             outcome = self._run(stage, seconds)
             outcome.seconds += spent
         outcome.command = command
-        self.outcomes[stage.name] = outcome
-        write_json(self.ledger / "stages.json", {name: asdict(each) for name, each in self.outcomes.items()})
+        self._keep(stage, outcome)
         told = f"{outcome.state}{f', {outcome.note}' if outcome.note else ''}"
         self.say("\n".join([f"{stage.name}: {told} ({outcome.seconds:.0f} s)", *self._failures(stage)]))
+
+    def _keep(self, stage: Stage, outcome: Outcome) -> None:
+        self.outcomes[stage.name] = outcome
+        write_json(self.ledger / "stages.json", {name: asdict(each) for name, each in self.outcomes.items()})
 
     def _failures(self, stage: Stage) -> list[str]:
         """The ends of the tracebacks of failed cells, each once: the ledger may stay on a machine that was lent."""

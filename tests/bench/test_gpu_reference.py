@@ -4,6 +4,7 @@
 """
 
 import re
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -126,23 +127,42 @@ def test_stages_share_the_time_that_is_left(tmp_path: Path) -> None:
         assert given == pytest.approx(expected, abs=3)
 
 
-def test_a_row_takes_twice_its_part_of_a_stage_and_no_more() -> None:
+def test_an_interrupted_stage_is_not_told_as_one_that_was_not_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reference = Reference(tmp_path / "ledger", tmp_path / "folder", 600, lambda _: None)
+
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    stage = python("import time; time.sleep(60)")
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(subprocess.Popen, "wait", interrupted)
+        patched.setattr("bench.gpu_reference.reference._end", lambda process: process.kill())
+        reference.do(stage, None)
+    assert Reference(tmp_path / "ledger", tmp_path / "folder", 600, print).outcomes["stage"].state == "partial"
+    assert re.search(r"stage .*partial .*interrupted", reference.write([stage], rehearsal=True).read_text())
+
+
+def test_rows_share_the_time_of_their_stage_equally() -> None:
     found = {stage.name: stage for stage in stages(Path("ledger"), ("respondents=simulated",), ON_A_GPU)}
     assert found["together"].command(120)[-1] == f"row_seconds={(120 - 20) / 5:.0f}"
     assert found["together"].command(10)[-1] == "row_seconds=5"
     assert "row_seconds" not in " ".join(found["bench"].command(60))
 
 
-def test_memory_stands_beside_its_forecast(tmp_path: Path) -> None:
-    """A LoRA row that took exactly what its shapes say has the ratio 1."""
+@pytest.mark.parametrize("together", [1, 16])
+def test_memory_stands_beside_its_forecast(tmp_path: Path, together: int) -> None:
+    """A LoRA row that took exactly what its shapes say, for each of the people in one pass, has the ratio 1."""
     model, lora = read_option("model", "organism"), read_option("method", "lora")
     config = {"model": model, "method": lora}
     folder = kept_folder(tmp_path, "lora", {"method": {"name": "lora", "budget": "paper"}, "model": {}}, config)
     shape = shape_of_training(config_of(resolve_model(model)), torch.bfloat16, 2**30, peft_config(lora["peft"]), 512)
     peak = forecast(shape).total / 2**20
     folder.write_shared({"load_seconds": 0, "prepare_seconds": 0, "bare_memory_mib": 1024})
-    folder.record("p1", A_RECORD | {"cost": {"align_seconds": 1.0, "answer_seconds": 1.0, "tokens_per_step": 512,
-                                             "peak_memory_mib": peak - 1024}})  # fmt: skip
+    folder.record("p1", A_RECORD | {"alignment": {"summary": {"cohort": together}},
+                                    "cost": {"align_seconds": 1.0, "answer_seconds": 1.0, "tokens_per_step": 512,
+                                             "peak_memory_mib": together * (peak - 1024)}})  # fmt: skip
     command = Command(tmp_path, "trained", "command")
     command.write([], [PlannedJob(0, (row_of("lora", folder, ["p1"]),), ABOUT)])
     report = table_of(tmp_path, "trained")

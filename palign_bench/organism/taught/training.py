@@ -212,6 +212,7 @@ def _plot(log: Any, path: Path) -> None:
     smooth = log.set_index("step").reindex(columns=[name for name, _ in drawn]).rolling(10, min_periods=1).mean()
     for axes, (name, title) in zip(figure.subplots(1, len(drawn)), drawn, strict=True):
         axes.plot(smooth[name].dropna(), linewidth=0.9)
-        axes.set(title=title, xlabel="step", ylim=None if name == "english" else (-0.5, 1))
+        axes.set(xlabel="step", ylim=None if name == "english" else (-0.5, 1))
+        axes.set_title(title, fontsize=9)
         axes.grid(alpha=0.3)
     figure.savefig(path, dpi=120)
