@@ -86,9 +86,11 @@ def dashboard_arguments(parser: argparse.ArgumentParser) -> None:
 
 def dashboard(chosen: argparse.Namespace) -> None:
     """Save the W&B workspace of an experiment and print where."""
+    from palign_bench.report.rows import read_rows
     from palign_bench.tracking.dashboard import save_workspace
+    from palign_bench.tracking.wandb import panel_names
 
-    plans = Plan.all(chosen.runs, chosen.name)
-    rows = dict.fromkeys(row.name for plan in plans for row in plan.read()[0])
+    tables = [read_rows(plan)[0] for plan in Plan.all(chosen.runs, chosen.name)]
+    named = dict.fromkeys(name for rows in tables for name in panel_names([(row.name, row.label) for row in rows]))
     path = chosen.runs / chosen.name / "dashboard.json"
-    print(save_workspace(path, chosen.project, chosen.entity, chosen.name, list(rows)))
+    print(save_workspace(path, chosen.project, chosen.entity, chosen.name, list(named)))

@@ -209,6 +209,7 @@ def escape_latex(text: str) -> str:
         **{character: f"\\{character}" for character in "&%$#_{}"},
         "~": r"\textasciitilde{}",
         "^": r"\textasciicircum{}",
+        **{character: f"${character}$" for character in "<>|"},  # in LaTeX's default encoding they are other signs
         "²": "$^2$",
         "Δ": r"$\Delta$",
         "†": r"$^\dagger$",

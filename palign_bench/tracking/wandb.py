@@ -166,12 +166,21 @@ def has_api_key(environment: Mapping[str, str]) -> bool:
     return bool(credentials and credentials[1])
 
 
+def panel_names(named: Sequence[tuple[str, str]]) -> list[str]:
+    """What the panels of a table's rows are called: by method, or by label where a method has several rows.
+
+    ``named``: method and label of every row.
+    """
+    methods = [method for method, _ in named]
+    return [label if methods.count(method) > 1 else method for method, label in named]
+
+
 def _panels(table: pd.DataFrame) -> dict[str, float]:
-    """Numbers of the table that the dashboard draws, as ``composite/few_shot``; by label where it has several rows."""
-    repeated = set(table["method"][table["method"].duplicated()])
+    """Numbers of the table that the dashboard draws, as ``composite/few_shot``."""
+    names = panel_names(list(zip(table["method"], table["label"], strict=True)))
     return {
-        f"{column}/{row['label'] if row['method'] in repeated else row['method']}": float(row[column])
-        for _, row in table.iterrows()
+        f"{column}/{name}": float(row[column])
+        for name, (_, row) in zip(names, table.iterrows(), strict=True)
         for column in TABLE_PANELS
         if column in table.columns and row[column] is not None and math.isfinite(float(row[column]))
     }

@@ -110,6 +110,7 @@ def test_escapes() -> None:
     assert escape_latex("a_b & 5 % #1 {x} $y$") == r"a\_b \& 5 \% \#1 \{x\} \$y\$"
     assert escape_latex("P² † ×") == r"P$^2$ $^\dagger$ $\times$"
     assert escape_latex("a\\b~c^d") == r"a\textbackslash{}b\textasciitilde{}c\textasciicircum{}d"
+    assert escape_latex("<0.001 A|B >") == "$<$0.001 A$|$B $>$"
     assert escape_latex("-0.40") == "$-$0.40" and escape_latex("Few-Shot") == "Few-Shot"
     assert escape_markdown("smollm2_135m `a b`\n_x_") == r"smollm2_135m `a b` \_x\_"
 

@@ -14,6 +14,7 @@ from matplotlib.text import Text
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.report.document import Written
+from palign_bench.report.pictures.efficiency import score_figure
 from palign_bench.report.pictures.table import compose_figure
 from palign_bench.report.table import Report, build_report
 
@@ -156,3 +157,18 @@ def test_pictures_have_the_mode_that_the_umask_says(tmp_path: Path) -> None:
         os.umask(before)
     assert {path.suffix for path in paths} == {".png", ".pdf"}
     assert all(path.stat().st_mode & 0o777 == 0o644 for path in paths)
+
+
+def test_every_label_of_scores_against_seconds_stays_within_the_page() -> None:
+    """The longest stands furthest to the right."""
+    named = {"Few-Shot": 0.2, "PAS": 1.0, "LoRA (measured)": 9.0, "PPO (measured)": 400.0}
+    rows = [
+        {"label": label, "align_seconds": seconds, "answer_seconds": 0.1, "composite": 2.0 + place, "steps": 2,
+         "extrapolated": label.endswith("(measured)")}
+        for place, (label, seconds) in enumerate(named.items())
+    ]  # fmt: skip
+    figure = score_figure(rows, "title")
+    page = figure.bbox
+    for text, box in texts_of(figure).items():
+        if any(name in text for name in named):
+            assert page.x0 <= box.x0 and box.x1 <= page.x1, text

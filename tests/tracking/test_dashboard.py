@@ -6,17 +6,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 import yaml
 
 from palign_bench.cli.commands import dispatch
-from palign_bench.ledger.cells import CellFolder
+from palign_bench.report.rows import read_rows
 from palign_bench.run.assembly import make_aligners
 from palign_bench.settings import UserError
 from palign_bench.tracking.dashboard import save_workspace
 from palign_bench.tracking.tracker import figures_of
+from palign_bench.tracking.wandb import _panels
 from tests.cli.test_configuration import composed
-from tests.ledgers import plan_of, row_of
+from tests.ledgers import kept_folder, plan_of, row_of
 from tests.tracking.rows import a_record
 
 SWEEP = Path(__file__).parent.parent.parent / "docs" / "examples" / "wandb_sweep.yaml"
@@ -31,7 +33,7 @@ def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_panels_show_what_is_tracked(tmp_path: Path, no_account: None, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is optional")
-    cells = [row_of(row, CellFolder(tmp_path / "cells" / row), ("1",)) for row in ("few_shot", "pas")]
+    cells = [row_of(row, kept_folder(tmp_path, row, {"method": {"name": row}}), ("1",)) for row in ("few_shot", "pas")]
     plan_of(tmp_path, cells, {})
     dispatch(["dashboard", "table1", "--runs", str(tmp_path)])
     assert "Written to" in capsys.readouterr().out
@@ -49,12 +51,27 @@ def test_panels_show_what_is_tracked(tmp_path: Path, no_account: None, capsys: p
     assert spec["runSets"][0]["filters"]["filters"][0]["value"] == "table1"
 
 
+def test_rows_of_one_method_have_panels_of_the_names_that_their_table_logs(tmp_path: Path, no_account: None) -> None:
+    pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is optional")
+    cells = []
+    for k in (4, 12):
+        folder = kept_folder(tmp_path, f"pas{k}", {"method": {"name": "pas", "k": k}})
+        cells.append(row_of("pas", folder, ("1",)))
+    plan = plan_of(tmp_path, cells, {})
+    dispatch(["dashboard", "table1", "--runs", str(tmp_path)])
+    rows, _ = read_rows(plan)
+    logged = _panels(pd.DataFrame({"method": row.name, "label": row.label, "composite": 2.5} for row in rows))
+    assert len(logged) == 2
+    text = (tmp_path / "table1" / "dashboard.json").read_text()
+    assert all(json.dumps(name, ensure_ascii=False) in text for name in logged)
+
+
 def test_without_the_package_it_is_told_in_one_line(
     tmp_path: Path, no_account: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb_workspaces", None)
     monkeypatch.setitem(sys.modules, "wandb_workspaces.reports.v2", None)
-    plan_of(tmp_path, [], {})
+    plan_of(tmp_path, [row_of("pas", kept_folder(tmp_path, "pas", {"method": {"name": "pas"}}), ("1",))], {})
     with pytest.raises(UserError, match="needs the package wandb-workspaces"):
         dispatch(["dashboard", "table1", "--runs", str(tmp_path)])
 

@@ -75,13 +75,16 @@ def score_figure(rows: Sequence[Record], title: str) -> Figure:
     ring: dict[str, Any] = {"marker": "o", "markersize": 10, "markerfacecolor": "none"}
     axes.step(*zip(*front, strict=True), where="post", color=_CLAIM, zorder=2, label="Pareto front", **ring)
     axes.scatter([x for x, _ in points], [y for _, y in points], color=_MANY, zorder=3)
+    axes.set_xscale("log")
+    axes.margins(x=0.15, y=0.15)
+    low, high = axes.get_xlim()
     for (x, y), row in zip(points, rows, strict=True):
         steps = f" ({counted(row['steps'], 'step', 'steps')})" if row["extrapolated"] else ""
-        axes.annotate(row["label"] + steps, (x, y), xytext=(5, 5), textcoords="offset points", fontsize=9)
-    axes.set_xscale("log")
+        # On the side where there is room: the axis is logarithmic, so its middle is the geometric mean.
+        side: dict[str, Any] = {"xytext": (-5, 5), "ha": "right"} if x * x > low * high else {"xytext": (5, 5)}
+        axes.annotate(row["label"] + steps, (x, y), textcoords="offset points", fontsize=9, **side)
     axes.xaxis.set_major_formatter("{x:g}")
     axes.xaxis.set_minor_formatter(LogFormatter())  # within a decade, where there is no other number
-    axes.margins(x=0.15, y=0.15)
     axes.set_xlabel("seconds per person as measured: align + answer (logarithmic)")
     axes.set_ylabel("composite (lower is better)")
     axes.legend()
