@@ -45,7 +45,7 @@ class Aligner(ABC):
     """
 
     version: int = 1  # raise by hand when a change of the code changes the numbers
-    needs: frozenset[str] = frozenset()  # of the backbone: its capabilities; of the source: people, held_out, portrait
+    needs: frozenset[str] = frozenset()  # of the model: its capabilities, unquantized weights; of the source: people, …
     needs_backbone: bool = True
     cohort: int = 1  # how many people `align_many` is given at once
     data_hash: str | None = None  # SHA-256 of the files that the method reads; part of a cell's identity

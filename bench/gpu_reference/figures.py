@@ -48,7 +48,7 @@ def table_of(ledger: Path, stage: str) -> Report | None:
 def notes_of(ledger: Path, stage: str) -> list[str]:
     """What is missing of the stage, and why."""
     plan = last_plan(ledger, stage)
-    return [f"{stage}: {note}" for note in ledger_notes(read_rows(plan)[0])] if plan else []
+    return [f"{stage}: {note}" for note in ledger_notes(*read_rows(plan))] if plan else []
 
 
 def figures(ledger: Path, reports: Reports) -> list[Table | Text]:

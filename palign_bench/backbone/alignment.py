@@ -25,7 +25,8 @@ class Alignment:
     ``adapter``: trained tensors by name, applied as ``adapter_kind`` (peft, full) says; ``adapter_settings`` is PEFT's
     configuration as JSON values (see ``backbone/parts/adapters.py``).
     ``readout``: a prediction of the options, pooled with the model's own at the answer position (`parts/readout.py`).
-    ``answers``: a fixed answer per item, for floors, which need no backbone.
+    ``answers``: a fixed answer per item, for floors, which need no backbone, in the protocol's orientation
+    (`EvaluationProtocol.orient` makes it of literal values).
     ``summary``: what the ledger and the table tell about it (alpha, heads, losses, …): JSON values only.
     """
 

@@ -24,8 +24,9 @@ from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProto
 class Backbone(ABC):
     """A language model with its tokenizer and chat format, bound to one protocol.
 
-    ``capabilities``: what it can do, of "prompt", "log_probs", "activations", "gradients" and "generation". A method of
-    a capability that it lacks raises NotImplementedError; `Aligner.needs` is checked before anything is loaded.
+    ``capabilities``: what it can do, of "prompt", "log_probs", "activations", "hidden states", "gradients" and
+    "generation". A method of a capability that it lacks raises NotImplementedError, or ValueError where its architecture
+    does not allow it; `Aligner.needs` is checked before anything is loaded.
     """
 
     capabilities: frozenset[str]
@@ -58,11 +59,11 @@ class Backbone(ABC):
 
     @property
     def layers(self) -> int:
-        """Number of decoder layers (needs activations)."""
+        """Number of decoder layers (needs hidden states)."""
         raise NotImplementedError(f"{type(self).__name__} shows no activations")
 
     def hidden_states(self, texts: Sequence[str], layers: Sequence[int]) -> Tensor:
-        """Hidden states at the last token of plain texts, float32 ``(texts, layers, width)`` (needs activations)."""
+        """Hidden states at the last token of plain texts, float32 ``(texts, layers, width)`` (needs hidden states)."""
         raise NotImplementedError(f"{type(self).__name__} shows no activations")
 
     def head_activations(self, dialogues: Sequence[Dialogue]) -> Tensor:

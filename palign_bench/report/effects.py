@@ -60,7 +60,7 @@ def write_effects(plan: Plan, scales: Mapping[str, str], written: Written) -> st
     moving = [each for each in found if each.matrix.any(axis=None)]
     still = [each.summary["method"] for each in found if not each.matrix.any(axis=None)]
     notes = written_out("effects", found=found, still=still)
-    notes += [*about.get("notes", ()), *ledger_notes(rows)]
+    notes += [*about.get("notes", ()), *ledger_notes(rows, about)]
     narrow = ("people", "asymmetry", "selectivity")
     lines = [line for each in moving for line in each.lines]
     tables = [

@@ -62,7 +62,7 @@ def write_invariance(plan: Plan, inventory: Inventory, written: Written) -> str:
     still = [each.title for each in found if not each.changes[["instability", "flips"]].any(axis=None)]
     unstable = [pair for pair in compared if pair["keeps its sign"] == "no"]
     notes = written_out("invariance", found=found, still=still, more_pairs=len(unstable) - _MOST_PAIRS)
-    notes += [*about.get("notes", ()), *ledger_notes(rows)]
+    notes += [*about.get("notes", ()), *ledger_notes(rows, about)]
     narrow = ("chi-squared", "people", "V", "lowest", "highest")
     tables = [
         table_of([_summary(each, compared) for each in found], left_out_first=narrow),

@@ -211,13 +211,17 @@ def _settings(row: RowNumbers) -> dict[str, Any]:
     return {**row.identity["method"], **told}
 
 
-def ledger_notes(rows: Sequence[RowNumbers]) -> list[str]:
-    """What a reader must know about the cells: missing ones, failures, unequal people, mixed code and machines."""
+def ledger_notes(rows: Sequence[RowNumbers], about: Record) -> list[str]:
+    """What a reader must know about the cells: missing ones, failures, unequal people, mixed code and machines.
+
+    ``about``: what the plan says of the table.
+    """
     measured = [(row.label, about) for row in rows if (about := row.folder.measurement())]
     entries = [entry for folder in {row.folder for row in rows} for entry in folder.provenance()]
     versions = {name: {str(each.get("packages", {}).get(name)) for each in entries} for name in TOLD_PACKAGES}
     return written_out(
         "ledger",
+        experiment=about.get("experiment", ""),
         missing=[f"{row.label} {row.missing_cells}" for row in rows if row.missing_cells],
         failures=_failures(rows).most_common(),
         most_failures=MOST_FAILURE_NOTES,

@@ -91,7 +91,7 @@ def build_report(plan: Plan, inventory: Inventory | None = None) -> Report:
     columns = [
         _columns(row, [other for other in rows if other.told == row.told], inventory, truths, paper) for row in rows
     ]
-    notes = (*about.get("notes", ()), *training_notes(rows), *ledger_notes(rows))
+    notes = (*about.get("notes", ()), *training_notes(rows), *ledger_notes(rows, about))
     return Report({**about, "people": people}, tuple(columns), tuple(rows), notes, paper, inventory)
 
 

@@ -101,7 +101,8 @@ def method_identity(method: Mapping[str, Any], row: str, aligner: Aligner) -> Se
     settings = {key: value for key, value in method.items() if key not in _NO_NUMBERS}
     if row != method["name"]:
         settings.pop("rows", None)  # a floor's numbers do not depend on which other floors were asked for
-    if str(settings.get("_target_", "")).startswith("baselines."):
+    target = str(settings.get("_target_", ""))
+    if target.startswith("baselines.") and target == _shipped(method).get("_target_"):
         del settings["_target_"]  # `version` tells of changes of ours
     more: Settings = {"row": row, "version": aligner.version}
     if aligner.data_hash:
@@ -182,6 +183,8 @@ def make_aligners(method: Mapping[str, Any]) -> dict[str, Aligner]:
     Raises UserError for a setting that the method refuses.
     """
     settings = {key: value for key, value in method.items() if key not in ("name", "title", "block", "quantization")}
+    if not method.get("name"):
+        raise UserError(f"the method of {settings.get('_target_')} has no name: give its YAML one of its own, name: …")
     if not re.fullmatch(r"\w[\w.+-]*", str(method["name"])):
         raise UserError(f"method.name={method['name']}: use letters, digits, dots, dashes and underscores.")
     writer = settings.get("writer")

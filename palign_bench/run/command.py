@@ -24,13 +24,15 @@ transformers_logging.disable_progress_bar()  # ours are per person; a bar per we
 def resolve(settings: Iterable[Settings], session: Session) -> list[Job]:
     """Every job of a command. Mistakes are noted in the session, each once; with any of them there is no job."""
     jobs: list[Job] = []
+    named = set()
     for each in settings:
+        named.add(each["method"].get("name"))
         try:
             jobs.append(Job.of(each, session))
         except UserError as error:
             session.note(error)
     sound = dict.fromkeys(job.settings["method"]["name"] for job in jobs)
-    if session.mistakes and sound:
+    if session.mistakes and sound and len(named) > 1:
         print(f"Nothing was computed. Without a mistake are method={','.join(sound)}.", file=sys.stderr)
     return [] if session.mistakes else jobs
 

@@ -84,7 +84,7 @@ def test_the_floor_and_the_constant(said: Said) -> None:
     assert found[1].startswith("Better than Own facet mean, which reads no sentence: Few-Shot -5.00; worse: Vanilla +5")
     assert "Not better than answering every item with one option: Vanilla." in found
     assert any(
-        each.startswith("One option for nearly everything: Vanilla answer C to 100 % of the items") for each in found
+        each.startswith("One option for nearly everything: Vanilla answers C to 100 % of the items") for each in found
     )
     assert "Few-Shot, Vanilla: 4 people, so no ranking between them." in found
 

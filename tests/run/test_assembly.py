@@ -12,7 +12,7 @@ from palign_bench.questionnaire.inventory import ipip_neo_120, ipip_neo_300, opt
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.report.names import BLOCKS
 from palign_bench.run import session
-from palign_bench.run.assembly import method_identity, title_and_block
+from palign_bench.run.assembly import make_aligners, method_identity, title_and_block
 from palign_bench.run.checks import check_words
 from palign_bench.settings import UserError, options, read_option
 from tests.rows import shipped
@@ -104,6 +104,19 @@ def test_what_decides_a_users_own_method_decides_its_cells() -> None:
     assert method_identity(here, "mine", MyMethod()) != method_identity(other, "mine", MyMethod())
     ours, moved = (here | {"_target_": f"baselines.{place}"} for place in ("few_shot.FewShot", "prompts.FewShot"))
     assert method_identity(ours, "mine", MyMethod()) == method_identity(moved, "mine", MyMethod())
+
+
+def test_a_method_of_ones_own_under_a_shipped_name_does_not_take_its_cells() -> None:
+    """As one gets it by copying a method's file and changing its class alone."""
+    shipped = read_option("method", "few_shot")
+    copied = shipped | {"_target_": "baselines.cheerful.Cheerful"}
+    assert method_identity(copied, "few_shot", MyMethod()) != method_identity(shipped, "few_shot", MyMethod())
+    assert "_target_" not in method_identity(shipped, "few_shot", MyMethod())["method"]
+
+
+def test_a_method_without_a_name_is_refused() -> None:
+    with pytest.raises(UserError, match=r"the method of baselines\.few_shot\.FewShot has no name: give its YAML one"):
+        make_aligners({"_target_": "baselines.few_shot.FewShot"})
 
 
 def test_a_model_that_changes_before_it_is_loaded_is_not_kept_as_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
