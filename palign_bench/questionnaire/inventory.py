@@ -108,6 +108,11 @@ class Inventory:
         return tuple(item.number for item in self.items if item.number not in known)
 
     @property
+    def scale_of(self) -> dict[str, str]:
+        """The full name of every held-out item's scale, by the item's number as records write it."""
+        return {str(number): self.scales[self.by_number[number].scale] for number in self.held_out}
+
+    @property
     def parts(self) -> dict[str, tuple[int, ...]]:
         """The item numbers of the two parts, by what messages call them."""
         return {"known": self.known, "held-out": self.held_out}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from palign_bench.ledger.plan import Plan
 
 if TYPE_CHECKING:
+    from palign_bench.report.document import Written
     from palign_bench.report.table import Report
 
 
@@ -26,9 +27,7 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
     """
     from palign_bench.report.cards import write_cards
     from palign_bench.report.document import Document, Written, terminal
-    from palign_bench.report.pictures.learning_curve import learning_curve_figure
-    from palign_bench.report.pictures.table import compose_figure  # pandas and matplotlib take seconds to import
-    from palign_bench.report.table import as_json, build_report
+    from palign_bench.report.table import as_json, build_report  # pandas takes a second to import
     from palign_bench.report.words import conclusions, describe
 
     report = build_report(plan)
@@ -44,9 +43,7 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
         from palign_bench.report.effects import write_effects
 
         return MadeReport(report, [], write_effects(plan, report.inventory.scales, written))
-    pictures = written.draw(compose_figure(report), base)
-    if len(set(report.frame["known_answers"].dropna())) > 1:
-        pictures += written.draw(learning_curve_figure(report), base.with_name(f"{base.name}_curve"))
+    pictures = _draw(report, base, written)
     document = describe(report, [path.name for path in pictures if path.suffix == ".png"])
     replace(document, blocks=[*document.blocks, *conclusions(report)]).write(base, written)
     text = f"{terminal(document, legend=legend, wide=wide)}\n{written.told(plan.folder)}\n"
@@ -57,3 +54,22 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
 
         text += f"\n{write_efficiency(plan)}"
     return MadeReport(report, pictures, text)
+
+
+def draw_unnamed(report: "Report", folder: Path) -> list[Path]:
+    """The pictures of a table once more, with the kind of source (file) in place of the name of the people's file."""
+    from palign_bench.report.document import Written
+
+    unnamed = replace(report, about={**report.about, "respondents_description": None})
+    return _draw(unnamed, folder / report.about["experiment"], Written())
+
+
+def _draw(report: "Report", base: Path, written: "Written") -> list[Path]:
+    """Draw a table's pictures into its folder; return their paths."""
+    from palign_bench.report.pictures.learning_curve import learning_curve_figure
+    from palign_bench.report.pictures.table import compose_figure  # matplotlib takes seconds to import
+
+    pictures = written.draw(compose_figure(report), base)
+    if len(set(report.frame["known_answers"].dropna())) > 1:
+        pictures += written.draw(learning_curve_figure(report), base.with_name(f"{base.name}_curve"))
+    return pictures

@@ -1,15 +1,19 @@
 """A command's jobs: planned as a whole, then computed one by one, then shown."""
 
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 from transformers.utils import logging as transformers_logging
 
 from palign_bench.costs.machine import provenance
-from palign_bench.ledger.plan import Command
-from palign_bench.report import make_report
+from palign_bench.ledger.plan import Command, Plan
+from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.report import MadeReport, draw_unnamed, make_report
+from palign_bench.report.rows import RowNumbers
 from palign_bench.report.standings import Standings
 from palign_bench.run.case import Cases
 from palign_bench.run.isolated import IsolationError, in_own_process
@@ -17,6 +21,8 @@ from palign_bench.run.job import Job
 from palign_bench.run.row import run_row
 from palign_bench.run.session import Session
 from palign_bench.settings import Settings, UserError
+from palign_bench.tracking.public import thin_scales
+from palign_bench.tracking.tracker import Tracker
 
 transformers_logging.disable_progress_bar()  # ours are per person; a bar per weight file would drown them
 
@@ -34,6 +40,11 @@ def resolve(settings: Iterable[Settings], session: Session) -> list[Job]:
     sound = dict.fromkeys(job.settings["method"]["name"] for job in jobs)
     if session.mistakes and sound and len(named) > 1:
         print(f"Nothing was computed. Without a mistake are method={','.join(sound)}.", file=sys.stderr)
+    for tracker in {id(job.tracker): job.tracker for job in jobs}.values():
+        try:
+            tracker.check_rows([row.name for job in jobs if job.tracker is tracker for row in job.rows])
+        except UserError as error:
+            session.note(error)
     return [] if session.mistakes else jobs
 
 
@@ -112,7 +123,25 @@ def show_tables(jobs: Sequence[Job], session: Session) -> int:
             )
             continue
         for plan in Command(runs, experiment, session.command).tables():
-            report, pictures, text = make_report(plan)
-            print(text, flush=True)
-            job.tracker.log_table(report.frame, pictures, experiment, plan.folder.name, job.scale_of)
+            made = make_report(plan)
+            print(made.text, flush=True)
+            if job.tracker.follows_people:
+                _track_table(job.tracker, made, plan)
     return sum(len(row.missing()) for job in jobs for row in job.own_rows)
+
+
+def _track_table(tracker: Tracker, made: MadeReport, plan: Plan) -> None:
+    """Give the tracker a table and pictures of it that do not name a user's file; those in the ledger do."""
+    report, scale_of = made.report, made.report.inventory.scale_of
+    with tempfile.TemporaryDirectory(prefix="palign-bench-") as folder:
+        is_named = made.pictures and report.about["respondents"] == "file"
+        pictures = draw_unnamed(report, Path(folder)) if is_named else made.pictures
+        thin = sorted({scale for row in report.read for scale in _thin_scales(row, report.inventory)})
+        tracker.log_table(report.frame, pictures, plan.command.experiment, plan.folder.name, scale_of, thin)
+
+
+def _thin_scales(row: RowNumbers, inventory: Inventory) -> list[str]:
+    """The `thin_scales` of a table's row."""
+    items = np.array(inventory.held_out)
+    truth, answers = row.digest.truth_to(items) > 0, ~np.isnan(row.digest.answers_to(items))
+    return thin_scales(truth, answers, list(inventory.scale_of.values()))

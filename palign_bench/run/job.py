@@ -217,12 +217,6 @@ class Job:
         """The rows with the people of this job's part alone."""
         return tuple(row.of(self.shard.cut(row.ids)) if self.shard else row for row in self.rows)
 
-    @property
-    def scale_of(self) -> dict[str, str]:
-        """The full name of every held-out item's scale, by the item's number as records write it."""
-        inventory = self.protocol.inventory
-        return {str(number): inventory.scales[inventory.by_number[number].scale] for number in inventory.held_out}
-
     def tracked_name(self, row: Row) -> str:
         """What trackers call the row: method, model, protocol, seed, and the shard where there is one."""
         part = f"-{self.shard.index}of{self.shard.count}" if self.shard else ""

@@ -85,7 +85,9 @@ def _track(job: Job, row: Row, finished: Collection[str]) -> None:
     """Open the row at the tracker and tell it of the people who were finished before."""
     name, key = job.tracked_name(row), f"{row.folder.path.name}/{job.shard or ''}"
     identity = row.folder.identity() if job.tracker.follows_people else {}
-    job.tracker.start_row(identity, name, job.experiment, job.tags(row), key=key, scale_of=job.scale_of)
+    job.tracker.start_row(
+        identity, name, job.experiment, job.tags(row), key=key, scale_of=job.protocol.inventory.scale_of
+    )
     _tell_finished(job, row, finished)
 
 

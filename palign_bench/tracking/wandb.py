@@ -31,7 +31,7 @@ class WandbTracker(Tracker):
 
     ``mode``: see `choose_mode`. ``folder``: where W&B makes its folder ``wandb``. ``salt_file``: see `read_salt`. A row
     that is restarted replaces its run: the ledger tells all of its people again. Under ``wandb agent`` everything goes
-    into the one run that the agent has made, the sweep's metric in its summary.
+    into the one run that the agent has made, the sweep's metric in its summary; so a trial is one row.
     """
 
     follows_people = True
@@ -54,6 +54,14 @@ class WandbTracker(Tracker):
         self._run: Any = None
         self._agents_run = os.environ.get("WANDB_RUN_ID")
         self.follows_finished_rows = self._agents_run is not None
+
+    def check_rows(self, names: Sequence[str]) -> None:
+        if self._agents_run and self.mode != "disabled" and len(names) > 1:
+            raise UserError(
+                f"WANDB_RUN_ID is set, as by `wandb agent`: a trial is one row, whose composite is its metric, "
+                f"and this command has {len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}); choose "
+                f"one method, of floors one by method.rows=[{names[0]}], or tracking=none"
+            )
 
     def _open(self, id_: str, name: str, group: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> None:
         if self._agents_run and self._run is not None:

@@ -27,7 +27,7 @@ def a_record(index: int) -> dict[str, Any]:
     scores = {domain: 0.5 + index + 0.1 * place for place, domain in enumerate(DOMAINS)}
     return {
         "respondent": RAW_IDS[index],
-        "answers": {"9": 4, "10": 2},
+        "answers": dict.fromkeys(ITEMS, 4),
         "texts": {"9": "Worry about rain"},
         "audit": {"9": "Worry about rain"},
         "truth": dict.fromkeys(ITEMS, 5),

@@ -12,8 +12,7 @@ import pytest
 
 from palign_bench.settings import UserError
 from palign_bench.tracking.choose import make_tracker
-from palign_bench.tracking.public import hashed_id, read_salt
-from palign_bench.tracking.tracker import public_table
+from palign_bench.tracking.public import hashed_id, public_table, read_salt
 from palign_bench.tracking.wandb import WandbTracker, _panels, choose_mode, has_api_key
 from tests.tracking.rows import DOMAINS, FORBIDDEN, IDENTITY, RAW_IDS, SCALE_OF, a_record, row_and_table
 from tests.tracking.wandb_runs import RunRead, runs_of
@@ -60,7 +59,7 @@ def test_a_row_is_one_run_with_its_people_and_its_own_summary(tracked: dict[str,
     assert row.summary["missing_cells"] == 2 and row.summary["composite_low"] is None
     assert row.summary["agreeableness"] == pytest.approx(1.0)  # 0.5 and 1.5: the mean, not the last person's
     assert row.summary["openness"] == pytest.approx(0.9)  # one of the two has no such score
-    assert row.summary["composite"] == pytest.approx(1.0 + 1.1 + 1.2 + 1.3 + 0.9)
+    assert row.summary["composite"] == pytest.approx((3.5 + 8.5) / 2)  # the table's: the mean composite
     assert row.summary["trait/openness"] == 3.75 and row.summary["answer_seconds"] == 2.0
 
 
