@@ -163,6 +163,11 @@ def score(chosen: argparse.Namespace) -> list[str]:
         raise UserError(
             f"{answers}: no such file; give a CSV file with the columns respondent,item,answer or id,i1,i2,…"
         )
+    tracked = [each for each in chosen.overrides if each.startswith("tracking=") and each != "tracking=none"]
+    if tracked and not chosen.method_name:
+        raise UserError(
+            f"{tracked[-1]}: the row would be called by the file's name, which no tracker is told; give --method-name"
+        )
     title = chosen.method_name or answers.stem
     readable = re.sub("[^a-z0-9]+", "_", title.lower())[:40].strip("_")
     made = {

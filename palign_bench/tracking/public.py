@@ -18,6 +18,8 @@ from palign_bench.costs.figures import BY_NAME, FIGURES
 Flags = NDArray[np.bool_]
 
 FEWEST_ITEMS = 3  # held-out answers of a person to a scale, below which its score stays here
+_PLACE = re.compile(r"[/~.\\]|[A-Za-z]:[/\\]|\w+://")  # how a path or an address begins
+_FILE = re.compile(r".+\.(csv|dat|jsonl?|npy|npz|parquet|pt|safetensors|sav|tsv|txt|xlsx?|ya?ml)", re.I | re.DOTALL)
 _COSTS = tuple(figure.name for figure in FIGURES if figure.followed)
 _TEXTS = ("method", "label", "protocol", "model")  # the columns of a table whose texts may leave
 _COUNTS = ("respondents", "missing_cells", "unscored", "known_answers")
@@ -138,7 +140,7 @@ def public_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def without_places(value: Any) -> Any:
-    """The value without texts that are paths or addresses, at any depth."""
+    """The value without texts that are paths, names of files or addresses, at any depth."""
     if isinstance(value, Mapping):
         return {str(key): without_places(each) for key, each in value.items() if not _is_place(each)}
     if isinstance(value, list | tuple):
@@ -147,8 +149,8 @@ def without_places(value: Any) -> Any:
 
 
 def _is_place(text: Any) -> bool:
-    """Whether a text is a path or an address, rather than a name like ``owner/model``."""
-    return isinstance(text, str) and bool(re.match(r"[/~.\\]|[A-Za-z]:[/\\]|\w+://", text) or text.count("/") > 1)
+    """Whether a text is a path, a file's name or an address, rather than a name like ``owner/model``."""
+    return isinstance(text, str) and bool(_PLACE.match(text) or text.count("/") > 1 or _FILE.fullmatch(text))
 
 
 def _number(value: Any) -> float | None:

@@ -125,3 +125,9 @@ def test_a_file_that_cannot_be_read_is_refused_in_one_line(tmp_path: Path) -> No
     result = run_here("score", "a.csv", *TWO, folder=tmp_path)
     assert result.returncode == 1
     assert result.stderr.startswith("palign-bench: ") and "item i5: 'very' is no answer; give a whole" in result.stderr
+
+
+def test_a_tracker_is_not_told_the_files_name(answers: Path, tmp_path: Path) -> None:
+    """It would be the row's; a name that the user gives may leave."""
+    refused = run_here("score", str(answers), *PEOPLE, "tracking=wandb", folder=tmp_path)
+    assert refused.returncode == 1 and "--method-name" in refused.stderr and not (tmp_path / "runs").exists()

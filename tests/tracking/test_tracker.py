@@ -14,9 +14,12 @@ from tests.tracking.wandb_runs import runs_of
 
 
 def test_names_stay_and_places_do_not() -> None:
-    named = {"model": {"name": "owner/model", "dtype": "float32", "heads": np.int64(3)}, "names": ["a", {"k": None}]}
+    named = {
+        "model": {"name": "owner/model", "dtype": "float32", "heads": np.int64(3)},
+        "names": ["a.b-1.7B", {"k": None}],
+    }
     assert without_places(named) == named
-    places = ["/data/m", "~/m", "./m", "../m", "C:\\m", "http://host/m", "models/of/mine"]
+    places = ["/data/m", "~/m", "./m", "../m", "C:\\m", "http://host/m", "models/of/mine", "my people.CSV", "a.json"]
     assert without_places({"values": places, **dict.fromkeys("abc", places[0])}) == {"values": []}
 
 
