@@ -25,8 +25,8 @@ class Backbone(ABC):
     """A language model with its tokenizer and chat format, bound to one protocol.
 
     ``capabilities``: what it can do, of "prompt", "log_probs", "activations", "hidden states", "gradients" and
-    "generation". A method of a capability that it lacks raises NotImplementedError, or ValueError where the architecture
-    does not allow it; `Aligner.needs` is checked before anything is loaded.
+    "generation". A method of a capability that it lacks raises NotImplementedError, or ValueError where it is the
+    architecture's; `Aligner.needs` is checked before anything is loaded.
     """
 
     capabilities: frozenset[str]
