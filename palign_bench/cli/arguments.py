@@ -28,7 +28,8 @@ def as_typed(arguments: Sequence[str]) -> list[str]:
     """The arguments with the values of texts quoted for Hydra's parser and ``~`` expanded, as in `runs=a (1)`.
 
     A value that is quoted already, a list, or a function of a sweep as in ``choice(a,b)`` stays as it is. In a sweep a
-    comma separates values, unless there is a file of the whole name. Applied again, it changes nothing.
+    comma separates values, unless there is a file of the whole name: never ledgers, of which a command has one.
+    Applied again, it changes nothing.
     """
     sweeps = bool({"-m", "--multirun"} & set(arguments)) or any(each.startswith("experiment=") for each in arguments)
     return [_as_typed(each, sweeps) for each in arguments]
@@ -40,7 +41,7 @@ def _as_typed(argument: str, sweeps: bool) -> str:
         return argument
     if _MEANT_FOR_HYDRA.fullmatch(value) and not Path(value).exists():
         return argument
-    if "," not in value or Path(value).expanduser().exists():
+    if key == "runs" or "," not in value or Path(value).expanduser().exists():
         return f"{key}={_quoted(value)}"
     return f"{key}={','.join(map(_quoted, value.split(',')))}" if sweeps else argument
 

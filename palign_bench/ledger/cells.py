@@ -11,7 +11,6 @@ import json
 import sys
 import traceback
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -74,9 +73,14 @@ class CellFolder:
     def finished(self) -> set[str]:
         """Ids with a whole, untouched record. A damaged one is set aside as ``*.damaged`` and said so on stderr."""
         verified = verify(self.path)
+        whole = set(verified.names)
         for name in verified.damaged:
-            self._set_aside(self.path / "respondents" / name)
-        return {_respondent_id(name) for name in verified.names}
+            path = self.path / "respondents" / name
+            if intact_record(path) is None:
+                self._set_aside(path)
+            else:  # another process has computed it anew since
+                whole.add(name)
+        return set(map(_respondent_id, whole))
 
     def digest(self, respondent_ids: Iterable[str]) -> tuple[list[str], Digest]:
         """The finished among these, in order, and their digest. Only reads, never repairs.
@@ -99,9 +103,14 @@ class CellFolder:
     @staticmethod
     def _set_aside(path: Path) -> None:
         aside = path.with_suffix(".damaged")
-        with suppress(FileNotFoundError):  # another process has just done so
+        what = f"set aside as {aside.name}, will be computed again"
+        try:
             path.replace(aside)
-            print(f"{path} was damaged or edited: set aside as {aside.name}, will be computed again", file=sys.stderr)
+        except FileNotFoundError:  # another process has just done so
+            return
+        except OSError as error:  # a ledger that can only be read
+            what = f"counts as missing; it stays, as nothing can be written here ({error.strerror})"
+        print(f"{path} was damaged or edited: {what}", file=sys.stderr)
 
     def record(self, respondent_id: str, body: Record) -> None:
         """Store a finished cell and forget an earlier failure of it."""

@@ -7,6 +7,7 @@ cells are not locked: two processes may compute the same cell, and the second re
 """
 
 import errno
+import fcntl
 import os
 import platform
 from collections.abc import Iterator
@@ -69,9 +70,21 @@ class CellLocks:
         try:
             free = asking.acquire(name)
         except OSError:  # a folder that can only be read
-            return True
+            return _is_locked(self.folder / name)
         asking.release(name)
         return not free
+
+
+def _is_locked(path: Path) -> bool:
+    """Whether a process holds the lock of this file, which need only be readable."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: some file systems let only writers exclude
+    except FileNotFoundError:
+        return False
+    except OSError:  # held, or nobody can tell
+        return True
+    return False
 
 
 @contextmanager

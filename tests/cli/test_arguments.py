@@ -84,6 +84,13 @@ def test_what_is_meant_for_hydra_stays(tmp_path: Path, monkeypatch: pytest.Monke
         assert read_by_hydra(*as_typed(["-m", f"respondents.path={name}"])[1:]) == name
 
 
+@pytest.mark.parametrize("sweep", ["-m", "experiment=table1"])
+def test_a_ledger_is_never_swept_over(sweep: str) -> None:
+    (_, argument) = as_typed([sweep, "runs=/x/my (1) it's, ledger=x"])
+    assert read_by_hydra(argument) == "/x/my (1) it's, ledger=x"
+    assert as_typed([sweep, argument]) == [sweep, argument]
+
+
 def test_hydras_options_may_stand_anywhere() -> None:
     typed = ["seed=1", "-m", "+method.foo=1", "--config-dir", "my conf", "~seed", "--cfg=job"]
     assert options_first(typed) == ["-m", "--config-dir", "my conf", "--cfg=job", "seed=1", "+method.foo=1", "~seed"]

@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from palign_bench.files import LedgerError, canonical, read_json, write_atomically, write_json
 from palign_bench.ledger.cells import CellFolder, fingerprint
+from palign_bench.ledger.index import VerifiedCells, verify
 from palign_bench.settings import UserError
 from tests.ledgers import kept_folder, row_of
 
@@ -241,6 +242,37 @@ def test_a_damaged_cell_is_set_aside_and_missing(
     assert "1.json was damaged or edited" in capsys.readouterr().err
     folder.record("1", a_record("1"))
     assert planned.missing() == ["3"]
+
+
+def test_a_damaged_cell_that_another_process_repairs_meanwhile_stays(
+    folder: CellFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder.record("1", a_record("1"))
+    _truncate(folder.path / "respondents" / "1.json")
+
+    def verify_then_repair(path: Path) -> VerifiedCells:
+        seen = verify(path)
+        folder.record("1", a_record("1"))
+        return seen
+
+    monkeypatch.setattr("palign_bench.ledger.cells.verify", verify_then_repair)
+    assert folder.finished() == {"1"} and folder.read("1") == a_record("1")
+    assert [path.name for path in (folder.path / "respondents").iterdir()] == ["1.json"]
+
+
+def test_a_damaged_cell_of_a_ledger_that_can_only_be_read(
+    folder: CellFolder, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.record("1", a_record("1"))
+    folder.record("2", a_record("2"))
+    _truncate(folder.path / "respondents" / "1.json")
+
+    def read_only(*_: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "replace", read_only)
+    assert folder.finished() == {"2"}
+    assert "1.json was damaged or edited: counts as missing" in capsys.readouterr().err
 
 
 def test_reformatting_a_cell_is_no_damage(folder: CellFolder) -> None:

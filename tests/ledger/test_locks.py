@@ -17,6 +17,7 @@ from typing import Any
 
 import psutil
 import pytest
+from filelock import FileLock
 
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.locks import CellLocks, guarded
@@ -78,6 +79,18 @@ def test_asking_clears_away_the_lock_of_a_killed_process(tmp_path: Path) -> None
         pass
     assert (tmp_path / "cell.lock").exists()
     assert not CellLocks(tmp_path).is_held("cell.lock") and not (tmp_path / "cell.lock").exists()
+
+
+def test_the_locks_of_a_ledger_that_can_only_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A killed process is not taken for one that runs, and its file stays."""
+
+    def read_only(*_: Any, **__: Any) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(FileLock, "acquire", read_only)
+    with holder(tmp_path):
+        assert CellLocks(tmp_path).is_held("cell.lock")
+    assert not CellLocks(tmp_path).is_held("cell.lock") and (tmp_path / "cell.lock").exists()
 
 
 def test_a_process_that_stands_still_keeps_its_lock(tmp_path: Path) -> None:
