@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
+from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
 
@@ -102,20 +103,23 @@ class Command:
             "finished cells lie elsewhere and stay."
         )
 
-    def replaced(self) -> str | None:
-        """A line on the plan that this command is about to take the place of; None where there is none."""
-        try:
-            last = Command.last(self.runs, self.experiment)
-        except LedgerError as error:
-            return str(error) if _old_plans(self.runs, self.experiment) else None
-        if last.id == self.id:
-            return None
+    def replaced(self, jobs: Sequence[PlannedJob] = ()) -> str | None:
+        """A line on the plan that this command, of these jobs, is about to take the place of; None where there is none.
+
+        Raises LedgerError where a command's file is damaged: no table could be shown in the end.
+        """
+        if self.experiment not in experiments(self.runs):
+            return _nothing(self.runs, self.experiment) if _old_plans(self.runs, self.experiment) else None
+        last = Command.last(self.runs, self.experiment)
         rows = [row for job in last.jobs() for row in job.rows]
+        if last.id == self.id and {row.folder for row in rows} == {row.folder for job in jobs for row in job.rows}:
+            return None
         cells = sum(len(row.ids) for row in rows)
+        listed = f"which `palign-bench resume {self.experiment} --list` shows"
         return (
             f"{self.experiment}: this takes the place of the command of {last.started[:16].replace('T', ' ')} "
-            f"({counted(len(rows), 'row', 'rows')}, {counted(cells, 'cell', 'cells')}), which `palign-bench resume "
-            f"{self.experiment} --list` shows; name=OTHER keeps both tables."
+            f"({counted(len(rows), 'row', 'rows')}, {counted(cells, 'cell', 'cells')}), "
+            f"{'whose words are the same' if last.id == self.id else listed}; name=OTHER keeps both tables."
         )
 
     def write(
@@ -193,10 +197,14 @@ class Command:
 
     def absent_shards(self) -> list[str]:
         """A note on the shards that nobody has started, where the command was only ever run in shards."""
-        names = (re.fullmatch(r"(\d+)of(\d+)\.json", path.name) for path in (self.folder / "parts").glob("*of*.json"))
+        paths = (self.folder / "parts").glob("*of*.json")
+        names = (re.fullmatch(r"([1-9]\d*)of([1-9]\d*)\.json", path.name) for path in paths)
         parts = sorted((int(name[2]), int(name[1])) for name in names if name)
         absent = {count: sorted({*range(1, count + 1)} - {i for n, i in parts if n == count}) for count, _ in parts}
-        if not all(absent.values()):  # some way of cutting is complete
+        covered = Fraction(0)  # of the people, from the first on, by shards of whatever count
+        for start, end in sorted((Fraction(i - 1, n), Fraction(i, n)) for n, i in parts):
+            covered = max(covered, end) if start <= covered else covered
+        if covered == 1:
             return []
         named = {n: ", ".join(map(str, of[:10])) + (" …" if len(of) > 10 else "") for n, of in absent.items()}
         return [f"Shards not started yet: {of} of {n}; the table lacks their people." for n, of in named.items()]
@@ -243,7 +251,10 @@ class Plan:
             before = rows.get((row.name, row.folder))
             rows[row.name, row.folder] = row.of(dict.fromkeys((*before.ids, *row.ids))) if before else row
         notes = [f"This table: {', '.join(self.apart)}; the command has others beside it."] if self.apart else []
-        notes += [note for job in self.jobs for note in job.about.get("notes", ())] + self.command.absent_shards()
+        notes += [note for job in self.jobs for note in job.about.get("notes", ())]
+        absent = self.command.absent_shards()
+        if absent and any(row.missing() for row in rows.values()):  # else other commands or machines computed them
+            notes += absent
         about = dict(self.jobs[-1].about) if self.jobs else {}
         return list(rows.values()), about | ({"notes": list(dict.fromkeys(notes))} if notes else {})
 

@@ -57,7 +57,7 @@ def plan(jobs: Sequence[Job], session: Session) -> None:
     for (runs, experiment), found in places.items():
         planned = [job.planned(order, Cases(job).notes()) for order, job in found]
         command = Command(runs, experiment, session.command)
-        replaced = command.replaced()
+        replaced = command.replaced(planned)
         if replaced:
             print(replaced, file=sys.stderr)
         command.write(session.arguments, planned, {job.part for _, job in found})

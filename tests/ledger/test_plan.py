@@ -49,7 +49,7 @@ def test_a_later_command_is_shown_and_the_earlier_kept(tmp_path: Path, rows: dic
     assert Command(tmp_path, "table1", "first").replaced() is None
     for id_, planned in (("first", rows["pas"]), ("second", fewer)):
         Command(tmp_path, "table1", id_).write([id_], [job(0, planned)])
-    assert Command(tmp_path, "table1", "second").replaced() is None
+    assert Command(tmp_path, "table1", "second").replaced([job(0, fewer)]) is None
     assert "(1 row, 1 cell), which `palign-bench resume table1 --list`" in str(
         Command(tmp_path, "table1", "x").replaced()
     )
@@ -58,6 +58,24 @@ def test_a_later_command_is_shown_and_the_earlier_kept(tmp_path: Path, rows: dic
     assert Command(tmp_path, "table1", "first").tables()[0].read()[0] == [rows["pas"]]
     Command(tmp_path, "table1", "first").write(["first"], [job(0, rows["pas"])])  # typed again
     assert Plan.all(tmp_path, "table1")[0].read()[0] == [rows["pas"]]
+
+
+def test_the_same_words_for_other_cells_are_told(tmp_path: Path, rows: dict[str, Row]) -> None:
+    """Typed where they name another file, or after a change of the program."""
+    command = Command(tmp_path, "table1", "same")
+    command.write(["same"], [job(0, rows["pas"])])
+    assert "takes the place of" in str(command.replaced([job(0, rows["few_shot"])]))
+    assert command.replaced([job(0, rows["pas"])]) is None
+
+
+def test_another_commands_damaged_file_is_told_before_anything_is_computed(
+    tmp_path: Path, rows: dict[str, Row]
+) -> None:
+    Command(tmp_path, "table1", "first").write(["first"], [job(0, rows["pas"])])
+    path = Command(tmp_path, "table1", "first").folder / "command.json"
+    path.write_text("{")
+    with pytest.raises(LedgerError, match=str(path)):
+        Command(tmp_path, "table1", "second").replaced([job(0, rows["pas"])])
 
 
 def test_a_plan_that_was_not_finished_is_no_command(tmp_path: Path, rows: dict[str, Row]) -> None:
@@ -128,6 +146,22 @@ def test_shards_that_nobody_started_are_named(tmp_path: Path, rows: dict[str, Ro
     command.start([], [(3, 3)])
     assert command.absent_shards() == []  # the halves were never needed
     assert Plan.all(tmp_path, "table1")[0].read()[1] == ABOUT
+
+
+def test_shards_of_several_counts_that_cover_everybody(tmp_path: Path, rows: dict[str, Row]) -> None:
+    command = Command(tmp_path, "table1", "first")
+    command.write([], [job(0, rows["pas"])], [(1, 2), (4, 4)])
+    assert len(command.absent_shards()) == 2  # the third of four
+    command.start([], [(3, 4)])
+    assert command.absent_shards() == []
+
+
+def test_shards_of_a_whole_table_are_not_missed(tmp_path: Path, rows: dict[str, Row]) -> None:
+    """Cells merged from another machine, whose command was another."""
+    Command(tmp_path, "table1", "first").write([], [job(0, rows["pas"])], [(1, 2)])
+    for each, notes in (("1", 1), ("2", 0)):
+        rows["pas"].folder.record(each, {})
+        assert len(Plan.all(tmp_path, "table1")[0].read()[1].get("notes", [])) == notes
 
 
 def test_a_ledger_of_another_layout_is_told_and_left_alone(tmp_path: Path) -> None:
