@@ -13,8 +13,9 @@ import yaml
 from palign_bench.settings import UserError, conf_folder, options
 
 _CHECKED_LATER = ("method.", "respondents.", "tracking.")
-# The last words of keys whose values are texts, most of them places: taken as typed, whatever characters they hold.
-_TEXTS = frozenset({"runs", "name", "path", "folder", "file", "name_or_path", "hub_name", "revision", "portraits"})
+# The last words of keys whose values are texts: taken as typed, whatever characters they hold. Some say where data lie.
+_PLACES = frozenset({"path", "folder", "columns", "name_or_path"})
+_TEXTS = _PLACES | {"runs", "name", "file", "hub_name", "revision", "portraits"}
 _PLAIN = re.compile(r"[A-Za-z0-9_./@%+$-]*")  # what Hydra reads as itself, unless it is a number
 _FLAGS = frozenset({"-m", "--multirun", "-r", "--run", "--resolve", "-h", "--help", "--hydra-help", "--version", "-i",
                     "--info", "-sc", "--shell-completion"})  # fmt: skip
@@ -24,26 +25,39 @@ _WORDS = ("true", "false", "inf", "nan")
 _MEANT_FOR_HYDRA = re.compile(r"""'.*'|".*"|\[.*\]|\{.*\}|\$\{.*\}|[a-z_]+\(.*\)""", re.DOTALL)
 
 
-def as_typed(arguments: Sequence[str]) -> list[str]:
+def as_typed(arguments: Sequence[str], in_full: bool = False) -> list[str]:
     """The arguments with the values of texts quoted for Hydra's parser and ``~`` expanded, as in `runs=a (1)`.
 
     A value that is quoted already, a list, or a function of a sweep as in ``choice(a,b)`` stays as it is. In a sweep a
     comma separates values, unless there is a file of the whole name: never ledgers, of which a command has one.
-    Applied again, it changes nothing.
+    Applied again, it changes nothing. With ``in_full``, data that are there are named by their whole path: in another
+    folder the same words might name others.
     """
     sweeps = bool({"-m", "--multirun"} & set(arguments)) or any(each.startswith("experiment=") for each in arguments)
-    return [_as_typed(each, sweeps) for each in arguments]
+    return [_as_typed(each, sweeps, in_full) for each in arguments]
 
 
-def _as_typed(argument: str, sweeps: bool) -> str:
+def _as_typed(argument: str, sweeps: bool, in_full: bool) -> str:
     key, equals, value = argument.partition("=")
-    if not equals or argument.startswith("-") or key.rpartition(".")[2].lstrip("+") not in _TEXTS:
+    last = key.rpartition(".")[2].lstrip("+")
+    lists_ids = last == "ids" and _is_there(value)
+    if not equals or argument.startswith("-") or not (last in _TEXTS or lists_ids):
         return argument
-    if _MEANT_FOR_HYDRA.fullmatch(value) and not Path(value).exists():
+    if _MEANT_FOR_HYDRA.fullmatch(value) and not _is_there(value):
         return argument
-    if key == "runs" or "," not in value or Path(value).expanduser().exists():
-        return f"{key}={_quoted(value)}"
-    return f"{key}={','.join(map(_quoted, value.split(',')))}" if sweeps else argument
+    whole = key == "runs" or "," not in value or _is_there(value)
+    if not (whole or sweeps):
+        return argument
+    texts = [value] if whole else value.split(",")
+    if in_full and (last in _PLACES or lists_ids):
+        texts = [str(Path(expanded(each)).absolute()) if _is_there(each) else each for each in texts]
+    return f"{key}={','.join(map(_quoted, texts))}"
+
+
+def _is_there(text: str) -> bool:
+    with suppress(OSError, ValueError):  # a list of many ids is too long for a name
+        return bool(text) and Path(expanded(text)).exists()
+    return False
 
 
 def at_home(settings: Any, key: str = "") -> Any:
@@ -174,5 +188,5 @@ def add_twice_reversed(parser: argparse.ArgumentParser) -> None:
 def command_id(arguments: Sequence[str]) -> str:
     """The same for the same work: two processes that share it, or are its shards, make one table."""
     places = ("-", "shard=", "retry=", "runs=", "tracking", "hydra")
-    kept = sorted(argument for argument in arguments if not argument.startswith(places))
-    return hashlib.sha256("\n".join(kept).encode()).hexdigest()[:12]
+    last = {each.partition("=")[0]: each for each in arguments if not each.startswith(places)}  # as Hydra takes them
+    return hashlib.sha256("\n".join(sorted(last.values())).encode()).hexdigest()[:12]

@@ -142,6 +142,8 @@ def resume(chosen: argparse.Namespace) -> list[str] | None:
         raise UserError(f"--command {number}: {chosen.name} has the commands 1 to {len(commands)} (see --list).")
     overrides = [f"runs={chosen.runs}", *chosen.overrides]  # the ledger may have been moved since
     kept = without(commands[(number or 0) - 1].arguments, *(each.partition("=")[0] for each in overrides))
+    of_score = re.compile("--config-dir=.*/given_answers")
+    kept = [_given_answers(chosen.runs) if of_score.fullmatch(each) else each for each in kept]
     print(f"palign-bench {shlex.join([*kept, *overrides])}", file=sys.stderr)
     return [*kept, *overrides]
 
@@ -178,13 +180,17 @@ def score(chosen: argparse.Namespace) -> list[str]:
     }
     # What Hydra finds it by: no method of ours has this name, nor have other answers in a file that is called the same.
     option = f"{made['name']}_{fingerprint(made)}"
-    folder = chosen.runs.resolve() / "given_answers"
     method = yaml.safe_dump(made, allow_unicode=True, sort_keys=False)
-    write_atomically(folder / "method" / f"{option}.yaml", method)
+    write_atomically(chosen.runs / "given_answers" / "method" / f"{option}.yaml", method)
     defaults = {"runs": chosen.runs, "name": "score", "tracking": "none"}
     beside = next((each for each in chosen.overrides if each.startswith("method=")), "method=floors")
     settings = with_defaults(without(chosen.overrides, "method"), defaults)
-    return ["--config-dir", str(folder), "-m", f"{beside},{option}", *settings]
+    return [_given_answers(chosen.runs), "-m", f"{beside},{option}", *settings]
+
+
+def _given_answers(runs: Path) -> str:
+    """Hydra's option by which it finds the methods that `score` wrote into this ledger."""
+    return f"--config-dir={runs.resolve() / 'given_answers'}"
 
 
 def side_by_side(here: Sequence[Sequence[str]], beside: Sequence[Sequence[str]], log: Path) -> None:

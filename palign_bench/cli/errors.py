@@ -28,6 +28,8 @@ def one_line(error: BaseException, arguments: Sequence[str]) -> str | None:
         return told.group(1)
     if any('Could not detect "srun"' in str(each) for each in chain):
         return "hydra/launcher=submitit_slurm: this machine has no SLURM (no srun); use hydra/launcher=joblib or basic."
+    if any(type(each).__name__ == "TerminatedWorkerError" for each in chain):
+        return "a process of hydra/launcher=joblib was killed, mostly for memory. The same command does the rest."
     if missing := next((each for each in chain if isinstance(each, MissingConfigException)), None):
         return _missing_option(missing)
     if match := next(filter(None, (_NO_KEY.search(str(each)) for each in chain)), None):

@@ -77,7 +77,7 @@ def main() -> None:
         if asked is None:
             sys.stdout.flush()  # that nobody reads it is told here, not while Python ends
             return
-        arguments = options_first(as_typed(asked))
+        arguments = options_first(as_typed(asked, in_full=True))
         if any(each in _QUERIES or each.startswith(("--cfg", "--info")) for each in arguments):
             _tell(arguments)
             return
@@ -141,7 +141,11 @@ def run(arguments: Sequence[str]) -> int | None:
     command.plan(jobs, session)
     if not composed or _is_given(arguments, "hydra/launcher"):
         computed: list[Job] = []
-        _hydra(partial(_job, session, computed), arguments)
+        try:
+            _hydra(partial(_job, session, computed), arguments)
+        except Exception:  # of a process that a launcher started; what others have finished is shown all the same
+            command.show_tables(jobs, session)
+            raise
         jobs = jobs or computed
     else:
         command.compute_all(jobs, session)

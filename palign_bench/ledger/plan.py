@@ -106,7 +106,7 @@ class Command:
     def replaced(self, jobs: Sequence[PlannedJob] = ()) -> str | None:
         """A line on the plan that this command, of these jobs, is about to take the place of; None where there is none.
 
-        Raises LedgerError where a command's file is damaged: no table could be shown in the end.
+        Raises LedgerError where a command's file is damaged, with which no table could be shown in the end.
         """
         if self.experiment not in experiments(self.runs):
             return _nothing(self.runs, self.experiment) if _old_plans(self.runs, self.experiment) else None

@@ -84,6 +84,21 @@ def test_what_is_meant_for_hydra_stays(tmp_path: Path, monkeypatch: pytest.Monke
         assert read_by_hydra(*as_typed(["-m", f"respondents.path={name}"])[1:]) == name
 
 
+def test_data_are_named_in_full_where_they_are_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    here = tmp_path / "my (1), data"
+    here.mkdir()
+    monkeypatch.chdir(here)
+    for name in ("a.csv", "b,c.csv", "ids", "name"):
+        (here / name).touch()
+    for key in ("respondents.path", "model.name_or_path", "respondents.columns", "respondents.ids", "+method.folder"):
+        (argument,) = as_typed([f"{key}=b,c.csv"], in_full=True)
+        assert read_by_hydra(argument) == f"{here}/b,c.csv" and as_typed([argument], in_full=True) == [argument]
+    (_, swept) = as_typed(["-m", "respondents.path=a.csv,not there.csv"], in_full=True)
+    assert [getattr(each, "text", each) for each in read_by_hydra(swept).list] == [f"{here}/a.csv", "not there.csv"]
+    kept = ["runs=a.csv", "name=name", f"respondents.ids=[{'1,' * 999}1]", "respondents.ids=1,2", "method=name"]
+    assert as_typed(kept, in_full=True) == kept
+
+
 @pytest.mark.parametrize("sweep", ["-m", "experiment=table1"])
 def test_a_ledger_is_never_swept_over(sweep: str) -> None:
     (_, argument) = as_typed([sweep, "runs=/x/my (1) it's, ledger=x"])

@@ -1,6 +1,7 @@
 """`palign-bench` as a user types it: tables, sweeps, resumption, and one line for every mistake."""
 
 import json
+import os
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -151,6 +152,28 @@ def test_a_mistake_in_a_launched_process_reaches_the_exit_code(tiny_folder: Path
     ran = run(*launcher, *settings(tiny_folder, tmp_path / "runs"), folder=tmp_path)
     assert ran.returncode == 1
     assert "method.k=24: the model has only 8 heads" in ran.stderr and "Traceback" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("end", "told"),
+    [
+        ("raise UserError('too little of it')", "palign-bench: too little of it"),
+        ("os.kill(os.getpid(), signal.SIGKILL)", "palign-bench: a process of hydra/launcher=joblib was killed"),
+    ],
+)
+def test_a_launched_process_that_fails_leaves_the_others_their_table(end: str, told: str, tmp_path: Path) -> None:
+    (tmp_path / "ends.py").write_text(
+        "import os, signal\nfrom baselines.few_shot import Vanilla\nfrom palign_bench.settings import UserError\n"
+        f"class Ends(Vanilla):\n    def prepare(self, backbone, protocol):\n        {end}\n"
+    )
+    variables = {"PYTHONPATH": os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])}
+    arguments = ["method=vanilla", "model=organism", "tracking=none", "respondents=simulated", "respondents.limit=1"]
+    assert run_here(*arguments, folder=tmp_path).returncode == 0
+    launcher = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
+    classes = "method._target_=baselines.few_shot.Vanilla,ends.Ends"
+    ran = run(*launcher, *arguments, classes, "name=launched", folder=tmp_path, variables=variables)
+    assert ran.returncode == 1 and ran.stderr.splitlines()[-1].startswith(told) and "Traceback" not in ran.stderr
+    assert list(table(tmp_path / "runs", "launched")["missing_cells"]) == [0, 1]
 
 
 def test_slurm_that_is_not_there_is_told_in_one_line(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from palign_bench.settings import options, read_option
 from tests.command import run, run_here, table
 
 PEOPLE = ["respondents=simulated", "respondents.count=20", "respondents.limit=12"]
+TWO = [*PEOPLE[:2], "respondents.limit=2", "tracking=none"]
 
 
 @pytest.fixture
@@ -35,6 +36,15 @@ def test_the_answers_stand_beside_the_floors(answers: Path, tmp_path: Path) -> N
     assert "score: no language model, protocol corrected" in result.stdout and "SmolLM2" not in result.stdout
     again = run_here("score", str(answers), "--method-name", "Lab X", *PEOPLE, folder=tmp_path)
     assert "finished before" in again.stderr
+
+
+def test_a_ledger_with_given_answers_may_be_moved(answers: Path, tmp_path: Path) -> None:
+    assert run_here("score", str(answers), *TWO, folder=tmp_path).returncode == 0
+    (command,) = (each.name for each in tmp_path.glob("runs/score/commands/*"))
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    resumed = run_here("resume", "score", "runs=elsewhere", folder=tmp_path)
+    assert resumed.returncode == 0 and "2 people finished before" in resumed.stderr, resumed.stderr
+    assert [each.name for each in tmp_path.glob("*/score/commands/*")] == [command]
 
 
 def test_people_whom_the_file_lacks_are_failed_cells(answers: Path, tmp_path: Path) -> None:
@@ -62,9 +72,6 @@ def stored(path: Path, answered: Callable[[Respondent, int], float]) -> Path:
 
 def own(person: Respondent, number: int) -> float:
     return person.answers[number]
-
-
-TWO = [*PEOPLE[:2], "respondents.limit=2", "tracking=none"]
 
 
 @pytest.mark.parametrize(

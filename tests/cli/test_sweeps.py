@@ -245,6 +245,27 @@ def test_heads_are_swept_as_in_table_5(model: Path, tmp_path: Path) -> None:
     assert list(table(tmp_path / "runs", "table5")["label"]) == ["PAS [k=2]", "PAS [k=4]"]
 
 
+def test_the_last_of_equal_keys_tells_commands_apart() -> None:
+    first, second = ["seed=0", "seed=1"], ["seed=1", "seed=0"]
+    assert command_id(first) == command_id(["seed=1"]) != command_id(second) == command_id(["seed=0"])
+
+
+def test_the_same_words_in_another_folder_are_another_command(tmp_path: Path) -> None:
+    """And are resumed from anywhere: the people lie where they were typed."""
+    numbers = ",".join(f"i{n}" for n in range(1, 301))
+    for name, count in (("one", 2), ("two", 3)):
+        (tmp_path / name).mkdir()
+        rows = [f"p{p}," + ",".join(str((n * p) % 5 + 1) for n in range(300)) for p in range(1, count + 1)]
+        (tmp_path / name / "people.csv").write_text("\n".join([f"id,{numbers}", *rows]))
+    floor = ["method=floors", "method.rows=[constant_a]", "tracking=none", "name=mine", f"runs={tmp_path / 'runs'}"]
+    source = ["respondents=file", "respondents.path=people.csv", "respondents.orientation=literal"]
+    first, second = (run_here(*floor, *source, folder=tmp_path / name) for name in ("one", "two"))
+    assert first.returncode == second.returncode == 0, first.stderr + second.stderr
+    assert "takes the place of" in second.stderr and "takes the place of" not in first.stderr
+    resumed = run_here("resume", "mine", "--command", "1", folder=tmp_path)
+    assert resumed.returncode == 0 and "2 people finished before" in resumed.stderr, resumed.stderr
+
+
 def test_shards_and_places_share_a_plan_and_settings_do_not() -> None:
     def same(*arguments: str) -> str:
         return command_id(["experiment=table1", *arguments])
