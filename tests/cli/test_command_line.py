@@ -172,7 +172,8 @@ def test_a_launched_process_that_fails_leaves_the_others_their_table(end: str, t
     launcher = ["-m", "hydra/launcher=joblib", "hydra.launcher.n_jobs=2"]
     classes = "method._target_=baselines.few_shot.Vanilla,ends.Ends"
     ran = run(*launcher, *arguments, classes, "name=launched", folder=tmp_path, variables=variables)
-    assert ran.returncode == 1 and ran.stderr.splitlines()[-1].startswith(told) and "Traceback" not in ran.stderr
+    assert ran.returncode == 1 and "Traceback" not in ran.stderr
+    assert ran.stderr.count(f"\n{told}") == 1  # what joblib itself warns of when it ends may follow
     assert list(table(tmp_path / "runs", "launched")["missing_cells"]) == [0, 1]
 
 
