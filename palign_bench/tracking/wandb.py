@@ -185,7 +185,7 @@ def panel_names(named: Sequence[tuple[str, str]]) -> list[str]:
 
 def _panels(table: pd.DataFrame) -> dict[str, float]:
     """Numbers of the table that the dashboard draws, as ``composite/few_shot``."""
-    names = panel_names(list(zip(table["method"], table["label"], strict=True)))
+    names = panel_names(list(zip(table["method"], table.get("label", table["method"]), strict=True)))
     return {
         f"{column}/{name}": float(row[column])
         for name, (_, row) in zip(names, table.iterrows(), strict=True)
