@@ -7,7 +7,6 @@ cells are not locked: two processes may compute the same cell, and the second re
 """
 
 import errno
-import fcntl
 import os
 import platform
 from collections.abc import Iterator
@@ -77,6 +76,8 @@ class CellLocks:
 
 def _is_locked(path: Path) -> bool:
     """Whether a process holds the lock of this file, which need only be readable."""
+    import fcntl  # Windows has none, and no `flock`
+
     try:
         with path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)  # shared: some file systems let only writers exclude
