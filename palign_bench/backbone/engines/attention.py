@@ -92,14 +92,15 @@ class SharedPrefix:
     def _seen_in_one_call(self, queries: Tensor, layer: int, scale: float) -> tuple[Tensor, Tensor]:
         """`seen_by` by CUDA's kernel for sequences of different lengths, whose tokens stand one after the other."""
         groups, heads, n, width = queries.shape
-        keys, values = (
-            each[layer].transpose(1, 2).reshape(-1, heads, width).index_select(0, self.real)
-            for each in (self.keys, self.values)
-        )
+        for each in (self.keys, self.values):
+            if (
+                each[layer].dim() == 4
+            ):  # once: without their pads, ``(tokens, heads, width)``, in place of those with them
+                each[layer] = each[layer].transpose(1, 2).flatten(0, 1).index_select(0, self.real)
         starts = torch.arange(0, groups * n + 1, n, dtype=torch.int32, device=queries.device)
         output, normaliser = torch.ops.aten._flash_attention_forward(
-            queries.transpose(1, 2).reshape(-1, heads, width), keys, values, starts, self.ends, n, max(self.lengths),
-            0.0, False, False, scale=scale,
+            queries.transpose(1, 2).reshape(-1, heads, width), self.keys[layer], self.values[layer],
+            starts, self.ends, n, max(self.lengths), 0.0, False, False, scale=scale,
         )[:2]  # fmt: skip
         return output.view(groups, n, heads, width).transpose(1, 2), normaliser.view(heads, groups, n).transpose(0, 1)
 

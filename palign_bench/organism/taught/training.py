@@ -18,6 +18,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from tqdm import tqdm
 
 from palign_bench.backbone import loading
+from palign_bench.backbone.loading.hashes import hash_of_weights
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.files import read_json, write_json
 from palign_bench.organism.taught.english import English, own_texts, perplexity
@@ -160,7 +161,7 @@ class Teaching:
         log.to_csv(partial / "teaching.csv", index=False)
         _plot(log, partial / "teaching.png")
         made |= {
-            "sha256": hash_of_weights(partial),
+            "sha256": hashlib.sha256((partial / ADAPTER).read_bytes()).hexdigest(),
             "figures": FIGURES,
             "perplexity": round(perplexity(self.reader, self.plain), 2),
             "device": torch.cuda.get_device_name() if self.reader.device.type == "cuda" else "cpu",
@@ -168,11 +169,6 @@ class Teaching:
         write_json(partial / "made.json", made)
         partial.rename(finished)
         return finished
-
-
-def hash_of_weights(folder: Path) -> str:
-    """SHA-256 of an adapter's weights."""
-    return hashlib.sha256((folder / ADAPTER).read_bytes()).hexdigest()
 
 
 def _loss(reader: Reader, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

@@ -159,11 +159,35 @@ def test_prefixes_of_different_lengths_have_their_shapes_on_cuda() -> None:
 )
 def test_every_prefix_is_attended_to_without_its_pads(device: str) -> None:
     queries, prefix = prefixes(torch.bfloat16, device, [130, 7, 64, 1])
+    keys, values = prefix.keys[0], prefix.values[0]
     output, normaliser = prefix.seen_by(queries, 0, 0.125)
     for group, length in enumerate(prefix.lengths):
-        query, key, value = (
-            each[group].double() for each in (queries, prefix.keys[0][:, :, :length], prefix.values[0][:, :, :length])
-        )
+        query, key, value = (each[group].double() for each in (queries, keys[:, :, :length], values[:, :, :length]))
         scores = query @ key.transpose(-1, -2) * 0.125
         torch.testing.assert_close(normaliser[group].double(), scores.logsumexp(-1), atol=2e-2, rtol=0)
         torch.testing.assert_close(output[group].double(), scores.softmax(-1) @ value, atol=2e-2, rtol=2e-2)
+
+
+def test_prefixes_of_different_lengths_lose_their_pads_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With plain attention in place of CUDA's kernel, as its signature says; twice, as in the steps of decoding."""
+
+    def plain(query: Any, key: Any, value: Any, starts: Any, ends: Any, *sizes: Any, scale: float) -> Any:
+        assert sizes == (37, 130, 0.0, False, False)
+        found = []
+        for group in range(len(ends) - 1):
+            own = query[starts[group] : starts[group + 1]].transpose(0, 1)
+            its = slice(int(ends[group]), int(ends[group + 1]))
+            found.append(
+                attention_with_normaliser(own[None], *(each[its].transpose(0, 1)[None] for each in (key, value)), scale)
+            )
+        outputs, normalisers = zip(*found, strict=True)
+        return torch.cat([each[0].transpose(0, 1) for each in outputs]), torch.cat([each[0] for each in normalisers], 1)
+
+    lengths = [130, 7, 64, 1]
+    queries, prefix = prefixes(torch.float32, "cpu", lengths)
+    expected = prefixes(torch.float32, "cpu", lengths)[1].seen_by(queries, 0, 0.125)
+    monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", plain)
+    for _ in range(2):
+        for found, own in zip(prefix._seen_in_one_call(queries, 0, 0.125), expected, strict=True):
+            torch.testing.assert_close(found, own)
+    assert prefix.keys[0].shape == prefix.values[0].shape == (sum(lengths), 3, 64)
