@@ -16,7 +16,7 @@ from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from palign_bench.backbone.engines.products import FEWEST_ROWS, product_dtype
+from palign_bench.backbone.engines.products import fewest_rows, product_dtype
 
 
 class LowRankUpdate(torch.autograd.Function):
@@ -112,10 +112,10 @@ def _matrix(weight: Tensor, state: Any) -> Tensor:
 def product(layer: Any, x: Tensor, own: Callable[[Tensor], Tensor]) -> Tensor:
     """What the layer makes of ``x``: ``own(x)``, or in float32 where the processor multiplies in it."""
     state = getattr(layer.weight, "quant_state", None)
-    if x.numel() < FEWEST_ROWS * layer.in_features or not (type(layer) is nn.Linear or _reads_four_bits(layer, x)):
+    if not (type(layer) is nn.Linear or _reads_four_bits(layer, x)):
         return own(x)
     dtype = layer.weight.dtype if state is None else x.dtype
-    if product_dtype(dtype, x.device) == dtype:
+    if product_dtype(dtype, x.device) == dtype or x.numel() < fewest_rows(dtype) * layer.in_features:
         return own(x)
     found: Tensor = WideProduct.apply(x, layer.weight, layer.bias, state)
     return found

@@ -15,7 +15,8 @@ from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.chat_format import ChatFormat, Dialogue
 from palign_bench.backbone.engines.base import Engine, Request
 from palign_bench.backbone.parts.options import OptionScores
-from palign_bench.backbone.tokenizing import SplitPrompts, split_prompts
+from palign_bench.backbone.splitting import PromptSplitter
+from palign_bench.backbone.tokenizing import SplitPrompts
 from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.inventory import Item
 from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProtocol, Reading
@@ -37,6 +38,7 @@ class Backbone(ABC):
     def __init__(self, tokenizer: PreTrainedTokenizerBase, protocol: EvaluationProtocol, engine: Engine):
         self.tokenizer = tokenizer
         self.chat = ChatFormat(tokenizer)
+        self.splitter = PromptSplitter(self.chat)
         self.protocol = protocol
         self.engine = engine
 
@@ -109,8 +111,7 @@ class Backbone(ABC):
 
     def dialogue(self, alignment: Alignment, item: Item, opening: str) -> Dialogue:
         """What the model reads for one item."""
-        told = alignment.system_prompt
-        return prompts.NEUTRAL_SYSTEM_PROMPT if told is None else told, self.protocol.question(item), opening
+        return _system_prompt(alignment), self.protocol.question(item), opening
 
     def bare_option_log_probs(self, system_prompt: str | None, items: Sequence[Item]) -> Tensor:
         """The bare model's log-probabilities ``(items, options)`` after ``Option (``, whatever the protocol."""
@@ -152,9 +153,11 @@ class Backbone(ABC):
 
     def split(self, alignment: Alignment, items: Sequence[Item], opening: str) -> SplitPrompts:
         """The prompts of these items as token ids."""
-        return split_prompts(
-            self.tokenizer, [self.chat.render(self.dialogue(alignment, item, opening)) for item in items]
-        )
+        return self.splitter.split(_system_prompt(alignment), [self.protocol.question(item) for item in items], opening)
+
+
+def _system_prompt(alignment: Alignment) -> str:
+    return prompts.NEUTRAL_SYSTEM_PROMPT if alignment.system_prompt is None else alignment.system_prompt
 
 
 def likeliest(log_probs: Mapping[int, Sequence[float]]) -> dict[int, int]:

@@ -1,4 +1,4 @@
-"""Rendered prompts to token ids, split into what all rows share and what each adds."""
+"""Rendered prompts to token ids."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -32,21 +32,6 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 def encode_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
     """The same of several texts, in one call: a call costs as much as a question's tokens."""
     return [list(row) for row in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
-
-
-def split_prompts(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> SplitPrompts:
-    """Tokenize rendered prompts, the long shared beginning only once.
-
-    Text is cut only right after a special token, where a tokenizer never merges across; should the whole text's tokens
-    differ on one row, all rows are tokenized whole.
-    """
-    shared = texts[0][: shared_length(texts)]
-    cut = max((shared.rfind(t) + len(t) for t in tokenizer.all_special_tokens if shared.rfind(t) >= 0), default=0)
-    prefix, whole, *rows = encode_all(tokenizer, [shared[:cut], texts[0], *(text[cut:] for text in texts)])
-    if prefix + rows[0] != whole:
-        prefix, rows = [], encode_all(tokenizer, texts)
-    more = min(shared_length(rows), min(map(len, rows)) - 1)  # every row keeps a token of its own, at which it is read
-    return SplitPrompts(prefix + rows[0][:more], [row[more:] for row in rows])
 
 
 def shared_length(rows: Sequence[Sequence[object]]) -> int:

@@ -1,5 +1,8 @@
 """Answering: exact against reading every prompt whole, whatever the batch, on the real model."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -9,9 +12,9 @@ from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.tokenizing import SplitPrompts, encode, split_prompts
+from palign_bench.backbone.tokenizing import SplitPrompts, encode
 from palign_bench.costs.clock import measure
-from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.inventory import Inventory, Item
 from palign_bench.questionnaire.protocol import parse_is_decided, parse_released
 from palign_bench.respondents import RespondentSource
 from palign_bench.settings import UserError
@@ -112,14 +115,54 @@ def test_soft_prompt_stands_before_the_whole_prompt_in_both_engines(tiny, invent
     assert torch.allclose(results[0], results[1], atol=1e-4)
 
 
+def whole_prompts(backbone: LocalBackbone, alignment: Alignment, items: list[Item]) -> list[list[int]]:
+    dialogues = [backbone.dialogue(alignment, item, "Option (") for item in items]
+    return [encode(backbone.tokenizer, backbone.chat.render(dialogue)) for dialogue in dialogues]
+
+
 def test_split_prompts_are_the_whole_prompts_tokens(smollm2, inventory, few_shot):
+    """For the first system prompt, and for those that take its endings over."""
     backbone = LocalBackbone(smollm2, CORRECTED)
-    dialogues = [backbone.dialogue(few_shot, i, "Option (") for i in inventory.select(inventory.held_out)]
-    texts = [backbone.chat.render(dialogue) for dialogue in dialogues]
-    split = split_prompts(smollm2.tokenizer, texts)
-    for text, suffix in zip(texts, split.suffixes, strict=True):
-        assert split.prefix + suffix == encode(smollm2.tokenizer, text)
-    assert len(split.prefix) + sum(map(len, split.suffixes)) < 1.1 * (len(split.prefix) + 180 * 92)
+    items = inventory.select(inventory.held_out)
+    for alignment in (few_shot, Alignment(), Alignment("You worry.<|im_start|>"), Alignment(""), few_shot):
+        split = backbone.split(alignment, items, "Option (")
+        assert split.whole == whole_prompts(backbone, alignment, items)
+        assert sum(map(len, split.suffixes)) < 1.1 * 180 * 92
+    assert len(backbone.splitter._kept) == 1
+
+
+def test_endings_are_rendered_and_tokenized_once(smollm2, inventory, monkeypatch):
+    backbone = LocalBackbone(smollm2, CORRECTED)
+    items = inventory.select(inventory.held_out)
+    backbone.split(Alignment("You worry."), items, "Option (")
+    rendered: list[tuple[str, str, str]] = []
+    render = backbone.chat.render
+    monkeypatch.setattr(backbone.chat, "render", lambda dialogue: [rendered.append(dialogue), render(dialogue)][1])
+    backbone.split(Alignment("You like parties."), items, "Option (")
+    assert len(rendered) == 2
+    backbone.split(Alignment("You like parties."), items, "Option")  # another opening
+    assert len(rendered) == 2 + len(items)
+
+
+@pytest.mark.parametrize(
+    "template",
+    [
+        # the system prompt after the question, inside the user's turn, and before it where it is long
+        "{{ messages[1]['content'] }}<|im_end|>{{ messages[0]['content'] }}<|im_start|>",
+        "<|im_start|>{{ messages[0]['content'] + '\n\n' + messages[1]['content'] }}<|im_end|>",
+        "{% if messages[0]['content'] | length > 20 %}{{ messages[0]['content'] }}<|im_end|>"
+        "{{ messages[1]['content'] }}{% else %}"
+        "{{ messages[1]['content'] }}<|im_end|>{{ messages[0]['content'] }}{% endif %}",
+    ],
+)
+def test_endings_of_another_template_are_never_taken_over_wrongly(smollm2, inventory, template):
+    tokenizer = copy.deepcopy(smollm2.tokenizer)
+    tokenizer.chat_template = template
+    backbone = LocalBackbone(replace(smollm2, tokenizer=tokenizer), CORRECTED)
+    items = inventory.select(inventory.held_out[:12])
+    for text in ("You worry.", "You like parties.", "You worry about many things.", "You worry about everything."):
+        split = backbone.split(Alignment(text), items, "Option (")
+        assert split.whole == whole_prompts(backbone, Alignment(text), items)
 
 
 def test_logits_that_are_not_finite_are_an_error_and_never_an_answer(tiny, inventory):

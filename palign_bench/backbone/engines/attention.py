@@ -72,37 +72,49 @@ class SharedPrefix:
         """Where each group's tokens begin and end among those of `real`: int32 ``(groups + 1,)``."""
         return functional.pad(torch.tensor(self.lengths).cumsum(0), (1, 0)).int().to(self.keys[0].device)
 
-    def seen_by(self, queries: Tensor, layer: int, scale: float) -> tuple[Tensor, Tensor]:
-        """Attention of each group's queries ``(groups, key-value heads, n, width)`` to its prefix, and normalisers.
+    def seen_by(self, query: Tensor, layer: int, scale: float) -> tuple[Tensor, Tensor]:
+        """Attention of each row's queries ``(rows, heads, n, width)`` to its group's prefix, and the normalisers.
 
-        Prefixes of different lengths: in one call where CUDA's fused kernel takes them, which skips the pads, else one
-        after the other.
+        In one call where CUDA's fused kernel takes them, else one prefix length after the other.
         """
-        keys, values = self.keys[layer], self.values[layer]
+        if fits_cuda_kernel(query):
+            return self._seen_in_one_call(query, layer, scale)
+        # (prefixes·each, kv·group, n, d) → (prefixes, kv, group·each·n, d): all rows' queries meet their prefix.
+        rows, heads, n, width = query.shape
+        keys, values, prefixes = self.keys[layer], self.values[layer], len(self.lengths)
+        each, kv_heads = rows // prefixes, keys.shape[1]
+        split = query.reshape(prefixes, each, kv_heads, -1, n, width).permute(0, 2, 3, 1, 4, 5)
+        flat = split.reshape(prefixes, kv_heads, -1, width)
         if len(set(self.lengths)) == 1:
-            return attention_with_normaliser(queries, keys, values, scale)
-        if queries.device.type == "cuda" and _fused_on_cuda(queries):
-            return self._seen_in_one_call(queries, layer, scale)
-        each = [
-            attention_with_normaliser(query[None], key[None, :, :length], value[None, :, :length], scale)
-            for query, key, value, length in zip(queries, keys, values, self.lengths, strict=True)
-        ]
-        return torch.cat([output for output, _ in each]), torch.cat([normaliser for _, normaliser in each])
+            seen, normaliser = attention_with_normaliser(flat, keys, values, scale)
+        else:
+            found = [
+                attention_with_normaliser(own[None], key[None, :, :length], value[None, :, :length], scale)
+                for own, key, value, length in zip(flat, keys, values, self.lengths, strict=True)
+            ]
+            seen, normaliser = torch.cat([each for each, _ in found]), torch.cat([each for _, each in found])
+        seen = seen.view(prefixes, kv_heads, -1, each, n, width).permute(0, 3, 1, 2, 4, 5)
+        normaliser = normaliser.view(prefixes, kv_heads, -1, each, n).permute(0, 3, 1, 2, 4)
+        return seen.reshape(rows, heads, n, width), normaliser.reshape(rows, heads, n)
 
-    def _seen_in_one_call(self, queries: Tensor, layer: int, scale: float) -> tuple[Tensor, Tensor]:
-        """`seen_by` by CUDA's kernel for sequences of different lengths, whose tokens stand one after the other."""
-        groups, heads, n, width = queries.shape
+    def _seen_in_one_call(self, query: Tensor, layer: int, scale: float) -> tuple[Tensor, Tensor]:
+        """`seen_by` by CUDA's kernel for sequences of different lengths, whose tokens stand one after the other.
+
+        It shares keys among heads, and no query is copied: transformers stores queries token by token.
+        """
+        rows, heads, n, width = query.shape
         for each in (self.keys, self.values):
-            if (
-                each[layer].dim() == 4
-            ):  # once: without their pads, ``(tokens, heads, width)``, in place of those with them
+            if each[layer].dim() == 4:  # once: ``(tokens, heads, width)`` without pads, in place of those with them
                 each[layer] = each[layer].transpose(1, 2).flatten(0, 1).index_select(0, self.real)
-        starts = torch.arange(0, groups * n + 1, n, dtype=torch.int32, device=queries.device)
+        prefixes = len(self.lengths)
+        queries = rows // prefixes * n
+        starts = torch.arange(prefixes + 1, dtype=torch.int32, device=query.device) * queries
+        longest = max(queries, 2)  # told of single queries, the kernel reorders them and mixes up their normalisers
         output, normaliser = torch.ops.aten._flash_attention_forward(
-            queries.transpose(1, 2).reshape(-1, heads, width), self.keys[layer], self.values[layer],
-            starts, self.ends, n, max(self.lengths), 0.0, False, False, scale=scale,
+            query.transpose(1, 2).reshape(-1, heads, width), self.keys[layer], self.values[layer],
+            starts, self.ends, longest, max(self.lengths), 0.0, False, False, scale=scale,
         )[:2]  # fmt: skip
-        return output.view(groups, n, heads, width).transpose(1, 2), normaliser.view(heads, groups, n).transpose(0, 1)
+        return output.view(rows, n, heads, width).transpose(1, 2), normaliser.view(heads, rows, n).transpose(0, 1)
 
 
 def attention_with_normaliser(
@@ -110,9 +122,9 @@ def attention_with_normaliser(
 ) -> tuple[Tensor, Tensor]:
     """Softmax attention and its log-sum-exp.
 
-    ``query`` ``(rows, heads, n, width)``, ``key``/``value`` ``(rows, heads, m, width)``, ``mask`` additive
-    ``(rows, 1, n, m)``. Returns ``(rows, heads, n, width)`` and float32 ``(rows, heads, n)``; the former in float32
-    where the processor multiplies in it, to be rounded once.
+    ``query`` ``(rows, heads, n, width)``, ``key``/``value`` ``(rows, heads, m, width)``, of fewer heads where
+    `fits_cuda_kernel`; ``mask`` additive ``(rows, 1, n, m)``. Returns ``(rows, heads, n, width)`` and float32
+    ``(rows, heads, n)``; the former in float32 where the processor multiplies in it, to be rounded once.
     """
     if query.device.type == "cpu" and not torch.is_grad_enabled():
         dtype = product_dtype(query.dtype, query.device)
@@ -127,11 +139,9 @@ def attention_with_normaliser(
             attn_mask=mask if mask is None else mask.to(dtype),
             scale=scale,
         )
-    if query.device.type == "cuda" and mask is None and _fused_on_cuda(query):
-        output, normaliser = torch.ops.aten._scaled_dot_product_flash_attention(
-            query, key, value, 0.0, causal, False, scale=scale
-        )[:2]
-        return output, normaliser
+    if mask is None and fits_cuda_kernel(query):
+        found = torch.ops.aten._scaled_dot_product_flash_attention(query, key, value, 0.0, causal, False, scale=scale)
+        return found[0], found[1]
     scores = torch.matmul(query, key.transpose(-1, -2)).float() * scale
     if causal:
         n, m = scores.shape[-2:]
@@ -143,10 +153,11 @@ def attention_with_normaliser(
     return torch.matmul(weights, value), normaliser
 
 
-def _fused_on_cuda(query: Tensor) -> bool:
-    """Whether CUDA's fused kernel takes these numbers and this width of a head."""
+def fits_cuda_kernel(query: Tensor) -> bool:
+    """Whether these numbers lie on a GPU whose fused kernel takes them and this width of a head."""
     width = query.shape[-1]
-    return query.dtype in (torch.float16, torch.bfloat16) and width % 8 == 0 and width <= 256
+    sixteen_bits = query.dtype in (torch.float16, torch.bfloat16)
+    return query.device.type == "cuda" and sixteen_bits and width % 8 == 0 and width <= 256
 
 
 def _worth_products(query: Tensor, key: Tensor) -> bool:
@@ -194,26 +205,29 @@ def shared_prefix_attention(
     Rows are right-padded: without ``own_mask`` a row's own part is causal, so that pads change nothing before them;
     with it (decoding, one query per row) the mask ``(rows, 1, 1, own length)`` says which own keys are real.
     """
-    rows, heads, n, width = query.shape
-    groups = heads // key.shape[1]
-    own_key, own_value = (t.repeat_interleave(groups, dim=1) if groups > 1 else t for t in (key, value))
-    own, own_normaliser = attention_with_normaliser(
-        query, own_key, own_value, scaling, causal=own_mask is None, mask=own_mask
-    )
+    own, own_normaliser = _among_themselves(query, key, value, scaling, own_mask)
     if shared_prefix is None:
         return own.to(query.dtype).transpose(1, 2), None
-    # (prefixes·each, kv·group, n, d) → (prefixes, kv, group·each·n, d): all rows' queries meet their prefix at once.
-    kv_heads, prefixes = heads // groups, len(shared_prefix.lengths)
-    each = rows // prefixes
-    split = query.reshape(prefixes, each, kv_heads, groups, n, width).permute(0, 2, 3, 1, 4, 5)
-    flat = split.reshape(prefixes, kv_heads, -1, width)
-    seen, seen_normaliser = shared_prefix.seen_by(flat, int(module.layer_idx), scaling)  # type: ignore[arg-type]
-    seen = seen.view(prefixes, kv_heads, groups, each, n, width).permute(0, 3, 1, 2, 4, 5)
-    seen = seen.reshape(rows, heads, n, width)
-    seen_normaliser = seen_normaliser.view(prefixes, kv_heads, groups, each, n).permute(0, 3, 1, 2, 4)
-    seen_normaliser = seen_normaliser.reshape(rows, heads, n)
+    layer = int(module.layer_idx)  # type: ignore[arg-type]
+    seen, seen_normaliser = shared_prefix.seen_by(query, layer, scaling)
     share = torch.sigmoid(seen_normaliser - own_normaliser).to(own.dtype).unsqueeze(-1)
     return torch.lerp(own, seen.to(own.dtype), share).to(query.dtype).transpose(1, 2), None
+
+
+def _among_themselves(
+    query: Tensor, key: Tensor, value: Tensor, scale: float, mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """Attention of each row to its own tokens, as `shared_prefix_attention` says; several heads may share keys."""
+    rows, heads, n, width = query.shape
+    kv_heads = key.shape[1]
+    if mask is not None:  # one query a row: heads that share their keys are as good as queries of one head
+        own, normaliser = attention_with_normaliser(
+            query.reshape(rows, kv_heads, -1, width), key, value, scale, mask=mask
+        )
+        return own.reshape(query.shape), normaliser.reshape(rows, heads, n)
+    if heads > kv_heads and not fits_cuda_kernel(query):
+        key, value = (each.repeat_interleave(heads // kv_heads, dim=1) for each in (key, value))
+    return attention_with_normaliser(query, key, value, scale, causal=True)
 
 
 AttentionInterface.register(NAME, shared_prefix_attention)

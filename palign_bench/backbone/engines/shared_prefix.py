@@ -14,11 +14,12 @@ from typing import Any
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from transformers import DynamicCache
+from transformers import DynamicCache, PreTrainedModel, PreTrainedTokenizerBase
 
 from palign_bench.backbone.anatomy import finite
 from palign_bench.backbone.engines.attention import SharedPrefix, shared_prefix_mode
 from palign_bench.backbone.engines.base import Request, TorchEngine
+from palign_bench.backbone.engines.norms import fused_norms, fusible_norms
 from palign_bench.backbone.tokenizing import SplitPrompts
 from palign_bench.costs.clock import charge
 
@@ -31,6 +32,15 @@ class SharedPrefixEngine(TorchEngine):
 
     _keeps = False
     _kept: tuple[Sequence[Request], SharedPrefix] | None = None  # whose beginnings these are
+
+    def __init__(self, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, positions: int | None = None):
+        super().__init__(model, tokenizer, positions)
+        self._norms = fusible_norms(model)
+
+    @contextmanager
+    def _reading(self) -> Iterator[None]:
+        with torch.no_grad(), shared_prefix_mode(self.model), fused_norms(self._norms):
+            yield
 
     @contextmanager
     def one_alignment(self) -> Iterator[None]:
@@ -51,7 +61,7 @@ class SharedPrefixEngine(TorchEngine):
         """`option_log_probs` of several requests at once: ``(requests, prompts, options)``."""
         result = torch.empty(len(requests), len(requests[0].prompts.suffixes), len(options))
         requests = self._ready(requests)
-        with torch.no_grad(), shared_prefix_mode(self.model):
+        with self._reading():
             prefix = self.compute_prefix(requests)
             for batch, rows in self._batches_of(requests):
                 last, _, _ = self._forward(rows, prefix, cache=None)
@@ -63,7 +73,7 @@ class SharedPrefixEngine(TorchEngine):
         """`continuations` of several requests at once."""
         written: list[list[list[int]]] = [[[] for _ in request.prompts.suffixes] for request in requests]
         requests = self._ready(requests)
-        with torch.no_grad(), shared_prefix_mode(self.model):
+        with self._reading():
             prefix = self.compute_prefix(requests)
             for batch, rows in self._batches_of(requests):
                 for row, tokens in enumerate(self._continued(requests, batch, rows, prefix)):

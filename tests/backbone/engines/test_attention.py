@@ -136,56 +136,87 @@ def test_on_cuda_outputs_and_normalisers_have_their_shapes(dtype: torch.dtype, w
         assert (normaliser.shape, normaliser.dtype) == (query.shape[:-1], torch.float32)
 
 
-def prefixes(dtype: torch.dtype, device: str, lengths: list[int]) -> tuple[torch.Tensor, SharedPrefix]:
-    """Queries of each prefix, and the prefixes with pads that must not be seen."""
+ON_DEVICES = pytest.mark.parametrize(
+    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
+)
+
+
+def prefixes(
+    dtype: torch.dtype, device: str, lengths: list[int], each: int = 1, n: int = 37, heads: int = 3
+) -> tuple[torch.Tensor, SharedPrefix]:
+    """Queries of ``each`` rows of each prefix, and the prefixes of three key-value heads, with pads in between."""
     generator = torch.Generator().manual_seed(0)
     shape = len(lengths), 3, max(lengths), 64
     keys, values = (torch.randn(shape, generator=generator).to(device, dtype) for _ in range(2))
-    queries = torch.randn(len(lengths), 3, 37, 64, generator=generator).to(device, dtype)
+    queries = torch.randn(len(lengths) * each, heads, n, 64, generator=generator).to(device, dtype)
     return queries, SharedPrefix([keys], [values], lengths)
 
 
-def test_prefixes_of_different_lengths_have_their_shapes_on_cuda() -> None:
+@pytest.mark.parametrize("heads", [8, 32])
+def test_prefixes_of_different_lengths_have_their_shapes_on_cuda(heads: int) -> None:
     with FakeTensorMode():
-        queries = torch.empty(3, 8, 10, 64, dtype=torch.bfloat16, device="cuda")
+        queries = torch.empty(6, heads, 10, 64, dtype=torch.bfloat16, device="cuda")
         keys, values = (torch.empty(3, 8, 7, 64, dtype=torch.bfloat16, device="cuda") for _ in range(2))
         output, normaliser = SharedPrefix([keys], [values], [5, 7, 1]).seen_by(queries, 0, 0.1)
         assert (output.shape, output.dtype, output.device.type) == (queries.shape, torch.bfloat16, "cuda")
         assert (normaliser.shape, normaliser.dtype) == (queries.shape[:-1], torch.float32)
 
 
-@pytest.mark.parametrize(
-    "device", ["cpu", pytest.param("cuda", marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU"))]
-)
-def test_every_prefix_is_attended_to_without_its_pads(device: str) -> None:
-    queries, prefix = prefixes(torch.bfloat16, device, [130, 7, 64, 1])
-    keys, values = prefix.keys[0], prefix.values[0]
-    output, normaliser = prefix.seen_by(queries, 0, 0.125)
-    for group, length in enumerate(prefix.lengths):
-        query, key, value = (each[group].double() for each in (queries, keys[:, :, :length], values[:, :, :length]))
-        scores = query @ key.transpose(-1, -2) * 0.125
-        torch.testing.assert_close(normaliser[group].double(), scores.logsumexp(-1), atol=2e-2, rtol=0)
-        torch.testing.assert_close(output[group].double(), scores.softmax(-1) @ value, atol=2e-2, rtol=2e-2)
+@ON_DEVICES
+@pytest.mark.parametrize("lengths", [[130, 7, 64, 1], [70, 70], [33]])
+@pytest.mark.parametrize(("each", "n", "heads"), [(1, 37, 3), (5, 3, 12), (4, 1, 12), (1, 1, 12)])
+def test_every_row_attends_to_its_prefix_without_pads(
+    device: str, lengths: list[int], each: int, n: int, heads: int
+) -> None:
+    """Many tokens, several rows, the steps of decoding, and one row alone; twice, as in every layer and step."""
+    queries, prefix = prefixes(torch.bfloat16, device, lengths, each, n, heads)
+    keys, values = prefix.keys[0].clone(), prefix.values[0].clone()
+    for _ in range(2):
+        output, normaliser = prefix.seen_by(queries, 0, 0.125)
+        assert (output.shape, normaliser.shape) == (queries.shape, queries.shape[:-1])
+        for row, query in enumerate(queries.double()):
+            group = row // each
+            key, value = (
+                x[group, :, : lengths[group]].double().repeat_interleave(heads // 3, 0) for x in (keys, values)
+            )
+            scores = query @ key.transpose(-1, -2) * 0.125
+            torch.testing.assert_close(normaliser[row].double(), scores.logsumexp(-1), atol=2e-2, rtol=0)
+            torch.testing.assert_close(output[row].double(), scores.softmax(-1) @ value, atol=2e-2, rtol=2e-2)
 
 
-def test_prefixes_of_different_lengths_lose_their_pads_once(monkeypatch: pytest.MonkeyPatch) -> None:
+@ON_DEVICES
+@pytest.mark.parametrize(("heads", "n"), [(3, 37), (12, 37), (12, 1)])
+def test_own_tokens_attend_causally_with_grouped_heads(device: str, heads: int, n: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    made = [torch.randn(5, number, n, 64, generator=generator).to(device, torch.bfloat16) for number in (heads, 3, 3)]
+    module = torch.nn.Module()
+    with torch.no_grad():
+        found, _ = attention.shared_prefix_attention(module, *made, None, 0.125)
+    query, key, value = (each.double() for each in made)
+    plain = torch.nn.functional.scaled_dot_product_attention(
+        query, key, value, is_causal=True, scale=0.125, enable_gqa=True
+    )
+    torch.testing.assert_close(found.transpose(1, 2).double(), plain, atol=2e-2, rtol=2e-2)
+
+
+@pytest.mark.parametrize(("each", "n"), [(1, 37), (5, 3), (1, 1)])
+def test_prefixes_in_one_call_are_those_one_by_one(monkeypatch: pytest.MonkeyPatch, each: int, n: int) -> None:
     """With plain attention in place of CUDA's kernel, as its signature says; twice, as in the steps of decoding."""
 
     def plain(query: Any, key: Any, value: Any, starts: Any, ends: Any, *sizes: Any, scale: float) -> Any:
-        assert sizes == (37, 130, 0.0, False, False)
+        assert sizes == (max(each * n, 2), 130, 0.0, False, False)  # of single queries the kernel mixes up normalisers
         found = []
         for group in range(len(ends) - 1):
             own = query[starts[group] : starts[group + 1]].transpose(0, 1)
             its = slice(int(ends[group]), int(ends[group + 1]))
-            found.append(
-                attention_with_normaliser(own[None], *(each[its].transpose(0, 1)[None] for each in (key, value)), scale)
-            )
+            shared = (x[its].transpose(0, 1).repeat_interleave(4, 0)[None] for x in (key, value))
+            found.append(attention_with_normaliser(own[None], *shared, scale))
         outputs, normalisers = zip(*found, strict=True)
-        return torch.cat([each[0].transpose(0, 1) for each in outputs]), torch.cat([each[0] for each in normalisers], 1)
+        return torch.cat([x[0].transpose(0, 1) for x in outputs]), torch.cat([x[0] for x in normalisers], 1)
 
     lengths = [130, 7, 64, 1]
-    queries, prefix = prefixes(torch.float32, "cpu", lengths)
-    expected = prefixes(torch.float32, "cpu", lengths)[1].seen_by(queries, 0, 0.125)
+    queries, prefix = prefixes(torch.float32, "cpu", lengths, each, n, heads=12)
+    expected = prefixes(torch.float32, "cpu", lengths, each, n, heads=12)[1].seen_by(queries, 0, 0.125)
     monkeypatch.setattr(torch.ops.aten, "_flash_attention_forward", plain)
     for _ in range(2):
         for found, own in zip(prefix._seen_in_one_call(queries, 0, 0.125), expected, strict=True):

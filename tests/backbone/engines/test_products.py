@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from palign_bench.backbone.engines import products
-from palign_bench.backbone.engines.products import FEWEST_ROWS, fastest_products, float32_speedup, product_dtype
+from palign_bench.backbone.engines.products import fastest_products, fewest_rows, float32_speedup, product_dtype
 
 CPU = torch.device("cpu")
 
@@ -29,17 +29,22 @@ def test_the_processor_is_measured_once() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_large_batches_multiply_in_float32_and_round_once(monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype) -> None:
-    prefer(monkeypatch, float32_is_faster=True)
+@pytest.mark.parametrize(("speedup", "fewest"), [(1.6, 128), (7.0, 8)])
+def test_large_batches_multiply_in_float32_and_round_once(
+    monkeypatch: pytest.MonkeyPatch, dtype: torch.dtype, speedup: float, fewest: int
+) -> None:
+    """What is large depends on how slowly the processor multiplies in 16 bits: converting weights takes its time."""
+    monkeypatch.setattr(products, "float32_speedup", lambda dtype: speedup)
+    assert fewest_rows(dtype) == fewest
     torch.manual_seed(0)
     layer = nn.Linear(96, 40, dtype=dtype).requires_grad_(False)
-    many, few = torch.randn(3, FEWEST_ROWS, 96).to(dtype), torch.randn(FEWEST_ROWS - 1, 96).to(dtype)
+    many, few = torch.randn(3, fewest, 96).to(dtype), torch.randn(fewest - 1, 96).to(dtype)
     before = layer(few)
     with fastest_products(nn.Sequential(layer)):
         found = layer(many)
         assert torch.equal(layer(few), before)
     exact = many.double() @ layer.weight.double().T + layer.bias.double()
-    assert found.dtype == dtype and found.shape == (3, FEWEST_ROWS, 40)
+    assert found.dtype == dtype and found.shape == (3, fewest, 40)
     # Half a unit in the last place, and what sums in float32 lose.
     torch.testing.assert_close(found.double(), exact, rtol=0.51 * torch.finfo(dtype).eps, atol=1e-6)
 
