@@ -22,7 +22,7 @@ from palign_bench.questionnaire import prompts
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 
 # Raise when the wording or sampling of portraits changes, or what is kept of them; also of the cells that they are in.
-PORTRAIT_VERSION = 2  # 2: charged whole, measured anew, and apart by the kind of device
+PORTRAIT_VERSION = 3  # 2: charged whole, measured anew, apart by the kind of device; 3: fastest products
 
 
 class PersonalityPrompt(Aligner):

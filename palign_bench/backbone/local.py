@@ -16,6 +16,7 @@ from palign_bench.backbone.engines.base import Request, TorchEngine
 from palign_bench.backbone.engines.choice import choose_engine
 from palign_bench.backbone.engines.decoding import own_decoding
 from palign_bench.backbone.engines.hidden import hidden_states, passes
+from palign_bench.backbone.engines.products import fastest_products
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.parts.adapters import VIRTUAL, applied_adapter, is_soft_prompt
@@ -128,7 +129,8 @@ class LocalBackbone(Backbone):
         ids = torch.tensor([encode(self.tokenizer, self.chat.render((system, user, "")))])
         ids = ids.to(self.model.device)
         sampling = {"do_sample": True, "temperature": temperature, "top_p": 1.0, "top_k": 0} if temperature else {}
-        with self.applied(alignment), torch.no_grad(), own_decoding(self.model, self.engine.end_tokens):
+        products, decoding = fastest_products(self.model), own_decoding(self.model, self.engine.end_tokens)
+        with self.applied(alignment), torch.no_grad(), products, decoding:
             read: dict[str, Tensor] = {"input_ids": ids}
             if self.virtual is not None:
                 embedded = self.model.get_input_embeddings()(ids)

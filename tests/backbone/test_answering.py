@@ -165,6 +165,18 @@ def test_endings_of_another_template_are_never_taken_over_wrongly(smollm2, inven
         assert split.whole == whole_prompts(backbone, Alignment(text), items)
 
 
+def test_free_text_too_is_written_in_the_fastest_arithmetic(tiny, monkeypatch):
+    """A portrait's request is as long as a person's answers; the layers are their own again afterwards."""
+    monkeypatch.setattr("palign_bench.backbone.engines.products.float32_speedup", lambda dtype: 7.0)
+    tiny.model.bfloat16()
+    layer, used = tiny.model.model.layers[0].mlp.up_proj, []
+    layer.register_forward_hook(lambda module, *_: used.append("forward" in vars(module)))
+    backbone = LocalBackbone(tiny, CORRECTED, "full_prompts")
+    used.clear()
+    backbone.generate(Alignment(), "You are kind.", "Who are you?", 3, 0.7)
+    assert used and all(used) and "forward" not in vars(layer)
+
+
 def test_logits_that_are_not_finite_are_an_error_and_never_an_answer(tiny, inventory):
     with torch.no_grad():
         tiny.model.model.norm.weight.fill_(float("nan"))
