@@ -171,9 +171,11 @@ def _is_plain(module: nn.Module) -> bool:
 
 
 def _forward(module: Any, own: Callable[..., Tensor], x: Tensor, *arguments: Any, **named: Any) -> Tensor:
-    if module.disable_adapters or module.merged or arguments or named:
+    if module.merged or arguments or named:
         return own(x, *arguments, **named)
     output = product(module.base_layer, x, module.base_layer)
+    if module.disable_adapters:  # the reference policy's layer, rounded as by itself
+        return output.to(x.dtype)
     share = float(getattr(module.lora_dropout["default"], "p", 0.0)) if module.training else 0.0
     rows = x.reshape(1, -1, x.shape[-1])
     dropped = dropped_numbers(rows.numel(), share, x.device) if share else None

@@ -1,7 +1,10 @@
 """Backward passes of our own against numerical ones, and float32 products against those of the whole layer."""
 
+from typing import Any
+
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from torch.autograd import gradcheck
 
@@ -87,3 +90,34 @@ def test_four_bit_layers_multiply_in_float32_what_bitsandbytes_reads(monkeypatch
     assert kept == [(torch.bfloat16, x.numel()), (torch.uint8, 32 * 64 // 2)], "no copy of a weight is kept"
     few = layers.product(layer, x[:, :2], layer)
     assert torch.equal(few, layer(x[:, :2])), "few rows are bitsandbytes' own"
+
+
+@pytest.mark.parametrize("four_bits", [False, True])
+def test_with_its_adapter_switched_off_a_layer_multiplies_alike(
+    monkeypatch: pytest.MonkeyPatch, four_bits: bool
+) -> None:
+    """So the reference policy is read: the bare layer's product in float32, rounded once."""
+    monkeypatch.setattr(layers, "product_dtype", lambda dtype, _: torch.float32 if dtype == torch.bfloat16 else dtype)
+    torch.manual_seed(0)
+    bare: Any = nn.Linear(64, 32, bias=False).bfloat16().requires_grad_(False)
+    weight = bare.weight.float()
+    if four_bits:
+        bitsandbytes = pytest.importorskip("bitsandbytes")
+        bare = bitsandbytes.nn.Linear4bit(64, 32, bias=False, compute_dtype=torch.bfloat16, quant_type="nf4")
+        bare.weight = bitsandbytes.nn.Params4bit(weight.bfloat16(), requires_grad=False, quant_type="nf4")
+        bare = bare.to("cpu")
+        weight = bitsandbytes.functional.dequantize_4bit(bare.weight, bare.weight.quant_state).float()
+    model: Any = get_peft_model(nn.Sequential(bare), LoraConfig(target_modules=["0"], r=4))
+    model.base_model.model[0].lora_B["default"].weight.data.normal_()
+    x = torch.randn(2, 100, 64).bfloat16()
+    calls: list[str] = []
+    product = layers.product
+    monkeypatch.setattr(layers, "product", lambda *given: [calls.append(type(given[0]).__name__), product(*given)][1])
+    with lean_layers(model), torch.no_grad():
+        adapted = model(x)
+        calls.clear()
+        with model.disable_adapter():
+            off = model(x)
+        assert calls == [type(bare).__name__]
+        assert torch.equal(model(x), adapted) and not torch.equal(adapted, off)
+    assert torch.equal(off, nn.functional.linear(x.float(), weight).bfloat16())
