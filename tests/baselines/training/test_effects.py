@@ -15,7 +15,7 @@ from tests.protocols import CORRECTED
 
 def test_full_fine_tuning_reproduces_the_known_answers(bench: Bench) -> None:
     case = bench.case()
-    aligner = bench.aligner("full", learning_rate=2e-3, steps=150, batch_size=16)
+    aligner = bench.aligner("full", learning_rate=2e-3, steps=200, batch_size=16)
     before = bench.error(aligner.align(bench.case(known={})), case.known)
     alignment = aligner.align(case)
     assert alignment.summary["last_loss"] < 0.1 * alignment.summary["first_loss"]
