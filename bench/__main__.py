@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,7 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.machine import processor
 from palign_bench.files import write_atomically
 from palign_bench.questionnaire.inventory import Inventory, Item, Respondent, ipip_neo_300
-from palign_bench.questionnaire.protocol import AsReleased, Corrected
+from palign_bench.questionnaire.protocol import AsReleased, Corrected, audit_items
 from palign_bench.report.document import Document, Table, render, terminal
 from palign_bench.respondents import load_respondents
 from palign_bench.run.assembly import resolve_budget
@@ -124,6 +125,26 @@ def bench_answering(
         found.append(Measurement(f"few_shot_answers_{way}", answered.seconds, answered.seconds / ours, note))
     whole = questions(backbone, alignment, items, len(items), asked.clock)
     return [*found, *lines, _share_of_matrix_rate(whole, ours)]
+
+
+def bench_together(
+    backbone: LocalBackbone, alignments: Sequence[Alignment], inventory: Inventory, repeats: int, clock: Clock
+) -> list[Measurement]:
+    """Few-Shot's answers of several people in one pass and one by one, with and without the audit; seconds a person."""
+    items, people = inventory.select(inventory.held_out), len(alignments)
+    together = LocalBackbone(backbone.loaded, backbone.protocol, backbone.engine, cohort=people)
+    found = []
+    for name, audit in (("answers", []), ("answers_and_audit", audit_items(inventory))):
+        seconds = []
+        for way in (together, backbone):
+            way.answer_many(alignments[:2], items[:8], audit[:2])  # warm-up
+            times = [clock(partial(way.answer_many, alignments, items, audit)) for _ in range(repeats)]
+            seconds.append(statistics.median(times) / people)
+        ours, alone = seconds
+        note = f"{people} people, {len(items)} items, {len(audit)} free texts; {together.people_at_once} in a pass"
+        found.append(Measurement(f"few_shot_{name}_together", ours, None, note))
+        found.append(Measurement(f"few_shot_{name}_one_by_one", alone, alone / ours, "seconds a person"))
+    return found
 
 
 def _share_of_matrix_rate(asked: Questions, ours: float) -> Measurement:
@@ -249,6 +270,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     _write(folder, machine, rows)  # what follows may be cut short
     if not chosen.answering:
         rows += bench_pas(backbone, inventory, source.people[0], rows[0].seconds or 0.0, clock)
+    if chosen.together > 1:
+        told = [protocol.known(person) for person in source.people[: chosen.together]]
+        prompts = [Alignment(system_prompt=protocol.few_shot_prompt(each)) for each in told]
+        rows += bench_together(backbone, prompts, inventory, chosen.repeats, clock)
     if chosen.cohort > 1:
         rows += bench_cohort(backbone, inventory, source.people[: chosen.cohort], chosen.steps, clock)
     if chosen.growth:
@@ -291,6 +316,9 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--growth", action="store_true", help="also people × items × known answers × model size, drawn")
     parser.add_argument(
         "--profile", type=int, metavar="ITEMS", help="only profile so many answers and PAS; write profile.txt"
+    )
+    parser.add_argument(
+        "--together", type=int, default=1, help="N: also N people's answers in one pass, and one by one"
     )
     parser.add_argument("--cohort", type=int, default=1, help="N: also train N people at once, and with TRL one by one")
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps of that training")

@@ -35,7 +35,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     here = tmp_path_factory.mktemp("bench")
     model = save_many_headed(here / "tiny24")
     options = ["--model", "local", "--path", str(model), "--dtype", "float32", "--respondents", "simulated"]
-    amounts = ["--repeats", "1", "--plain-items", "4", "--growth", "--cohort", "2", "--steps", "1"]
+    amounts = ["--repeats", "1", "--plain-items", "4", "--growth", "--cohort", "2", "--steps", "1", "--together", "2"]
     bench.main([*options, *amounts, "--runs", str(here / "runs")])
     return here / "runs" / "bench"
 
@@ -50,11 +50,18 @@ def test_seconds_and_ratios_to_ours(rows: pd.DataFrame) -> None:
     for theirs, ours in (
         ("few_shot_answers_plain_generate", "few_shot_answers_ours"),
         ("lora_one_by_one", "lora_cohort"),
+        ("few_shot_answers_one_by_one", "few_shot_answers_together"),
+        ("few_shot_answers_and_audit_one_by_one", "few_shot_answers_and_audit_together"),
         ("pas_probes_scikit_learn", "pas_probes_ours"),
     ):
         ratio = rows.loc[theirs, "seconds"] / rows.loc[ours, "seconds"]
         assert rows.loc[theirs, "ratio_to_ours"] == pytest.approx(ratio)
     assert rows.loc["pas_align_and_answers", "seconds"] > rows.loc["pas_align", "seconds"]
+
+
+def test_people_in_one_pass_are_timed_with_and_without_the_audit(rows: pd.DataFrame) -> None:
+    notes = [rows.loc[f"few_shot_{each}_together", "note"] for each in ("answers", "answers_and_audit")]
+    assert notes == [f"2 people, 180 items, {texts} free texts; 2 in a pass" for texts in (0, 20)]
 
 
 def test_plain_generation_answers_as_ours_does(rows: pd.DataFrame) -> None:
