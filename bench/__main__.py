@@ -29,6 +29,7 @@ from bench.probes import time_probes
 from bench.profile import profiled
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.engines.out_of_memory import free_memory
 from palign_bench.backbone.engines.products import product_dtype
 from palign_bench.backbone.loading.settings import model_title, package_path, resolve_model
 from palign_bench.backbone.loading.weights import load
@@ -41,6 +42,8 @@ from palign_bench.report.document import Document, Table, render, terminal
 from palign_bench.respondents import load_respondents
 from palign_bench.run.assembly import resolve_budget
 from palign_bench.settings import UserError, read_option
+
+ONE_BY_ONE = 2  # people trained so: what one takes is the same for everyone
 
 
 @dataclass(frozen=True)
@@ -213,27 +216,45 @@ def profile_text(backbone: LocalBackbone, inventory: Inventory, person: Responde
 
 
 def bench_cohort(
-    backbone: LocalBackbone, inventory: Inventory, people: Sequence[Respondent], steps: int, clock: Clock
+    backbone: LocalBackbone,
+    inventory: Inventory,
+    people: Sequence[Respondent],
+    methods: Sequence[str],
+    steps: int,
+    clock: Clock,
 ) -> list[Measurement]:
-    """Supervised LoRA of several people, in one pass and with TRL one by one; seconds per person."""
+    """Training of several people in one pass, and with TRL one by one (two of them); seconds per person."""
     from palign_bench.run.assembly import make_aligners
 
     protocol = Corrected(inventory)
     cases = [Case(p.id, protocol.known(p), {}, seed=number) for number, p in enumerate(people)]
-    seconds, at_once = [], []
-    for cohort in (len(people), 1):
-        method = resolve_budget(read_option("method", "lora") | {"steps": steps}, {"name": "quick", "cohort": cohort})
-        aligner = make_aligners(method)["lora"]
-        aligner.prepare(backbone, protocol)
-        aligner.warm_up(cases[0])
-        at_once.append(aligner.cohort)
-        seconds.append(clock(lambda aligner=aligner: aligner.align_many(cases)) / len(people))  # type: ignore[misc]
-    ours, alone = seconds
-    note = f"LoRA, {len(people)} people, {steps} steps of 8, seconds per person"
-    return [
-        Measurement("lora_cohort", ours, None, f"{note}; {at_once[0]} in a pass"),
-        Measurement("lora_one_by_one", alone, alone / ours, f"{note}; TRL"),
-    ]
+    found = []
+    for name in methods:
+        told = []
+        for cohort, trained in ((len(cases), cases), (1, cases[:ONE_BY_ONE])):
+            budget = {"name": "paper", "cohort": cohort}
+            (aligner,) = make_aligners(resolve_budget(read_option("method", name) | {"steps": steps}, budget)).values()
+            aligner.prepare(backbone, protocol)
+            aligner.warm_up(cases[0])
+            free_memory()
+            _peak_memory()
+            seconds = clock(partial(aligner.align_many, trained)) / len(trained)
+            told.append((seconds, f"{aligner.cohort} in a pass{_peak_memory()}"))
+        (ours, how), (alone, how_alone) = told
+        note = f"{len(cases)} people, {steps} steps of {aligner.training.batch_size}, seconds per person; {how}"
+        found.append(Measurement(f"{name}_cohort", ours, None, note))
+        note = f"TRL, the first {min(ONE_BY_ONE, len(cases))}; {how_alone}"
+        found.append(Measurement(f"{name}_one_by_one", alone, alone / ours, note))
+    return found
+
+
+def _peak_memory() -> str:
+    """What a GPU gave at most since this was last called; nothing without one."""
+    if not torch.cuda.is_available():
+        return ""
+    peak = torch.cuda.max_memory_allocated() / 2**20
+    torch.cuda.reset_peak_memory_stats()
+    return f", {peak:,.0f} MiB at most"
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -275,7 +296,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         prompts = [Alignment(system_prompt=protocol.few_shot_prompt(each)) for each in told]
         rows += bench_together(backbone, prompts, inventory, chosen.repeats, clock)
     if chosen.cohort > 1:
-        rows += bench_cohort(backbone, inventory, source.people[: chosen.cohort], chosen.steps, clock)
+        several = source.people[: chosen.cohort]
+        rows += bench_cohort(backbone, inventory, several, chosen.methods.split(","), chosen.steps, clock)
     if chosen.growth:
         found = measure_growth(backbone, inventory, known, lambda work: seconds_of(work, chosen.repeats))
         draw_growth(found, machine.split(";")[0], folder / "growth")
@@ -321,6 +343,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--together", type=int, default=1, help="N: also N people's answers in one pass, and one by one"
     )
     parser.add_argument("--cohort", type=int, default=1, help="N: also train N people at once, and with TRL one by one")
+    parser.add_argument("--methods", default="lora", help="trained so, comma-separated: lora, dpo, ppo, rloo")
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps of that training")
     parser.add_argument("--repeats", type=int, default=3, help="repetitions of our own timings (median)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder")

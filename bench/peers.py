@@ -5,6 +5,7 @@ A program that is not installed is one line that says how to install it. SGLang 
 
 import copy
 import importlib.util
+import math
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from bench.llama_cpp import LlamaCpp
 from bench.lm_eval import lm_eval_log_probs
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.base import Request
+from palign_bench.backbone.engines.out_of_memory import free_memory
 from palign_bench.backbone.engines.products import product_dtype
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import ServingEngine, end_vllm, start_vllm
@@ -156,11 +158,11 @@ def vllm(asked: Questions, model: PreTrainedModel | None = None) -> Answered:
     model = model or backbone.model
     os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # by default it leaves a core to the process that asks
     # Of 128 tokens there by default: what is left of the beginning after its last whole block is read with every item.
-    blocks = {"block_size": 32} if model.device.type == "cpu" else {}
+    settings = {"gpu_memory_utilization": _free_share()} if model.device.type == "cuda" else {"block_size": 32}
     with TemporaryDirectory() as folder:
         model.save_pretrained(folder)
         backbone.tokenizer.save_pretrained(folder)
-        llm = start_vllm(folder, str(model.dtype).removeprefix("torch."), **blocks)
+        llm = start_vllm(folder, str(model.dtype).removeprefix("torch."), **settings)
     engine = ServingEngine(llm, backbone.tokenizer, frozenset())
     found: list[Tensor] = []
 
@@ -174,8 +176,15 @@ def vllm(asked: Questions, model: PreTrainedModel | None = None) -> Answered:
     )
     end_vllm(llm)  # what is timed next has the machine to itself
     log_probs = torch.cat(found[1:])
-    how = ", ".join(["prefix caching, logits in float32", *(f"{name} {value}" for name, value in blocks.items())])
+    how = ", ".join(["prefix caching, logits in float32", *(f"{name} {value:g}" for name, value in settings.items())])
     return Answered(seconds, log_probs.argmax(-1).tolist(), how, log_probs)
+
+
+def _free_share() -> float:
+    """Share of the GPU's memory that the model which is timed beside it leaves free, but for a twentieth."""
+    free_memory()
+    free, total = torch.cuda.mem_get_info()
+    return math.floor(100 * free / total - 5) / 100
 
 
 @dataclass(frozen=True)
