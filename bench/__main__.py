@@ -241,7 +241,7 @@ def bench_cohort(
             seconds = clock(partial(aligner.align_many, trained)) / len(trained)
             told.append((seconds, f"{aligner.cohort} in a pass{_peak_memory()}"))
         (ours, how), (alone, how_alone) = told
-        note = f"{len(cases)} people, {steps} steps of {aligner.training.batch_size}, seconds per person; {how}"
+        note = f"{len(cases)} people, {steps} steps, seconds per person; {how}"
         found.append(Measurement(f"{name}_cohort", ours, None, note))
         note = f"TRL, the first {min(ONE_BY_ONE, len(cases))}; {how_alone}"
         found.append(Measurement(f"{name}_one_by_one", alone, alone / ours, note))
