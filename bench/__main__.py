@@ -216,36 +216,28 @@ def profile_text(backbone: LocalBackbone, inventory: Inventory, person: Responde
 
 
 def bench_cohort(
-    backbone: LocalBackbone,
-    inventory: Inventory,
-    people: Sequence[Respondent],
-    methods: Sequence[str],
-    steps: int,
-    clock: Clock,
+    backbone: LocalBackbone, inventory: Inventory, people: Sequence[Respondent], method: str, steps: int, clock: Clock
 ) -> list[Measurement]:
     """Training of several people in one pass, and with TRL one by one (two of them); seconds per person."""
     from palign_bench.run.assembly import make_aligners
 
     protocol = Corrected(inventory)
     cases = [Case(p.id, protocol.known(p), {}, seed=number) for number, p in enumerate(people)]
-    found = []
-    for name in methods:
-        told = []
-        for cohort, trained in ((len(cases), cases), (1, cases[:ONE_BY_ONE])):
-            budget = {"name": "paper", "cohort": cohort}
-            (aligner,) = make_aligners(resolve_budget(read_option("method", name) | {"steps": steps}, budget)).values()
-            aligner.prepare(backbone, protocol)
-            aligner.warm_up(cases[0])
-            free_memory()
-            _peak_memory()
-            seconds = clock(partial(aligner.align_many, trained)) / len(trained)
-            told.append((seconds, f"{aligner.cohort} in a pass{_peak_memory()}"))
-        (ours, how), (alone, how_alone) = told
-        note = f"{len(cases)} people, {steps} steps, seconds per person; {how}"
-        found.append(Measurement(f"{name}_cohort", ours, None, note))
-        note = f"TRL, the first {min(ONE_BY_ONE, len(cases))}; {how_alone}"
-        found.append(Measurement(f"{name}_one_by_one", alone, alone / ours, note))
-    return found
+    told = []
+    for cohort, trained in ((len(cases), cases), (1, cases[:ONE_BY_ONE])):
+        settings = resolve_budget(read_option("method", method) | {"steps": steps}, {"name": "paper", "cohort": cohort})
+        (aligner,) = make_aligners(settings).values()
+        aligner.prepare(backbone, protocol)
+        aligner.warm_up(cases[0])
+        free_memory()
+        _peak_memory()
+        seconds = clock(partial(aligner.align_many, trained)) / len(trained)
+        told.append((seconds, f"{aligner.cohort} in a pass{_peak_memory()}"))
+    (ours, how), (alone, how_alone) = told
+    return [
+        Measurement(f"{method}_cohort", ours, None, f"{len(cases)} people, {steps} steps, seconds per person; {how}"),
+        Measurement(f"{method}_one_by_one", alone, alone / ours, f"TRL, the first {len(trained)}; {how_alone}"),
+    ]
 
 
 def _peak_memory() -> str:
@@ -297,7 +289,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows += bench_together(backbone, prompts, inventory, chosen.repeats, clock)
     if chosen.cohort > 1:
         several = source.people[: chosen.cohort]
-        rows += bench_cohort(backbone, inventory, several, chosen.methods.split(","), chosen.steps, clock)
+        for method in chosen.methods.split(","):
+            rows += bench_cohort(backbone, inventory, several, method, chosen.steps, clock)
+            _write(folder, machine, rows)
     if chosen.growth:
         found = measure_growth(backbone, inventory, known, lambda work: seconds_of(work, chosen.repeats))
         draw_growth(found, machine.split(";")[0], folder / "growth")
