@@ -21,7 +21,7 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 
-from baselines.training.layers import LowRankUpdate, dropped_numbers, product, replace_forward
+from baselines.training.layers import dropped_numbers, replace_forward, updated_product
 from baselines.training.session import TrainingClock
 from baselines.training.trainers import Loss, answer_tokens
 from baselines.training.tree import TreeSize, answer_log_probs
@@ -133,6 +133,7 @@ class Adapters:
         ]
         self.initial = [each.detach().clone() for each in self.a]
         self.generators = [torch.Generator(device) for _ in seeds]
+        self._drawn: tuple[Any, list[Tensor]] = None, []  # of which pass, and what dropout takes of each layer
 
     def _initial(self, rank: int, seed: int) -> list[Tensor]:
         """A of every layer as PEFT draws it after ``seed``: it makes both matrices as linear layers, then A anew."""
@@ -162,23 +163,40 @@ class Adapters:
         self, index: int, layer: nn.Module, own: Callable[[Tensor], Tensor], a: Tensor, b: Tensor, inputs: Tensor
     ) -> Tensor:
         x = inputs.reshape(self.people, -1, inputs.shape[-1])
-        output = product(layer, inputs, own)
-        dropped = self._dropped(index, x[0].numel()) if self.dropout else None
-        flat, scaling = output.view(self.people, -1, output.shape[-1]), self.scaling / (1 - self.dropout)
-        updated: Tensor = LowRankUpdate.apply(flat, x, a, b, scaling, dropped)
-        return updated.view(output.shape)
+        dropped = self._dropped(index, x.shape[1]) if self.dropout else None
+        found = updated_product(layer, x, own, a, b, self.scaling / (1 - self.dropout), dropped)
+        return found.view(*inputs.shape[:-1], -1)
 
-    def _dropped(self, layer: int, count: int) -> Tensor:
-        """What dropout takes, drawn from person, step and layer: who else is trained changes no draw.
+    def _dropped(self, layer: int, positions: int) -> Tensor:
+        """What dropout takes, drawn from person, step and pass: who else is trained changes no draw.
 
         Nor does computing a layer a second time, as gradient checkpointing does.
         """
-        found = []
-        for person, (generator, seed) in enumerate(zip(self.generators, self.seeds, strict=True)):
-            generator.manual_seed(hash((seed, *self.moment, layer)) % 2**63)
-            own = dropped_numbers(count, self.dropout, self.model.device, generator)
-            found.append(own if own.dtype == torch.bool else own + person * count)
-        return torch.cat(found)
+        device = self.model.device
+        if device.type != "cpu":  # a mask, and those of all layers at once would fill memory
+            own = [
+                dropped_numbers(positions * self.inputs[layer], self.dropout, device, generator)
+                for generator in self._seeded(layer)
+            ]
+            return torch.cat(own)
+        if self._drawn[0] != (self.moment, positions):
+            counts = positions * torch.tensor(self.inputs)
+            drawn = [self._of_all_layers(counts, person, each) for person, each in enumerate(self._seeded())]
+            self._drawn = (self.moment, positions), [torch.cat(each) for each in zip(*drawn, strict=True)]
+        return self._drawn[1][layer]
+
+    def _of_all_layers(self, counts: Tensor, person: int, generator: torch.Generator) -> Sequence[Tensor]:
+        """Of one person, layer by layer, in one draw: the places among everyone's numbers of that layer."""
+        places = dropped_numbers(int(counts.sum()), self.dropout, self.model.device, generator)
+        ends = counts.cumsum(0)
+        sizes = torch.searchsorted(places, ends).diff(prepend=torch.zeros(1, dtype=torch.long))
+        places += torch.repeat_interleave(person * counts - (ends - counts), sizes)
+        return places.split(sizes.tolist())
+
+    def _seeded(self, *more: int) -> Iterator[torch.Generator]:
+        """Everyone's generator, of this pass."""
+        for generator, seed in zip(self.generators, self.seeds, strict=True):
+            yield generator.manual_seed(hash((seed, *self.moment, *more)) % 2**63)
 
     def clip(self, largest: float) -> None:
         """Scale each person's gradient to a norm of at most ``largest``; 0 leaves it, as in transformers."""

@@ -31,7 +31,7 @@ class DirectPreferenceOptimization(TrainedAligner):
     moves probability to answers that nobody gave (displacement; Razin et al. 2024).
     """
 
-    version = 5
+    version = 6
     takes_cohorts = True
     turns_dropout_off = True
     kind = PreferenceTrainer

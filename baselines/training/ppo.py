@@ -156,7 +156,7 @@ def _mean(values: Tensor, mask: Tensor) -> Tensor:
 class ProximalPolicyOptimization(OnPolicyAligner):
     """PPO with an adapter and the rule-based reward."""
 
-    version = 5
+    version = 6
     curves: ClassVar[Mapping[str, str]] = {
         "objective/scores": "reward",
         "objective/kl": "kl",

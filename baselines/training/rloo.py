@@ -55,7 +55,7 @@ class LeaveOneOutObjective(Objective):
 class ReinforceLeaveOneOut(OnPolicyAligner):
     """RLOO with an adapter; a batch is ``batch_size / generations`` items with ``generations`` answers each."""
 
-    version = 4
+    version = 5
     curves: ClassVar[Mapping[str, str]] = {"reward": "reward", "kl": "kl", "loss": "loss"}
 
     def __init__(self, *, generations: int = 4, iterations: int = 1, **settings: Any) -> None:

@@ -26,7 +26,7 @@ class SupervisedFineTuning(TrainedAligner):
     Full fine-tuning keeps float32 copies of bfloat16 weights, so that small updates count.
     """
 
-    version = 5
+    version = 6
     takes_cohorts = True
     per_token = True
     kind = SupervisedTrainer

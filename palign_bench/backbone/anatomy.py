@@ -169,7 +169,7 @@ class Anatomy:
         """
         with _answering(self.decoder, lambda *_, **__: _Output(last_hidden_state=hidden[:, None])) as asked:
             ids = torch.zeros(len(hidden), 1, dtype=torch.long, device=hidden.device)
-            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits[:, -1]
+            logits: Tensor = self.model(input_ids=ids, use_cache=False).logits.squeeze(1)
         if not asked:
             raise ValueError(f"model_type {self.model_type} does not read the hidden states of its base model")
         return logits

