@@ -41,7 +41,7 @@ from palign_bench.questionnaire.protocol import AsReleased, Corrected, audit_ite
 from palign_bench.report.document import Document, Table, render, terminal
 from palign_bench.respondents import load_respondents
 from palign_bench.run.assembly import resolve_budget
-from palign_bench.settings import UserError, read_option
+from palign_bench.settings import UserError, options, read_option
 
 ONE_BY_ONE = 2  # people trained so: what one takes is the same for everyone
 
@@ -252,6 +252,7 @@ def _peak_memory() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark, print it and write ``bench.csv`` and ``bench.md`` into ``runs/bench/``."""
     chosen = _parse(arguments)
+    trained = _methods_in_cohorts(chosen.methods) if chosen.cohort > 1 else []  # before anything is loaded
     inventory = ipip_neo_300()
     protocol = Corrected(inventory)
     settings = read_option("model", chosen.model) | {"dtype": chosen.dtype}
@@ -289,7 +290,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         rows += bench_together(backbone, prompts, inventory, chosen.repeats, clock)
     if chosen.cohort > 1:
         several = source.people[: chosen.cohort]
-        for method in chosen.methods.split(","):
+        for method in trained:
             rows += bench_cohort(backbone, inventory, several, method, chosen.steps, clock)
             _write(folder, machine, rows)
     if chosen.growth:
@@ -337,12 +338,23 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         "--together", type=int, default=1, help="N: also N people's answers in one pass, and one by one"
     )
     parser.add_argument("--cohort", type=int, default=1, help="N: also train N people at once, and with TRL one by one")
-    parser.add_argument("--methods", default="lora", help="trained so, comma-separated: lora, dpo, ppo, rloo")
+    parser.add_argument("--methods", default="lora", help="trained so, comma-separated: lora, qlora, dpo, ppo, rloo")
     parser.add_argument("--steps", type=int, default=2, help="optimizer steps of that training")
     parser.add_argument("--repeats", type=int, default=3, help="repetitions of our own timings (median)")
     parser.add_argument("--runs", type=Path, default=Path("runs"), help="the ledger's folder")
     chosen = parser.parse_args(arguments)
     chosen.peers = list(PEERS) if chosen.peers == [] else chosen.peers
+    return chosen
+
+
+def _methods_in_cohorts(names: str) -> list[str]:
+    """The methods of a comma-separated list. Raises UserError for one that does not train several people at once."""
+    possible = [each for each in options("method") if read_option("method", each).get("cohort") == "auto"]
+    chosen = names.split(",")
+    if other := [name for name in chosen if name not in possible]:
+        raise UserError(
+            f"--methods {other[0]}: choose of those that train several people at once: {','.join(possible)}."
+        )
     return chosen
 
 

@@ -12,8 +12,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from palign_bench.backbone.tokenizing import SplitPrompts
-
 
 class LlamaCpp:
     """A GGUF file in llama.cpp, with memory for one beginning of up to ``positions`` tokens and its continuations.
@@ -28,7 +26,7 @@ class LlamaCpp:
 
         logging.getLogger("llama-cpp-python").setLevel(logging.ERROR)  # it prints pages
         self.library: Any = llama_cpp
-        self.sequences = sequences
+        self.sequences, self.beginning = sequences, 0
         llama_cpp.llama_backend_init()
         self.model = llama_cpp.llama_model_load_from_file(str(file).encode(), llama_cpp.llama_model_default_params())
         settings = llama_cpp.llama_context_default_params()
@@ -41,18 +39,21 @@ class LlamaCpp:
         self.memory = llama_cpp.llama_get_memory(self.context)
         self.batch = llama_cpp.llama_batch_init(self.BATCH, 0, 1)
 
-    def log_probs(self, prompts: SplitPrompts, options: Sequence[int]) -> Tensor:
-        """Log-probabilities among ``options`` of the token after each prompt: float32 ``(prompts, options)``."""
-        beginning = len(prompts.prefix)
+    def read_beginning(self, tokens: Sequence[int]) -> None:
+        """Compute the beginning that `log_probs` continues, in place of any other."""
         self.library.llama_memory_clear(self.memory, True)
-        self._compute([(token, place, 0, False) for place, token in enumerate(prompts.prefix)], options)
+        self._compute([(token, place, 0, False) for place, token in enumerate(tokens)], [])
+        self.beginning = len(tokens)
+
+    def log_probs(self, suffixes: Sequence[Sequence[int]], options: Sequence[int]) -> Tensor:
+        """Log-probabilities among ``options`` of the token after each continuation: float32 ``(suffixes, options)``."""
         found = []
-        for start in range(0, len(prompts.suffixes), self.sequences):
+        for start in range(0, len(suffixes), self.sequences):
             tokens = []
-            for sequence, suffix in enumerate(prompts.suffixes[start : start + self.sequences], start=1):
+            for sequence, suffix in enumerate(suffixes[start : start + self.sequences], start=1):
                 self.library.llama_memory_seq_cp(self.memory, 0, sequence, -1, -1)
                 last = len(suffix) - 1
-                tokens += [(token, beginning + i, sequence, i == last) for i, token in enumerate(suffix)]
+                tokens += [(token, self.beginning + i, sequence, i == last) for i, token in enumerate(suffix)]
             found += self._compute(tokens, options)
             for sequence in range(1, self.sequences + 1):
                 self.library.llama_memory_seq_rm(self.memory, sequence, -1, -1)

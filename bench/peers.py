@@ -107,15 +107,17 @@ def llama_cpp(asked: Questions, sequences: int = 1) -> Answered:
     """llama.cpp; the beginning is computed once, then ``sequences`` items at a time."""
     assert asked.file is not None
     positions = len(asked.prompts.prefix) + 2 * LlamaCpp.BATCH
-    peer = LlamaCpp(asked.file, positions, sequences, torch.get_num_threads())
-    one = SplitPrompts(asked.prompts.prefix, asked.prompts.suffixes[:1])
+    peer, suffixes = LlamaCpp(asked.file, positions, sequences, torch.get_num_threads()), asked.prompts.suffixes
     found: list[Tensor] = []
-    peer.log_probs(SplitPrompts(one.prefix[:8], one.suffixes), asked.options)  # warm-up
-    first = asked.clock(lambda: peer.log_probs(one, asked.options))
-    others = asked.clock(lambda: found.append(peer.log_probs(asked.prompts, asked.options))) - first
+    peer.read_beginning(asked.prompts.prefix[:8])  # warm-up
+    peer.log_probs(suffixes[:1], asked.options)
+    beginning = asked.clock(lambda: peer.read_beginning(asked.prompts.prefix))
+    items = asked.clock(lambda: found.append(peer.log_probs(suffixes, asked.options)))
     peer.close()
-    how = "one item at a time" if sequences == 1 else f"{sequences} items in one call"
-    return Answered(asked.scaled(first, others), found[0].argmax(-1).tolist(), f"{asked.file.name}, {how}", found[0])
+    at_once = min(sequences, len(suffixes))
+    how = "one item at a time" if at_once == 1 else f"{at_once} items in one call"
+    seconds = beginning + items / len(suffixes) * asked.of
+    return Answered(seconds, found[0].argmax(-1).tolist(), f"{asked.file.name}, {how}", found[0])
 
 
 def openvino(asked: Questions, in_float32: bool = False) -> Answered:

@@ -1,6 +1,7 @@
 """`make bench` for real on a tiny model, and whether its peers answer the same questions."""
 
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from palign_bench.backbone.loading.settings import package_path, resolve_model
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.settings import read_option
+from palign_bench.settings import UserError, read_option
 from tests.backbone import fake_vllm
 from tests.command import save_many_headed
 from tests.protocols import CORRECTED
@@ -158,6 +159,42 @@ def test_what_is_compared_and_how_seconds_are_scaled(monkeypatch: pytest.MonkeyP
     assert parsed(texts) == [0, 4, None]
     note = compared("generate", Answered(1.0, [0, 1, None], "greedy"), texts, ours)
     assert note == f"transformers {transformers.__version__}, greedy; 3 items timed, scaled; 67% equal answers"
+
+
+def test_seconds_of_llama_cpp_are_the_beginnings_and_a_share_of_the_items(
+    monkeypatch: pytest.MonkeyPatch, asked: Questions
+) -> None:
+    """However the clock scatters, they cannot fall below what either part took: 10 s, and 12 s for 12 items of 180."""
+    read: list[int] = []
+
+    class Program:
+        BATCH = 2048
+
+        def __init__(self, *_: object) -> None: ...
+
+        def read_beginning(self, tokens: list[int]) -> None:
+            read.append(len(tokens))
+
+        def log_probs(self, suffixes: list[list[int]], options: list[int]) -> torch.Tensor:
+            return torch.zeros(len(suffixes), len(options))
+
+        def close(self) -> None: ...
+
+    def clock(work: Callable[[], object]) -> float:
+        work()
+        return next(times)
+
+    monkeypatch.setattr(peers, "LlamaCpp", Program)
+    times = iter([10.0, 12.0])
+    answered = peers.llama_cpp(replace(asked, clock=clock, file=Path("a.gguf")), peers.SEQUENCES)
+    assert answered.seconds == pytest.approx(10.0 + 180.0) and read[-1] == len(asked.prompts.prefix)
+    assert answered.note == "a.gguf, 12 items in one call"
+
+
+def test_only_methods_that_train_cohorts_are_timed_so(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(UserError, match=r"--methods few_shot: .* dpo, lora, ppo, qlora, rloo\."):
+        bench.main(["--cohort", "2", "--methods", "lora,few_shot"])
+    assert capsys.readouterr().out == "", "it was refused once the model had been loaded"
 
 
 def test_lm_eval_gives_our_log_probabilities(asked: Questions) -> None:
