@@ -353,7 +353,7 @@ def _methods_in_cohorts(names: str) -> list[str]:
     chosen = names.split(",")
     if other := [name for name in chosen if name not in possible]:
         raise UserError(
-            f"--methods {other[0]}: choose of those that train several people at once: {','.join(possible)}."
+            f"--methods {other[0]}: choose from those that train several people at once: {', '.join(possible)}."
         )
     return chosen
 

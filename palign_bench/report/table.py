@@ -18,7 +18,7 @@ from palign_bench.report.rows import RowNumbers, ledger_notes, read_rows
 from palign_bench.report.specificity import Truths, specificity
 from palign_bench.report.statistics import mean, mean_interval
 from palign_bench.report.training import training_notes
-from palign_bench.report.validity import validity
+from palign_bench.report.validity import PANEL, validity
 from palign_bench.settings import counted
 
 _WHOLE_COLUMNS: tuple[str, ...] = (
@@ -28,6 +28,16 @@ _WHOLE_COLUMNS: tuple[str, ...] = (
     "known_answers",
     *(figure.name for figure in FIGURES if figure.whole),
 )
+# What a row is and how it did: no scale of an inventory can be called so, for it would be overwritten.
+COLUMNS_BESIDE_SCALES: frozenset[str] = frozenset({
+    "method", "protocol", "model", "respondents", "composite", "composite_low", "composite_high", "specificity",
+    "difference_to_best_own_floor", "difference_to_best_own_floor_low", "difference_to_best_own_floor_high",
+    "difference_to_best_people_floor", "difference_to_best_people_floor_low", "difference_to_best_people_floor_high",
+    "best_own_floor", "best_people_floor", "beats_best_constant", "most_frequent_option_share", "unparsed_rate",
+    "audit_agreement", "missing_cells", "unscored", "shared_seconds", "seconds_for_one", "seconds_for_300", "label",
+    "title", "block", "budget", "known_answers", "paper_composite", "cells",
+    *(entry["name"] for entry in PANEL), *(figure.name for figure in FIGURES),
+})  # fmt: skip
 
 
 @dataclass(frozen=True)

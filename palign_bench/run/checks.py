@@ -16,6 +16,7 @@ from palign_bench.questionnaire.inventory import Inventory, Item, Respondent, ip
 from palign_bench.questionnaire.prompts import NEUTRAL_SYSTEM_PROMPT
 from palign_bench.questionnaire.protocol import FREE_GENERATION, Corrected, EvaluationProtocol
 from palign_bench.questionnaire.variant import PLAIN, REPEAT, SHUFFLED, Variant
+from palign_bench.report.table import COLUMNS_BESIDE_SCALES
 from palign_bench.respondents import RespondentSource, is_stand_in
 from palign_bench.run.claims import RETRIES
 from palign_bench.settings import Settings, UserError, is_whole
@@ -142,6 +143,15 @@ def check_stand_ins(respondents: Mapping[str, Any], source: RespondentSource, pe
         raise UserError(
             f"respondents=auto: {source.description}; for {people} of them say so with respondents=simulated, or name "
             "the folder of the real ones with respondents=papi respondents.folder=FOLDER."
+        )
+
+
+def check_scales(inventory: Inventory) -> None:
+    """Raise UserError for a scale that is called as another column of the table, which would take its place."""
+    if taken := [name for name in inventory.scales.values() if name in COLUMNS_BESIDE_SCALES]:
+        raise UserError(
+            f"inventory={inventory.name}: the table has a column {taken[0]} of its own; give that scale another full "
+            "name (scales: in the YAML file beside the items)."
         )
 
 

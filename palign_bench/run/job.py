@@ -36,6 +36,7 @@ from palign_bench.run.checks import (
     check_needs,
     check_numbers,
     check_portraits,
+    check_scales,
     check_stand_ins,
     check_words,
 )
@@ -112,6 +113,7 @@ class Job:
         """
         inventory, seed = session.inventory(settings["inventory"]), settings["seed"]
         check_numbers(settings, inventory)
+        check_scales(inventory)
         asked = protocol_of(settings["protocol"]["name"], inventory)
         variant = Variant.parse(settings["variant"], asked)
         protocol = variant.told(asked, seed) if variant else asked

@@ -58,3 +58,17 @@ def test_an_answer_beyond_the_options_is_refused(tmp_path: Path) -> None:
     people.write_text("\n".join(lines), encoding="utf-8")
     refused = run_here("method=floors", *arguments, "tracking=none", folder=tmp_path)
     assert refused.returncode == 1 and "'5' is no answer; give a whole number 1…4" in refused.stderr
+
+
+def test_a_scale_called_as_a_column_of_the_table_is_refused(tmp_path: Path) -> None:
+    """It would take the column's place without a word."""
+    arguments, _ = written(tmp_path, 4)
+    for name, taken in (("model", True), ("joules", True), ("Model", False)):
+        with (tmp_path / "mine.yaml").open("a", encoding="utf-8") as about:
+            about.write(f"scales: {{order: {name}, calm: calm}}\n")
+        found = run_here("method=floors", *arguments, "tracking=none", folder=tmp_path)
+        lines = (tmp_path / "mine.yaml").read_text(encoding="utf-8").splitlines()[:-1]
+        (tmp_path / "mine.yaml").write_text("\n".join([*lines, ""]), encoding="utf-8")
+        assert found.returncode == int(taken), found.stderr
+        assert not taken or f"has a column {name} of its own" in found.stderr.strip().splitlines()[-1]
+        assert (tmp_path / "runs").exists() is not taken, "refused once something had been written"

@@ -16,7 +16,7 @@ from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from palign_bench.report import make_report
 from palign_bench.report.document import render, terminal
 from palign_bench.report.names import BLOCKS, KNOWN_TRUTH
-from palign_bench.report.table import Report, build_report
+from palign_bench.report.table import COLUMNS_BESIDE_SCALES, Report, build_report
 from palign_bench.report.words import describe
 from palign_bench.respondents.source import RespondentSource
 from tests.ledgers import kept_folder, plan_of, row_of
@@ -68,6 +68,7 @@ def test_columns_are_written_in_order(twelve_people: dict[str, Any], make_plan: 
     assert list(frame.columns[9:12]) == ["composite", "composite_low", "composite_high"]
     assert list(frame.columns[-2:]) == ["paper_composite", "cells"] and frame.columns.is_unique
     assert list(frame["method"]) == ["pas", "my_own_method", *CONSTANTS]
+    assert set(frame.columns) - set(ipip_neo_300().scales.values()) == COLUMNS_BESIDE_SCALES
     written = (plan.folder / "table1.csv").read_text(encoding="utf-8").splitlines()
     assert written[0].split(",") == list(frame.columns)
     assert len(written) == 1 + len(frame)
