@@ -39,9 +39,9 @@ from palign_bench.backbone.parts.adapters import (
     is_soft_prompt,
     peft_config,
     peft_settings,
-    quiet,
     trainable_copies,
 )
+from palign_bench.backbone.quiet import quiet
 from palign_bench.backbone.tokenizing import shared_length
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.settings import UserError, whole

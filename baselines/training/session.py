@@ -15,7 +15,8 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback
 
 from baselines.training.attention import plain_attention
-from palign_bench.backbone.parts.adapters import leaving_no_trace, quiet
+from palign_bench.backbone.parts.adapters import leaving_no_trace
+from palign_bench.backbone.quiet import quiet
 from palign_bench.costs.clock import Cost, charge, measure
 
 _NOISY = ("accelerate", "bitsandbytes", "datasets", "peft", "transformers", "trl")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, LlamaForCausalLM
 
 from palign_bench.backbone import loading
@@ -327,6 +327,25 @@ def _write(name: str, content: bytes) -> Any:
     return lambda folder: (folder / name).write_bytes(content)
 
 
+UP = "model.layers.1.mlp.up_proj.weight"
+
+
+def _tensors(name: str, value: torch.Tensor | None, file: str = "model.safetensors") -> Any:
+    """Leave this tensor out of a folder's file, or put another one there."""
+
+    def spoil(folder: Path) -> None:
+        tensors = {**load_file(folder / file), name: value}
+        assert value is not None or name in load_file(folder / file)
+        save_file({key: each for key, each in tensors.items() if each is not None}, folder / file, {"format": "pt"})
+
+    return spoil
+
+
+def _cut(folder: Path) -> None:
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[: len(whole) // 2])
+
+
 def _pickle_only(folder: Path) -> None:
     model = LlamaForCausalLM.from_pretrained(folder)
     (folder / "model.safetensors").unlink()
@@ -348,15 +367,61 @@ def _pickle_only(folder: Path) -> None:
             "model.name_or_path=",
         ),
         (_write("model.safetensors", b"\x00" * 100), "model.safetensors|safetensor"),
+        (_cut, "model.safetensors|safetensor"),
+        (_tensors(UP, None), f"{UP} cannot be read from its files, and would be drawn at random"),
+        (_tensors("lm_head.weight", None), r"lm_head\.weight cannot be read from its files"),
+        (_tensors(UP, torch.ones(2, 2)), "a tensor has another shape than the model's"),
+        (_tensors(UP.replace("weight", "bias"), torch.ones(48)), r"model_type llama .* no place for .*up_proj\.bias"),
+        (_tensors(UP.replace(".1.", ".2."), torch.ones(48, 32)), r"has no place for model\.layers\.2\."),
     ],
 )
-def test_a_spoiled_folder_is_told_in_one_line(copied: Path, spoil: Any, message: str) -> None:
+def test_a_spoiled_folder_is_told_in_one_line_before_it_is_loaded(copied: Path, spoil: Any, message: str) -> None:
     spoil(copied)
     settings = of_folder(copied)
     with pytest.raises(ModelError, match=message) as caught:
-        identify(settings)  # all but damaged weights are found before any are loaded
-        load(settings)
+        identify(settings)
+        loading.anatomy_of(settings)
     assert str(copied) in str(caught.value) and "\n" not in str(caught.value)
+    with pytest.raises(ModelError):
+        load(settings)
+
+
+@pytest.mark.parametrize("extra", ["v_head.summary.weight", "model.layers.0.self_attn.rotary_emb.inv_freq"])
+def test_a_tensor_that_changes_no_answer_may_lie_beside_the_models(tiny_folder: Path, copied: Path, extra: str) -> None:
+    _tensors(extra, torch.ones(4))(copied)
+    ids = torch.arange(40)[None]
+    assert torch.equal(load(of_folder(copied)).model(ids).logits, load(of_folder(tiny_folder)).model(ids).logits)
+
+
+def test_what_transformers_does_not_read_of_an_adapter_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
+    """DoRA's magnitudes: it would draw others in their place."""
+    config = LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)
+    wrapped = get_peft_model(tiny_model(tiny_tokenizer()), config)
+    wrapped.peft_config["default"].base_model_name_or_path = str(tiny_folder)
+    wrapped.save_pretrained(tmp_path)
+    with pytest.raises(ModelError, match=r"lora_magnitude_vector.* merge the adapter with PEFT \(merge_and_unload\)"):
+        loading.anatomy_of(of_folder(tmp_path))
+
+
+@pytest.mark.parametrize(("spoil", "message"), [(None, "lora_B"), (UP, "up_proj")])
+def test_an_adapter_and_its_base_are_whole_or_refused(
+    adapter: Path, copied: Path, spoil: str | None, message: str
+) -> None:
+    """transformers' report of an adapter says nothing of a base that lacks a tensor."""
+    said = json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"]
+    _rewritten("adapter_config.json", said, str(copied))(adapter)
+    if spoil is None:
+        (name,) = [
+            key for key in load_file(adapter / "adapter_model.safetensors") if "0.self_attn.q_proj.lora_B" in key
+        ]
+        _tensors(name, None, "adapter_model.safetensors")(adapter)
+    else:
+        _tensors(spoil, None)(copied)
+    for work in (loading.anatomy_of, load):
+        with pytest.raises(
+            ModelError, match=f"{message}.* cannot be read from its files, and would be drawn at random"
+        ):
+            work(of_folder(adapter))
 
 
 def test_an_unknown_option_names_the_choices() -> None:

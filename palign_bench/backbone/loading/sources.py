@@ -12,7 +12,6 @@ from typing import Any
 import torch
 from transformers import (
     AutoConfig,
-    AutoModelForCausalLM,
     AutoTokenizer,
     PretrainedConfig,
     PreTrainedModel,
@@ -20,6 +19,7 @@ from transformers import (
 )
 from transformers.utils import find_adapter_config_file
 
+from palign_bench.backbone.loading.completeness import load_whole
 from palign_bench.backbone.loading.hashes import hash_of_weights
 from palign_bench.backbone.loading.settings import ModelError, package_adapter, package_path
 from palign_bench.settings import UserError, cache_folder
@@ -97,7 +97,7 @@ def packaged(settings: Mapping[str, Any]) -> Path:
         from peft import PeftModel
 
         # In float32, before the model's dtype or quantization rounds the sum.
-        model = AutoModelForCausalLM.from_pretrained(base, dtype=torch.float32)
+        model = load_whole(base, dtype=torch.float32)
         merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload(safe_merge=True)
         _keep_once(folder, merged, AutoTokenizer.from_pretrained(base))
     return folder
@@ -115,7 +115,7 @@ def converted_package(package: str, file: str) -> Path:
     if (folder / "config.json").exists():
         return folder
     print(f"Converting {file} to safetensors (once) …", file=sys.stderr, flush=True)
-    model = AutoModelForCausalLM.from_pretrained(source.parent, gguf_file=file, dtype=torch.float32)
+    model = load_whole(source.parent, gguf_file=file, dtype=torch.float32)
     tokenizer = AutoTokenizer.from_pretrained(source.parent, gguf_file=file)
     config = model.config
     del config.quantization_config

@@ -6,16 +6,18 @@ Model code is never downloaded (``trust_remote_code`` stays off) and weights are
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from palign_bench.backbone.anatomy import Anatomy
+from palign_bench.backbone.loading.completeness import check_files, load_whole
 from palign_bench.backbone.loading.identity import identify
 from palign_bench.backbone.loading.random_weights import is_4bit, make_random
 from palign_bench.backbone.loading.settings import ModelError, choose_device, choose_dtype
-from palign_bench.backbone.loading.sources import config_of, named_errors, source_of, tokenizer_of
+from palign_bench.backbone.loading.sources import base_of, config_of, named_errors, source_of, tokenizer_of
 
 # bitsandbytes warns at import that a faster 4-bit kernel is not installed; the one that it has serves.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit_forward" not in record.msg)
@@ -34,10 +36,16 @@ class LoadedModel:
 
 
 def anatomy_of(settings: Mapping[str, Any]) -> Anatomy:
-    """The model's parts, found on its skeleton: modules without memory or values."""
+    """The model's parts, found on its skeleton: modules without memory or values.
+
+    Raises ModelError for a folder on disk that does not hold every one of its tensors.
+    """
     config = config_of(settings)
     with named_errors(settings), torch.device("meta"):
-        return Anatomy(AutoModelForCausalLM.from_config(config))
+        anatomy = Anatomy(AutoModelForCausalLM.from_config(config))
+    if settings["weights"] == "hub":
+        _check_files(settings, on_disk=True)
+    return anatomy
 
 
 def parameters_of(settings: Mapping[str, Any]) -> int:
@@ -58,6 +66,7 @@ def load(settings: Mapping[str, Any]) -> LoadedModel:
         nf4 = _nf4(dtype) if settings["quantization"] == "nf4" else None
         model = make_random(config_of(settings), device, dtype, nf4)
     else:
+        _check_files(settings)
         model = _from_pretrained(settings, device, dtype)
     for matrix in (module for module in model.modules() if is_4bit(module)):
         # On a CPU with AVX512-BF16, bitsandbytes repacks weights in an evaluation forward and ruins later gradients.
@@ -68,12 +77,25 @@ def load(settings: Mapping[str, Any]) -> LoadedModel:
     return LoadedModel(model, tokenizer, settings["name"], hashes[0], settings["quantization"], hashes[1])
 
 
+def _check_files(settings: Mapping[str, Any], on_disk: bool = False) -> None:
+    """Raise ModelError where a tensor of the model, or of an adapter and its base, is missing or has no place.
+
+    ``on_disk``: look at folders alone, for nothing is to be downloaded yet.
+    """
+    if hasattr(config_of(settings), "quantization_config"):
+        return  # its tensors are packed and can only be unpacked with their values: told once it is loaded
+    with named_errors(settings):
+        for place, revision in dict.fromkeys((base_of(settings), (source_of(settings), settings.get("revision")))):
+            if Path(place).is_dir() or not on_disk:
+                check_files(place, revision)
+
+
 def _from_pretrained(settings: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
     options: dict[str, Any] = {"dtype": dtype, "revision": settings.get("revision"), "use_safetensors": True}
     if settings["quantization"] == "nf4":
         options["quantization_config"] = _nf4(dtype)
     with named_errors(settings):
-        model = AutoModelForCausalLM.from_pretrained(source_of(settings), device_map={"": device}, **options)
+        model = load_whole(source_of(settings), device_map={"": device}, **options)
     return _merged(model, settings) if getattr(model, "_hf_peft_config_loaded", False) else model
 
 

@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import copy
 import json
-import logging
-import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from palign_bench.backbone.quiet import quiet
 from palign_bench.settings import is_number, positive, whole
 
 if TYPE_CHECKING:
@@ -179,19 +178,3 @@ def _check_fit(what: str, own: Mapping[str, Tensor], given: Mapping[str, Tensor]
     wrong = own.keys() ^ given.keys() or {name for name in own if own[name].shape != given[name].shape}
     if wrong:
         raise ValueError(f"the {what} do not fit this model: {min(wrong)}")
-
-
-@contextmanager
-def quiet(*libraries: str) -> Iterator[None]:
-    """Without these libraries' warnings: they name nothing that a user could change."""
-    loggers = [logging.getLogger(name) for name in libraries]
-    levels = [logger.level for logger in loggers]
-    try:
-        for logger in loggers:
-            logger.setLevel(logging.ERROR)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
