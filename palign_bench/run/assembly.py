@@ -73,7 +73,8 @@ def resolve_budget(method: Mapping[str, Any], training: Mapping[str, Any]) -> Se
     settings |= {key: value for key, value in budget.items() if settings.get(key) == "auto"}
     name = "paper" if measured and not training["steps"] else training["name"]
     departures = _departures(settings, _shipped(method) | dict(budget))
-    return settings | {"budget": f"custom: {', '.join(departures)}" if departures else name}
+    told = sorted(f"{key}={value}" for key, value in departures.items())
+    return settings | {"budget": f"custom: {', '.join(told)}" if told else name}
 
 
 def _shipped(method: Mapping[str, Any]) -> Settings:
@@ -81,16 +82,22 @@ def _shipped(method: Mapping[str, Any]) -> Settings:
     return read_option("method", method["name"]) if method["name"] in options("method") else dict(method)
 
 
-def _departures(settings: Mapping[str, Any], shipped: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """The settings that differ from ``shipped``, as ``key=value``; cohort and quantization have notes of their own."""
-    found = []
-    for key in settings.keys() - {"cohort", "quantization", "name", "title", "block", "budgets"}:
+def numbers_set(method: Mapping[str, Any]) -> list[str]:
+    """Numbers and switches that differ from the method's file, as ``key=value``. Texts may say where things lie."""
+    departures = _departures(method, _shipped(method))
+    return [f"{key}={value}" for key, value in departures.items() if isinstance(value, int | float)]
+
+
+def _departures(settings: Mapping[str, Any], shipped: Mapping[str, Any], prefix: str = "") -> Settings:
+    """The settings that differ from ``shipped``, by dotted key; cohort and quantization have notes of their own."""
+    found: Settings = {}
+    for key in sorted(settings.keys() - {"cohort", "quantization", "name", "title", "block", "budgets"}):
         own, usual = settings[key], shipped.get(key)
         if isinstance(own, Mapping) and isinstance(usual, Mapping):
-            found += _departures(own, usual, f"{prefix}{key}.")
+            found |= _departures(own, usual, f"{prefix}{key}.")
         elif own != usual:
-            found.append(f"{prefix}{key}={own}")
-    return sorted(found)
+            found[f"{prefix}{key}"] = own
+    return found
 
 
 def method_identity(method: Mapping[str, Any], row: str, aligner: Aligner) -> Settings:

@@ -24,6 +24,7 @@ from palign_bench.run.assembly import (
     for_inventory,
     make_aligners,
     method_identity,
+    numbers_set,
     quantized,
     resolve_budget,
     resolve_training,
@@ -220,9 +221,12 @@ class Job:
         return tuple(row.of(self.shard.cut(row.ids)) if self.shard else row for row in self.rows)
 
     def tracked_name(self, row: Row) -> str:
-        """What trackers call the row: method, model, protocol, seed, and the shard where there is one."""
-        part = f"-{self.shard.index}of{self.shard.count}" if self.shard else ""
-        return f"{row.name}-{self._model_name}-{self.protocol.name}-{self.seed}{part}"
+        """What trackers call the row: method, model, protocol, seed, what was set otherwise than usual, shard."""
+        asked = {"known_answers": self.known_answers, "intervention": self.intervention, "variant": self.variant}
+        told = [f"{key}={getattr(value, 'name', value)}" for key, value in asked.items() if value is not None]
+        told += numbers_set(self.composed["method"])
+        part = [f"{self.shard.index}of{self.shard.count}"] if self.shard else []
+        return "-".join((row.name, self._model_name, self.protocol.name, str(self.seed), *told, *part))
 
     def tags(self, row: Row) -> tuple[str, ...]:
         """What trackers can filter the row by."""

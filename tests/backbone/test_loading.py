@@ -393,6 +393,12 @@ def test_a_tensor_that_changes_no_answer_may_lie_beside_the_models(tiny_folder: 
     assert torch.equal(load(of_folder(copied)).model(ids).logits, load(of_folder(tiny_folder)).model(ids).logits)
 
 
+def test_an_adapter_whose_base_is_not_there_says_which(adapter: Path, tiny_folder: Path, tmp_path: Path) -> None:
+    _rewritten("adapter_config.json", str(tiny_folder), str(tmp_path / "base"))(adapter)
+    with pytest.raises(ModelError, match=r"adapter: its base model .*base is not there; set base_model_name_or_path"):
+        loading.anatomy_of(of_folder(adapter))
+
+
 def test_what_transformers_does_not_read_of_an_adapter_is_refused(tiny_folder: Path, tmp_path: Path) -> None:
     """DoRA's magnitudes: it would draw others in their place."""
     config = LoraConfig(r=2, target_modules=["q_proj"], use_dora=True)

@@ -20,7 +20,7 @@ from tests.protocols import CORRECTED
 def a_job(runs: Path, source: RespondentSource, people: Sequence[Respondent], **changes: Any) -> Job:
     """A job of these people on a model called tiny, under `corrected`, with no row yet."""
     job = Job(
-        composed={},
+        composed={"method": {"name": "test"}},
         settings={},
         runs=runs,
         experiment="test",

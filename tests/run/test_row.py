@@ -21,11 +21,15 @@ from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.clock import part
 from palign_bench.ledger.cells import CellFolder
-from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.ledger.plan import Row
+from palign_bench.questionnaire.intervention import Intervention
+from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import RespondentSource, simulate
+from palign_bench.run.job import Shard
 from palign_bench.run.row import Progress
 from palign_bench.run.session import Session
+from palign_bench.settings import read_option
 from palign_bench.tracking.tracker import Tracker
 from tests.protocols import AS_RELEASED, CORRECTED
 from tests.run.jobs import a_job, run_alone
@@ -346,6 +350,20 @@ def test_the_tracker_hears_of_everyone_who_is_finished(setting: Setting) -> None
     people = [told for kind, told in setting.tracker.told if kind == "person"]
     assert people == [ids[0], *ids]  # a second command's run is whole by itself
     assert setting.tracker.told[0] == ("start", "few_shot-tiny-corrected-0")
+
+
+def test_a_tracked_rows_name_tells_it_from_others_of_its_method(setting: Setting) -> None:
+    """By what was set otherwise than usual, but for texts: where files lie never leaves the machine."""
+    usual = read_option("method", "pas")
+    unusual = usual | {"k": 5, "penalty": 0.5, "probe_prompt": "/home/anna/prompt.txt"}
+    intervention = Intervention.parse("N+1", ipip_neo_300())
+    changed = replace(setting.job, composed={"method": unusual}, known_answers=30, intervention=intervention)
+    row = Row("pas", "PAS", "methods", CellFolder(setting.job.runs), ())
+    begins = "pas-none-corrected-0"
+    assert replace(setting.job, composed={"method": usual}).tracked_name(row) == begins
+    expected = f"{begins}-known_answers=30-intervention=N+1-k=5-penalty=0.5"
+    assert changed.tracked_name(row) == expected
+    assert replace(changed, shard=Shard(2, 4)).tracked_name(row) == f"{expected}-2of4"
 
 
 def test_under_an_agent_a_finished_row_is_told_too(setting: Setting) -> None:

@@ -82,7 +82,7 @@ def check_settings(settings: Mapping[str, Any]) -> None:
         raise ModelError(f"model={settings['name']}: its adapter {adapter} is missing. Install palign-bench again.")
     if settings["weights"] == "hub" and not settings.get("name_or_path"):
         raise ModelError("model.name_or_path is empty: give a folder or a hub name.")
-    if settings["weights"] == "hub" and _looks_like_a_path(settings["name_or_path"]):
+    if settings["weights"] == "hub" and looks_like_a_path(settings["name_or_path"]):
         raise ModelError(f"model.name_or_path={settings['name_or_path']}: there is no such folder.")
     cohort = settings["cohort"]
     if not is_whole(cohort, 1):
@@ -145,7 +145,8 @@ def why_no_nf4(device: torch.device) -> str | None:
     return None
 
 
-def _looks_like_a_path(name: str) -> bool:
+def looks_like_a_path(name: str) -> bool:
+    """Whether this can only be a folder, no hub name, and is not there."""
     return (name.startswith(("/", ".", "~")) or name.count("/") > 1) and not Path(name).is_dir()
 
 

