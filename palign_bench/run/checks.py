@@ -59,6 +59,21 @@ def check_anatomy(aligners: Mapping[str, Aligner], model: Settings, protocol: Ev
         if "activations" not in anatomy.lacking:
             aligner.check_shape(len(anatomy.layers), anatomy.heads)
     _check_context(anatomy, model, protocol)
+    if model["weights"] == "hub":
+        _check_tokens(anatomy, model, protocol)
+
+
+def _check_tokens(anatomy: Anatomy, model: Settings, protocol: EvaluationProtocol) -> None:
+    """Raise UserError where the tokenizer writes what the model has no embedding of: on a GPU that ends the process."""
+    tokenizer = loading.tokenizer_of(model)
+    questions = " ".join(map(protocol.question, protocol.inventory.items))
+    text = ChatFormat(tokenizer).render((NEUTRAL_SYSTEM_PROMPT, questions, FREE_GENERATION.opening))
+    highest, rows = max(encode(tokenizer, text)), len(anatomy.model.get_input_embeddings().weight)
+    if highest >= rows:
+        raise UserError(
+            f"model={model['name']}: its tokenizer writes {tokenizer.convert_ids_to_tokens(highest)!r} as token "
+            f"{highest:,}, and the model has {rows:,} tokens; give it the tokenizer that it was trained with."
+        )
 
 
 def _check_context(anatomy: Anatomy, model: Settings, protocol: EvaluationProtocol) -> None:

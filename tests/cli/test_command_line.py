@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import sys
 from pathlib import Path
 from subprocess import CompletedProcess
@@ -10,6 +11,7 @@ from typing import Any
 import pandas as pd
 import pytest
 import yaml
+from transformers import AutoTokenizer
 
 from palign_bench.cli import main as cli
 from palign_bench.cli.commands import SUBCOMMANDS
@@ -386,4 +388,24 @@ def test_what_an_architecture_lacks_is_told_in_one_line_before_its_weights_are_l
     capsys.readouterr()  # a bar of saving
     found = in_process(arguments, tmp_path, monkeypatch, capsys)
     assert found.startswith("palign-bench: ") and told in found and found.count("\n") == 1, found
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_token_that_the_model_does_not_have_is_told_before_its_weights_are_loaded(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One that no prompt holds, as a pad that was added for training, does no harm."""
+    here = Path(shutil.copytree(model, tmp_path / "model"))
+    tokenizer = AutoTokenizer.from_pretrained(here)
+    arguments = ["method=vanilla", "model=local", "model.name_or_path=model", "respondents.limit=1",
+                 "respondents=simulated", "tracking=none"]  # fmt: skip
+    tokenizer.add_tokens(["<pad-of-mine>"])
+    tokenizer.save_pretrained(here)
+    harmless = run_here(*arguments, f"runs={tmp_path / 'harmless'}", folder=tmp_path)
+    assert harmless.returncode == 0, harmless.stderr
+    tokenizer.add_tokens(["ccurat"])
+    tokenizer.save_pretrained(here)
+    capsys.readouterr()
+    told = in_process(arguments, tmp_path, monkeypatch, capsys)
+    assert f"writes 'ccurat' as token {len(tokenizer) - 1:,}, and the model has " in told and told.count("\n") == 1
     assert not (tmp_path / "runs").exists()
