@@ -265,6 +265,12 @@ def batch_notes(model: Settings, protocol: EvaluationProtocol, repeats: int | No
     return [f"model.cohort={model['cohort']}: people answered in one batch share its seconds equally."]
 
 
+def stored_notes(model: Settings) -> list[str]:
+    """What the table says of a model whose weights are quantized in its files."""
+    stored = loading.stored_quantization(model)
+    return [] if stored is None else [f"{model['title']}: its weights are stored quantized ({stored})."]
+
+
 def experiment_name(name: Any) -> str:
     """The experiment's name, which is a folder of the ledger. Raises UserError for one that leads elsewhere."""
     text = str(name)

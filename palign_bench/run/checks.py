@@ -50,10 +50,15 @@ def check_anatomy(aligners: Mapping[str, Aligner], model: Settings, protocol: Ev
     """
     if model["engine"] == "vllm":
         return  # nothing inside it is read, and vLLM checks lengths itself
-    anatomy = loading.anatomy_of(model)
+    anatomy, stored = loading.anatomy_of(model), loading.stored_quantization(model)
     for name, aligner in aligners.items():
         if not aligner.needs_backbone:
             continue
+        if stored is not None and "gradients" in aligner.needs:  # what it says of itself would not hold
+            raise UserError(
+                f"method={name} trains, and the weights of model={model['name']} are stored quantized ({stored}). Give "
+                "the model as it was before; QLoRA, or model.quantization=nf4, quantizes it."
+            )
         for need in sorted(aligner.needs & anatomy.lacking.keys()):
             raise UserError(f"method={name} needs {need}: {anatomy.lacking[need]}. Choose another model or method.")
         if "activations" not in anatomy.lacking:

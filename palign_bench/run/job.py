@@ -28,6 +28,7 @@ from palign_bench.run.assembly import (
     quantized,
     resolve_budget,
     resolve_training,
+    stored_notes,
     title_and_block,
     told_version,
     training_notes,
@@ -175,6 +176,7 @@ class Job:
                 *of_methods,
                 *training_notes(resolved, model),
                 *batch_notes(model, protocol, repeats),
+                *(stored_notes(model) if shared["model"] else []),
             ),
         )
 

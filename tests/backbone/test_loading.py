@@ -11,7 +11,7 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
-from transformers import AutoModelForCausalLM, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig, LlamaForCausalLM
 
 from palign_bench.backbone import loading
 from palign_bench.backbone.alignment import Alignment
@@ -21,8 +21,11 @@ from palign_bench.backbone.loading.sources import EMBEDDED, converted_package
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory
-from palign_bench.settings import Settings, read_option
+from palign_bench.run.assembly import stored_notes
+from palign_bench.run.checks import check_anatomy
+from palign_bench.settings import Settings, UserError, read_option
 from tests.protocols import CORRECTED
+from tests.rows import shipped
 from tests.tiny import tiny_model, tiny_tokenizer
 
 SHAPE = {
@@ -397,6 +400,46 @@ def test_an_adapter_whose_base_is_not_there_says_which(adapter: Path, tiny_folde
     _rewritten("adapter_config.json", str(tiny_folder), str(tmp_path / "base"))(adapter)
     with pytest.raises(ModelError, match=r"adapter: its base model .*base is not there; set base_model_name_or_path"):
         loading.anatomy_of(of_folder(adapter))
+
+
+@pytest.fixture
+def stored_in_4_bits(tiny_folder: Path, tmp_path: Path) -> Path:
+    """The tiny model's folder as bitsandbytes saves it, in FP4."""
+    here = tmp_path / "packed"
+    packed = AutoModelForCausalLM.from_pretrained(
+        tiny_folder, quantization_config=BitsAndBytesConfig(load_in_4bit=True)
+    )
+    packed.save_pretrained(here)
+    tiny_tokenizer().save_pretrained(here)
+    return here
+
+
+def test_weights_that_are_stored_quantized_are_said_to_be(stored_in_4_bits: Path, inventory: Inventory) -> None:
+    settings = of_folder(stored_in_4_bits)
+    loading.anatomy_of(settings)
+    assert loading.stored_quantization(settings) == "bitsandbytes"
+    assert stored_notes(settings) == ["packed: its weights are stored quantized (bitsandbytes)."]
+    backbone = LocalBackbone(load(settings), CORRECTED)
+    assert len(backbone.answer(Alignment(), inventory.select(inventory.held_out[:2])).answers) == 2
+    assert stored_notes(settings_of("smollm2_135m", quantization="nf4")) == []
+
+
+def test_weights_that_are_stored_quantized_are_neither_trained_nor_rounded_again(
+    stored_in_4_bits: Path, adapter: Path, tiny_folder: Path
+) -> None:
+    settings = of_folder(stored_in_4_bits)
+    for name in ("lora", "qlora", "full_finetuning", "prompt_tuning"):
+        with pytest.raises(UserError, match=rf"method={name} trains, and the weights .* stored quantized \(bitsandb"):
+            check_anatomy(shipped(name)[1], settings, CORRECTED)
+    _rewritten("adapter_config.json", str(tiny_folder), str(stored_in_4_bits))(adapter)
+    asked = {
+        "model.quantization=nf4 is for": settings | {"quantization": "nf4"},
+        "an adapter cannot": of_folder(adapter),
+    }
+    for message, each in asked.items():
+        for work in (loading.anatomy_of, load):
+            with pytest.raises(ModelError, match=rf"stored quantized \(bitsandbytes\), and {message}"):
+                work(each)
 
 
 def test_what_transformers_does_not_read_of_an_adapter_is_refused(tiny_folder: Path, tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from palign_bench.backbone.loading.identity import identify
 from palign_bench.backbone.loading.settings import QUANTIZATIONS, check_settings, choose_device, why_no_nf4
-from palign_bench.backbone.loading.sources import source_of, tokenizer_of
+from palign_bench.backbone.loading.sources import source_of, stored_quantization, tokenizer_of
 from palign_bench.backbone.loading.weights import anatomy_of, load, parameters_of
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "load",
     "parameters_of",
     "source_of",
+    "stored_quantization",
     "tokenizer_of",
     "why_no_nf4",
 ]

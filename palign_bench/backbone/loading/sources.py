@@ -78,6 +78,16 @@ def config_of(settings: Mapping[str, Any]) -> PretrainedConfig:
         return AutoConfig.from_pretrained(source, revision=revision)
 
 
+def stored_quantization(settings: Mapping[str, Any]) -> str | None:
+    """How the model's weights are quantized in its files (bitsandbytes, gptq, …); None where they are not."""
+    if settings["weights"] != "hub":
+        return None
+    stored = getattr(config_of(settings), "quantization_config", None)
+    if stored is None:
+        return None
+    return str(stored.get("quant_method") if isinstance(stored, Mapping) else stored.quant_method)
+
+
 def tokenizer_of(settings: Mapping[str, Any]) -> PreTrainedTokenizerBase:
     """The model's own tokenizer; random weights without a hub may borrow the embedded model's."""
     if settings["weights"] == "random":

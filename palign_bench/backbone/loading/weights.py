@@ -11,13 +11,21 @@ from typing import Any
 
 import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import find_adapter_config_file
 
 from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.loading.completeness import check_files, load_whole
 from palign_bench.backbone.loading.identity import identify
 from palign_bench.backbone.loading.random_weights import is_4bit, make_random
 from palign_bench.backbone.loading.settings import ModelError, choose_device, choose_dtype
-from palign_bench.backbone.loading.sources import base_of, config_of, named_errors, source_of, tokenizer_of
+from palign_bench.backbone.loading.sources import (
+    base_of,
+    config_of,
+    named_errors,
+    source_of,
+    stored_quantization,
+    tokenizer_of,
+)
 
 # bitsandbytes warns at import that a faster 4-bit kernel is not installed; the one that it has serves.
 logging.getLogger("bitsandbytes.backends.cpu.ops").addFilter(lambda record: "gemm_4bit_forward" not in record.msg)
@@ -82,12 +90,28 @@ def _check_files(settings: Mapping[str, Any], on_disk: bool = False) -> None:
 
     ``on_disk``: look at folders alone, for nothing is to be downloaded yet.
     """
-    if hasattr(config_of(settings), "quantization_config"):
-        return  # its tensors are packed and can only be unpacked with their values: told once it is loaded
+    if (stored := stored_quantization(settings)) is not None:
+        # Packed tensors can only be unpacked with their values: whether all are there is told once they are loaded.
+        _check_stored(settings, stored)
+        return
     with named_errors(settings):
         for place, revision in dict.fromkeys((base_of(settings), (source_of(settings), settings.get("revision")))):
             if Path(place).is_dir() or not on_disk:
                 check_files(place, revision)
+
+
+def _check_stored(settings: Mapping[str, Any], stored: str) -> None:
+    """Raise ModelError where weights that lie quantized in their files would be rounded once more."""
+    what = None
+    if settings["quantization"] != "none":
+        what = f"model.quantization={settings['quantization']} is for a model that is not"
+    elif find_adapter_config_file(source_of(settings), revision=settings.get("revision")) is not None:
+        what = "an adapter cannot be merged into them exactly"
+    if what is not None:
+        raise ModelError(
+            f"model.name_or_path={settings['name_or_path']}: the weights are stored quantized ({stored}), and {what}. "
+            "Give the model as it was before."
+        )
 
 
 def _from_pretrained(settings: Mapping[str, Any], device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
