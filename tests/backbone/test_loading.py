@@ -360,7 +360,7 @@ def _pickle_only(folder: Path) -> None:
     [
         (shutil.rmtree, r"model\.name_or_path="),
         (_delete("config.json"), "config.json"),
-        (_delete("tokenizer.json"), "tokenizer"),
+        (_delete("tokenizer.json"), r"no tokenizer there \(tokenizer\.json\); copy that of the model"),
         (_pickle_only, "no \\*.safetensors there; pickled weights are not loaded"),
         (_write("config.json", b"{"), "config.json"),
         (_write("config.json", b'{"model_type": "nonsense"}'), "nonsense"),

