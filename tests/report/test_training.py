@@ -32,6 +32,8 @@ def test_displacement_is_told_of_those_whom_it_befell(notes: Notes) -> None:
     fell, rose = {"chosen_change": -7.0, "rejected_change": -39.0}, {"chosen_change": 1.0, "rejected_change": -9.0}
     (note,) = notes({"name": "dpo", "budget": "paper"}, fell, rose)
     assert note.startswith("DPO (paper): for 1 of 2 people") and "-7.0 nats" in note and "-39.0" in note
+    (slight,) = notes({"name": "dpo", "budget": "paper"}, fell | {"chosen_change": -0.0234})
+    assert "(median -0.02 nats" in slight
     assert notes({"name": "dpo", "budget": "paper"}, rose) == []
 
 
