@@ -359,11 +359,10 @@ def _methods_in_cohorts(names: str) -> list[str]:
 
 
 def _gguf(settings: Mapping[str, Any]) -> Path | None:
-    """The model's GGUF file, where its weights come in one."""
+    """The model's GGUF file, where its weights come in one and no adapter changes them."""
     file = str(settings.get("package_file") or "")
-    return (
-        package_path(settings["package"], file) if settings["weights"] == "package" and file.endswith(".gguf") else None
-    )
+    whole = settings["weights"] == "package" and not settings.get("package_adapter")
+    return package_path(settings["package"], file) if whole and file.endswith(".gguf") else None
 
 
 def _synchronize() -> None:

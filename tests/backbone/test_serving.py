@@ -5,6 +5,7 @@ import contextlib
 import gc
 import importlib.util
 import inspect
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -176,6 +177,15 @@ def test_what_cannot_be_served_is_told_in_one_line(
         with pytest.raises(ModelError) as caught:
             use(settings)
         assert str(caught.value).startswith(f"model.engine=vllm: {message}") and "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("vllm")
+def test_an_adapter_is_not_served_as_its_base(tiny_folder: Path, tmp_path: Path) -> None:
+    """vLLM would serve the base that lies beside it and leave the adapter out."""
+    here = shutil.copytree(tiny_folder, tmp_path / "adapter")
+    (here / "adapter_config.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"model\.engine=vllm: .*adapter is a PEFT adapter, which is not served"):
+        loading.check_settings(settings_of(name_or_path=str(here)))
 
 
 @pytest.mark.usefixtures("vllm")

