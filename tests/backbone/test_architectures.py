@@ -1,5 +1,6 @@
 """Every architecture against a plain forward pass of the whole text, as `docs/reference/architectures.md` says."""
 
+import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from transformers import PreTrainedModel
@@ -21,6 +23,8 @@ from palign_bench.backbone.engines.check import why_not_exact
 from palign_bench.backbone.engines.full_prompts import FullPromptEngine
 from palign_bench.backbone.engines.hidden import hidden_states
 from palign_bench.backbone.engines.shared_prefix import SharedPrefixEngine
+from palign_bench.backbone.loading.completeness import check_files, load_whole
+from palign_bench.backbone.loading.settings import ModelError
 from palign_bench.backbone.parts.heads import recorded_heads, shifted_heads
 from palign_bench.backbone.tokenizing import SplitPrompts
 from tests.architectures import ARCHITECTURES, VOCABULARY, tiny_of
@@ -164,6 +168,22 @@ def test_hidden_states_are_those_that_the_model_tells(name: str) -> None:
         torch.testing.assert_close(states[0], first[0, -1], atol=1e-4, rtol=1e-4)
         if len(engine.anatomy.layers) == 2:
             torch.testing.assert_close(states[1], told[-1][0, -1], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_a_saved_model_is_whole_and_without_one_tensor_it_is_not(name: str, tmp_path: Path) -> None:
+    """Also where transformers puts the tensors of a file together, as those of experts."""
+    model = model_of(name)
+    model.save_pretrained(tmp_path)
+    check_files(str(tmp_path), None)
+    loaded = dict(load_whole(tmp_path, dtype=torch.float32).named_parameters())
+    assert all(torch.equal(loaded.pop(key), value) for key, value in model.named_parameters()) and not loaded
+    tensors = load_file(tmp_path / "model.safetensors")
+    lost = max(name for name in tensors if re.search(r"\.1\..*weight", name))  # one of the second layer
+    del tensors[lost]
+    save_file(tensors, tmp_path / "model.safetensors", {"format": "pt"})
+    with pytest.raises(ModelError, match=r"cannot be read from its files|cannot be put together"):
+        check_files(str(tmp_path), None)
 
 
 def test_every_architecture_whose_prefix_is_shared_is_tested() -> None:
