@@ -1,10 +1,11 @@
 """Trained aligners on the tiny model, with settings that let it learn in seconds."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from torch import Tensor
 
 from baselines.training.aligner import TrainedAligner
 from baselines.training.dpo import DirectPreferenceOptimization
@@ -14,12 +15,13 @@ from baselines.training.supervised import SupervisedFineTuning
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import resolve_model
-from palign_bench.backbone.loading.weights import load
+from palign_bench.backbone.loading.weights import LoadedModel, load
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import OPTIONS, Inventory
 from palign_bench.respondents import RespondentSource
 from palign_bench.settings import read_option
 from tests.protocols import CORRECTED
+from tests.tiny import tiny_model, tiny_tokenizer
 
 LORA = {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "lora_dropout": 0.0, "target_modules": "all-linear"}
 PROMPT = {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 8, "prompt_tuning_init": "SAMPLE_VOCAB"}
@@ -76,12 +78,21 @@ def nf4_backbone(tiny_folder: Any) -> LocalBackbone:
     return LocalBackbone(load(resolve_model(settings) | {"quantization": "nf4"}), CORRECTED)
 
 
-@pytest.fixture
-def talking_bench(bench: Bench) -> Bench:
-    """A model that answers with a random option in the right words: on-policy methods need something to reward."""
-    known = {n: 1 + (7 * n) % 5 for n in bench.inventory.known}
+@pytest.fixture(scope="session")
+def talking_weights(inventory: Inventory, simulated: RespondentSource) -> Mapping[str, Tensor]:
+    """Weights with which the tiny model answers with a random option in the right words; trained once."""
+    tokenizer = tiny_tokenizer()
+    model = LoadedModel(tiny_model(tokenizer), tokenizer, "tiny", "tiny", "none")
+    bench = Bench(LocalBackbone(model, CORRECTED), inventory, simulated)
+    known = {n: 1 + (7 * n) % 5 for n in inventory.known}
     alignment = bench.aligner("full", learning_rate=2e-3, steps=60, batch_size=16).align(bench.case(known=known))
     assert alignment.adapter is not None
+    return {name: tensor.clone() for name, tensor in alignment.adapter.items()}
+
+
+@pytest.fixture
+def talking_bench(bench: Bench, talking_weights: Mapping[str, Tensor]) -> Bench:
+    """A model that talks: on-policy methods need something to reward."""
     for name, parameter in bench.backbone.model.named_parameters():
-        parameter.data.copy_(alignment.adapter[name])
+        parameter.data.copy_(talking_weights[name])
     return bench
