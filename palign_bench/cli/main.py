@@ -12,6 +12,7 @@ import select
 import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Callable, Sequence
 from functools import partial
 from types import FrameType
@@ -71,6 +72,7 @@ def main() -> None:
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's many-line printer
     signal.signal(signal.SIGTERM, _terminate)
+    sys.unraisablehook = partial(_interrupt_again, sys.unraisablehook)
     arguments = sys.argv[1:]
     try:
         asked = dispatch(arguments)
@@ -180,3 +182,13 @@ def _is_given(arguments: Sequence[str], group: str) -> bool:
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt  # a cluster's preemption ends like Ctrl-C: the write under way is finished or not begun
+
+
+def _interrupt_again(otherwise: Callable[[Any], object], ignored: Any) -> None:
+    """Send a Ctrl-C once more that Python has dropped: one that meets a finalizer is printed and forgotten."""
+    if not isinstance(ignored.exc_value, KeyboardInterrupt):
+        otherwise(ignored)
+        return
+    again = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))  # when the finalizer has ended
+    again.daemon = True
+    again.start()

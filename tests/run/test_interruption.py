@@ -1,8 +1,10 @@
 """A real `palign-bench` killed at random moments: nothing finished is lost or done twice, and the table is the same."""
 
+import os
 import random
 import signal
 import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -121,3 +123,32 @@ def test_a_signal_ends_the_command_with_one_line(model: Path, tmp_path: Path, nu
     assert "Traceback" not in errors
     assert FLOOR_CELLS + PEOPLE <= len(cells(runs)) < CELLS
     assert not list(runs.rglob("*.tmp")) and not list(runs.rglob("*.error.json"))
+
+
+@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
+def test_a_signal_that_meets_a_finalizer_is_not_forgotten(number: str, tmp_path: Path) -> None:
+    """Python prints what a finalizer raises, a KeyboardInterrupt too, and goes on."""
+    code = f"""
+import os, signal, sys, time
+from palign_bench.cli import main
+
+class Doomed:
+    def __del__(self):
+        os.kill(os.getpid(), signal.{number})
+        time.sleep(0.2)
+
+def run(arguments):
+    Doomed()
+    time.sleep(60)
+
+main.run = run
+sys.argv = ["palign-bench", "method=floors"]
+main.main()
+"""
+    root = str(Path(__file__).parents[2])
+    ran = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=45,
+        env=os.environ | {"PYTHONPATH": root},
+    )  # fmt: skip
+    assert ran.returncode == 130, ran.stderr
+    assert ran.stderr == "\nInterrupted. Finished people stay; the same command does the rest.\n"
