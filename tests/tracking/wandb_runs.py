@@ -12,7 +12,10 @@ FULL, FIRST, MIDDLE, LAST = 1, 2, 3, 4
 
 
 def records(path: Path) -> Iterator[Any]:
-    """The records of a ``.wandb`` file: after a 7-byte file header, chunks inside 32 KiB blocks make up records."""
+    """The whole records of a ``.wandb`` file: after a 7-byte file header, chunks in 32 KiB blocks make up records.
+
+    A last chunk of which not every byte is there yet is still being written, and left out.
+    """
     from wandb.proto import wandb_internal_pb2
 
     data, position, parts = path.read_bytes(), 7, b""
@@ -25,6 +28,8 @@ def records(path: Path) -> Iterator[Any]:
         _, length, kind = HEADER.unpack_from(data, position)
         position += HEADER.size
         assert kind in (FULL, FIRST, MIDDLE, LAST)
+        if position + length > len(data):
+            return
         parts += data[position : position + length]
         position += length
         if kind in (FULL, LAST):
