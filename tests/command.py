@@ -21,6 +21,8 @@ from tests.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer
 
 PROGRAM = Path(sys.executable).with_name("palign-bench")
 
+FLOORS = 11  # rows of method=floors
+
 # What is known of a table before any clock is read.
 SCORE_COLUMNS = [
     "method", "protocol", "model", "respondents", "agreeableness", "conscientiousness", "extraversion", "neuroticism",

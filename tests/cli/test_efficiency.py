@@ -9,12 +9,7 @@ import pytest
 
 from palign_bench.report.efficiency import relative
 from palign_bench.report.pictures.efficiency import pareto_front
-from tests.command import cells, run, save_many_headed
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_many_headed(tmp_path_factory.mktemp("many-headed") / "tiny24")
+from tests.command import cells, run
 
 
 def arguments(model: Path, runs: Path, methods: str, *more: str) -> list[str]:

@@ -3,7 +3,6 @@
 from pathlib import Path
 
 from palign_bench.tracking.wandb import WandbTracker
-
 from tests.tracking.wandb_runs import finished_records, records
 
 

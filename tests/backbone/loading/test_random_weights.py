@@ -9,13 +9,17 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModelForCausalLM, PretrainedConfig
 
+from palign_bench.backbone import loading
 from palign_bench.backbone.loading import weights
+from palign_bench.backbone.loading.identity import identify
 from palign_bench.backbone.loading.random_weights import is_4bit, make_random
-from palign_bench.backbone.loading.settings import resolve_model
+from palign_bench.backbone.loading.settings import model_title, resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.settings import read_option
+from tests.backbone.loading.folders import settings_of
 
 SHAPE = {
     "model_type": "llama",
@@ -102,8 +106,8 @@ def test_memory_holds_the_quantized_model_and_one_matrix_more() -> None:
         from transformers import AutoConfig
         from palign_bench.backbone.loading.weights import _nf4
         from palign_bench.backbone.loading.random_weights import make_random
-        from palign_bench.costs.clock import (measure)
-        from palign_bench.costs.memory import (bare_memory)
+        from palign_bench.costs.clock import measure
+        from palign_bench.costs.memory import bare_memory
 
         def made(layers):
             config = AutoConfig.for_model(**{shape!r} | {{"num_hidden_layers": layers}})
@@ -123,3 +127,38 @@ def test_memory_holds_the_quantized_model_and_one_matrix_more() -> None:
     program = [sys.executable, "-c", textwrap.dedent(code)]
     done = subprocess.run(program, capture_output=True, text=True, timeout=300, env=environment)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_random_weights_have_the_shapes_and_not_the_values(converted: Path) -> None:
+    loaded = load(settings_of("smollm2_135m", weights="random"))
+    with safe_open(converted / "model.safetensors", "pt") as file:
+        shapes = {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+        name = "model.layers.3.mlp.up_proj.weight"
+        real = file.get_tensor(name)
+    made = loaded.model.state_dict()
+    assert {n: tuple(t.shape) for n, t in made.items() if n in shapes} == shapes
+    assert loaded.model.dtype == torch.bfloat16
+    assert not torch.equal(made[name].float(), real) and made[name].float().std() > 0
+    assert "RANDOM WEIGHTS" in model_title(settings_of("smollm2_135m", weights="random"))
+
+
+def test_random_weights_repeat() -> None:
+    settings = settings_of("llama3_8b", weights="random", shape=SHAPE, dtype="float32")
+    torch.manual_seed(123)
+    first = load(settings)
+    torch.manual_seed(456)
+    second = load(settings)
+    pairs = zip(first.model.state_dict().values(), second.model.state_dict().values(), strict=True)
+    assert all(torch.equal(a, b) for a, b in pairs)
+    assert first.weights_hash == second.weights_hash == identify(settings)["weights_hash"]
+    wider = settings | {"shape": SHAPE | {"intermediate_size": 64}}
+    assert identify(wider)["weights_hash"] != first.weights_hash
+    assert load(wider).model.config.intermediate_size == 64
+
+
+@pytest.mark.parametrize(
+    ("option", "parameters"),
+    [("llama3_8b", 8.03e9), ("llama3_70b", 70.6e9), ("qwen3_8b", 8.19e9), ("mistral_7b", 7.25e9)],
+)
+def test_random_shapes_have_the_published_number_of_parameters(option: str, parameters: float) -> None:
+    assert loading.parameters_of(settings_of(option, weights="random")) == pytest.approx(parameters, rel=0.002)

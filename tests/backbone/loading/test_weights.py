@@ -1,0 +1,49 @@
+"""Loading: the weights that were asked for, to the last bit."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from peft import PeftModel
+
+from palign_bench.backbone.loading.identity import identify
+from palign_bench.backbone.loading.settings import ModelError
+from palign_bench.backbone.loading.weights import load
+from tests.backbone.loading.folders import of_folder
+from tests.tiny import tiny_model, tiny_tokenizer
+
+
+def test_a_folder_is_loaded_as_it_is(tiny_folder: Path) -> None:
+    loaded = load(of_folder(tiny_folder))
+    original = tiny_model(tiny_tokenizer()).state_dict()
+    for name, tensor in loaded.model.state_dict().items():
+        assert torch.equal(tensor, original[name]), name
+    assert loaded.model.dtype == torch.float32 and not loaded.model.training
+    assert not any(parameter.requires_grad for parameter in loaded.model.parameters())
+    assert loaded.tokenizer.chat_template == tiny_tokenizer().chat_template
+    assert loaded.weights_hash == identify(of_folder(tiny_folder))["weights_hash"]
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32", "auto"])
+def test_dtype(tiny_folder: Path, dtype: str) -> None:
+    expected = {"auto": torch.bfloat16}.get(dtype) or getattr(torch, dtype)
+    settings = of_folder(tiny_folder, dtype=dtype)
+    assert load(settings).model.dtype == expected
+    assert identify(settings)["dtype"] == str(expected).removeprefix("torch.")
+    assert identify(settings)["device_kind"] == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+@pytest.mark.parametrize("with_base", [False, True])
+def test_a_peft_folder_is_its_base_with_the_adapter_merged(adapter: Path, tiny_folder: Path, with_base: bool) -> None:
+    if with_base:
+        shutil.copytree(tiny_folder, adapter, dirs_exist_ok=True)
+    ids = torch.arange(40)[None]
+    theirs = PeftModel.from_pretrained(tiny_model(tiny_tokenizer()), adapter)(ids).logits
+    plain = tiny_model(tiny_tokenizer())
+    loaded = load(of_folder(adapter))
+    assert [name for name, _ in loaded.model.named_modules()] == [name for name, _ in plain.named_modules()]
+    assert torch.allclose(loaded.model(ids).logits, theirs, atol=1e-4)
+    assert (theirs - plain(ids).logits).abs().max() > 0.1
+    with pytest.raises(ModelError, match=r"cannot be merged exactly with model\.quantization=nf4"):
+        load(of_folder(adapter, quantization="nf4"))
