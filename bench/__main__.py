@@ -1,8 +1,8 @@
 """`make bench`: how fast answering, PAS and training are, as ratios measured in one run on one machine.
 
 Answering is compared with plain batched `model.generate` on full prompts and, with ``--peers``, with
-lm-evaluation-harness, llama.cpp, OpenVINO GenAI and vLLM (`bench.peers`: same model, prompts and items); PAS's probes
-with scikit-learn in a loop over heads; with ``--cohort N``, the training of N people at once with TRL one by one. What
+lm-evaluation-harness, llama.cpp, OpenVINO GenAI, vLLM and SGLang (`bench.peers`: same model, prompts and items); PAS's
+probes with scikit-learn in a loop over heads; with ``--cohort N``, training N people at once with TRL one by one. What
 others take is timed on a part of the items and scaled, since their cost is the same for each item; the table says on
 how many.
 """

@@ -1,15 +1,18 @@
 """The same questions to other programs, each with its best settings for them, timed beside ours; answers are compared.
 
-A program that is not installed is one line that says how to install it. SGLang is not among them: it takes a GPU.
+A program that is not installed is one line that says how to install it.
 """
 
 import copy
 import importlib.util
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import packages_distributions, version
+from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,6 +22,7 @@ from transformers import PreTrainedModel
 
 from bench.llama_cpp import LlamaCpp
 from bench.lm_eval import lm_eval_log_probs
+from bench.sglang import SGLang
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.base import Request
 from palign_bench.backbone.engines.out_of_memory import free_memory
@@ -87,6 +91,7 @@ class Answered:
     answers: list[int | None]
     note: str
     log_probs: Tensor | None = None
+    scaled: bool = True  # the part was timed; else as many items as there are in all
 
 
 def generate(asked: Questions, model: torch.nn.Module | None = None) -> Answered:
@@ -157,16 +162,13 @@ def openvino(asked: Questions, in_float32: bool = False) -> Answered:
 
 def vllm(asked: Questions, model: PreTrainedModel | None = None) -> Answered:
     """vLLM as `model.engine=vllm` asks it, in a process of its own; its cache keeps the beginning."""
-    backbone, (first, *others) = asked.backbone, asked.prompts.suffixes
-    model = model or backbone.model
+    model, (first, *others) = model or asked.backbone.model, asked.prompts.suffixes
     os.environ.setdefault("VLLM_CPU_NUM_OF_RESERVED_CPU", "0")  # by default it leaves a core to the process that asks
     # Of 128 tokens there by default: what is left of the beginning after its last whole block is read with every item.
     settings = {"gpu_memory_utilization": _free_share()} if model.device.type == "cuda" else {"block_size": 32}
-    with TemporaryDirectory() as folder:
-        model.save_pretrained(folder)
-        backbone.tokenizer.save_pretrained(folder)
-        llm = start_vllm(folder, str(model.dtype).removeprefix("torch."), **settings)
-    engine = ServingEngine(llm, backbone.tokenizer, frozenset())
+    with _saved(asked.backbone, model) as (folder, dtype):
+        llm = start_vllm(folder, dtype, **settings)
+    engine = ServingEngine(llm, asked.backbone.tokenizer, frozenset())
     found: list[Tensor] = []
 
     def read(prefix: list[int], suffixes: list[list[int]]) -> None:
@@ -183,6 +185,42 @@ def vllm(asked: Questions, model: PreTrainedModel | None = None) -> Answered:
     return Answered(seconds, log_probs.argmax(-1).tolist(), how, log_probs)
 
 
+def sglang(asked: Questions, model: PreTrainedModel | None = None, packed: bool = False) -> Answered:
+    """SGLang, in processes of its own; its cache keeps the beginning, or (``packed``) many items share a prompt."""
+    model, (first, *others) = model or asked.backbone.model, asked.prompts.suffixes
+    share = _free_share() if model.device.type == "cuda" else None
+    with _saved(asked.backbone, model) as (folder, dtype):
+        peer = SGLang(folder, dtype, model.config.max_position_embeddings, packed, share)
+    found: list[Tensor] = []
+
+    def read(prefix: list[int], suffixes: Sequence[list[int]]) -> None:
+        found.append(peer.log_probs(prefix, suffixes, asked.options))
+
+    read(asked.prompts.prefix[:8], [first])  # warm-up
+    if packed:  # a prompt's share of the beginning depends on how many items it holds: as many as there are in all
+        every = list(islice(cycle(asked.prompts.suffixes), asked.of))
+        seconds, how = asked.clock(lambda: read(asked.prompts.prefix, every)), "many items in one prompt"
+    else:
+        seconds = asked.scaled(
+            asked.clock(lambda: read(asked.prompts.prefix, [first])),
+            asked.clock(lambda: read(asked.prompts.prefix, others)),
+        )
+        how = "its cache keeps the beginning"
+    peer.close()  # what is timed next has the machine to itself
+    log_probs = torch.cat(found[1:])[: len(asked.prompts.suffixes)]
+    how += ", logits in float32"
+    return Answered(seconds, log_probs.argmax(-1).tolist(), how, log_probs, scaled=not packed)
+
+
+@contextmanager
+def _saved(backbone: LocalBackbone, model: PreTrainedModel) -> Iterator[tuple[str, str]]:
+    """A folder with this model and the backbone's tokenizer, and the name of the model's type."""
+    with TemporaryDirectory() as folder:
+        model.save_pretrained(folder)
+        backbone.tokenizer.save_pretrained(folder)
+        yield folder, str(model.dtype).removeprefix("torch.")
+
+
 def _free_share() -> float:
     """Share of the GPU's memory that the model which is timed beside it leaves free, but for a twentieth."""
     free_memory()
@@ -196,7 +234,7 @@ class Peer:
 
     package: str
     module: str
-    ways: dict[str, Callable[[Questions], Answered]]
+    ways: Mapping[str, Callable[[Questions], Answered]]
     takes_file: bool = False
     in_torch: bool = False  # it computes with our model's weights, so it can have them in either dtype
     writes: bool = False  # text, which is parsed; ours is written and parsed likewise
@@ -221,6 +259,13 @@ PEERS = {
     # Its build for processors has a package of its own.
     "vllm": Peer(
         "vllm" if torch.cuda.is_available() else "vllm-cpu", "vllm", {"vllm": vllm}, in_torch=True, in_process=False
+    ),
+    "sglang": Peer(
+        "sglang",
+        "sglang",
+        {"sglang": sglang} | ({"sglang_packed": partial(sglang, packed=True)} if torch.cuda.is_available() else {}),
+        in_torch=True,
+        in_process=False,
     ),
 }
 
@@ -254,7 +299,8 @@ def compared(name: str, answered: Answered, ours: Sequence[str], log_probs: Tens
     own = parsed(ours) if PEERS[name].writes else log_probs.argmax(-1).tolist()
     same = [theirs == answer for theirs, answer in zip(answered.answers, own, strict=True)]
     package = _installed(PEERS[name])
-    note = f"{package} {version(package)}, {answered.note}; {len(same)} items timed, scaled; "
+    timed = "timed, scaled" if answered.scaled else "compared"
+    note = f"{package} {version(package)}, {answered.note}; {len(same)} items {timed}; "
     note += f"{sum(same) / len(same):.0%} equal answers"
     if answered.log_probs is not None:
         note += f", log-probabilities differ by at most {float((answered.log_probs - log_probs).abs().max()):.2g}"
