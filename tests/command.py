@@ -93,12 +93,16 @@ def run(*arguments: str, folder: Path, variables: Mapping[str, str] | None = Non
     return subprocess.CompletedProcess(arguments, process.returncode, output, errors)
 
 
-def run_here(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def run_here(
+    *arguments: str, folder: Path, variables: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
     """What `run` returns, from this process, which has imported already what takes another five seconds."""
     output, errors = io.StringIO(), io.StringIO()
     terminated, code = signal.getsignal(signal.SIGTERM), 0
     with pytest.MonkeyPatch.context() as patch, redirect_stdout(output), redirect_stderr(errors):
         patch.chdir(folder)
+        for name, value in (variables or {}).items():
+            patch.setenv(name, value)
         patch.setattr(sys, "argv", ["palign-bench", *arguments])
         try:
             main()

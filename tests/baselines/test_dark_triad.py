@@ -12,7 +12,7 @@ from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores, as_matrix
 from palign_bench.respondents import RespondentSource, load_respondents
 from palign_bench.settings import UserError, read_option
-from tests.command import run, table
+from tests.command import run_here, table
 from tests.questionnaire.test_inventories import dark_triad  # noqa: F401
 
 # Sum over the three scales of the mean over people, each rounded to three decimals; literal answers, 0 is missing.
@@ -76,7 +76,7 @@ def test_the_factor_model_of_ipip_neo_is_refused(dark_triad: Inventory) -> None:
 @pytest.mark.slow
 def test_a_readout_of_a_small_model_knows_the_person(dark_triad: Inventory, tmp_path: Path) -> None:  # noqa: F811
     """SmolLM2 answers C to everything; a readout of its states does not. Seen: 2.73 against 3.27, specificity 0.79."""
-    ran = run(
+    ran = run_here(
         "-m", "method=floors,readout", "model=smollm2_135m", "inventory=dark_triad", "respondents=dark_triad",
         "respondents.limit=10", "tracking=none", "name=dark", f"runs={tmp_path}", folder=tmp_path,
     )  # fmt: skip

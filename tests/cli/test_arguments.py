@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from palign_bench.cli.arguments import as_typed, at_home, options_first
 from palign_bench.settings import UserError
-from tests.command import run
+from tests.command import run, run_here
 
 TYPED = ["people (1).csv", "mü ller & co/x.csv", "a=b.csv", "it's.csv", "back\\slash", "ends\\", "q\\'uote", "1e5",
          "007",          "{x}.csv", "[1] x.csv", "#x;y!", "x:y", "true", " led by a space", "tab\tin it", "“quoted”",
@@ -126,5 +126,5 @@ def test_a_run_and_its_resumption_with_awkward_paths(tmp_path: Path) -> None:
     ran = run("run", *floor, *source, "--runs", "läufe (1)", folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert len(list((tmp_path / "läufe (1)").glob("cells/*/respondents/p?.json"))) == 3
-    again = run("resume", "mine", "runs=läufe (1)", folder=tmp_path)
+    again = run_here("resume", "mine", "runs=läufe (1)", folder=tmp_path)
     assert again.returncode == 0 and "3 people finished before" in again.stderr, again.stderr

@@ -93,7 +93,7 @@ def test_the_table_is_found_in_the_offline_run(table1: Ran) -> None:
 
 def test_the_same_command_again_computes_nothing_and_says_so(table1: Ran) -> None:
     before, frame = cells(table1.runs), table(table1.runs)
-    again = run(*table1.arguments, "tracking=none", folder=table1.folder)
+    again = run_here(*table1.arguments, "tracking=none", folder=table1.folder)
     assert again.returncode == 0, again.stderr
     assert again.stderr.count("2 people finished before, nothing to do") == FLOORS + 3
     assert "Loading" not in again.stderr
@@ -105,7 +105,7 @@ def test_report_prints_the_table_without_a_model(table1: Ran) -> None:
     (folder,) = (path for path in (table1.runs / "table1").iterdir() if path.is_dir() and path.name != "commands")
     written = (folder / "table1.csv").read_text()
     (folder / "table1.csv").unlink()
-    told = run("report", "table1", "--runs", "runs", folder=table1.folder)
+    told = run_here("report", "table1", "--runs", "runs", folder=table1.folder)
     assert told.returncode == 0, told.stderr
     assert (folder / "table1.csv").read_text() == written
     assert told.stdout.split("\nWritten to ")[0] == table1.result.stdout.split("\nWritten to ")[0]
@@ -113,7 +113,7 @@ def test_report_prints_the_table_without_a_model(table1: Ran) -> None:
 
 
 def test_help_lists_the_choices(tmp_path: Path) -> None:
-    told = run("run", "--help", folder=tmp_path)
+    told = run_here("run", "--help", folder=tmp_path)
     assert told.returncode == 0
     for group in ("method", "model", "protocol", "respondents", "tracking"):
         (line,) = [line for line in told.stdout.splitlines() if line.startswith(f"{group}: ")]
@@ -122,7 +122,7 @@ def test_help_lists_the_choices(tmp_path: Path) -> None:
 
 
 def test_cfg_shows_what_would_run(tmp_path: Path) -> None:
-    told = run("--cfg", "job", "method=pas", "method.k=3", "respondents.limit=7", folder=tmp_path)
+    told = run_here("--cfg", "job", "method=pas", "method.k=3", "respondents.limit=7", folder=tmp_path)
     assert told.returncode == 0
     shown = yaml.safe_load(told.stdout)
     assert (shown["method"]["k"], shown["respondents"]["limit"], shown["model"]["name"]) == (3, 7, "smollm2_135m")

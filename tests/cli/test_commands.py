@@ -11,7 +11,7 @@ import pytest
 from palign_bench.cli.commands import SUBCOMMANDS, dispatch
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.settings import UserError
-from tests.command import environment, run
+from tests.command import environment, run_here
 from tests.ledgers import plan_of, row_of
 
 
@@ -107,7 +107,7 @@ def test_the_module_does_what_the_program_does(tmp_path: Path) -> None:
         cwd=tmp_path, env=environment(tmp_path), text=True, capture_output=True,
     )  # fmt: skip
     assert ran.returncode == 0, ran.stderr
-    again = run("resume", "run", folder=tmp_path)
+    again = run_here("resume", "run", folder=tmp_path)
     assert "2 people finished before" in again.stderr
     assert again.stdout == ran.stdout and "Always A" in ran.stdout
     mistaken = subprocess.run(

@@ -9,7 +9,7 @@ import pytest
 
 from palign_bench.report.efficiency import relative
 from palign_bench.report.pictures.efficiency import pareto_front
-from tests.command import cells, run
+from tests.command import cells, run, run_here
 
 
 def arguments(model: Path, runs: Path, methods: str, *more: str) -> list[str]:
@@ -76,12 +76,12 @@ def test_it_is_an_experiment_like_the_others(folder: Path) -> None:
     runs = folder.parent.parent
     page = (folder / "costs.csv").read_bytes()
     (folder / "costs.csv").unlink()
-    assert run("report", "efficiency", "--runs", str(runs), folder=runs.parent).returncode == 0
+    assert run_here("report", "efficiency", "--runs", str(runs), folder=runs.parent).returncode == 0
     assert (folder / "costs.csv").read_bytes() == page
     (lost,) = (runs / "cells").glob("few_shot-*/respondents/*.json")
     lost.unlink()
     before = cells(runs)
-    told = run("status", "efficiency", "--runs", str(runs), folder=runs.parent)
+    told = run_here("status", "efficiency", "--runs", str(runs), folder=runs.parent)
     assert "1 cell missing" in told.stdout and "DPO" in told.stdout
     resumed = run("resume", "efficiency", "--runs", str(runs), folder=runs.parent)
     assert resumed.returncode == 0, resumed.stderr
@@ -103,7 +103,7 @@ def test_random_weights_say_what_they_cannot_tell_and_show_no_score(tmp_path: Pa
 
 def test_mistakes_are_one_line(model: Path, tmp_path: Path) -> None:
     for methods, named in (("few_shot", "pas must be among them"), ("pas,nonsense", "nonsense does not exist")):
-        result = run(*arguments(model, tmp_path, methods), folder=tmp_path)
+        result = run_here(*arguments(model, tmp_path, methods), folder=tmp_path)
         assert result.returncode == 1 and named in result.stderr and "Traceback" not in result.stderr
 
 

@@ -10,7 +10,7 @@ from palign_bench.cli.commands import dispatch
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.run.case import told_items
 from palign_bench.settings import UserError
-from tests.command import run
+from tests.command import run_here
 
 EXAMPLE = Path(__file__).parents[1] / "respondents" / "example_people.csv"
 
@@ -134,8 +134,8 @@ def test_a_table_counts_the_people_of_whom_methods_are_told_nothing(tmp_path: Pa
     lines += [",".join(map(str, (name, *row))) for name, row in zip(("anna", "ben"), rows, strict=True)]
     (tmp_path / "people.csv").write_text("\n".join(lines))
     people = ["respondents=file", "respondents.path=people.csv", "tracking=none", "runs=runs"]
-    ran = run("method=floors", "known_answers=5", *people, folder=tmp_path)
+    ran = run_here("method=floors", "known_answers=5", *people, folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
     said = " ".join(ran.stdout.split())
     assert "told nothing of 1 of 2 people: none of the 5 known items that known_answers=5 picks is answered." in said
-    assert "told nothing" not in run("method=floors", *people, folder=tmp_path).stdout
+    assert "told nothing" not in run_here("method=floors", *people, folder=tmp_path).stdout

@@ -136,7 +136,7 @@ def test_a_mistake_is_one_line_in_a_real_terminal_too(tmp_path: Path) -> None:
 def test_mistakes_in_later_jobs_are_told_before_the_first_computes(tiny_folder: Path, tmp_path: Path) -> None:
     """Each once; and nothing is left behind."""
     arguments = ["-m", "method=vanilla,pas,pas_no_prompt", "seed=0,x", *settings(tiny_folder, tmp_path / "runs")]
-    ran = run(*arguments, folder=tmp_path)
+    ran = run_here(*arguments, folder=tmp_path)
     assert ran.returncode == 1
     first, second, rest = ran.stderr.splitlines()
     assert rest == "Nothing was computed. Without a mistake are method=vanilla."

@@ -8,7 +8,7 @@ import pytest
 from palign_bench.questionnaire.inventory import Respondent, ipip_neo_300
 from palign_bench.respondents import simulate
 from palign_bench.settings import options, read_option
-from tests.command import run, run_here, table
+from tests.command import run_here, table
 
 PEOPLE = ["respondents=simulated", "respondents.count=20", "respondents.limit=12"]
 TWO = [*PEOPLE[:2], "respondents.limit=2", "tracking=none"]
@@ -27,7 +27,7 @@ def answers(tmp_path: Path) -> Path:
 
 
 def test_the_answers_stand_beside_the_floors(answers: Path, tmp_path: Path) -> None:
-    result = run("score", str(answers), "--method-name", "Lab X", *PEOPLE, folder=tmp_path)
+    result = run_here("score", str(answers), "--method-name", "Lab X", *PEOPLE, folder=tmp_path)
     assert result.returncode == 0, result.stderr
     frame = table(tmp_path / "runs", "score").set_index("method")
     assert frame.loc["given_lab_x", "composite"] == 0 and frame.loc["given_lab_x", "respondents"] == 12

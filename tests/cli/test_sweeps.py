@@ -32,7 +32,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def whole(model: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The ledger of an undisturbed, unsharded run."""
     folder = tmp_path_factory.mktemp("whole")
-    ran = run(*CHOICE, *settings(model, folder / "runs", people=PEOPLE), folder=folder)
+    ran = run_here(*CHOICE, *settings(model, folder / "runs", people=PEOPLE), folder=folder)
     assert ran.returncode == 0, ran.stderr
     return folder / "runs"
 
@@ -66,14 +66,14 @@ def test_a_shard_is_a_part_of_a_whole_or_a_mistake(given_: Any) -> None:
 def test_two_shards_at_once_make_the_unsharded_table(whole: Path, model: Path, tmp_path: Path) -> None:
     runs = tmp_path / "runs"
     arguments = [*CHOICE, *settings(model, runs, people=PEOPLE)]
-    first = run(*arguments, "shard=1/3", folder=tmp_path)
+    first = run_here(*arguments, "shard=1/3", folder=tmp_path)
     assert first.returncode == 0, first.stderr  # its own people are finished
     assert "Shards not started yet: 2, 3 of 3" in first.stdout and set(table(runs, "table6")["respondents"]) == {1}
     both = [start(*arguments, f"shard={index}/3", folder=tmp_path) for index in (2, 3)]
     for process in both:
         _, errors = process.communicate(timeout=600)
         assert process.returncode == 0, errors
-    reported = run("report", "table6", folder=tmp_path)
+    reported = run_here("report", "table6", folder=tmp_path)
     assert reported.returncode == 0 and "not started" not in reported.stdout
     assert without_costs(runs) == without_costs(whole) and len(without_costs(runs)) == PEOPLE * (FLOORS + 1)
     pd.testing.assert_frame_equal(table(runs, "table6")[SCORE_COLUMNS], table(whole, "table6")[SCORE_COLUMNS])
@@ -121,7 +121,7 @@ def test_people_of_two_sources_who_share_an_id_are_never_compared(tmp_path: Path
 
 def test_methods_are_compared_with_floors_that_were_told_as_much(tmp_path: Path) -> None:
     arguments = ["method=floors", "method.rows=[domain_mean,facet_mean]", *FLOOR[2:], "respondents.limit=5"]
-    ran = run("-m", *arguments, "known_answers=5,120", "name=curve", folder=tmp_path)
+    ran = run_here("-m", *arguments, "known_answers=5,120", "name=curve", folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
     frame = table(tmp_path / "runs", "curve")
     assert list(frame["known_answers"]) == [5, 5, 120, 120]
@@ -134,10 +134,10 @@ def test_methods_are_compared_with_floors_that_were_told_as_much(tmp_path: Path)
 def test_simulated_people_stand_in_for_few_and_are_asked_for_by_name(tmp_path: Path) -> None:
     offline = [*FLOOR[:2], "respondents=auto", "respondents.download=false", "tracking=none"]
     missing = {"PALIGN_PAPI_DIR": "", "PALIGN_CACHE_DIR": str(tmp_path / "cache")}
-    few = run(*offline, "respondents.limit=2", folder=tmp_path, variables=missing)
+    few = run_here(*offline, "respondents.limit=2", folder=tmp_path, variables=missing)
     assert few.returncode == 0, few.stderr
     assert few.stderr.startswith("respondents=auto: 300 simulated people") and few.stderr.index("Always C") > 0
-    many = run(*offline, folder=tmp_path, variables=missing)
+    many = run_here(*offline, folder=tmp_path, variables=missing)
     assert many.returncode == 1 and "say so with respondents=simulated" in many.stderr
 
 
@@ -163,7 +163,7 @@ def half_done(whole: Path, tmp_path: Path) -> Path:
 
 
 def test_the_status_counts_and_estimates(half_done: Path) -> None:
-    told = run("status", folder=half_done.parent)
+    told = run_here("status", folder=half_done.parent)
     assert told.returncode == 0, told.stderr
     (few_shot,) = [line.split() for line in told.stdout.splitlines() if line.strip().startswith("Few-Shot")]
     assert few_shot[1:6] == ["5", "3", "0", "1", "2"]

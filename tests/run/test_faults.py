@@ -317,7 +317,7 @@ def test_a_full_disk_loses_nothing_and_a_larger_one_goes_on(small_disk: Path, tm
     before = cells(small_disk / "runs")
     assert before and not list(small_disk.rglob("*.tmp")) and not list(small_disk.rglob("*.error.json"))
     remount(small_disk, "size=64m")
-    rest = run(*arguments, folder=tmp_path)
+    rest = run_here(*arguments, folder=tmp_path)
     assert rest.returncode == 0, rest.stderr
     after = cells(small_disk / "runs")
     assert before.items() <= after.items() and len(after) == 40 * 11
@@ -327,17 +327,17 @@ def test_a_full_disk_loses_nothing_and_a_larger_one_goes_on(small_disk: Path, tm
 def test_a_read_only_disk_is_told_in_one_line(small_disk: Path, tmp_path: Path) -> None:
     arguments = [*FLOORS, "method.rows=[constant_a]", "respondents.limit=3", f"runs={small_disk / 'runs'}"]
     remount(small_disk, "size=64m")
-    assert run(*arguments, folder=tmp_path).returncode == 0
+    assert run_here(*arguments, folder=tmp_path).returncode == 0
     (path, *_) = (small_disk / "runs").glob("cells/*/respondents/*.json")
     path.unlink()
     remount(small_disk, "ro")
     refused = run(*arguments, folder=tmp_path)
     assert refused.returncode == 1 and refused.stderr.count("\n") <= 2, refused.stderr
     assert "Read-only file system" in refused.stderr and "Traceback" not in refused.stderr
-    shown = run("report", "run", "--runs", str(small_disk / "runs"), folder=tmp_path)
+    shown = run_here("report", "run", "--runs", str(small_disk / "runs"), folder=tmp_path)
     assert shown.returncode == 0 and "Always A" in shown.stdout and "Read-only file system" in shown.stdout
     assert "Traceback" not in shown.stderr
-    status = run("status", "--runs", str(small_disk / "runs"), folder=tmp_path)
+    status = run_here("status", "--runs", str(small_disk / "runs"), folder=tmp_path)
     assert status.returncode == 0 and "1 cell missing" in status.stdout
 
 

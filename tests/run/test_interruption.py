@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from palign_bench.ledger.locks import CellLocks
-from tests.command import SCORE_COLUMNS, cells, run, save_many_headed, settings, start, table
+from tests.command import SCORE_COLUMNS, cells, run_here, save_many_headed, settings, start, table
 
 PEOPLE = 3
 METHODS = "floors,vanilla,few_shot,pas_no_prompt"
@@ -54,16 +54,16 @@ def test_killed_in_its_first_row_a_sweep_knows_what_is_left(model: Path, tmp_pat
     process.communicate()
     finished = len(cells(runs))
     assert 0 < finished < FLOOR_CELLS
-    told = run("status", "table1", folder=tmp_path)
+    told = run_here("status", "table1", folder=tmp_path)
     assert told.returncode == 0 and f"{CELLS - finished} cells missing" in told.stdout
     for label in ("Always A", "Ridge on others", "Vanilla", "Few-Shot", "PAS, no prompt"):
         (counts,) = [line.removeprefix(f"  {label}").split()[:5] for line in told.stdout.splitlines() if label in line]
         assert counts[0] == str(PEOPLE)
-    assert "PAS, no prompt 3" in " ".join(run("report", "--wide", folder=tmp_path).stdout.split())
-    resumed = run("resume", "table1", folder=tmp_path)
+    assert "PAS, no prompt 3" in " ".join(run_here("report", "--wide", folder=tmp_path).stdout.split())
+    resumed = run_here("resume", "table1", folder=tmp_path)
     assert resumed.returncode == 0, resumed.stderr
     assert len(cells(runs)) == CELLS and len(table(runs)) == CELLS / PEOPLE
-    assert "Everything is finished" in run("status", folder=tmp_path).stdout
+    assert "Everything is finished" in run_here("status", folder=tmp_path).stdout
 
 
 @pytest.mark.slow
@@ -79,7 +79,7 @@ def survives_kills(model: Path, tmp_path: Path, moments: list[int], people: int,
     """Kill a sweep when so many cells are finished, and a little later; then let it end and compare."""
     wanted = people * CELLS // PEOPLE
     undisturbed = tmp_path / "undisturbed"
-    ran = run(*arguments(model, undisturbed, people), folder=tmp_path)
+    ran = run_here(*arguments(model, undisturbed, people), folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
     assert len(cells(undisturbed)) == wanted
 
@@ -98,7 +98,7 @@ def survives_kills(model: Path, tmp_path: Path, moments: list[int], people: int,
         finished = now
     assert 0 < len(finished) < wanted
 
-    last = run(*arguments(model, runs, people), folder=tmp_path)
+    last = run_here(*arguments(model, runs, people), folder=tmp_path)
     assert last.returncode == 0, last.stderr
     after = cells(runs)
     assert finished.items() <= after.items() and len(after) == wanted

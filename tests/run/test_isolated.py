@@ -14,7 +14,7 @@ import pytest
 from palign_bench.files import read_json
 from palign_bench.run.isolated import IsolationError, cost_repeats, in_own_process
 from palign_bench.settings import UserError
-from tests.command import cells, run, save_many_headed, settings, table
+from tests.command import cells, run, run_here, save_many_headed, settings, table
 
 
 @pytest.fixture(scope="module")
@@ -71,7 +71,7 @@ def test_what_was_measured_is_not_measured_again(runs: Path, arguments: list[str
     assert result.returncode == 0 and "1 of 2 people finished before, 1 to do" in result.stderr, result.stderr
     assert before.items() <= cells(runs).items() and len(cells(runs)) == len(before) + 1
     in_passing = [each for each in arguments if not each.startswith("cost")]
-    result = run(*in_passing, "method=vanilla", folder=tmp_path)
+    result = run_here(*in_passing, "method=vanilla", folder=tmp_path)
     assert result.returncode == 0, result.stderr
     assert len(list((runs / "cells").glob("vanilla-*"))) == 2 and len(cells(runs)) == len(before) + 3
 

@@ -104,10 +104,10 @@ def test_a_trial_of_several_rows_is_refused_before_it_begins(tmp_path: Path) -> 
     """`wandb agent` reads one composite of a trial: of two rows it would be the last one's under the first's name."""
     people = ["respondents=simulated", "respondents.count=20", "respondents.limit=2", "tracking=wandb"]
     trial = {"WANDB_RUN_ID": "trial1", "WANDB_MODE": "offline"}
-    refused = run("method=own_means", *people, folder=tmp_path, variables=trial)
+    refused = run_here("method=own_means", *people, folder=tmp_path, variables=trial)
     assert refused.returncode == 1 and not (tmp_path / "runs").exists()
     assert "2 (domain_mean, facet_mean)" in refused.stderr and "method.rows=[domain_mean]" in refused.stderr
-    swept = run(
+    swept = run_here(
         "-m", "method=own_means", "seed=0,1", *people, "method.rows=[domain_mean]", folder=tmp_path, variables=trial
     )
     assert swept.returncode == 1
@@ -116,5 +116,5 @@ def test_a_trial_of_several_rows_is_refused_before_it_begins(tmp_path: Path) -> 
     (read,) = runs_of(tmp_path / "runs")
     frame = table(tmp_path / "runs", "run").set_index("method")
     assert read.summary["composite"] == pytest.approx(frame.loc["domain_mean", "composite"])
-    elsewhere = run("method=own_means", *people[:-1], "tracking=none", folder=tmp_path, variables=trial)
+    elsewhere = run_here("method=own_means", *people[:-1], "tracking=none", folder=tmp_path, variables=trial)
     assert elsewhere.returncode == 0, elsewhere.stderr
