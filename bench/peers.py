@@ -36,6 +36,7 @@ from palign_bench.questionnaire.protocol import parse_released
 
 GENERATE_BATCH = 10  # rows per `generate` call; larger ones were no faster on two cores
 NEW_TOKENS = 15  # as the released code
+LONGEST_PACK = 16_384  # tokens of a prompt in which SGLang is asked many items: what it reads in one pass by default
 SEQUENCES = 24  # items that llama.cpp continues in one call, about 2,048 tokens
 
 Clock = Callable[[Callable[[], object]], float]  # seconds of some work, done once
@@ -190,7 +191,8 @@ def sglang(asked: Questions, model: PreTrainedModel | None = None, packed: bool 
     model, (first, *others) = model or asked.backbone.model, asked.prompts.suffixes
     share = _free_share() if model.device.type == "cuda" else None
     with _saved(asked.backbone, model) as (folder, dtype):
-        peer = SGLang(folder, dtype, model.config.max_position_embeddings, packed, share)
+        positions = min(asked.backbone.anatomy.context or LONGEST_PACK, LONGEST_PACK)
+        peer = SGLang(folder, dtype, positions, packed, share)
     found: list[Tensor] = []
 
     def read(prefix: list[int], suffixes: Sequence[list[int]]) -> None:

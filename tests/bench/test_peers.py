@@ -81,7 +81,7 @@ def test_sglang_reads_one_beginning_and_gives_our_answers(
     """Packed too, in prompts that the model's context holds."""
     started = fake_sglang.install(monkeypatch)
     longest = max(map(len, asked.prompts.suffixes))
-    asked.backbone.model.config.max_position_embeddings = len(asked.prompts.prefix) + 6 * (longest + 1)
+    monkeypatch.setattr(peers, "LONGEST_PACK", len(asked.prompts.prefix) + 6 * (longest + 1))
     answered = peers.sglang(asked, packed=packed)
     (engine,) = started
     assert engine.model is None, "what is timed next would share the machine with it"
