@@ -266,9 +266,12 @@ def batch_notes(model: Settings, protocol: EvaluationProtocol, repeats: int | No
 
 
 def stored_notes(model: Settings) -> list[str]:
-    """What the table says of a model whose weights are quantized in its files."""
-    stored = loading.stored_quantization(model)
-    return [] if stored is None else [f"{model['title']}: its weights are stored quantized ({stored})."]
+    """What the table says of a model whose weights are quantized in its files, or rounded when they are read."""
+    if (stored := loading.stored_quantization(model)) is not None:
+        return [f"{model['title']}: its weights are stored quantized ({stored})."]
+    if (wider := loading.rounded_from(model)) is not None:
+        return [f"{model['title']}: its weights, {wider} in its files, are rounded; model.dtype={wider} keeps them."]
+    return []
 
 
 def experiment_name(name: Any) -> str:

