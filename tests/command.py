@@ -81,9 +81,13 @@ def start(*arguments: str, folder: Path, variables: Mapping[str, str] | None = N
         text=True,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        # A test run started in the background ignores Ctrl-C and hands that on; a command at a terminal does not.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        preexec_fn=heed_interrupts,
     )
+
+
+def heed_interrupts() -> None:
+    """A test run started in the background ignores Ctrl-C and hands that on; a command at a terminal does not."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def run(*arguments: str, folder: Path, variables: Mapping[str, str] | None = None) -> subprocess.CompletedProcess[str]:

@@ -189,6 +189,7 @@ def _interrupt_again(otherwise: Callable[[Any], object], ignored: Any) -> None:
     if not isinstance(ignored.exc_value, KeyboardInterrupt):
         otherwise(ignored)
         return
-    again = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGINT))  # when the finalizer has ended
+    # When the finalizer has ended; a command in the background may have been started to ignore Ctrl-C itself.
+    again = threading.Timer(0.01, os.kill, (os.getpid(), signal.SIGTERM))
     again.daemon = True
     again.start()

@@ -7,12 +7,13 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
 
 from palign_bench.ledger.locks import CellLocks
-from tests.command import SCORE_COLUMNS, cells, run_here, save_many_headed, settings, start, table
+from tests.command import SCORE_COLUMNS, cells, heed_interrupts, run_here, save_many_headed, settings, start, table
 
 PEOPLE = 3
 METHODS = "floors,vanilla,few_shot,pas_no_prompt"
@@ -125,8 +126,15 @@ def test_a_signal_ends_the_command_with_one_line(model: Path, tmp_path: Path, nu
     assert not list(runs.rglob("*.tmp")) and not list(runs.rglob("*.error.json"))
 
 
-@pytest.mark.parametrize("number", ["SIGTERM", "SIGINT"])
-def test_a_signal_that_meets_a_finalizer_is_not_forgotten(number: str, tmp_path: Path) -> None:
+def ignore_interrupts() -> None:
+    """As a shell starts a command in the background."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@pytest.mark.parametrize(
+    ("number", "begin"), [("SIGTERM", heed_interrupts), ("SIGINT", heed_interrupts), ("SIGTERM", ignore_interrupts)]
+)
+def test_a_signal_that_meets_a_finalizer_is_not_forgotten(number: str, begin: Any, tmp_path: Path) -> None:
     """Python prints what a finalizer raises, a KeyboardInterrupt too, and goes on."""
     code = f"""
 import os, signal, sys, time
@@ -148,7 +156,7 @@ main.main()
     root = str(Path(__file__).parents[2])
     ran = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=45,
-        env=os.environ | {"PYTHONPATH": root},
+        env=os.environ | {"PYTHONPATH": root}, preexec_fn=begin,
     )  # fmt: skip
     assert ran.returncode == 130, ran.stderr
     assert ran.stderr == "\nInterrupted. Finished people stay; the same command does the rest.\n"
