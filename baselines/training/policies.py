@@ -1,13 +1,14 @@
 """Policies of several people trained in one pass: they sample answers, which a rule rewards, and learn from them.
 
 What is learnt from a rollout is TRL's own formula, whose settings are read (`Objective`). Prompts and draws are a
-person's own, whoever else is trained. Unlike TRL's rollouts, answers are read as a token tree (no pads, and what they
-have in common once), and the reference reads no answer twice.
+person's own, whoever else is trained. Unlike TRL's rollouts, what prompts and answers have in common is read once, and
+the reference reads no answer twice.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Any
 
 import torch
@@ -20,6 +21,7 @@ from baselines.training.cohort import Adapters, Recipe, Step
 from baselines.training.reference import Reference
 from baselines.training.tree import Passage, Reading, read
 from palign_bench.backbone.anatomy import Anatomy
+from palign_bench.backbone.engines.attention import why_no_shared_prefix
 
 Rule = Callable[[Sequence[str], Sequence[int]], list[float]]
 
@@ -155,43 +157,82 @@ def sample(
 
     ``draws`` ``(people, answers, longest)`` decide: a token is where a draw falls among the summed probabilities.
     """
-    model, device = anatomy.model, anatomy.model.device
+    model, people, each = anatomy.model, len(prompts), len(prompts[0])
     pad, end = sampling.tokenizer.pad_token_id, sampling.tokenizer.eos_token_id
-    flat = [prompt for own in prompts for prompt in own]
-    width = max(map(len, flat))
-    ids = torch.tensor([[pad] * (width - len(prompt)) + prompt for prompt in flat], device=device)
-    mask = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in flat], device=device)
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    draws = draws.flatten(0, 1).to(device)
-    running, cache = torch.ones(len(flat), dtype=torch.bool, device=device), None
+    was_training = model.training
+    model.eval()  # with checkpointing, models in training keep no cache
+    state, cache, mask = _read_prompts(anatomy, prompts, sampling)
+    positions = mask.sum(1, keepdim=True)
+    draws = draws.flatten(0, 1).to(model.device)
+    running = torch.ones(len(draws), dtype=torch.bool, device=model.device)
     tokens: list[Tensor] = []
     log_probs: list[Tensor] = []
     states: list[Tensor] = []
-    was_training = model.training
-    model.eval()  # with checkpointing, models in training keep no cache
-    while len(tokens) < sampling.longest and bool(running.any()):
-        output = anatomy.decoder(
-            input_ids=ids, attention_mask=mask, position_ids=positions, past_key_values=cache, use_cache=True
-        )
-        states.append(output.last_hidden_state[:, -1])
-        every = (anatomy.logits(states[-1]).float() / sampling.temperature).log_softmax(-1)
+    while True:
+        states.append(state)
+        every = (anatomy.logits(state).float() / sampling.temperature).log_softmax(-1)
         summed = every.exp().cumsum(-1)
         drawn = torch.searchsorted(summed, draws[:, len(tokens), None] * summed[:, -1:], right=True)
         drawn = drawn.clamp(max=summed.shape[-1] - 1)
         log_probs.append(every.gather(1, drawn)[:, 0].masked_fill(~running, 0.0))
         tokens.append(drawn[:, 0].masked_fill(~running, pad))
-        ids, cache, positions = tokens[-1][:, None], output.past_key_values, positions[:, -1:] + 1
-        mask = torch.cat([mask, mask.new_ones(len(flat), 1)], dim=1)
         running = running & (tokens[-1] != end)
+        if len(tokens) == sampling.longest or not running.any():
+            break
+        mask = torch.cat([mask, mask.new_ones(len(mask), 1)], dim=1)
+        state = anatomy.decoder(
+            input_ids=tokens[-1][:, None],
+            attention_mask=mask,
+            position_ids=positions,
+            past_key_values=cache,
+            use_cache=True,
+        ).last_hidden_state[:, -1]
+        positions = positions + 1
     model.train(was_training)
     rows = torch.stack(tokens, 1).tolist()
     answers = [row[: row.index(end) + 1] if end in row else row for row in rows]
-    people, each = len(prompts), len(prompts[0])
     return (
         [answers[start : start + each] for start in range(0, len(answers), each)],
         torch.stack(log_probs, 1).view(people, each, -1),
         torch.stack(states, 1).view(people, each, len(states), -1),
     )
+
+
+def _read_prompts(
+    anatomy: Anatomy, prompts: Sequence[Sequence[list[int]]], sampling: Sampling
+) -> tuple[Tensor, Any, Tensor]:
+    """What precedes the first token of every answer: hidden states ``(rows, width)``, cache and mask ``(rows, n)``.
+
+    Where the model's attention is plain, what all prompts begin with is computed once for each person, and a prompt
+    once for all its answers. The mask is 0 at pads, which come before what is a prompt's own.
+    """
+    device = anatomy.model.device
+    shares = why_no_shared_prefix(anatomy) is None
+    copies = sampling.answers if shares else 1
+    once = [prompt for own in prompts for prompt in own[::copies]]
+    in_turn = zip(*(prompt[:-1] for prompt in once), strict=False)  # a last token is always read as a prompt's own
+    beginning = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, in_turn)) if shares else 0
+    cache = None
+    if beginning:
+        ids = torch.tensor([own[0][:beginning] for own in prompts], device=device)
+        cache = anatomy.decoder(input_ids=ids, use_cache=True).past_key_values
+        cache.batch_repeat_interleave(len(once) // len(prompts))
+    rests = [prompt[beginning:] for prompt in once]
+    width = max(map(len, rests))
+    pads = [width - len(rest) for rest in rests]
+    mask = torch.tensor([[1] * beginning + [0] * n + [1] * (width - n) for n in pads], device=device)
+    output = anatomy.decoder(
+        input_ids=torch.tensor([[0] * n + rest for n, rest in zip(pads, rests, strict=True)], device=device),
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0)[:, beginning:],
+        past_key_values=cache,
+        use_cache=True,
+    )
+    cache = output.past_key_values
+    if copies > 1:
+        cache.batch_repeat_interleave(copies)
+    state = output.last_hidden_state[:, -1].repeat_interleave(copies, dim=0)
+    return state, cache, mask.repeat_interleave(copies, dim=0)
 
 
 def _scores(

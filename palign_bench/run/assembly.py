@@ -21,8 +21,8 @@ MEASURED_STEPS = 1  # optimizer steps of training=measured on a CPU
 
 # What cannot change a number stays out of a cell's identity: how a row reads, where files and our own code lie.
 _NO_NUMBERS = frozenset({"portraits", "title", "block"})
-# 2: fewer people than a cohort are filled up.
-_COHORT_VERSION = 2
+# 2: fewer people than a cohort are filled up. 3: PPO and RLOO read what prompts share once, which rounds otherwise.
+_COHORT_VERSION = 3
 
 
 def resolve_training(training: Mapping[str, Any], on_cuda: bool, of_model: str | None = None) -> Settings:

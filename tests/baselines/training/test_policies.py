@@ -100,13 +100,19 @@ def test_smaller_passes_and_checkpointing_learn_the_same(talking_bench: Bench) -
         assert usual[1].summary["last_reward"] == other[1].summary["last_reward"], settings
 
 
-def test_what_is_sampled_has_the_chances_of_a_plain_forward_pass(talking_bench: Bench) -> None:
+@pytest.mark.parametrize(("answers_each", "shares"), [(1, True), (2, True), (2, False)])
+def test_what_is_sampled_has_the_chances_of_a_plain_forward_pass(
+    talking_bench: Bench, answers_each: int, shares: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not shares:
+        monkeypatch.setattr(policies, "why_no_shared_prefix", lambda anatomy: "a window")
     anatomy = Anatomy(talking_bench.backbone.model)
     tokenizer = talking_bench.aligner("ppo").texts.tokenizer
     texts = list(talking_bench.aligner("ppo").texts.items.values())
-    prompts = [[each.rollout for each in texts[start : start + 3]] for start in (0, 3)]
-    sampling = Sampling(tokenizer, 0.7, 15, 3, 1)
-    draws = torch.rand(2, 3, 15, generator=torch.Generator().manual_seed(1))
+    rows = 3 * answers_each
+    prompts = [[texts[start + row // answers_each].rollout for row in range(rows)] for start in (0, 3)]
+    sampling = Sampling(tokenizer, 0.7, 15, 3, answers_each)
+    draws = torch.rand(2, rows, 15, generator=torch.Generator().manual_seed(1))
     answers, found, states = sample(anatomy, prompts, draws, sampling)
     for person in range(2):
         for row, (prompt, answer) in enumerate(zip(prompts[person], answers[person], strict=True)):
