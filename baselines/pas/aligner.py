@@ -97,8 +97,8 @@ class PersonalityActivationSearch(Aligner):
             # False: nothing was kept out while choosing, so the search's answers for this alpha are the final ones.
             "refitted": refitted,
         }
-        if fit.unfit is not None:
-            summary["reason"] = fit.unfit
+        if not scores:
+            summary["reason"] = fit.unfit or "none of the answers that alpha is chosen on is there"
         return replace(self._alignment(case, case.known, fit, alpha), summary=summary)
 
     def fit(self, answers: Answers, seed: int) -> HeadDirections:
@@ -121,10 +121,11 @@ class PersonalityActivationSearch(Aligner):
         )
 
     def _search(self, case: Case, fit: HeadDirections) -> dict[float, Standing]:
-        """How answers to the selection items stand by alpha; none where there is nothing to shift."""
-        if fit.unfit is not None:
-            return {}
+        """How answers to the selection items stand by alpha; none where there is nothing to shift or to choose on."""
         truth = self.protocol.truth(case.selection)
+        is_fixed = self.search == "grid" and len(set(self.alphas)) == 1
+        if fit.unfit is not None or not (truth or is_fixed):
+            return {}
         items = self.inventory.select(truth)
 
         def score(alphas: Sequence[float]) -> list[tuple[float | None, float]]:

@@ -34,7 +34,7 @@ class ClosedFormReadout(Aligner):
     ``prior``: ``none`` uses the person's own known answers; ``people`` also everyone else's of the source.
     """
 
-    version = 1
+    version = 2  # 2: whoever lacks an answer of some scale has a weight chosen on the others
 
     def __init__(
         self,
@@ -110,8 +110,9 @@ class ClosedFormReadout(Aligner):
     def _choose_weight(self, case: Case, made: Prediction) -> tuple[float, dict[str, float | None]]:
         """The weight with the best composite (ties to the smallest), and the composites of all.
 
-        Under the neutral prompt on all known answers, predicted leave-one-out; else on answers that are kept out of the
-        prompt and of the fit.
+        A composite here is over the scales of which an answer is known: the same ones for every weight. Under the
+        neutral prompt on all known answers, predicted leave-one-out; else on answers that are kept out of the prompt
+        and of the fit.
         """
         if self.system_prompt == "none":
             own, numbers, cuts = case.known, made.numbers, made.own_cuts
@@ -130,8 +131,9 @@ class ClosedFormReadout(Aligner):
         for weight in self.weights:
             chosen = OptionScores(scores, weight).combine(bare.double()).argmax(-1)
             answers = {n: self.inventory.options[int(option)].value for n, option in zip(numbers, chosen, strict=True)}
-            score = aligned_scores(self.inventory, answers, truth)[COMPOSITE]
-            tried[f"{weight:.6g}"] = score
+            scored = aligned_scores(self.inventory, answers, truth)
+            present = [each for name, each in scored.items() if name != COMPOSITE and each is not None]
+            score = tried[f"{weight:.6g}"] = sum(present) if present else None
             if score is not None and score < best_score - 1e-9:
                 best, best_score = weight, score
         return best, tried

@@ -35,7 +35,7 @@ class Intervention:
             return None
         if text == INVERTED:
             return cls(INVERTED, tuple(inventory.scales), 0)
-        match = re.fullmatch(r"(\w+)([+-][1-9])", str(text), re.ASCII)
+        match = re.fullmatch(r"(.+)([+-][1-9])", str(text))
         if match is None or match[1] not in (*inventory.scales, EVERY_SCALE):
             choices = ", ".join((*inventory.scales, EVERY_SCALE))
             raise UserError(

@@ -7,7 +7,7 @@ IPIP-NEO-300 (Goldberg 1999; Johnson 2014) is in the public domain (https://ipip
 
 import csv
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.resources import files
@@ -138,19 +138,27 @@ class Inventory:
             groups.setdefault(group, []).append(item.number)
         return groups
 
-    def selection(self, seed: int) -> list[int]:
+    def selection(self, seed: int, told: Collection[int] | None = None) -> list[int]:
         """Known items to choose hyperparameters on, drawn from the seed alone: the same for all methods and people.
 
-        One of each subscale (IPIP-NEO-300: 30 of 120); of an inventory without subscales one in five of each scale's
-        known items, at least one.
+        Of the items that methods are told (None: all known ones) at most half, so that a method can be fitted to the
+        others: one of each subscale (IPIP-NEO-300: 30 of 120); where these are too many or none, one in five of each
+        scale's, at least one; where these are too many, one in five of all.
         """
         generator = random.Random(f"selection-{seed}")
-        groups = self.grouped(sorted(self.known))
-        chosen: list[int] = []
-        for group in self.subscales or tuple(self.scales):
-            if known := groups.get(group):
-                chosen += generator.sample(known, 1 if self.subscales else max(1, len(known) // 5))
-        return sorted(chosen)
+        numbers = sorted(self.known if told is None else told)
+        subscales, scales = self.grouped(numbers), self.grouped(numbers, finest=False)
+        for groups, some in (
+            ([subscales[name] for name in self.subscales if name in subscales], False),
+            ([scales[name] for name in self.scales if name in scales], True),
+            ([numbers], True),
+        ):
+            counts = [max(1, len(group) // 5) if some else 1 for group in groups]
+            if 0 < sum(counts) <= len(numbers) / 2:
+                return sorted(
+                    n for group, count in zip(groups, counts, strict=True) for n in generator.sample(group, count)
+                )
+        return []
 
     def outline(self) -> dict[str, Any]:
         """What scores and tables need of it, without a word of the items: JSON values."""

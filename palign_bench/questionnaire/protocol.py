@@ -90,9 +90,9 @@ class EvaluationProtocol:
         """The held-out answers, literal."""
         return {n: respondent.answers[n] for n in self.inventory.held_out if n in respondent.answers}
 
-    def selection(self, respondent: Respondent, seed: int) -> Answers:
-        """The literal answers that hyperparameters may be chosen on: of the known ones, `Inventory.selection`."""
-        return {n: respondent.answers[n] for n in self.inventory.selection(seed) if n in respondent.answers}
+    def selection(self, respondent: Respondent, seed: int, told: Collection[int] | None = None) -> Answers:
+        """The literal answers that hyperparameters may be chosen on: of those ``told``, `Inventory.selection`."""
+        return {n: respondent.answers[n] for n in self.inventory.selection(seed, told) if n in respondent.answers}
 
     def reverses(self, item: Item) -> bool:
         """Whether this protocol takes the literal answer to ``item`` reversed."""
@@ -176,7 +176,7 @@ class AsReleased(EvaluationProtocol):
     is_the_papers = True
     of_inventories = frozenset({"ipip_neo_300"})
 
-    def selection(self, respondent: Respondent, seed: int) -> Answers:
+    def selection(self, respondent: Respondent, seed: int, told: Collection[int] | None = None) -> Answers:
         """The held-out answers themselves: a leak of the released code, kept only to reproduce it."""
         return self.held_out(respondent)
 

@@ -35,13 +35,12 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
     written.add(base.with_name(f"{base.name}.csv"), report.frame.to_csv(index=False))
     written.add(base.with_name(f"{base.name}.json"), as_json(report))
     write_cards(report, plan, written)
-    if any(row.variant for row in report.read):
-        from palign_bench.report.invariance import write_invariance
+    from palign_bench.report.effects import have_effects, write_effects
+    from palign_bench.report.invariance import have_invariance, write_invariance
 
+    if have_invariance(report.read):
         return MadeReport(report, [], write_invariance(plan, report.inventory, written))
-    if any(row.intervention for row in report.read):
-        from palign_bench.report.effects import write_effects
-
+    if have_effects(report.read, report.inventory.scales):
         return MadeReport(report, [], write_effects(plan, report.inventory.scales, written))
     pictures = _draw(report, base, written)
     document = describe(report, [path.name for path in pictures if path.suffix == ".png"])

@@ -69,7 +69,13 @@ def write_effects(plan: Plan, scales: Mapping[str, str], written: Written) -> st
     ]
     everything = pd.DataFrame([line for each in found for line in each.lines])
     written.add(plan.folder / "effects_matrix.csv", everything.to_csv(index=False))
-    return write_page(page_title("effects", about), tables, notes, plan.folder / "effects", written)
+    return write_page(page_title("effects", about, rows), tables, notes, plan.folder / "effects", written)
+
+
+def have_effects(rows: Sequence[RowNumbers], scales: Mapping[str, str]) -> bool:
+    """Whether some scale's known answers are raised, lowered and left unchanged among these rows."""
+    told = {row.intervention for row in rows}
+    return any({UNCHANGED, f"{scale}+1", f"{scale}-1"} <= told for scale in scales)
 
 
 def effects(rows: Sequence[RowNumbers], scales: Mapping[str, str]) -> list[Effects]:

@@ -31,7 +31,7 @@ def write_efficiency(plan: Plan) -> str:
     random = any(cost["weights"] == "random" for cost in costs)
     frame = pd.DataFrame(costs)
     base = plan.folder / "costs"
-    title = page_title("efficiency", about)
+    title = page_title("efficiency", about, rows)
     written = Written()
     written.add(base.with_suffix(".csv"), frame.to_csv(index=False))
     figures = cost_figures(costs, title, scores=not random)

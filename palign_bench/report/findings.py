@@ -171,19 +171,25 @@ def _few_shot(lines: Sequence[Line]) -> list[tuple[Line, Line, Difference, bool]
     ]
 
 
-def _pas(lines: Sequence[Line]) -> list[tuple[Line, Line | None, Difference, str]]:
-    """PAS against the prompt that it starts from, and for how many people it chose to add nothing."""
+def _pas(lines: Sequence[Line]) -> list[tuple[Line, Line | None, Difference, dict[str, str]]]:
+    """PAS against the prompt that it starts from, for how many people it chose to add nothing, or could not choose."""
     found = []
     for line in lines:
         if not line.row["method"].startswith("pas") or not line.people:
             continue
-        chosen = [alpha for each in line.numbers.summaries() if (alpha := each.get("alpha")) is not None]
-        if not chosen:
+        aligned = [each for each in line.numbers.summaries() if each.get("alpha") is not None]
+        if not aligned:
             continue
         method = line.numbers.identity["method"]
         base = _partner(line, "few_shot" if method.get("system_prompt") == "few_shot" else "vanilla", lines)
         difference = Difference(line.numbers, base.numbers if base else None)
-        often = f"{sum(alpha == 0 for alpha in chosen)} of {line.numbers.of_first}{counted(len(chosen))}"
+        of = f"of {line.numbers.of_first}{counted(len(aligned))}"
+        without = sum(not each.get("search") for each in aligned)
+        zero = sum(each["alpha"] == 0 for each in aligned) - without
+        often = {
+            "zero": f"{zero} {of}" if without < len(aligned) else "",
+            "without": f"{without} {of}" if without else "",
+        }
         found.append((line, base, difference, often))
     return found
 

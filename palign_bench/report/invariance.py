@@ -75,7 +75,13 @@ def write_invariance(plan: Plan, inventory: Inventory, written: Written) -> str:
     ]
     for name, lines in (("variants", [line for each in found for line in _lines(each)]), ("pairs", compared)):
         written.add(plan.folder / f"invariance_{name}.csv", pd.DataFrame(lines).to_csv(index=False))
-    return write_page(page_title("invariance", about), tables, notes, plan.folder / "invariance", written)
+    return write_page(page_title("invariance", about, rows), tables, notes, plan.folder / "invariance", written)
+
+
+def have_invariance(rows: Iterable[RowNumbers]) -> bool:
+    """Whether items are asked both plainly and in another way among these rows."""
+    asked = {row.variant for row in rows} - {None}
+    return PLAIN in asked and len(asked) > 1
 
 
 def invariance(rows: Sequence[RowNumbers], inventory: Inventory) -> list[Invariance]:

@@ -20,6 +20,7 @@ from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.scoring import COMPOSITE
 from palign_bench.report.document import written_out
 from palign_bench.report.statistics import mean
+from palign_bench.settings import options, read_option
 
 MOST_FAILURE_NOTES = 5
 FULLY = 0.995  # share of the items answered from which a row is not said to have answered a part
@@ -55,6 +56,17 @@ class RowNumbers(Row):
         """A trained row's budget, and what departs from its method's file: "quick", "custom: steps=2"."""
         budget = self.identity["method"].get("budget")
         return budget if isinstance(budget, str) else None
+
+    @property
+    def is_as_shipped(self) -> bool:
+        """Whether it is its method as `conf/` sets it, with the paper's budget if any, told and asked everything."""
+        method = self.identity["method"]
+        if any(each is not None for each in self.told) or self.budget not in (None, "paper"):
+            return False
+        if method["name"] not in options("method"):
+            return False
+        shipped = read_option("method", method["name"])
+        return all(method.get(key, value) == value for key, value in shipped.items() if value != "auto")
 
     @property
     def known_answers(self) -> int | None:
@@ -155,10 +167,13 @@ def read_rows(plan: Plan) -> tuple[list[RowNumbers], Record]:
 
 
 def by_method(rows: Iterable[RowNumbers], key: str) -> list[dict[Any, RowNumbers]]:
-    """The rows that differ in one part of their identity alone, by that part; None where an identity lacks it."""
+    """The rows that differ in one part of their identity alone, by that part; None where an identity lacks it.
+
+    The version of what is told is no difference: it depends on how much is told and whether it is changed.
+    """
     methods: dict[str, dict[Any, RowNumbers]] = {}
     for row in rows:
-        rest = {name: value for name, value in row.identity.items() if name != key}
+        rest = {name: value for name, value in row.identity.items() if name not in (key, "told_version")}
         methods.setdefault(canonical(rest), {})[row.identity.get(key)] = row
     return list(methods.values())
 
@@ -174,10 +189,17 @@ def people_of_all(rows: Sequence[RowNumbers]) -> list[str]:
     return [respondent for respondent in rows[0].respondents if respondent in shared] if rows else []
 
 
-def page_title(kind: str, about: Record) -> str:
+def page_title(kind: str, about: Record, rows: Sequence[RowNumbers]) -> str:
     """The title of a page about a plan beside its table."""
     source = about["respondents_description"]
-    return f"{kind}: {about['model_title']}, protocol {about['protocol']}, source: {source}"
+    return f"{kind}: {about['model_title']}, protocol {about['protocol']}{told_alike(rows)}, source: {source}"
+
+
+def told_alike(rows: Sequence[RowNumbers]) -> str:
+    """What all rows were told and asked otherwise than usual, which no label tells: ``, known_answers=5``."""
+    names, values = ("known_answers", "intervention", "variant"), zip(*(row.told for row in rows), strict=True)
+    alike = {name: set(each) for name, each in zip(names, values, strict=True)}
+    return "".join(f", {name}={value}" for name, (value, *more) in alike.items() if not more and value is not None)
 
 
 def _labelled(rows: Sequence[RowNumbers]) -> list[RowNumbers]:

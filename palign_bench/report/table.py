@@ -14,7 +14,7 @@ from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.report import measures
 from palign_bench.report.names import OWN_FLOORS, PEOPLE_FLOORS
 from palign_bench.report.paper import PaperSetting, matching_setting
-from palign_bench.report.rows import RowNumbers, ledger_notes, read_rows
+from palign_bench.report.rows import RowNumbers, ledger_notes, read_rows, told_alike
 from palign_bench.report.specificity import Truths, specificity
 from palign_bench.report.statistics import mean, mean_interval
 from palign_bench.report.training import training_notes
@@ -76,11 +76,12 @@ class Report:
 
     @property
     def setting(self) -> str:
-        """Protocol, number of people, their source, and training budgets."""
+        """Protocol, what every row was told and asked otherwise, number of people, their source, training budgets."""
         source = self.about.get("respondents_description") or self.about["respondents"]
         budgets = sorted({re.split("[:,]", row["budget"])[0] for row in self.rows if row["budget"]})
         trained = f", budget: {' and '.join(budgets)}" if budgets else ""
-        return f"protocol {self.about['protocol']}, {counted(self.people)} in this table (source: {source}){trained}"
+        people = f"{counted(self.people)} in this table (source: {source})"
+        return f"protocol {self.about['protocol']}{told_alike(self.read)}, {people}{trained}"
 
     @property
     def title(self) -> str:
@@ -170,6 +171,6 @@ def _columns(
         "best_people_floor": best_people.name if best_people else None,
         "difference_to_best_people_floor_low": people_low,
         "difference_to_best_people_floor_high": people_high,
-        "paper_composite": paper.composite(row.name) if paper else None,
+        "paper_composite": paper.composite(row.name) if paper and row.is_as_shipped else None,
         "cells": row.folder.path.name,
     }

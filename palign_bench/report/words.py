@@ -58,7 +58,7 @@ def conclusions(report: Report, runs: Path = Path("runs")) -> list[Text]:
 
 def score_table(report: Report) -> Table:
     """The scores, with a heading before each group of rows."""
-    narrow = [*LEFT_OUT_FIRST, tuple(report.inventory.scales), "paper"]
+    narrow = [*LEFT_OUT_FIRST, tuple(map(_scale_heading, report.inventory.scales)), "paper"]
     rows = _in_blocks(report, [_score_cells(report, row) for row in report.rows])
     return table_of(rows, left_out_first=narrow, marks=[MARK])
 
@@ -158,7 +158,7 @@ def _score_cells(report: Report, row: Mapping[str, Any]) -> Cells:
     cells = {
         "method": _label(row),
         "n": str(planned) if not row["missing_cells"] else f"{row['respondents']}/{planned}",
-        **{letter: _shown(row[name], ".2f") for letter, name in report.inventory.scales.items()},
+        **{_scale_heading(short): _shown(row[name], ".2f") for short, name in report.inventory.scales.items()},
         "compo-\nsite": _shown(row["composite"], ".2f"),
         "95 %\ninterval": interval_text(row["composite_low"], row["composite_high"]),
     }
@@ -174,6 +174,11 @@ def _score_cells(report: Report, row: Mapping[str, Any]) -> Cells:
         "top\noption": _percent(row["most_frequent_option_share"]),
         "un-\nparsed": _percent(row["unparsed_rate"]),
     }
+
+
+def _scale_heading(short: str) -> str:
+    """A scale's short name, told apart where another column of the table has it."""
+    return f"scale\n{short}" if short in ("n", "paper") else short
 
 
 def _label(row: Mapping[str, Any]) -> str:

@@ -123,11 +123,13 @@ def method_identity(method: Mapping[str, Any], row: str, aligner: Aligner) -> Se
 def told_version(protocol: EvaluationProtocol, count: int | None, intervention: Intervention | None) -> int | None:
     """The version of what methods are told, where it has changed; None where it has not.
 
-    2: scales take turns in the choice of ``count`` known answers also where there are no subscales, and an intervention
-    changes the held-out answers that `as_released` chooses on.
+    2: an intervention changes the held-out answers that `as_released` chooses on. 3: what is chosen on is a part of
+    what is told (``count`` of the known answers), and never more than half of it.
     """
-    chooses_on_held_out = intervention is not None and protocol.chooses_on_held_out
-    return 2 if chooses_on_held_out or (count is not None and not protocol.inventory.subscales) else None
+    if protocol.chooses_on_held_out:
+        return None if intervention is None else 2
+    known, groups = protocol.inventory.known, protocol.inventory.grouped(protocol.inventory.known)
+    return 3 if count is not None or 2 * len(groups) > len(known) else None
 
 
 def canonical_numbers(value: Any) -> Any:

@@ -28,11 +28,11 @@ class Cases:
     def case(self, person: Respondent, needs: frozenset[str]) -> Case:
         """What an aligner with these needs is told about the person."""
         protocol, untold = self.job.protocol, self._untold
-        known, selection = self.told(person), self._changed(protocol.selection(person, self.job.seed))
+        known = self.told(person)
         return Case(
             respondent_id=person.id,
             known={n: value for n, value in known.items() if n not in untold},
-            selection={n: value for n, value in selection.items() if n not in untold},
+            selection=self._changed(protocol.selection(person, self.job.seed, self._told)),
             seed=derived_seed(self.job.seed, person.id),
             missing=tuple(n for n in protocol.inventory.known if n in self._told and n not in known),
             others=np.delete(self._everyone, self._position[person.id], axis=0) if "people" in needs else None,

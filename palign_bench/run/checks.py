@@ -167,7 +167,11 @@ def check_stand_ins(respondents: Mapping[str, Any], source: RespondentSource, pe
 
 
 def check_scales(inventory: Inventory) -> None:
-    """Raise UserError for a scale that is called as another column of the table, which would take its place."""
+    """Raise UserError for a scale that is called as another column of a table, which would take its place."""
+    if taken := [name for name in inventory.scales if name in ("method", "changed")]:
+        raise UserError(
+            f"inventory={inventory.name}: tables have a column {taken[0]} of their own; give that scale another name."
+        )
     if taken := [name for name in inventory.scales.values() if name in COLUMNS_BESIDE_SCALES]:
         raise UserError(
             f"inventory={inventory.name}: the table has a column {taken[0]} of its own; give that scale another full "

@@ -1,5 +1,7 @@
 """Changed known answers: what is changed, what stays, and how much of a change the options allow."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,14 @@ def test_doses_of_the_real_people_are_as_measured(papi: RespondentSource, invent
     assert up.mean(axis=0) == pytest.approx([0.905, 0.927, 0.939, 0.966, 0.888], abs=0.0006)
     assert up.mean(axis=0).sum() == pytest.approx(4.62, abs=0.006)
     assert down.mean(axis=0).sum() == pytest.approx(-4.91, abs=0.006)
+
+
+@pytest.mark.parametrize("scale", ["self-esteem", "Verträglichkeit", "A+1"])
+def test_a_scale_may_be_called_anything(inventory: Inventory, scale: str) -> None:
+    items = tuple(replace(item, scale=scale if item.scale == "A" else item.scale) for item in inventory.items)
+    scales = {scale if each == "A" else each: name for each, name in inventory.scales.items()}
+    change = Intervention.parse(f"{scale}-2", replace(inventory, items=items, scales=scales))
+    assert change is not None and (change.name, change.scales, change.step) == (f"{scale}-2", (scale,), -2)
 
 
 @pytest.mark.parametrize("name", ["", "A", "A+0", "X+1", "A+1 ", "1", "invert"])

@@ -96,7 +96,7 @@ question: 'Is it true of you? "You {statement}."'
     ]  # fmt: skip
     assert (made.known, made.held_out, made.subscales) == ((1, 2, 4), (3, 5), ())
     assert made.keyed(2, 4) == 1 and made.midpoint == 2.5 and made.nearest(2.5) == 3
-    assert made.selection(0)[-1] == 4 and len(made.selection(0)) == 2  # one of each scale's
+    assert len(made.selection(0)) == 1  # one of each scale's would be more than half of three
     protocol = Corrected(made)
     assert protocol.question(made[1]) == (
         'Is it true of you? "You plan my day."\nOptions:\n(A). Yes\n(B). Rather yes\n(C). Rather no\n(D). No\n'

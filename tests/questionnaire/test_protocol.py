@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palign_bench.questionnaire.inventory import Inventory, Respondent
+from palign_bench.questionnaire.inventory import DOMAINS, Inventory, Item, Respondent
 from palign_bench.questionnaire.protocol import (
     AUDIT_ITEMS,
     FREE_GENERATION,
@@ -15,6 +15,7 @@ from palign_bench.questionnaire.protocol import (
     parse_is_decided,
     parse_released,
 )
+from palign_bench.run.assembly import told_version
 from tests.protocols import AS_RELEASED, CORRECTED
 
 # What follows "Option" in the generated text, and what the released code reads in it. The window has 12 characters, of
@@ -132,6 +133,22 @@ def test_selections_of_many_seeds_reach_every_known_item(inventory: Inventory) -
     for seed in range(60):
         reached |= set(CORRECTED.selection(everything, seed))
     assert reached == set(inventory.known)  # each of four has missed 60 draws with probability 3e-8
+
+
+@pytest.mark.parametrize(
+    ("items", "subscales", "chosen"),
+    [(30, 15, 5), (10, 0, 1), (20, 0, 5), (60, 15, 15), (50, 0, 5)],
+    ids=["BFI-2-S", "TIPI", "Mini-IPIP", "BFI-2", "IPIP-50"],
+)
+def test_at_most_half_of_the_known_answers_is_chosen_on(items: int, subscales: int, chosen: int) -> None:
+    """Short questionnaires have one known item of each facet, or of each scale: to choose on all would fit nothing."""
+    made = [Item(n, "Sing.", 1, "ACENO"[n % 5], f"f{n % subscales}" if subscales else None) for n in range(items)]
+    groups = max(subscales, 5)
+    known = tuple(n for n in range(items) if n // groups < items // groups // 2)
+    short = Inventory("short", tuple(made), known, DOMAINS)
+    for seed in range(5):
+        assert len(short.selection(seed)) == chosen <= len(known) / 2 and set(short.selection(seed)) < set(known)
+    assert told_version(Corrected(short), None, None) == (3 if 2 * groups > len(known) else None)
 
 
 def test_as_released_chooses_on_the_held_out_answers(inventory: Inventory, person: Respondent) -> None:

@@ -74,6 +74,27 @@ def test_an_effect_is_the_change_of_scores_per_realised_dose(runs: Path, invento
     assert up.keys() == down.keys() and len(up) == 10
 
 
+@pytest.mark.parametrize(
+    ("setting", "title"),
+    [
+        ("intervention=none,A+1,inverted", "corrected, 3"),
+        ("intervention=A+1,A-1", "corrected, 3"),
+        ("intervention=inverted", "corrected, intervention=inverted, 3"),
+        ("known_answers=30", "corrected, known_answers=30, 3"),
+        ("variant=reversed", "corrected, variant=reversed, 3"),
+    ],
+)
+def test_where_nothing_can_be_compared_the_usual_table_is_shown(tmp_path: Path, setting: str, title: str) -> None:
+    """With what all rows are told in its title: no label tells what does not tell rows apart."""
+    command = ["-m", "method=own_means", setting, *PEOPLE, "respondents.limit=3", "tracking=none", "runs=runs"]
+    done = run_here(*command, folder=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "yet" not in done.stdout and "compo-" in done.stdout
+    assert " ".join(done.stdout.split()).startswith(f"run: no language model, protocol {title} people in this table")
+    (page,) = tmp_path.glob("runs/run/*/run.md")
+    assert (r"Own facet mean \[intervention=A+1\]" in page.read_text()) == ("A+1" in setting)
+
+
 def test_a_dose_counts_only_where_there_is_an_answer() -> None:
     """Half of the people answer nothing of the scale; the others follow what they are told to the full."""
     doses = np.full((1, 12), 2.0)

@@ -64,7 +64,8 @@ def test_few_shot_that_does_not_use_the_person(said: Said) -> None:
 
 
 def test_how_often_pas_added_nothing(said: Said) -> None:
-    alphas = {"pas": {p: {"alpha": alpha} for p, alpha in zip(PEOPLE, (0.0, 0.0, 2.0, 0.0), strict=True)}}
+    summaries = [{"alpha": alpha, "search": {"0": 3.0}} for alpha in (0.0, 0.0, 2.0, 0.0)]
+    alphas = {"pas": dict(zip(PEOPLE, summaries, strict=True))}
     for line in said({"vanilla": [3] * 4, "pas": [3, 3, 3, 3]}, alphas):
         if line.startswith("PAS"):  # the row's settings name no prompt, so Vanilla's it is
             assert "adds nothing that shows to its prompt, Vanilla (0.00" in line.replace("+0.00", "0.00")
@@ -74,6 +75,15 @@ def test_how_often_pas_added_nothing(said: Said) -> None:
         raise AssertionError("nothing is said of PAS")
     (line,) = [each for each in said({"vanilla": [3] * 4, "pas": [5, 1, 5, 2]}, alphas) if each.startswith("PAS")]
     assert line.startswith("PAS adds to its prompt, Vanilla (-8.75")
+    few = "whose answers are too few to fit or to choose on."
+    for without, told in (
+        (1, f"was chosen for 2 of 4 people; it is what is left for 1 of 4 people, {few}"),
+        (4, f"is what is left for 4 of 4 people, {few}"),
+    ):
+        mixed = [{"alpha": 0.0, "search": {}}] * without + summaries[without:]
+        found = said({"vanilla": [3] * 4, "pas": [3] * 4}, {"pas": dict(zip(PEOPLE, mixed, strict=True))})
+        (line,) = [each for each in found if each.startswith("PAS")]
+        assert line.endswith(f"alpha 0, the prompt alone, {told}")
 
 
 def test_the_floor_and_the_constant(said: Said) -> None:

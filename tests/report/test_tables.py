@@ -3,6 +3,7 @@ import json
 import random
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,10 @@ from palign_bench.ledger.plan import Command, Plan
 from palign_bench.questionnaire.inventory import Inventory, Item, ipip_neo_300
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from palign_bench.report import make_report
-from palign_bench.report.document import render, terminal
+from palign_bench.report.document import Document, render, terminal
 from palign_bench.report.names import BLOCKS, KNOWN_TRUTH
 from palign_bench.report.table import COLUMNS_BESIDE_SCALES, Report, build_report
-from palign_bench.report.words import describe
+from palign_bench.report.words import describe, score_table
 from palign_bench.respondents.source import RespondentSource
 from tests.ledgers import kept_folder, plan_of, row_of
 from tests.protocols import CORRECTED
@@ -185,6 +186,47 @@ def test_the_papers_figures_stand_beside_ours_only_in_its_setting(
         assert report.rows[0]["paper_composite"] is None, other
         assert "not comparable" in text_of(report), other
         assert "4.41" in text_of(report), other
+
+
+@pytest.mark.parametrize(
+    ("row", "setting"),
+    [
+        ("few_shot", {"known_answers": 5}),
+        ("few_shot", {"intervention": "A+1"}),
+        ("few_shot", {"variant": "shuffled"}),
+        ("pas", {"method": {"name": "pas", "k": 6}}),
+        ("dpo", {"method": {"name": "dpo", "budget": "quick"}}),
+    ],
+)
+def test_the_papers_figures_stand_beside_no_row_that_is_set_otherwise(
+    twelve_people: dict[str, Any], tmp_path: Path, row: str, setting: dict[str, Any]
+) -> None:
+    usual = {"name": row} | ({"budget": "paper"} if row == "dpo" else {})
+    rows = []
+    for more in ({}, setting):
+        identity = {"method": usual, "model": {"name": "llama3_8b", "weights": "hub"}} | more
+        folder = kept_folder(tmp_path, row, identity)
+        for person, record in twelve_people["pas"].items():
+            folder.record(person, {**record, "respondent": person})
+        rows.append(row_of(row, folder, PEOPLE))
+    about = {"experiment": "t", "model": "llama3_8b", "model_title": "x", "protocol": "as_released"}
+    about |= {"respondents": "papi", "respondents_description": "300 people of PAPI"}
+    shown = [each["paper_composite"] for each in build_report(plan_of(tmp_path, rows, about)).rows]
+    assert shown[0] is not None and shown[1] is None
+
+
+def test_a_scale_called_as_a_column_takes_no_column_away(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
+    """Many write o, c, e, a, n; the table has a column n, of people."""
+    report = build_report(make_plan(twelve_people, PEOPLE))
+    scales = {
+        {"N": "n", "A": "paper"}.get(short, short.lower()): name for short, name in report.inventory.scales.items()
+    }
+    named = replace(report, inventory=replace(report.inventory, scales=scales))
+    table, usual = score_table(named), score_table(report)
+    heads = {"A": "scale\npaper", "N": "scale\nn"}
+    assert list(table.columns) == [heads.get(name, name.lower() if name in "CEO" else name) for name in usual.columns]
+    assert table.rows == usual.rows
+    assert "12" in terminal(Document("", [table]), 60) and "scale" not in terminal(Document("", [table]), 60)
 
 
 def test_markdown_has_title_groups_notes_and_escaped_pipes(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:

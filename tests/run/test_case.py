@@ -73,14 +73,28 @@ def test_answers_told_are_spread_over_scales_that_have_no_subscales() -> None:
             told = [triad[number].scale for number in told_items(triad, count, seed)]
             assert {count // 3, -(-count // 3)} >= {told.count(scale) for scale in "MNP"}
     versions = [told_version(Corrected(triad), count, None) for count in (3, None)]
-    assert versions == [2, None]  # cells of the earlier choice are others
+    assert versions == [3, None]  # cells of the earlier choice are others
 
 
 def test_answers_told_of_ipip_neo_are_those_that_always_were(inventory: Inventory) -> None:
     assert told_items(inventory, 5, 0) == {12, 29, 56, 233, 270}
-    assert told_version(CORRECTED, 5, None) is None
+    assert [told_version(CORRECTED, count, None) for count in (5, None)] == [3, None]
     assert {inventory[number].scale for number in told_items(inventory, 5, 1)} == set("ACENO")
     assert {inventory[number].subscale for number in told_items(inventory, 30, 1)} == set(inventory.subscales)
+
+
+def test_what_is_chosen_on_is_a_part_of_what_is_told(inventory: Inventory) -> None:
+    """Whatever the seed: with few answers told, one drawn from all known ones would often be none of them."""
+    person = simulate(count=1, seed=3).people[0]
+    source = RespondentSource("file", "x", (person,))
+    for count, chosen in ((1, 0), (5, 1), (10, 5), (30, 5), (60, 30), (120, 30)):
+        for seed in range(5):
+            job: Any = SimpleNamespace(
+                protocol=CORRECTED, source=source, seed=seed, known_answers=count, intervention=None
+            )
+            case = Cases(job).case(person, frozenset())
+            assert len(case.selection) == chosen and case.selection.items() <= case.known.items()
+            assert len(case.fitting) == count - chosen
 
 
 def test_derived_seeds_depend_on_seed_and_person_alone() -> None:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from palign_bench.questionnaire.inventory import LOWEST, Inventory, ipip_neo_120, ipip_neo_300
 from palign_bench.respondents.source import RespondentsError
 
+_FEWEST_OF_A_BEGINNING = 20  # items 1, 2, 3, … from which a file may be the beginning of the short form
 _NAMED_COLUMNS = 12  # ignored columns that a note lists before it counts the rest
 
 
@@ -83,11 +84,13 @@ def renumbered(where: str, found: Collection[int], inventory: Inventory, otherwi
     """The inventory's number of each item number in a file: the same, but where all are the short form's own, 1 … 120.
 
     Under the long form's numbers such a file can be read as well, and would be wrong: it is refused. So is one that
-    lacks some of them, since nothing tells which of the two it means. ``otherwise``: what helps there.
+    has most of them or the first ones, since nothing tells which of the two it means. ``otherwise``: what helps there.
     """
     short_form = ipip_neo_300().known
-    mostly = set(found) <= set(range(1, len(short_form) + 1)) and len(found) > len(short_form) / 2
-    if not mostly or inventory not in (ipip_neo_300(), ipip_neo_120()):
+    within = set(found) <= set(range(1, len(short_form) + 1))
+    mostly = len(found) > len(short_form) / 2
+    beginning = _FEWEST_OF_A_BEGINNING <= len(found) == max(found, default=0)  # IPIP-NEO-60, or who gave up
+    if not (within and (mostly or beginning)) or inventory not in (ipip_neo_300(), ipip_neo_120()):
         return {number: number for number in found}
     whole = len(found) == len(short_form)
     if whole and inventory == ipip_neo_120():

@@ -261,6 +261,15 @@ def test_someone_who_is_neutral_throughout_gets_no_shift_and_a_reason(
     assert backbone.asked == []
 
 
+def test_someone_without_an_answer_to_choose_on_gets_no_shift_and_a_reason(questionnaire: Inventory) -> None:
+    case = replace(case_of(CORRECTED, person(0)), selection={})
+    aligner, backbone = prepared(CORRECTED, always_three, person(0), questionnaire)
+    alignment = aligner.align(case)
+    assert (alignment.head_shifts, alignment.summary["alpha"], alignment.summary["search"]) == (None, 0, {})
+    assert alignment.summary["reason"] == "none of the answers that alpha is chosen on is there"
+    assert backbone.asked == []
+
+
 def test_too_many_heads_are_a_clear_error(questionnaire: Inventory) -> None:
     with pytest.raises(UserError, match=r"method\.k=13: the model has only 12 heads"):
         prepared(CORRECTED, always_three, person(0), questionnaire, k=13)

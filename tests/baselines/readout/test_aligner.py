@@ -47,6 +47,17 @@ def test_recovers_people_whose_answers_are_linear_in_the_features(protocol, inve
     assert mean_error(others, people[1]) > 0.9
 
 
+@pytest.mark.parametrize("system_prompt", ["none", "few_shot"])
+def test_whoever_answers_nothing_of_a_scale_is_read_by_the_others(inventory, system_prompt):
+    backbone = PlantedBackbone(CORRECTED, inventory)
+    answers = answer_by(backbone, inventory, 0)
+    without = {n: value for n, value in answers.items() if inventory[n].scale != "O"}
+    aligner = prepared(backbone, inventory, system_prompt=system_prompt)
+    alignment = aligner.align(case_of(CORRECTED, inventory, without))
+    assert alignment.summary["weight"] == 1 and None not in alignment.summary["weights"].values()
+    assert mean_error(predicted(alignment, backbone, inventory.held_out), answers) < 0.45
+
+
 def test_learns_nothing_from_features_that_do_not_matter(inventory):
     backbone = PlantedBackbone(CORRECTED, inventory)
     answers = answer_by(backbone, inventory, 0)

@@ -114,6 +114,10 @@ def test_the_short_forms_own_numbers_are_read_as_such_and_never_as_the_long_form
             RespondentsError, match=r"items are 119 of 1 to 120, .* may be its or the long form's: name"
         ):
             load_file(str(path), inventory=inventory)
+    beginning = ",".join(f"i{place}" for place in range(1, 61))  # IPIP-NEO-60, or who gave up half-way
+    path.write_text(f"id,{beginning}\nanna,{','.join(map(str, answers[:60]))}\n")
+    with pytest.raises(RespondentsError, match=r"items are 60 of 1 to 120, .* may be its or the long form's: name"):
+        load_file(str(path), inventory=ipip_neo_300())
     columns = ",".join(f"i{number}" for number in short_form)
     path.write_text(f"id,{columns}\nanna,{','.join(map(str, answers))}\n")
     assert load_file(str(path), inventory=ipip_neo_120()).people[0].answers == anna.answers
