@@ -12,11 +12,14 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
+from peft import get_peft_model
+from peft.tuners.lora.layer import ParamWrapper
 from tqdm import tqdm
 from transformers import TrainingArguments
 
 from baselines.training.attention import attention_for_trees
 from baselines.training.cohort import LORA_SETTINGS, Person, Recipe, Trained, labelled_step, train_cohort
+from baselines.training.dropout import is_random, turn_dropout_off
 from baselines.training.layers import lean_layers
 from baselines.training.memory import refused_by_gpu
 from baselines.training.precision import in_float32, keep_small_updates, moved_share
@@ -37,6 +40,7 @@ from palign_bench.backbone.parts.adapters import (
     adapter_tensors,
     full_tensors,
     is_soft_prompt,
+    leaving_no_trace,
     peft_config,
     peft_settings,
     trainable_copies,
@@ -67,7 +71,7 @@ class TrainedAligner(Aligner):
 
     needs = frozenset({"prompt", "gradients"})
     takes_cohorts: ClassVar[bool] = False
-    turns_dropout_off: ClassVar[bool] = False  # by TRL's `disable_dropout_in_model`, which leaves that of attention
+    turns_dropout_off: ClassVar[bool] = False  # the model's own too: what is trained is compared with what was
     per_token: ClassVar[bool] = False  # an example weighs as many times as its answer has tokens; else as every other
     kind: ClassVar[Any]  # of `baselines.training.trainers`
     curves: ClassVar[Mapping[str, str]] = {"loss": "loss"}  # what the trainer logs, and how the summary calls it
@@ -109,9 +113,10 @@ class TrainedAligner(Aligner):
         self.texts = TrainingTexts.of(backbone)
         self._checked = False
         self.cohort = self._people_at_once(backbone.model)
-        if self.cohort > 1 and self._model_drops(backbone.model):  # it would be drawn for all people at once
-            raise UserError(f"training.cohort={self.cohort}: the model has dropout of its own; use training.cohort=1.")
+        self._check_randomness(backbone.model)
         adapter = None if self.peft is None else peft_config(self.peft)
+        if adapter is not None:
+            self._check_adapter(backbone.model, adapter)
         spared, optim = self.training.gradient_checkpointing, self.training.optim
         if (reason := refused_by_gpu(backbone.model, adapter, self._longest(), spared, optim)) is not None:
             raise UserError(f"{type(self).__name__}: {reason}")
@@ -180,6 +185,8 @@ class TrainedAligner(Aligner):
             training_session(self.backbone.model, self.training.steps, type(self).__name__) as (clock, folder),
             own_decoding(self.backbone.model, self.backbone.engine.end_tokens),  # TRL's rollouts follow it
         ):
+            if self.turns_dropout_off:
+                turn_dropout_off(self.backbone.model)
             trained = self.train(rows, seed, clock, folder, check)
         if check is not None:
             with self.backbone.applied(trained):
@@ -248,6 +255,8 @@ class TrainedAligner(Aligner):
             training_session(model, self.training.steps, type(self).__name__) as (clock, _),
             lean_layers(model),
         ):
+            if self.turns_dropout_off:
+                turn_dropout_off(model)
             adapters = self.train_people(filled, recipe, clock)[: len(people)]
         settings = peft_settings(recipe.lora)  # with the names that ``all-linear`` stands for in this model
         clock.charge_steps(self.optimizer_steps * len(people))
@@ -266,10 +275,39 @@ class TrainedAligner(Aligner):
             for each, own in zip(adapters, people, strict=True)
         ]
 
-    def _model_drops(self, model: Any) -> bool:
-        """Whether the model has dropout of its own that stays on while this method trains."""
-        layers = (each.p for each in model.modules() if isinstance(each, torch.nn.Dropout))
-        return bool(getattr(model.config, "attention_dropout", 0)) or (not self.turns_dropout_off and any(layers))
+    def _check_randomness(self, model: Any) -> None:
+        """Raise UserError for dropout of the model's own that a cohort would draw for all people at once, and for what
+        stays random in a method that compares the model with itself.
+        """
+        with leaving_no_trace(model):
+            if self.turns_dropout_off:
+                turn_dropout_off(model)
+            random = (self.turns_dropout_off or self.cohort > 1) and is_random(model, self._probe())
+        if random and self.turns_dropout_off:
+            raise UserError(
+                f"{type(self).__name__}: a {model.config.model_type} in training computes something else each time, "
+                "which cannot be turned off; choose another model, or a method that compares it with nothing, as lora."
+            )
+        if random:
+            raise UserError(f"training.cohort={self.cohort}: the model has dropout of its own; use training.cohort=1.")
+
+    def _check_adapter(self, model: Any, adapter: Any) -> None:
+        """Raise UserError where PEFT, or a cohort, cannot put the adapter on this model."""
+        with leaving_no_trace(model), torch.random.fork_rng(devices=[]), torch.no_grad(), quiet("peft"):
+            try:
+                with lean_layers(get_peft_model(model, adapter)):
+                    Anatomy(model).decoder(input_ids=self._probe(), use_cache=False)
+            except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
+                raise UserError(
+                    f"{type(self).__name__}: PEFT cannot put this adapter on a {model.config.model_type} "
+                    f"({' '.join(str(error).split())}); set method.peft otherwise, as its target_modules."
+                ) from error
+            wrapped = [name for name, each in model.named_modules() if isinstance(each, ParamWrapper)]
+        if wrapped and self.cohort > 1:
+            raise UserError(
+                f"training.cohort={self.cohort}: {wrapped[0]} is no linear layer, and a cohort adapts these alone; "
+                "name linear layers in method.peft.target_modules, or use training.cohort=1."
+            )
 
     def _people_at_once(self, model: Any) -> int:
         """As many as asked for; one where a processor is as fast with each alone."""

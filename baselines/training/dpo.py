@@ -14,7 +14,6 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 from transformers import TrainingArguments
 from trl import DPOConfig
-from trl.trainer.utils import disable_dropout_in_model
 
 from baselines.training.aligner import TrainedAligner
 from baselines.training.cohort import Person, batches
@@ -87,8 +86,6 @@ class DirectPreferenceOptimization(TrainedAligner):
         settings: Any = arguments
         if list(settings.loss_type) != ["sigmoid"] or settings.label_smoothing:
             raise ValueError("the loss is DPO's own (sigmoid) alone")
-        if settings.disable_dropout:
-            disable_dropout_in_model(self.backbone.model)
         beta, reference = settings.beta, self._reference(people, settings)
 
         def loss(log_probs: Tensor, chosen: Tensor, weights: Tensor) -> dict[str, Tensor]:

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from trl.trainer.utils import disable_dropout_in_model
+import torch
 
 from baselines.training.aligner import TrainedAligner
 from baselines.training.cohort import Person, Recipe, Trained, train_cohort
@@ -17,7 +17,11 @@ from baselines.training.session import TrainingClock
 from baselines.training.trainers import tiled
 from baselines.training.tree import TreeSize
 from palign_bench.backbone.alignment import Alignment
+from palign_bench.backbone.anatomy import Anatomy
+from palign_bench.backbone.base import Backbone
 from palign_bench.backbone.engines.decoding import own_decoding
+from palign_bench.questionnaire.protocol import EvaluationProtocol
+from palign_bench.settings import UserError
 
 
 class OnPolicyAligner(TrainedAligner):
@@ -54,6 +58,19 @@ class OnPolicyAligner(TrainedAligner):
         if (self.peft or {}).get("lora_dropout"):
             raise ValueError(f"method.cohort={self.cohort}: a cohort samples without dropout; set peft.lora_dropout=0")
 
+    def prepare(self, backbone: Backbone | None, protocol: EvaluationProtocol) -> None:
+        """As every method; a cohort samples with the keys and values that a model keeps."""
+        super().prepare(backbone, protocol)
+        model = self.backbone.model
+        if self.cohort > 1:
+            with torch.no_grad():
+                output = Anatomy(model).decoder(input_ids=self._probe(), use_cache=True)
+            if getattr(output, "past_key_values", None) is None:
+                raise UserError(
+                    f"training.cohort={self.cohort}: a {model.config.model_type} keeps no keys and values to sample "
+                    "with; use training.cohort=1."
+                )
+
     @property
     def answers(self) -> int:
         """Answers sampled to each item of a rollout."""
@@ -70,7 +87,6 @@ class OnPolicyAligner(TrainedAligner):
     def train_people(self, people: Sequence[Person], recipe: Recipe, clock: TrainingClock) -> list[Trained]:
         """Train on sampled answers; each person's summary also tells what theirs named."""
         model, per_step = self.backbone.model, self.training.batch_size // self.answers
-        disable_dropout_in_model(model)
         logs = [RewardLog(self.inventory.options) for _ in people]
         prompts = []
         for person, log in zip(people, logs, strict=True):

@@ -67,7 +67,7 @@ class ValueHead(nn.Module):
 
     def __init__(self, policy: Any):
         super().__init__()
-        self._decoder = [policy.get_base_model().base_model]  # in a list: it is the policy's submodule, not ours
+        self._decoder = [Anatomy(policy.get_base_model()).decoder]  # in a list: it is the policy's submodule, not ours
         self.head = nn.Linear(policy.config.hidden_size, 1, bias=False, device=policy.device, dtype=torch.float32)
         nn.init.zeros_(self.head.weight)
 

@@ -10,20 +10,50 @@ from typing import Any, ClassVar
 
 import torch
 from datasets import Dataset
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from trl import RLOOConfig, RLOOTrainer
 
 from baselines.training.on_policy import OnPolicyAligner
 from baselines.training.policies import Objective, Rollout
 from baselines.training.session import TrainingClock
 from baselines.training.trainers import one_device, tiled
+from baselines.training.tree import Passage, read
+from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.parts.adapters import peft_config
 
 
 class RLOOTrainerOfTokens(RLOOTrainer):
     """TRL's trainer, with the prompts' token ids given: tokenizing a rendered chat again would double its beginning."""
 
+    anatomy: Anatomy
     token_ids: Mapping[str, list[int]]
+
+    def _get_per_token_logps_and_entropies(
+        self,
+        model: Any,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        logits_to_keep: int,
+        batch_size: int | None = None,
+        **_: Any,
+    ) -> tuple[Tensor, Tensor, None]:
+        """Log-probabilities of the answers' tokens ``(rows, logits_to_keep)``, 0 after their end; entropies are NaN.
+
+        TRL pads prompts on the left and gives no positions, so that models with absolute ones misread them: here texts
+        are read from their first token on.
+        """
+        lengths = attention_mask[:, -logits_to_keep:].sum(1).tolist()
+        texts = [
+            [Passage(ids[real.bool()].tolist(), int(real.sum()) - length)]
+            for ids, real, length in zip(input_ids, attention_mask, lengths, strict=True)
+        ]
+        size = batch_size or len(texts)
+        parts = [texts[start : start + size] for start in range(0, len(texts), size)]
+        found = [read(self.anatomy, part, trees=False).log_probs(self.temperature) for part in parts]
+        log_probs = pad_sequence(torch.cat(found).split(lengths), batch_first=True)
+        log_probs = nn.functional.pad(log_probs, (0, logits_to_keep - log_probs.shape[1]))
+        return log_probs, torch.full_like(log_probs, torch.nan), None
 
     def _tokenize_prompts(self, prompts: list[str]) -> tuple[list[list[int]], None, dict[str, Any]]:
         return [self.token_ids[prompt] for prompt in prompts], None, {}
@@ -55,7 +85,7 @@ class LeaveOneOutObjective(Objective):
 class ReinforceLeaveOneOut(OnPolicyAligner):
     """RLOO with an adapter; a batch is ``batch_size / generations`` items with ``generations`` answers each."""
 
-    version = 5
+    version = 6  # 6: texts are read from their first token on, and a model's own dropout is off
     curves: ClassVar[Mapping[str, str]] = {"reward": "reward", "kl": "kl", "loss": "loss"}
 
     def __init__(self, *, generations: int = 4, iterations: int = 1, **settings: Any) -> None:
@@ -84,6 +114,8 @@ class ReinforceLeaveOneOut(OnPolicyAligner):
             num_iterations=self.iterations,
             max_completion_length=self.max_new_tokens,
             beta=self.kl_coefficient,
+            disable_dropout=True,  # [off]; the policy is compared with itself
+            router_aux_loss_coef=0.0,  # [0.001 of a mixture of experts]; no other method has it
             temperature=self.temperature,
         )
 
@@ -112,6 +144,7 @@ class ReinforceLeaveOneOut(OnPolicyAligner):
             peft_config=peft_config(self.peft or {}),
             callbacks=[clock],
         )
+        trainer.anatomy = Anatomy(self.backbone.model)
         trainer.token_ids = {texts.rollout_text: texts.rollout for texts in self.texts.items.values()}
         trainer.data_collator = clock.timed(trainer.data_collator)
         return trainer

@@ -8,16 +8,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset
 from transformers import TrainingArguments
-from trl import SFTConfig, SFTTrainer
+from trl import SFTConfig
 
 from baselines.training.aligner import TrainedAligner
 from baselines.training.cohort import Person
 from baselines.training.session import TrainingClock
-from baselines.training.trainers import Loss, SupervisedTrainer, one_device
+from baselines.training.trainers import Loss, SupervisedTrainer
 from baselines.training.tree import Passage
-from palign_bench.backbone.parts.adapters import peft_config
 
 
 class SupervisedFineTuning(TrainedAligner):
@@ -30,6 +28,11 @@ class SupervisedFineTuning(TrainedAligner):
     takes_cohorts = True
     per_token = True
     kind = SupervisedTrainer
+
+    def __init__(self, *, peft: Mapping[str, Any] | None, **settings: Any) -> None:
+        super().__init__(peft=peft, **settings)
+        if self._places_itself:
+            self.version = 7  # of a soft prompt; 7: the model's own logits, also where it scales them
 
     def examples(self, known: Mapping[int, int]) -> list[tuple[Passage]]:
         """The dialogue with its answer."""
@@ -44,25 +47,14 @@ class SupervisedFineTuning(TrainedAligner):
             # The rows are tokenized and labelled: nothing to prepare, and nothing that max_length [1024] could cut.
             dataset_kwargs={"skip_prepare_dataset": True},
             max_length=None,
-            # The same loss; of a soft prompt's texts the vocabulary's logits are computed for the answers alone.
-            loss_type="chunked_nll" if self._places_itself else "nll",
-            remove_unused_columns=self._places_itself,
+            loss_type="nll",  # [nll]; it is computed here, on the answers alone
+            remove_unused_columns=False,
         )
 
     def trainer(self, rows: list[tuple[Passage]], seed: int, clock: TrainingClock, folder: Path) -> Any:
-        """TRL's supervised trainer; a soft prompt stands before each text, so that texts are padded."""
-        if not self._places_itself:
-            return super().trainer(rows, seed, clock, folder)
-        labelled = [{"input_ids": text.ids, "labels": [-100] * text.start + text.ids[text.start :]} for (text,) in rows]
-        trainer = SFTTrainer(
-            model=self.backbone.model,
-            args=one_device(self.configuration(seed, folder)),
-            train_dataset=Dataset.from_list(labelled),
-            processing_class=self.texts.tokenizer,
-            peft_config=peft_config(self.peft or {}),
-            callbacks=[clock],
-        )
-        trainer.data_collator = clock.timed(trainer.data_collator)
+        """TRL's supervised trainer."""
+        trainer = super().trainer(rows, seed, clock, folder)
+        trainer.has_soft_prompt = self._places_itself
         return trainer
 
     def loss(self, people: Sequence[Person], arguments: TrainingArguments) -> Loss:

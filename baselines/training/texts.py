@@ -51,8 +51,14 @@ class TrainingTexts:
 
     @classmethod
     def of(cls, backbone: LocalBackbone) -> TrainingTexts:
-        """Tokenize the known items under the neutral system prompt. Raises UserError where no pad token is free."""
+        """Tokenize the known items under the neutral system prompt.
+
+        Raises UserError where no pad token is free, or no token ends an answer.
+        """
         tokenizer, inventory = backbone.tokenizer, backbone.protocol.inventory
+        if tokenizer.eos_token is None:
+            raise UserError("the model's tokenizer has no token that ends an answer: name its eos_token in "
+                            "tokenizer_config.json.")  # fmt: skip
         items = {}
         for item in inventory.select(inventory.known):
 

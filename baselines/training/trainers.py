@@ -34,6 +34,7 @@ class TreeTrainer:
     examples: Sequence[tuple[Passage, ...]]
     loss_of: Loss
     per_token: bool
+    has_soft_prompt = False
     _whole = 1
     _passes = 1
 
@@ -59,7 +60,9 @@ class TreeTrainer:
         numbers = inputs["numbers"]
         chosen = [self.examples[number] for number in numbers.tolist()]
         weights = torch.full((1, len(chosen)), 1 / self._whole, device=numbers.device)
-        log_probs = answer_log_probs(self.anatomy, [[passage for each in chosen for passage in each]])
+        virtual = model.get_prompt(batch_size=1)[0] if self.has_soft_prompt else None
+        texts = [passage for each in chosen for passage in each]
+        log_probs = answer_log_probs(self.anatomy, [texts], virtual=virtual)
         values = self.loss_of(log_probs.view(1, len(chosen), -1), numbers[None], weights)
         metrics: Any = self._metrics["train"]  # type: ignore[attr-defined]
         for name, value in values.items():

@@ -7,6 +7,7 @@ Log-probabilities and gradients are those of the padded texts up to rounding; dr
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -88,36 +89,55 @@ class Reading:
         return log_probs[torch.tensor(predicting, device=device), torch.tensor(targets, device=device)]
 
 
-def read(anatomy: Anatomy, groups: Sequence[Sequence[Passage]], size: TreeSize = TreeSize()) -> Reading:
-    """One pass over texts, group by group.
+def read(
+    anatomy: Anatomy,
+    groups: Sequence[Sequence[Passage]],
+    size: TreeSize = TreeSize(),
+    virtual: Tensor | None = None,
+    trees: bool = True,
+) -> Reading:
+    """One pass over texts, group by group; ``virtual``: a soft prompt ``(n, width)`` before each.
 
     A group is a row of the batch, whose texts share their beginnings where the model's attention is known to be plain
-    (`tree_attention` must be on). Otherwise every text is a row, right-padded and causal, so that no mask is needed.
+    (`tree_attention` must be on). Otherwise, or without ``trees``, every text is a row, right-padded and causal, so
+    that no mask is needed.
     """
-    trees = why_no_shared_prefix(anatomy) is None
+    trees = trees and why_no_shared_prefix(anatomy) is None
     passages = [each for group in groups for each in group]
     found = [TokenTree() for _ in (groups if trees else passages)]
     grouped = groups if trees else [[each] for each in passages]
     paths = [[tree.path(each.ids) for each in group] for tree, group in zip(found, grouped, strict=True)]
     width = max(size.positions if trees else size.length, *(len(tree.ids) for tree in found))
-    device = anatomy.model.device
+    device, before = anatomy.model.device, 0 if virtual is None else len(virtual)
     ids, depths = torch.zeros(len(found), width, dtype=torch.long), torch.zeros(len(found), width, dtype=torch.long)
     for row, tree in enumerate(found):
         ids[row, : len(tree.ids)] = torch.tensor(tree.ids)
         depths[row, : len(tree.ids)] = torch.tensor(tree.depths)
-    flat = [[row * width + at for at in path] for row, each in enumerate(paths) for path in each]
-    inputs = {"input_ids": ids.to(device), "use_cache": False}
+    starts = range(0, len(found) * (before + width), before + width)
+    flat = [[start + before + at for at in path] for start, each in zip(starts, paths, strict=True) for path in each]
+    inputs: dict[str, Any] = {"input_ids": ids.to(device), "use_cache": False}
+    if virtual is not None:
+        embedded = anatomy.model.get_input_embeddings()(inputs.pop("input_ids"))
+        inputs["inputs_embeds"] = torch.cat([virtual.to(embedded).expand(len(found), -1, -1), embedded], dim=1)
     if trees:
+        depths = torch.cat([torch.arange(before).expand(len(found), -1), before + depths], dim=1)
+        firsts = [[*range(start, start + before)] for start, each in zip(starts, paths, strict=True) for _ in each]
+        whole = [first + path for first, path in zip(firsts, flat, strict=True)]
         inputs |= {
             "position_ids": depths.to(device),
-            "tree": TreePaths.of(flat, len(found) * width, size.length, device),
+            "tree": TreePaths.of(whole, len(found) * (before + width), size.length, device),
         }
     return Reading(anatomy, anatomy.decoder(**inputs).last_hidden_state.flatten(0, 1), passages, flat)
 
 
-def answer_log_probs(anatomy: Anatomy, groups: Sequence[Sequence[Passage]], size: TreeSize = TreeSize()) -> Tensor:
+def answer_log_probs(
+    anatomy: Anatomy,
+    groups: Sequence[Sequence[Passage]],
+    size: TreeSize = TreeSize(),
+    virtual: Tensor | None = None,
+) -> Tensor:
     """Float32 log-probability of each passage's answer, ``(texts,)``, group by group (`read`)."""
-    reading = read(anatomy, groups, size)
+    reading = read(anatomy, groups, size, virtual)
     return text_sums(reading.log_probs(), reading.lengths)
 
 

@@ -12,11 +12,13 @@ from transformers import GenerationMixin
 
 from baselines.training import policies, reference
 from baselines.training.policies import Sampling, sample
+from baselines.training.rloo import RLOOTrainerOfTokens
 from baselines.training.tree import read
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.costs.clock import measure
+from tests.architectures import tiny_of
 from tests.baselines.training.conftest import Bench
 from tests.baselines.training.test_cohort import cases, largest_difference, log_probs
 
@@ -140,6 +142,25 @@ def test_the_reference_is_the_bare_model_and_reads_no_answer_twice(
     assert len(texts) == len(set(texts)) < SETTINGS["steps"] * SETTINGS["batch_size"]
     assert alignment.summary["first_kl"] == pytest.approx(0, abs=1e-5)  # nothing is learnt before the first rollout
     assert talking_bench.backbone.model.training == before and not hasattr(talking_bench.backbone.model, "peft_config")
+
+
+@pytest.mark.parametrize("name", ["biogpt", "ctrl", "gpt2", "gpt_bigcode", "gpt_neo", "llama", "xglm"])
+def test_rloo_reads_texts_from_their_first_token_on(name: str) -> None:
+    """Whatever pads stand before them: most of these have absolute positions."""
+    model = tiny_of(name)
+    texts, answers = [[5, 6, 7, 8, 9, 10], [11, 12, 13], [14, 15, 16, 17]], [[20, 21], [22, 23, 24], [25]]
+    both = list(zip(texts, answers, strict=True))
+    rows = [[0] * (6 - len(text)) + text + answer + [0] * (3 - len(answer)) for text, answer in both]
+    trainer = object.__new__(RLOOTrainerOfTokens)
+    trainer.anatomy, trainer.temperature = Anatomy(model), 0.7
+    ids = torch.tensor(rows)
+    for size in (None, 2):
+        found, _, _ = trainer._get_per_token_logps_and_entropies(model, ids, (ids > 0).long(), 3, batch_size=size)
+        for row, text, answer in zip(found, texts, answers, strict=True):
+            logits = model(input_ids=torch.tensor([text + answer]), use_cache=False).logits[0] / 0.7
+            own = logits.log_softmax(-1)[len(text) - 1 : -1].gather(1, torch.tensor(answer)[:, None])[:, 0]
+            torch.testing.assert_close(row[: len(answer)], own, atol=1e-4, rtol=1e-4)
+            assert not row[len(answer) :].any()
 
 
 def test_in_four_bits_too(nf4_backbone: LocalBackbone, bench: Bench) -> None:

@@ -8,6 +8,7 @@ from baselines.training import tree
 from baselines.training.attention import TreePaths, attention_for_trees, causal_attention
 from baselines.training.tree import Passage, TreeSize, answer_log_probs, tree_size
 from palign_bench.backbone.anatomy import Anatomy
+from tests.architectures import tiny_of
 from tests.tiny import tiny_model, tiny_tokenizer
 
 PASSAGES = [
@@ -49,6 +50,25 @@ def test_answers_are_as_likely_as_in_texts_of_their_own_and_so_are_the_gradients
             torch.testing.assert_close(each.grad, gradients[name], atol=1e-4, rtol=1e-3)
         assert positions == [read]
     assert model.config._attn_implementation == "sdpa"
+
+
+@pytest.mark.parametrize("name", ["gemma2", "gpt2", "granite", "llama", "minicpm3", "mistral"])
+def test_answers_after_a_soft_prompt_are_as_likely_as_in_a_plain_pass(name: str) -> None:
+    """Granite and MiniCPM3 scale their logits, Gemma 2 caps them; trees where attention is plain, else rows."""
+    model = tiny_of(name)
+    embed = model.get_input_embeddings()
+    virtual = torch.randn(3, 32, generator=torch.Generator().manual_seed(0)).requires_grad_()
+    expected = []
+    for passage in PASSAGES:
+        rows = torch.cat([virtual, embed(torch.tensor(passage.ids))])[None]
+        log_probs = model(inputs_embeds=rows, use_cache=False).logits[0, 3:].log_softmax(-1)
+        expected.append(sum(log_probs[at - 1, passage.ids[at]] for at in range(passage.start, len(passage.ids))))
+    (gradient,) = torch.autograd.grad(torch.stack(expected).sum(), virtual)  # type: ignore[arg-type]
+    with attention_for_trees(model):
+        found = answer_log_probs(Anatomy(model), [PASSAGES[:3], PASSAGES[3:]], virtual=virtual)
+        (ours,) = torch.autograd.grad(found.sum(), virtual)
+    torch.testing.assert_close(found, torch.stack(expected), atol=1e-4, rtol=1e-4)  # type: ignore[arg-type]
+    torch.testing.assert_close(ours, gradient, atol=1e-4, rtol=1e-3)
 
 
 def test_spreading_and_collecting_have_the_numerical_gradient() -> None:
