@@ -87,6 +87,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "mamba": {"state_size": 8},
     "mamba2": {"state_size": 8, "num_heads": 4, "head_dim": 16, "n_groups": 1, "expand": 2},
     "minicpm3": _LATENT,
+    "minimax": _EXPERTS | {"head_dim": 8, "layer_types": ["linear_attention", "full_attention"]},
     "ministral": {"head_dim": 8, "sliding_window": 16},
     "mistral": {"sliding_window": None},
     "mistral_window": {"model_type": "mistral", "sliding_window": 16},

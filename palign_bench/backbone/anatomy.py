@@ -26,8 +26,8 @@ OUTPUT_PROJECTIONS = (
     "attn.attention.out_proj",  # GPT-Neo
 )
 _ENDINGS = tuple(f".{each}" for each in OUTPUT_PROJECTIONS)
-# What reaches the projection here are no longer single heads: they are subtracted in pairs, or normalised as a whole.
-_MIXED_HEADS = frozenset({"diffllama", "bitnet"})
+# What reaches the projection here are no longer single heads: they are subtracted in pairs.
+_MIXED_HEADS = frozenset({"diffllama"})
 # PEFT puts no adapter on their state-space layers.
 _WITHOUT_ADAPTERS = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
@@ -110,8 +110,6 @@ class Anatomy:
     def _why_no_heads(self) -> str | None:
         if not self._projection_names:
             return f"not every layer of model_type {self.model_type} has one known output of attention heads"
-        if self.model_type in _MIXED_HEADS:
-            return f"the attention of model_type {self.model_type} mixes its heads' outputs before it projects them"
         heads = getattr(self.config, "num_attention_heads", None)
         if not isinstance(heads, int):
             return f"model_type {self.model_type} has no one number of attention heads"
@@ -121,7 +119,19 @@ class Anatomy:
         if widths != {expected} or expected % heads:
             found = ", ".join(map(str, sorted(widths)))
             return f"the attention outputs of model_type {self.model_type} are {found} wide, not {heads} heads of one"
+        if self.model_type in _MIXED_HEADS or self._has_norm_of_several_heads(expected // heads):
+            return f"the attention of model_type {self.model_type} mixes its heads' outputs before it projects them"
         return None
+
+    def _has_norm_of_several_heads(self, head_width: int) -> bool:
+        """Whether a norm wider than one head stands beside a projection, as BitNet's and MiniMax's.
+
+        Those of queries and keys (``q_norm``, ``kv_a_layernorm``) come before attention and mix no outputs.
+        """
+        places = {name.rpartition(".")[0] for name in self._projection_names}
+        beside = (child for place in places for child in self.model.get_submodule(place).named_children())
+        weights = [getattr(module, "weight", None) for name, module in beside if not name.startswith(("q", "k"))]
+        return any(isinstance(each, Tensor) and each.ndim == 1 and len(each) > head_width for each in weights)
 
     @cached_property
     def context(self) -> int | None:

@@ -4,6 +4,7 @@ import re
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -131,6 +132,37 @@ def test_heads_are_the_slices_of_the_output_projections_input(name: str) -> None
         with biased(anatomy, shifts):
             expected = model(input_ids=ids, use_cache=False).logits
     torch.testing.assert_close(shifted, expected, atol=1e-3, rtol=1e-3)
+
+
+@pytest.mark.parametrize("name", ARCHITECTURES)
+def test_no_head_that_is_offered_depends_on_another_heads_values(name: str) -> None:
+    """A layer's last value rows are its last head's: doubled, they must not change what the first head puts out."""
+    model = deepcopy(model_of(name))
+    anatomy, ids, mixed = Anatomy(model), torch.tensor([split(0).suffixes[2]]), False
+    for layer in anatomy.layers:
+        modules = dict(layer.named_modules())
+        values = [each for path, each in modules.items() if path.endswith(("v_proj", "kv_b_proj", "qkv_proj"))]
+        outputs = [each for path, each in modules.items() if path.endswith(("self_attn.o_proj", "self_attn.out_proj"))]
+        if not values or not outputs:
+            continue
+        with torch.no_grad(), first_heads(outputs[0]) as found:
+            for _ in range(2):
+                model(input_ids=ids, use_cache=False)
+                values[0].weight[-8:] *= 2
+        mixed |= not torch.allclose(*found, atol=1e-6)
+    assert mixed == (name in ("bitnet", "diffllama", "minimax"))
+    assert not mixed or "mixes its heads' outputs" in anatomy.lacking["activations"]
+
+
+@contextmanager
+def first_heads(projection: torch.nn.Module) -> Iterator[list[Tensor]]:
+    """The first head's eight numbers as they reach this module, pass by pass."""
+    found: list[Tensor] = []
+    handle = projection.register_forward_pre_hook(lambda _, args: found.append(args[0][..., :8].clone()))
+    try:
+        yield found
+    finally:
+        handle.remove()
 
 
 @contextmanager
