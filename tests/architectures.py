@@ -83,6 +83,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "jetmoe": {"kv_channels": 8, "num_local_experts": 4},
     "lfm2": {"layer_types": ["conv", "full_attention"]},
     "llama": {},
+    "llama4_text": _EXPERTS | {"head_dim": 8, "intermediate_size_mlp": 64, "attention_chunk_size": 16},
     "llama_dynamic": {"model_type": "llama", "rope_parameters": _DYNAMIC},
     "mamba": {"state_size": 8},
     "mamba2": {"state_size": 8, "num_heads": 4, "head_dim": 16, "n_groups": 1, "expand": 2},

@@ -48,6 +48,8 @@ class Anatomy:
     def decoder(self) -> Any:
         """Token ids (or embeddings) to hidden states after the final normalisation."""
         base = self.model.base_model
+        if base is self.model:  # Llama 4 says that its base model has a name that it has not
+            base = getattr(base, "model", base)
         inner = getattr(base, "decoder", None)  # OPT keeps its decoder in a shell that its language model goes around
         return inner if isinstance(inner, nn.Module) else base
 
