@@ -66,6 +66,15 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     "gemma": {"head_dim": 8},
     "gemma2": {"head_dim": 8, "final_logit_softcapping": 5.0, "sliding_window": 16},
     "gemma3_text": {"head_dim": 8, "sliding_window": 16},
+    "gemma4_text": {
+        "head_dim": 8,
+        "global_head_dim": 16,
+        "sliding_window": 16,
+        "layer_types": ["sliding_attention", "full_attention"],
+        "num_kv_shared_layers": 0,
+        "hidden_size_per_layer_input": 8,
+        "vocab_size_per_layer_input": VOCABULARY,
+    },
     "glm": {"head_dim": 8},
     "glm4": {"head_dim": 8},
     "glm4_moe": _ROUTED | {"head_dim": 8, "first_k_dense_replace": 1},
@@ -133,9 +142,9 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
 }
 
 
-def tiny_of(name: str) -> PreTrainedModel:
+def tiny_of(name: str, **changes: Any) -> PreTrainedModel:
     """The architecture's tiny model, in float32."""
-    own = dict(ARCHITECTURES[name])
+    own = ARCHITECTURES[name] | changes
     model_type = own.pop("model_type", name)
     torch.manual_seed(0)
     settings = own if "text_config" in own else _COMMON | own

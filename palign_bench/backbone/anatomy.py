@@ -112,11 +112,14 @@ class Anatomy:
     def _why_no_heads(self) -> str | None:
         if not self._projection_names:
             return f"not every layer of model_type {self.model_type} has one known output of attention heads"
-        heads = getattr(self.config, "num_attention_heads", None)
+        try:
+            heads = getattr(self.config, "num_attention_heads", None)
+            width = getattr(self.config, "v_head_dim", None) or getattr(self.config, "head_dim", None)
+        except RuntimeError:  # transformers' own, for what is set layer by layer, as Gemma 4's widths
+            return f"the attention heads of model_type {self.model_type} differ from layer to layer"
         if not isinstance(heads, int):
             return f"model_type {self.model_type} has no one number of attention heads"
         widths = {_inputs_of(self.model.get_submodule(name)) for name in self._projection_names}
-        width = getattr(self.config, "v_head_dim", None) or getattr(self.config, "head_dim", None)
         expected = heads * width if isinstance(width, int) else self.width
         if widths != {expected} or expected % heads:
             found = ", ".join(map(str, sorted(widths)))

@@ -108,6 +108,13 @@ def test_a_prompt_beyond_the_context_is_refused_with_the_numbers(
             engine.continuations(request)
 
 
+def test_heads_of_several_widths_are_refused_in_one_line() -> None:
+    """Gemma 4's layers that see everything have wider heads; where they are as wide as the others, heads are known."""
+    reason = "the attention heads of model_type gemma4_text differ from layer to layer"
+    assert Anatomy(tiny_of("gemma4_text")).lacking == {"activations": reason}
+    assert Anatomy(tiny_of("gemma4_text", global_head_dim=8)).head_width == 8
+
+
 def test_the_context_is_the_configurations() -> None:
     def context(**settings: object) -> int | None:
         config = LlamaConfig(num_hidden_layers=0, vocab_size=8, hidden_size=32, intermediate_size=8, **settings)
