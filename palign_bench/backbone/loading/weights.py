@@ -79,6 +79,8 @@ def load(settings: Mapping[str, Any]) -> LoadedModel:
     for matrix in (module for module in model.modules() if is_4bit(module)):
         # On a CPU with AVX512-BF16, bitsandbytes repacks weights in an evaluation forward and ruins later gradients.
         matrix.support_avx512bf16_for_cpu = False  # type: ignore[assignment]
+    for part in (module for module in model.modules() if isinstance(module, PreTrainedModel)):
+        part.config.return_dict = True  # outputs are read by name, also of a model whose config.json asks for tuples
     model.eval()
     model.requires_grad_(False)
     hashes = identified["weights_hash"], identified["tokenizer_hash"]

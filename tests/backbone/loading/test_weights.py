@@ -6,12 +6,17 @@ from pathlib import Path
 import pytest
 import torch
 from peft import PeftModel
+from transformers import AutoConfig
 
+from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.loading.identity import identify
 from palign_bench.backbone.loading.settings import ModelError
 from palign_bench.backbone.loading.weights import load
+from palign_bench.backbone.local import LocalBackbone
+from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.run.assembly import stored_notes
-from tests.backbone.loading.folders import of_folder
+from tests.backbone.loading.folders import of_folder, rewritten, settings_of
+from tests.protocols import CORRECTED
 from tests.tiny import tiny_model, tiny_tokenizer
 
 
@@ -33,6 +38,20 @@ def test_dtype(tiny_folder: Path, dtype: str) -> None:
     assert load(settings).model.dtype == expected
     assert identify(settings)["dtype"] == str(expected).removeprefix("torch.")
     assert identify(settings)["device_kind"] == ("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def test_a_model_that_would_return_tuples_answers_as_before(copied: Path, inventory: Inventory) -> None:
+    items = inventory.select(inventory.held_out[:3])
+
+    def answered() -> AnswerSheet:
+        return LocalBackbone(load(of_folder(copied)), CORRECTED).answer(Alignment(), items)
+
+    before = answered()
+    rewritten("config.json", '"model_type"', '"return_dict": false, "model_type"')(copied)
+    assert not AutoConfig.from_pretrained(copied).return_dict and answered() == before
+    shape = {**tiny_model(tiny_tokenizer()).config.to_dict(), "return_dict": False}
+    random = load(settings_of("local", weights="random", name_or_path="", shape=shape)).model
+    assert random.base_model(torch.arange(9)[None]).last_hidden_state.shape == (1, 9, 64)
 
 
 @pytest.mark.parametrize("with_base", [False, True])
