@@ -28,6 +28,8 @@ OUTPUT_PROJECTIONS = (
 _ENDINGS = tuple(f".{each}" for each in OUTPUT_PROJECTIONS)
 # What reaches the projection here are no longer single heads: they are subtracted in pairs.
 _MIXED_HEADS = frozenset({"diffllama"})
+# Between their layers they keep several hidden states of a token, and only their end makes one of them.
+_SEVERAL_STATES = frozenset({"deepseek_v4", "gemma3n_text", "hy_v4", "qwen4_exp_text"})
 # PEFT puts no adapter on their state-space layers.
 _WITHOUT_ADAPTERS = frozenset({"falcon_h1", "falcon_mamba", "mamba", "mamba2", "nemotron_h"})
 _CONTEXT_KEYS = ("max_position_embeddings", "n_positions", "max_seq_len", "seq_length")
@@ -105,6 +107,10 @@ class Anatomy:
             reason = f"the layers of model_type {self.model_type} are not known"
             return dict.fromkeys(("activations", "hidden states"), reason)
         reasons = {"activations": self._why_no_heads()}
+        if self.model_type in _SEVERAL_STATES:
+            reasons["hidden states"] = (
+                f"the layers of model_type {self.model_type} keep several hidden states of a token"
+            )
         if self.model_type in _WITHOUT_ADAPTERS:
             reasons["gradients"] = f"PEFT puts no adapter on the state-space layers of model_type {self.model_type}"
         return {need: reason for need, reason in reasons.items() if reason is not None}

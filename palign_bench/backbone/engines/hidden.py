@@ -62,7 +62,8 @@ def _recorded(modules: Sequence[nn.Module], layers: set[int], positions: Tensor)
 
     def keeper(layer: int) -> Callable[..., None]:
         def keep(_: nn.Module, __: Any, output: Any) -> None:
-            kept[layer] = (output[0] if isinstance(output, tuple) else output)[rows, positions]
+            states = output[0] if isinstance(output, tuple | list) else output
+            kept[layer] = states[rows, positions]
 
         return keep
 
