@@ -32,6 +32,7 @@ _THINKING_MARKS = (
     ("[THINK]", "[/THINK]"),
     ("<seed:think>", "</seed:think>"),
     ("<|START_THINKING|>", "<|END_THINKING|>"),
+    ("<|channel>thought", "<channel|>"),
 )
 _ABOUT_THINKING = re.compile("think|thought|reason|analysis", re.IGNORECASE)
 
@@ -180,7 +181,9 @@ def _end_of_thinking(tail: str) -> str:
     for begin, close in _THINKING_MARKS:
         if tail.rfind(begin) > tail.rfind(close):
             end = f"\n{close}\n\n" if tail.endswith("\n") else close
-        tail = re.sub(f"{re.escape(begin)}.*?({re.escape(close)}|$)", "", tail, flags=re.DOTALL)
+        begun, closed = re.escape(begin), re.escape(close)
+        # A mark that closes at the very end what none has opened (DeepSeek-V3.1, GLM-4.7): thinking is over.
+        tail = re.sub(f"{begun}.*?({closed}|$)|{closed}\\s*$", "", tail, flags=re.DOTALL)
     if _ABOUT_THINKING.search(tail):
         raise ChatFormatError(
             f"the model's chat template ends in {_shortened(tail)}: it seems to open a thinking block that cannot be "

@@ -34,6 +34,10 @@ AS_WRITTEN = {
     "smollm3": "<|im_start|>system\nToday Date: 26 July 2024\nReasoning Mode: /no_think\n\nS one\nS two<|im_end|>\n"
     "<|im_start|>user\nU<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\nOption (",
     "always_thinks": "<|begin|>S one\nS two<|User|>U<|Assistant|><think>\n\n</think>\n\nOption (",
+    "deepseek_v31": "<|begin|>S one\nS two<|User|>U<|Assistant|></think>Option (",
+    "glm47": "[gMASK]<sop><|system|>S one\nS two<|user|>U<|assistant|></think>Option (",
+    "gemma4": "<|begin|><|turn>system\nS one\nS two<turn|>\n<|turn>user\nU<turn|>\n<|turn>model\n"
+    "<|channel>thought\n<channel|>Option (",
     "drops_system": "<|user|>S one\nS two\n\nU<|end|><|assistant|>Option (",
     "content_parts": "<|system|>S one\nS two<|end|><|user|>U<|end|><|assistant|>Option (",
     "parts_and_drops_system": "<|user|>S one\nS two\n\nU<|end|><|assistant|>Option (",
@@ -73,6 +77,14 @@ def test_what_cannot_be_written_exactly_is_refused_in_one_line(name: str, messag
     with pytest.raises(ChatFormatError, match=message) as caught:
         ChatFormat(tokenizer_with(name))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("end", ["</think><|reasoning|>", "<|begin_of_thought|></think>", "<channel|>thought"])
+def test_a_closing_mark_excuses_no_mark_that_is_unknown(end: str) -> None:
+    tokenizer = tokenizer_with("deepseek_v31")
+    tokenizer.chat_template = str(tokenizer.chat_template).replace("</think>", end)
+    with pytest.raises(ChatFormatError, match="seems to open a thinking block that cannot be closed"):
+        ChatFormat(tokenizer)
 
 
 def test_a_template_that_shortens_long_texts_is_found_when_it_does() -> None:
