@@ -14,10 +14,10 @@ from palign_bench.report.document import Picture, Table, Written, table_of, writ
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
 from palign_bench.report.pictures.efficiency import cost_figures
 from palign_bench.report.rows import RowNumbers, page_title, read_rows
-from palign_bench.settings import options, read_option
 
 UNIT = "pas"
 SPREAD = tuple(figure.name for figure in FIGURES if figure.varies and figure.unit == "seconds")
+PER_STEP = {"align_seconds": "seconds_per_step", "training_tokens": "tokens_per_step", "joules": "joules_per_step"}
 KEPT = tuple(figure.name for figure in FIGURES if figure.name not in SPREAD)
 
 
@@ -40,20 +40,12 @@ def write_efficiency(plan: Plan) -> str:
     return write_page(title, [display(costs), *images], _notes(costs, rows, random), base, written)
 
 
-def _full_steps(row: RowNumbers) -> int | None:
-    """Optimizer steps (rollouts for on-policy methods) of the paper's budget; None for a method that trains nothing."""
-    if row.budget is None or row.name not in options("method"):
-        return None
-    return int(read_option("method", row.name)["budgets"]["paper"]["steps"])
-
-
 def measured_costs(row: RowNumbers) -> Record:
     """One method's costs. ``full_…`` are those of the full training budget, extrapolated where it was not run."""
     identity, shared = row.identity, row.folder.shared()
     costs = measures.costs(row)
     cells = [record["cost"] for _, record in row.folder.read_all(row.respondents)]
     method, model = identity["method"], identity["model"] or {}
-    steps, full_steps = method.get("steps"), _full_steps(row)
     found: Record = {
         "method": row.name,
         "label": row.label,
@@ -63,9 +55,9 @@ def measured_costs(row: RowNumbers) -> Record:
         "people": len(row.respondents),
         "missing_cells": row.missing_cells,
         "batch_size": method.get("batch_size"),
-        "steps": steps,
-        "full_steps": full_steps,
-        "extrapolated": full_steps is not None and full_steps != steps,
+        "steps": method.get("steps"),
+        "full_steps": measures.full_steps(row),
+        "extrapolated": measures.steps_not_taken(row) != 0,
         "load_seconds": shared.get("load_seconds"),
         "prepare_seconds": shared.get("prepare_seconds"),
     }
@@ -75,9 +67,8 @@ def measured_costs(row: RowNumbers) -> Record:
             ends = [cost["quartiles"][name][end] for cost in cells if name in cost.get("quartiles", {})]
             found[f"{name}_{suffix}"] = float(median(ends)) if ends else None
     found |= {name: costs[name] for name in KEPT}
-    found["full_align_seconds"] = _full(found, "align_seconds", "seconds_per_step")
-    found["full_training_tokens"] = _full(found, "training_tokens", "tokens_per_step")
-    found["full_joules"] = _full(found, "joules", "joules_per_step")
+    for name, of_a_step in PER_STEP.items():
+        found[f"full_{name}"] = measures.with_all_steps(row, costs[name], costs[of_a_step])
     phases = (costs["shared_seconds"], found["full_align_seconds"], found["answer_seconds"])
     found["seconds_for_one"] = measures.seconds_for(1, *phases)
     found[f"seconds_for_{PAPER_PEOPLE}"] = measures.seconds_for(PAPER_PEOPLE, *phases)
@@ -86,14 +77,6 @@ def measured_costs(row: RowNumbers) -> Record:
     found["bare_memory_mib"] = bare
     found["total_memory_mib"] = None if bare is None or peak is None else bare + max(peak, prepared)
     return found | {"composite": row.composite}
-
-
-def _full(found: Record, measured: str, per_step: str) -> float | None:
-    """A figure with the full training budget: what was measured, plus the steps not taken."""
-    if found[measured] is None or (found["extrapolated"] and found[per_step] is None):
-        return None
-    missing = found["full_steps"] - found["steps"] if found["extrapolated"] else 0
-    return float(found[measured] + missing * (found[per_step] or 0))
 
 
 def relative(costs: Sequence[Record]) -> list[Record]:

@@ -31,6 +31,7 @@ class MeasuredRow:
     """One row's measured costs. ``prepare_seconds`` are once for all people, without loading the model.
 
     ``cell_bytes``: of a person's file and share of the digest; ``files`` and ``file_bytes``: what is not a person's.
+    ``budget``: what is said of a trained row's where it is neither the paper's nor the testbed's.
     """
 
     label: str
@@ -40,6 +41,7 @@ class MeasuredRow:
     cell_bytes: float
     files: int
     file_bytes: int
+    budget: str = ""
 
     def hours(self, people: int, factor: float) -> float:
         """One machine's hours for so many people, with a model that takes ``factor`` times as long."""
@@ -54,6 +56,7 @@ def measured_rows(rows: Sequence[RowNumbers]) -> list[MeasuredRow]:
         costs, shared = measures.costs(row), row.folder.shared()
         if not row.respondents or not shared:
             continue
+        align = measures.with_all_steps(row, costs["align_seconds"], costs["seconds_per_step"])
         sizes = row.folder.cell_bytes(row.respondents)
         others = [path.stat().st_size for path in row.folder.path.iterdir() if path.is_file()]
         digest = row.digest
@@ -63,10 +66,11 @@ def measured_rows(rows: Sequence[RowNumbers]) -> list[MeasuredRow]:
                 label=row.label,
                 reads_a_model=_reads_a_model(row),
                 prepare_seconds=shared["prepare_seconds"],
-                person_seconds=costs["align_seconds"] + costs["answer_seconds"],
+                person_seconds=(costs["align_seconds"] if align is None else align) + costs["answer_seconds"],
                 cell_bytes=(sum(sizes) + kept) / len(sizes) + _MARK_BYTES,
                 files=len(others),
                 file_bytes=sum(others),
+                budget=_budget(row, is_extrapolated=align not in (None, costs["align_seconds"])),
             )
         )
     return found
@@ -129,7 +133,7 @@ def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], sha
         unfinished=[row.label for row in rows if not row.respondents],
         machine=next((row.folder.provenance()[-1] for row in rows if row.folder.provenance()), {}),
         learning=[row.label for row in rows if row.block in (PEOPLE_FLOORS, PEOPLE_METHODS)],
-        quick=any((row.budget or "").startswith("quick") for row in rows),
+        budgets=[f"{row.label} {row.budget}" for row in measured if row.budget],
     )
     blocks = [
         table_of(_display(frame[frame["people"] == count], about["model"], shards), counted(count)) for count in people
@@ -145,11 +149,19 @@ def _parameters(rows: Sequence[RowNumbers], measured: str, models: Sequence[str]
     from palign_bench.backbone.loading.settings import resolve_model  # torch and transformers take seconds to import
     from palign_bench.backbone.loading.weights import parameters_of
 
-    of_measured = next(
-        (row.folder.config()["model"] for row in rows if _reads_a_model(row)), read_option("model", measured)
-    )
-    settings = {measured: of_measured} | {name: read_option("model", name) for name in models if name != measured}
+    reading = next(filter(_reads_a_model, rows), None)
+    settings = {measured: reading.folder.config()["model"] if reading else read_option("model", measured)} | {
+        name: read_option("model", name) for name in models if name != measured
+    }
     return {name: parameters_of(resolve_model(each)) for name, each in settings.items()}
+
+
+def _budget(row: RowNumbers, is_extrapolated: bool) -> str:
+    if not (row.budget or "").startswith(("quick", "measured", "custom")):
+        return ""
+    method = row.identity["method"]
+    steps = f"{method.get('steps')} of {measures.full_steps(row)} steps of {method.get('batch_size')}"
+    return steps if is_extrapolated else "as measured"
 
 
 def _reads_a_model(row: RowNumbers) -> bool:

@@ -18,6 +18,7 @@ from palign_bench.report.names import is_constant
 from palign_bench.report.paper import PAPER_PEOPLE
 from palign_bench.report.rows import RowNumbers
 from palign_bench.report.statistics import mean, mean_interval
+from palign_bench.settings import options, read_option
 
 
 def best_floor(row: RowNumbers, floors: Sequence[RowNumbers]) -> RowNumbers | None:
@@ -133,19 +134,42 @@ def reading_rates(row: RowNumbers) -> tuple[float | None, float | None]:
 def costs(row: RowNumbers) -> dict[str, Any]:
     """Shared seconds, those of one person and of 300, and every figure of the catalogue summed up over the people.
 
-    Cells from before a figure was recorded leave it None.
+    Cells from before a figure was recorded leave it None. So does, of what people cost, a row that took a part of its
+    budget's steps to measure them.
     """
     kept = row.folder.shared()
     shared = kept["load_seconds"] + kept["prepare_seconds"] if kept else None
     people = {each: row.recorded(f"cost/{each.name}").tolist() for each in FIGURES}
     figures = {each.name: each.over(values) if values else None for each, values in people.items()}
-    phases = shared, figures["align_seconds"], figures["answer_seconds"]
+    is_a_part = row.identity.get("cost_repeats") and steps_not_taken(row)
+    phases = None if is_a_part else shared, figures["align_seconds"], figures["answer_seconds"]
     return {
         "shared_seconds": shared,
         "seconds_for_one": seconds_for(1, *phases),
         "seconds_for_300": seconds_for(PAPER_PEOPLE, *phases),
         **figures,
     }
+
+
+def full_steps(row: RowNumbers) -> int | None:
+    """Optimizer steps (rollouts for on-policy methods) of the paper's budget; None for a method that trains nothing."""
+    if row.budget is None or row.name not in options("method"):
+        return None
+    return int(read_option("method", row.name)["budgets"]["paper"]["steps"])
+
+
+def steps_not_taken(row: RowNumbers) -> int:
+    """By how many steps the paper's budget is longer than the row's."""
+    steps = full_steps(row)
+    return 0 if steps is None else steps - int(row.identity["method"]["steps"])
+
+
+def with_all_steps(row: RowNumbers, measured: float | None, of_a_step: float | None) -> float | None:
+    """A figure with the full training budget: what was measured, plus the steps not taken; None if not known."""
+    missing = steps_not_taken(row)
+    if measured is None or (missing and of_a_step is None):
+        return None
+    return float(measured + missing * (of_a_step or 0))
 
 
 def seconds_for(people: int, shared: float | None, align: float | None, answer: float | None) -> float | None:

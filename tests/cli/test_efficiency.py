@@ -62,6 +62,18 @@ def test_the_full_budget_is_extrapolated_from_measured_steps_and_marked(folder: 
     assert "DPO (measured) 1 of 250 steps of 16" in text and "bitsandbytes" in text
 
 
+def test_a_part_of_the_budget_is_nobodys_time_and_forecast_whole(folder: Path, costs: pd.DataFrame) -> None:
+    """The table beside the page is silent on what people cost, and a forecast says what the page says."""
+    runs, dpo = folder.parent.parent, costs.loc["dpo"]
+    shown = pd.read_csv(folder / "efficiency.csv").set_index("method")[["seconds_for_one", "seconds_for_300"]]
+    assert shown.loc["dpo"].isna().all() and shown.loc["few_shot"].notna().all() and shown.loc["pas"].notna().all()
+    told = run_here("forecast", "efficiency", "--people", "300", "--models=", "--runs", str(runs), folder=runs.parent)
+    assert told.returncode == 0 and "DPO (measured) 1 of 250 steps of 16" in " ".join(told.stdout.split()), told.stderr
+    forecast = pd.read_csv(folder / "forecast.csv").set_index("method")
+    seconds = dpo["seconds_for_300"] - dpo["load_seconds"]
+    assert forecast.loc["DPO (measured)", "hours"] == pytest.approx(seconds / 3600)
+
+
 def test_phases_and_conditions_are_told(folder: Path, costs: pd.DataFrame) -> None:
     pas = costs.loc["pas"]
     assert 0 < pas["search_seconds"] <= pas["align_seconds"] and pas["prepare_seconds"] > 0

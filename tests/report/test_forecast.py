@@ -102,6 +102,38 @@ def test_a_ledger_is_measured_and_the_forecast_written(plan: Plan) -> None:
     assert "\n- Ridge on others: what they learn" in written
 
 
+BUDGETS = {
+    "a": "quick",
+    "b": "measured",
+    "c": "custom: steps=5",
+    "d": "custom: r=4",
+    "e": "paper, no NF4",
+    "f": "testbed",
+}
+
+
+def test_trained_rows_are_charged_the_papers_steps_and_other_budgets_are_told(plan: Plan) -> None:
+    """Of LoRA's 75 steps ``a`` took 5 in 1 s, 0.1 s each: 1 + 70 × 0.1 s, and 2 s for the answers."""
+    generator, planned = random.Random(0), list(plan.read()[0])
+    for name, budget in BUDGETS.items():
+        method = {"name": "lora", "budget": budget, "steps": 5 if name in "abc" else 75, "batch_size": 8}
+        folder = kept_folder(plan.runs, name, {"method": method, "model": {"name": "llama3_8b"}, "seed": 0})
+        record = a_record("p1", generator)
+        record["cost"]["seconds_per_step"] = None if name == "c" else 0.1
+        folder.record("p1", record)
+        folder.write_shared({"load_seconds": 100.0, "prepare_seconds": 6.0})
+        planned.append(row_of("lora", folder, ["p1"]))
+    plan = plan_of(plan.runs, planned, plan.read()[1], "trained")
+    text = " ".join(write_forecast(plan, (300,), [], shards=1).split())
+    frame = pd.read_csv(plan.folder / "forecast.csv")
+    hours = frame[frame["method"].str.startswith("LoRA")]["hours"].tolist()
+    assert hours == pytest.approx([(6 + 300 * each) / 3600 for each in (10, 10, 3, 3, 3, 3)])
+    assert (
+        "Neither the paper's budget nor the testbed's: LoRA (quick) 5 of 75 steps of 8, LoRA (measured) 5 of 75 steps "
+        "of 8, LoRA (custom: steps=5) as measured, LoRA (custom: r=4) as measured. Where steps"
+    ) in text
+
+
 def test_nothing_measured_and_unknown_models(plan: Plan, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="model=gpt5 does not exist"):
         write_forecast(plan, (300,), ["gpt5"], shards=1)
