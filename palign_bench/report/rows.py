@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -238,12 +239,13 @@ def ledger_notes(rows: Sequence[RowNumbers], about: Record) -> list[str]:
 
     ``about``: what the plan says of the table.
     """
-    measured = [(row.label, about) for row in rows if (about := row.folder.measurement())]
+    measured = [(row.label, found) for row in rows if (found := row.folder.measurement())]
     entries = [entry for folder in {row.folder for row in rows} for entry in folder.provenance()]
     versions = {name: {str(each.get("packages", {}).get(name)) for each in entries} for name in TOLD_PACKAGES}
     return written_out(
         "ledger",
         experiment=about.get("experiment", ""),
+        elsewhere=any(row.folder.path.parents[1] != Path("runs") for row in rows),
         missing=[f"{row.label} {row.missing_cells}" for row in rows if row.missing_cells],
         failures=_failures(rows).most_common(),
         most_failures=MOST_FAILURE_NOTES,
@@ -252,8 +254,8 @@ def ledger_notes(rows: Sequence[RowNumbers], about: Record) -> list[str]:
         partly=[f"{row.label} {row.answered_share:.0%}" for row in rows if row.answered_share < FULLY],
         measured=[label for label, _ in measured],
         all_measured=len(measured) == len(rows),
-        repeats=sorted({about["cost_repeats"] for _, about in measured}),
-        loads=[about[when]["load_averages"][0] for _, about in measured for when in ("before", "after")],
+        repeats=sorted({found["cost_repeats"] for _, found in measured}),
+        loads=[found[when]["load_averages"][0] for _, found in measured for when in ("before", "after")],
         commits=sorted({str(each["git_commit"])[:10] for each in entries if each.get("git_commit")}),
         changed=any(each.get("git_dirty") for each in entries),
         machines=sorted({f"{e['processor']}, {e.get('cores')} cores" for e in entries if e.get("processor")}),
