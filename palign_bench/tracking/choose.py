@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from palign_bench.settings import UserError
+from palign_bench.tracking.public import read_salt
 from palign_bench.tracking.tracker import Tracker
 from palign_bench.tracking.trackio import TrackioTracker
 from palign_bench.tracking.wandb import WandbTracker
@@ -15,7 +16,7 @@ _KEYS = {"trackio": ("name", "project"), "wandb": ("name", "project", "entity", 
 def make_tracker(settings: Mapping[str, Any], runs: Path = Path("runs")) -> Tracker:
     """The tracker that a ``conf/tracking`` file describes; ``folder: null`` means the ledger's folder ``runs``.
 
-    Raises UserError for an unknown name, key or mode, and for ``mode=online`` without an API key.
+    Raises UserError for an unknown name, key or mode, for ``mode=online`` without an API key, and for a damaged salt.
     """
     name = settings.get("name")
     if name == "none":
@@ -25,13 +26,16 @@ def make_tracker(settings: Mapping[str, Any], runs: Path = Path("runs")) -> Trac
     unknown = [str(key) for key in settings if key not in _KEYS[name]]
     if unknown:
         raise UserError(f"tracking.{unknown[0]}: no such key; the keys are {', '.join(_KEYS[name])}")
+    salt_file = runs / ".salt"
+    if salt_file.exists():
+        read_salt(salt_file)
     project = settings.get("project") or "palign-bench"
     if name == "trackio":
-        return TrackioTracker(str(project), runs / ".salt")
+        return TrackioTracker(str(project), salt_file)
     return WandbTracker(
         project=project,
         entity=settings.get("entity"),
         mode=settings.get("mode") or "auto",
         folder=Path(settings.get("folder") or runs).expanduser(),
-        salt_file=runs / ".salt",
+        salt_file=salt_file,
     )

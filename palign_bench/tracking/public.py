@@ -14,31 +14,45 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from palign_bench.costs.figures import BY_NAME, FIGURES
+from palign_bench.files import LedgerError
 
 Flags = NDArray[np.bool_]
 
 FEWEST_ITEMS = 3  # held-out answers of a person to a scale, below which its score stays here
 _PLACE = re.compile(r"[/~.\\]|[A-Za-z]:[/\\]|\w+://")  # how a path or an address begins
 _FILE = re.compile(r".+\.(csv|dat|jsonl?|npy|npz|parquet|pt|safetensors|sav|tsv|txt|xlsx?|ya?ml)", re.I | re.DOTALL)
+_SALT = re.compile("[0-9a-f]{64}")
 _COSTS = tuple(figure.name for figure in FIGURES if figure.followed)
 _TEXTS = ("method", "label", "protocol", "model")  # the columns of a table whose texts may leave
 _COUNTS = ("respondents", "missing_cells", "unscored", "known_answers")
 
 
 def read_salt(path: Path) -> str:
-    """The ledger's random salt, made on first use. It stays beside the ledger and is never uploaded."""
+    """The ledger's random salt, made on first use. It stays beside the ledger and is never uploaded.
+
+    Raises LedgerError for a file that holds none: under an empty salt whoever knows the ids knows the people.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     if not path.exists():
         draft = path.with_name(f"{path.name}.{secrets.token_hex(4)}")
         draft.touch(mode=0o600)
-        draft.write_text(secrets.token_hex(32), encoding="ascii")
         try:
+            with draft.open("w", encoding="ascii") as file:
+                file.write(secrets.token_hex(32))
+                file.flush()
+                os.fsync(file.fileno())  # else a power cut leaves the name and not what it names
             os.link(draft, path)  # never replaces the salt that another process has just made
         except FileExistsError:
             pass
         finally:
             draft.unlink()
-    return path.read_text(encoding="ascii")
+    salt = path.read_text(encoding="ascii", errors="replace")
+    if not _SALT.fullmatch(salt):
+        raise LedgerError(
+            f"{path} is damaged: it holds no 64 hexadecimal digits, which hide people's ids in what is tracked. "
+            "Restore it or delete it; with another, rows and people are called otherwise than before."
+        )
+    return salt
 
 
 def hashed_id(salt: str, respondent_id: str) -> str:
