@@ -113,10 +113,14 @@ def options_first(arguments: Sequence[str]) -> list[str]:
 def check_changes(arguments: Sequence[str]) -> None:
     """Raise UserError for `+key=…`, which Hydra would add and nothing would read, for `~key`, and for `model=_base`.
 
+    And for what Hydra's own sweeper is to sweep over, of which all else that reads the arguments would not know.
+
     Keys of a method may be added: its constructor refuses those that it does not know. So do the people's loaders.
     """
     for argument in arguments:
         key, _, value = argument.lstrip("+~").partition("=")
+        if key.startswith("hydra.sweeper.params") and not is_given(arguments, "hydra/sweeper"):
+            raise UserError(f"{argument}: type what is swept over as settings, as in -m seed=1,2 instead.")
         shared = [each for each in value.split(",") if each.startswith("_")]  # files that options start from
         if shared and (conf_folder() / key).is_dir():
             raise UserError(f"{key}={shared[0]} does not exist; choose one of {', '.join(options(key))}.")
@@ -124,6 +128,11 @@ def check_changes(arguments: Sequence[str]) -> None:
         if argument[0:1] in ("+", "~") and not checked:
             what = "removes" if argument.startswith("~") else "adds"
             raise UserError(f"{argument}: this {what} a setting; only values change, as in {key}=VALUE (see --help).")
+
+
+def is_given(arguments: Sequence[str], group: str) -> bool:
+    """Whether another option of a group of Hydra's than its basic one is asked for."""
+    return any(each.startswith(f"{group}=") and each != f"{group}=basic" for each in arguments)
 
 
 def swept_by_experiment(arguments: Sequence[str]) -> list[str]:

@@ -28,6 +28,7 @@ from palign_bench.cli.arguments import (
     check_changes,
     command_id,
     expanded,
+    is_given,
     options_first,
     swept_by_experiment,
 )
@@ -141,7 +142,7 @@ def run(arguments: Sequence[str]) -> int | None:
     if session.mistakes:
         return None
     command.plan(jobs, session)
-    if not composed or _is_given(arguments, "hydra/launcher"):
+    if not composed or is_given(arguments, "hydra/launcher"):
         computed: list[Job] = []
         try:
             _hydra(partial(_job, session, computed), arguments)
@@ -157,7 +158,7 @@ def run(arguments: Sequence[str]) -> int | None:
 
 def _composed(arguments: Sequence[str]) -> list[Settings]:
     """The settings of every job, as Hydra composes them; none where a sweeper decides on later jobs by earlier ones."""
-    if _is_given(arguments, "hydra/sweeper"):
+    if is_given(arguments, "hydra/sweeper"):
         return []
     found: list[Settings] = []
     kept = [each for each in arguments if not each.startswith(("hydra/launcher", "hydra.launcher"))]
@@ -174,10 +175,6 @@ def _hydra(task: Callable[[DictConfig], Any], arguments: Sequence[str]) -> None:
 
 def _settings(config: DictConfig) -> Settings:
     return at_home(OmegaConf.to_container(config, resolve=True))
-
-
-def _is_given(arguments: Sequence[str], group: str) -> bool:
-    return any(each.startswith(f"{group}=") and each != f"{group}=basic" for each in arguments)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -50,8 +50,9 @@ class CellFolder:
             write_json(self.path / "identity.json", dict(identity))
 
     def identity(self) -> Record:
-        """Everything that the fingerprint covers."""
-        return dict(read_json(self.path / "identity.json"))
+        """Everything that the fingerprint covers. Raises LedgerError for a damaged file, as all of these do."""
+        path = self.path / "identity.json"
+        return _record(path, read_json(path))
 
     def config(self) -> Record:
         """The settings of the command that opened the folder."""
@@ -180,7 +181,8 @@ class CellFolder:
 
     def provenance(self) -> list[Record]:
         """What `write_provenance` kept."""
-        return list(self._kept("provenance.json"))
+        kept = self._kept("provenance.json", otherwise=[])
+        return [_record(self.path / "provenance.json", each) for each in (kept if isinstance(kept, list) else [kept])]
 
     def write_shared(self, cost: Mapping[str, Any]) -> None:
         """Keep the cost of load and prepare, shared by all respondents; the first measurement stays."""
@@ -193,22 +195,28 @@ class CellFolder:
 
     def measurement(self) -> Record:
         """What `write_measurement` kept; empty where the costs were taken in passing."""
-        return dict(self._kept("measurement.json"))
+        return _record(self.path / "measurement.json", self._kept("measurement.json", otherwise={}))
 
     def shared(self) -> Record:
         """What `write_shared` kept."""
         try:
-            return dict(self._kept("shared.json"))
-        except (LedgerError, ValueError, TypeError) as error:
+            return _record(self.path / "shared.json", self._kept("shared.json", otherwise={}))
+        except LedgerError as error:
             raise LedgerError(
                 f"{self.path / 'shared.json'} is damaged: delete it. The table then lacks the seconds of loading and "
                 "preparing until a cell beside it is computed anew."
             ) from error
 
-    def _kept(self, name: str) -> Any:
-        """A JSON file beside the cells; empty where there is none."""
+    def _kept(self, name: str, otherwise: Any) -> Any:
+        """A JSON file beside the cells, if there is one."""
         path = self.path / name
-        return read_json(path) if path.exists() else ()
+        return read_json(path) if path.exists() else otherwise
+
+
+def _record(path: Path, kept: Any) -> Record:
+    if not isinstance(kept, dict):
+        raise LedgerError(f"{path} is damaged: delete it and run the same command again.")
+    return kept
 
 
 def _respondent_id(name: str) -> str:

@@ -66,6 +66,8 @@ MISTAKES = {
     "++seed=1": "++seed=1: this adds a setting; only values change, as in seed=VALUE",
     "+model.foo=1": "+model.foo=1: this adds a setting",
     "~seed": "~seed: this removes a setting",
+    '+hydra.sweeper.params.seed="1,2"': "type what is swept over as settings, as in -m seed=1,2 instead",
+    'hydra.sweeper.params={seed:"1,2"}': "type what is swept over as settings, as in -m seed=1,2 instead",
     "+method.foo=1 method=pas": "method=pas: ",
     "+respondents.foo=1": "respondents.foo is no setting of respondents=simulated",
     "experiment=table1 method.k=6": "method.k is no setting of method=floors, vanilla, few_shot",

@@ -362,3 +362,12 @@ def test_unreadable_json_names_file_and_remedy(tmp_path: Path) -> None:
         path.write_bytes(content)
         with pytest.raises(LedgerError, match=r"cannot read .*identity\.json: .* Delete it and run the same command"):
             read_json(path)
+
+
+@pytest.mark.parametrize("content", ["[1]", "null", '"text"'])
+def test_a_file_beside_the_cells_that_holds_something_else_is_named(tmp_path: Path, content: str) -> None:
+    folder = kept_folder(tmp_path, "pas", {"method": {"name": "pas"}})
+    for kept in (folder.identity, folder.provenance, folder.measurement, folder.shared):
+        (folder.path / f"{kept.__name__}.json").write_text(content)
+        with pytest.raises(LedgerError, match=rf"{kept.__name__}\.json is damaged: delete it"):
+            kept()
