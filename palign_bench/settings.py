@@ -97,20 +97,24 @@ def conf_folder() -> Path:
     return inside if inside.is_dir() else package.parent / "conf"
 
 
-def options(group: str) -> list[str]:
-    """The names to choose from in a group of `conf/`."""
-    found = (path.stem for path in (conf_folder() / group).glob("*.yaml"))
+def options(group: str, *more: Path) -> list[str]:
+    """The names to choose from in a group of `conf/`, and of ``more`` folders like it."""
+    found = {path.stem for folder in (conf_folder(), *more) for path in (folder / group).glob("*.yaml")}
     return sorted(name for name in found if not name.startswith("_"))
 
 
-def read_option(group: str, name: str) -> Settings:
-    """One option's YAML, for choices made by name (a portrait writer). Raises UserError with the choices."""
-    path = conf_folder() / group / f"{name}.yaml"
-    if not path.is_file():
-        raise UserError(f"{group}={name} does not exist; choose one of {', '.join(options(group))}.")
+def read_option(group: str, name: str, *more: Path) -> Settings:
+    """One option's YAML, for choices made by name (a portrait writer), of `conf/` or of ``more`` folders like it.
+
+    Raises UserError with the choices.
+    """
+    paths = (folder / group / f"{name}.yaml" for folder in (conf_folder(), *more))
+    path = next((each for each in paths if each.is_file()), None)
+    if path is None:
+        raise UserError(f"{group}={name} does not exist; choose one of {', '.join(options(group, *more))}.")
     settings: Settings = yaml.safe_load(path.read_text(encoding="utf-8"))
     common: Settings = {}
     for each in settings.pop("defaults", []):
         if each != "_self_":
-            common |= read_option(group, each)
+            common |= read_option(group, each, *more)
     return common | settings

@@ -3,8 +3,9 @@
 import argparse
 import hashlib
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ _FLAGS = frozenset({"-m", "--multirun", "-r", "--run", "--resolve", "-h", "--hel
                     "--info", "-sc", "--shell-completion"})  # fmt: skip
 _FLAGS_WITH_VALUE = frozenset({"-c", "--cfg", "-p", "--package", "-cp", "--config-path", "-cn", "--config-name", "-cd",
                                "--config-dir", "--experimental-rerun"})  # fmt: skip
+_FOLDER_OF_SETTINGS = ("-cd", "--config-dir")
 _WORDS = ("true", "false", "inf", "nan")
 _MEANT_FOR_HYDRA = re.compile(r"""'.*'|".*"|\[.*\]|\{.*\}|\$\{.*\}|[a-z_]+\(.*\)""", re.DOTALL)
 
@@ -30,11 +32,29 @@ def as_typed(arguments: Sequence[str], in_full: bool = False) -> list[str]:
 
     A value that is quoted already, a list, or a function of a sweep as in ``choice(a,b)`` stays as it is. In a sweep a
     comma separates values, unless there is a file of the whole name: never ledgers, of which a command has one.
-    Applied again, it changes nothing. With ``in_full``, data that are there are named by their whole path: in another
-    folder the same words might name others.
+    Applied again, it changes nothing. With ``in_full``, data and a folder of settings that are there are named by their
+    whole path: in another folder the same words might name others.
     """
     sweeps = bool({"-m", "--multirun"} & set(arguments)) or any(each.startswith("experiment=") for each in arguments)
-    return [_as_typed(each, sweeps, in_full) for each in arguments]
+    typed = [_as_typed(each, sweeps, in_full) for each in arguments]
+    return list(_with_whole_folders(typed)) if in_full else typed
+
+
+def _with_whole_folders(arguments: Sequence[str]) -> Iterator[str]:
+    for before, each in zip(["", *arguments], arguments, strict=False):
+        name, equals, value = each.partition("=")
+        if before in _FOLDER_OF_SETTINGS:
+            yield _whole_place(each)
+        elif name in _FOLDER_OF_SETTINGS and equals:
+            yield f"{name}={_whole_place(value)}"
+        else:
+            yield each
+
+
+def folders_of_settings(arguments: Sequence[str]) -> list[Path]:
+    """The user's own folders like `conf/`."""
+    pairs = [each.partition("=")[::2] for each in arguments] + list(pairwise(arguments))
+    return [Path(value) for name, value in pairs if name in _FOLDER_OF_SETTINGS and value]
 
 
 def _as_typed(argument: str, sweeps: bool, in_full: bool) -> str:
@@ -50,7 +70,7 @@ def _as_typed(argument: str, sweeps: bool, in_full: bool) -> str:
         return argument
     texts = [value] if whole else value.split(",")
     if in_full and (last in _PLACES or lists_ids):
-        texts = [str(Path(expanded(each)).absolute()) if _is_there(each) else each for each in texts]
+        texts = [_whole_place(each) for each in texts]
     return f"{key}={','.join(map(_quoted, texts))}"
 
 
@@ -58,6 +78,10 @@ def _is_there(text: str) -> bool:
     with suppress(OSError, ValueError):  # a list of many ids is too long for a name
         return bool(text) and Path(expanded(text)).exists()
     return False
+
+
+def _whole_place(text: str) -> str:
+    return str(Path(expanded(text)).absolute()) if _is_there(text) else text
 
 
 def at_home(settings: Any, key: str = "") -> Any:

@@ -3,12 +3,14 @@
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from palign_bench.cli.arguments import folders_of_settings
 from palign_bench.settings import UserError, conf_folder, did_you_mean, options, read_option
 
 _NO_KEY = re.compile(
@@ -31,7 +33,7 @@ def one_line(error: BaseException, arguments: Sequence[str]) -> str | None:
     if any(type(each).__name__ == "TerminatedWorkerError" for each in chain):
         return "a process of hydra/launcher=joblib was killed, mostly for memory. The same command does the rest."
     if missing := next((each for each in chain if isinstance(each, MissingConfigException)), None):
-        return _missing_option(missing)
+        return _missing_option(missing, folders_of_settings(arguments))
     if match := next(filter(None, (_NO_KEY.search(str(each)) for each in chain)), None):
         return _unknown_key(match[1] or match[2], arguments)
     if isinstance(error, OSError) and error.strerror:
@@ -63,11 +65,11 @@ def _chain(error: BaseException) -> list[BaseException]:
     return chain
 
 
-def _missing_option(error: MissingConfigException) -> str:
+def _missing_option(error: MissingConfigException, own: Sequence[Path]) -> str:
     group, _, name = str(error.missing_cfg_file).rpartition("/")
     if group and (conf_folder() / group).is_dir():
-        hint = did_you_mean(name, options(group))
-        return f"{group}={name} does not exist{hint}; choose one of {', '.join(options(group))}."
+        choices = options(group, *own)
+        return f"{group}={name} does not exist{did_you_mean(name, choices)}; choose one of {', '.join(choices)}."
     groups = sorted(p.name for p in conf_folder().iterdir() if p.is_dir())
     return f"{error.missing_cfg_file} does not exist; the groups are {', '.join(groups)}."
 
@@ -100,10 +102,11 @@ def _keys_at(parent: str, arguments: Sequence[str]) -> list[str]:
     if not parent:
         return sorted({*map(str, top), *(str(k) for k in defaults if not str(k).startswith(("override", "optional")))})
     chosen = dict(a.split("=", 1) for a in arguments if "=" in a).get(group, str(defaults.get(group)))
-    name = chosen.split(",")[0]
-    if name not in options(group):
-        return options(group)
-    node: Any = read_option(group, name)
+    name, own = chosen.split(",")[0], folders_of_settings(arguments)
+    try:
+        node: Any = read_option(group, name, *own)
+    except UserError:
+        return options(group, *own)
     for part in parent.split(".")[1:]:
         node = node.get(part) if isinstance(node, Mapping) else None
     return sorted(str(k) for k in node if not str(k).startswith("_")) if isinstance(node, Mapping) else []

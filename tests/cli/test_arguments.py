@@ -4,11 +4,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from palign_bench.cli.arguments import as_typed, at_home, options_first
+from palign_bench.cli.arguments import as_typed, at_home, folders_of_settings, options_first
 from palign_bench.settings import UserError
 from tests.command import run, run_here
 
@@ -97,6 +98,39 @@ def test_data_are_named_in_full_where_they_are_there(tmp_path: Path, monkeypatch
     assert [getattr(each, "text", each) for each in read_by_hydra(swept).list] == [f"{here}/a.csv", "not there.csv"]
     kept = ["runs=a.csv", "name=name", f"respondents.ids=[{'1,' * 999}1]", "respondents.ids=1,2", "method=name"]
     assert as_typed(kept, in_full=True) == kept
+
+
+def test_a_folder_of_settings_is_named_in_full_where_it_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "my conf").mkdir()
+    whole = str(tmp_path / "my conf")
+    for typed in (["--config-dir", "my conf"], ["--config-dir=my conf"], ["-cd", "my conf"], ["-cd=~/my conf"]):
+        kept = as_typed([*typed, "seed=1"], in_full=True)
+        assert kept in ([typed[0], whole, "seed=1"], [f"{typed[0].partition('=')[0]}={whole}", "seed=1"])
+        assert as_typed(kept, in_full=True) == kept and folders_of_settings(kept) == [Path(whole)]
+    for typed in (["--config-dir", "other"], ["--config-dir="], ["--config-dir"]):
+        assert as_typed(typed, in_full=True) == typed
+
+
+def test_a_run_with_a_folder_of_ones_own_is_resumed_from_elsewhere(tmp_path: Path) -> None:
+    """And a key that a method there does not have is told with those that it has."""
+    (tmp_path / "mine" / "method").mkdir(parents=True)
+    (tmp_path / "elsewhere").mkdir()
+    method = {"_target_": "baselines.floors.floors", "name": "own", "rows": ["constant_a"]}
+    (tmp_path / "mine" / "method" / "own.yaml").write_text(yaml.safe_dump(method))
+    people = ["respondents=simulated", "respondents.count=5", "respondents.limit=1", "tracking=none"]
+    typed = ["--config-dir", "mine", "method=own", *people]
+    ran = run_here(*typed, folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    again = run_here("resume", "run", "--runs", str(tmp_path / "runs"), folder=tmp_path / "elsewhere")
+    assert again.returncode == 0 and "1 person finished before" in again.stderr, again.stderr
+    told = run_here(*typed, "method.row=[constant_a]", folder=tmp_path).stderr
+    assert told == "palign-bench: method.row is no setting (did you mean rows?); the keys of method are name, rows.\n"
+    told = run_here(*typed[:2], "method=owm", folder=tmp_path).stderr
+    assert "method=owm does not exist (did you mean own?)" in told
 
 
 @pytest.mark.parametrize("sweep", ["-m", "experiment=table1"])
