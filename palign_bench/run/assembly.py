@@ -277,9 +277,12 @@ def stored_notes(model: Settings) -> list[str]:
 
 
 def experiment_name(name: Any) -> str:
-    """The experiment's name, which is a folder of the ledger. Raises UserError for one that leads elsewhere."""
+    """The experiment's name, which is a folder of the ledger and a word of commands.
+
+    Raises UserError for one that leads elsewhere, is taken, or is no word: with ``=`` it would be a setting.
+    """
     text = str(name)
-    if not re.fullmatch(r"\w[\w .+=-]*", text) or text in _OTHER_FOLDERS:
-        taken = "is a folder of the ledger's own" if text in _OTHER_FOLDERS else "names no folder inside the ledger"
-        raise UserError(f"name={text}: this {taken}; use letters, digits, dots, dashes and underscores.")
+    if not re.fullmatch(r"\w[\w.+-]*", text) or text in _OTHER_FOLDERS:
+        taken = "this is a folder of the ledger's own; " if text in _OTHER_FOLDERS else ""
+        raise UserError(f"name={text}: {taken}use letters, digits, dots, dashes and underscores.")
     return text

@@ -57,7 +57,8 @@ MISTAKES = {
     "shard=2": "shard=2: give i/n",
     "shard=-1/2": "shard=-1/2: give i/n",
     "shard=1/2/3": "shard=1/2/3: give i/n",
-    "name=../elsewhere": "name=../elsewhere: this names no folder inside the ledger; use letters",
+    "name=../elsewhere": "name=../elsewhere: use letters, digits, dots, dashes and underscores.",
+    "name=x=1": "name=x=1: use letters, digits, dots, dashes and underscores.",
     "name=cells": "name=cells: this is a folder of the ledger's own",
     "method.name=../../x": "method.name=../../x: use letters, digits, dots",
     "training=measured training.steps=0": "training.steps=0: choose a whole number, 1 or more, or auto.",
@@ -124,6 +125,14 @@ def test_a_mistake_is_told_in_one_line_before_a_model_is_loaded(
     assert told.startswith("palign-bench: ") and MISTAKES[typed] in told
     assert told.count("\n") == 1, told
     assert not (tmp_path / "runs").exists(), "a command that was refused leaves a trace"
+
+
+def test_a_name_is_one_word(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As it stands in the commands that are printed."""
+    told = in_process(["method=floors", "respondents=simulated", "name=a b"], tmp_path, monkeypatch, capsys)
+    assert told == "palign-bench: name=a b: use letters, digits, dots, dashes and underscores.\n"
 
 
 def test_a_mistake_is_one_line_in_a_real_terminal_too(tmp_path: Path) -> None:
