@@ -37,6 +37,7 @@ from palign_bench.cli.errors import one_line
 from palign_bench.settings import Settings, UserError, conf_folder, counted
 
 if TYPE_CHECKING:
+    from palign_bench.run.command import Left
     from palign_bench.run.job import Job
     from palign_bench.run.session import Session
 
@@ -84,7 +85,7 @@ def main() -> None:
         if any(each in _QUERIES or each.startswith(("--cfg", "--info")) for each in arguments):
             _tell(arguments)
             return
-        missing = run(arguments)
+        left = run(arguments)
     except KeyboardInterrupt:
         print("\nInterrupted. Finished people stay; the same command does the rest.", file=sys.stderr)
         sys.exit(130)
@@ -97,13 +98,12 @@ def main() -> None:
         if line is None:
             raise
         sys.exit(f"palign-bench: {line}")
-    if missing is None:
+    if left is None:
         sys.exit(1)
-    if missing:
-        sys.exit(
-            f"palign-bench: {counted(missing, 'cell is', 'cells are')} missing; the tracebacks of failed ones lie "
-            "beside the finished ones. Run again to retry."
-        )
+    if left.missing:
+        failed = f", {left.failed} of them failed: tracebacks lie beside the finished ones" if left.failed else ""
+        cells = counted(left.missing, "cell is", "cells are")
+        sys.exit(f"palign-bench: {cells} missing{failed}. The same command does the rest.")
 
 
 def _reader_has_left() -> bool:
@@ -126,10 +126,10 @@ def _tell(arguments: Sequence[str]) -> None:
         print(told.getvalue().replace("_base, ", ""), end="", flush=True)
 
 
-def run(arguments: Sequence[str]) -> int | None:
+def run(arguments: Sequence[str]) -> Left | None:
     """Resolve every job of the command, plan them all, compute them, and show their tables.
 
-    Returns how many of its cells are missing; None after a mistake of the user's, which has been told.
+    Returns what is left of it; None after a mistake of the user's, which has been told.
     """
     check_changes(arguments)
     composed = _composed(arguments)
@@ -152,8 +152,8 @@ def run(arguments: Sequence[str]) -> int | None:
         jobs = jobs or computed
     else:
         command.compute_all(jobs, session)
-    missing = command.show_tables(jobs, session)
-    return None if session.mistakes else missing
+    left = command.show_tables(jobs, session)
+    return None if session.mistakes else left
 
 
 def _composed(arguments: Sequence[str]) -> list[Settings]:

@@ -5,6 +5,7 @@ import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from transformers.utils import logging as transformers_logging
@@ -112,8 +113,15 @@ def _measure(settings: Settings, session: Session) -> int:
     return _compute_here(Job.of(settings, session), session)
 
 
-def show_tables(jobs: Sequence[Job], session: Session) -> int:
-    """Build, print and track every table of the command. Returns how many cells are missing, of a shard its own."""
+class Left(NamedTuple):
+    """How many cells of a command are missing, and how many of these because they failed."""
+
+    missing: int
+    failed: int
+
+
+def show_tables(jobs: Sequence[Job], session: Session) -> Left:
+    """Build, print and track every table of the command. Returns what is left of it, of a shard its own."""
     for (runs, experiment), job in {(job.runs, job.experiment): job for job in jobs}.items():
         if Command.last(runs, experiment).id != session.command:
             print(
@@ -127,7 +135,9 @@ def show_tables(jobs: Sequence[Job], session: Session) -> int:
             print(made.text, flush=True)
             if job.tracker.follows_people:
                 _track_table(job.tracker, made, plan)
-    return sum(len(row.missing()) for job in jobs for row in job.own_rows)
+    missing = [(row, set(row.missing())) for job in jobs for row in job.own_rows]
+    failed = sum(len(left.intersection(row.folder.failures())) for row, left in missing if left)
+    return Left(sum(len(left) for _, left in missing), failed)
 
 
 def _track_table(tracker: Tracker, made: MadeReport, plan: Plan) -> None:

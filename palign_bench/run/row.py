@@ -97,7 +97,7 @@ class Progress:
     def __init__(self, title: str, people: int):
         self.title = title
         self.people = people
-        self.begun = self.done = 0
+        self.begun = self.done = self.failed = 0
         self._bar = tqdm(total=people, desc=title, unit="person", file=sys.stderr, disable=None)
         self._started = self._told = time.monotonic()
 
@@ -106,7 +106,7 @@ class Progress:
         self._bar.close()
 
     def update(self) -> None:
-        """Count one more person."""
+        """Count one more person who was tried."""
         self.done += 1
         self._bar.update()
         now = time.monotonic()
@@ -115,10 +115,11 @@ class Progress:
             print(f"{self.title}: {self._so_far(now - self._started)}", file=sys.stderr, flush=True)
 
     def _so_far(self, seconds: float) -> str:
+        failed = f", {self.failed} failed" if self.failed else ""
         if self.done == self.people:
-            return f"{counted(self.people)} done in {seconds:.0f} s"
+            return f"{counted(self.people)} {'tried' if failed else 'done'} in {seconds:.0f} s{failed}"
         left = seconds / self.begun * (self.people - self.done)  # a cohort is trained before it answers
-        return f"{self.done} of {counted(self.people)}, about {left / 60:.0f} min left"
+        return f"{self.done} of {counted(self.people)}, about {left / 60:.0f} min left{failed}"
 
 
 def _compute(worker: RowWorker, todo: Sequence[str]) -> int:
@@ -126,7 +127,7 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> int:
     job, row = worker.job, worker.row
     people = {person.id: person for person in job.people}
     claims = Claims(row.folder, todo, lambda line: say(f"{row.title}: {line}"))
-    computed, failed, started = set[str](), 0, time.monotonic()
+    computed, started = set[str](), time.monotonic()
     with (
         closing(Progress(row.title, len(todo))) as progress,
         closing(claims.cohorts(cohort_size(worker))) as cohorts,  # gives the locks back, whatever ends the loop
@@ -145,7 +146,7 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> int:
                     raise
                 except Exception as error:  # one bad cell must not end a sweep; it is recorded and retried next time
                     row.folder.fail(person.id, error)
-                    failed += 1
+                    progress.failed += 1
                     say(f"{row.title}: person {person.id} failed: {type(error).__name__}: {error}")
                 progress.update()
             if job.row_seconds and time.monotonic() - started >= job.row_seconds and progress.done < progress.people:
@@ -155,7 +156,7 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> int:
     if claims.finished_elsewhere:
         say(f"{row.title}: {counted(claims.finished_elsewhere)} finished by other processes")
         _tell_finished(job, row, set(todo) - computed)
-    return failed + claims.failed_elsewhere
+    return progress.failed + claims.failed_elsewhere
 
 
 def _prepare(job: Job, aligner: Aligner, backbone: Backbone | None) -> Cost:

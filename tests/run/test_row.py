@@ -41,6 +41,10 @@ def test_the_time_left_counts_what_a_cohort_was_trained_for() -> None:
         assert progress._so_far(160) == "1 of 300 people, about 50 min left"
         progress.done = 16
         assert progress._so_far(192) == "16 of 300 people, about 57 min left"
+        progress.failed = 2
+        assert progress._so_far(192) == "16 of 300 people, about 57 min left, 2 failed"
+        progress.done = 300
+        assert progress._so_far(192) == "300 people tried in 192 s, 2 failed"
 
 
 class Watched(Tracker):
