@@ -52,6 +52,11 @@ class GivenAnswers(Aligner):
         self.evidence = orientation_evidence(AnswerMatrix.of(respondents, inventory).answers, inventory)
 
     def notes(self, people: Collection[str]) -> list[str]:
+        if not self.answers.keys() & set(people):
+            raise UserError(
+                f"{self.path}: it has nobody of the source, whose people are called {next(iter(people))}, …; here "
+                f"they are {next(iter(self.answers))}, …: call them alike."
+            )
         name, strangers = self.path.name, len(self.answers.keys() - set(people))
         found = [not_read(self.path, self.unread)] if self.unread else []
         if strangers:

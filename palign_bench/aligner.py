@@ -71,7 +71,7 @@ class Aligner(ABC):
     def notes(self, people: Collection[str]) -> Sequence[str]:
         """What the table says about its rows, beside a source of people with these ids; after `check_inventory`.
 
-        Notes may leave the machine: no ids in them.
+        Notes may leave the machine: no ids in them. Raises UserError for people of whom it can serve nobody.
         """
         return ()
 

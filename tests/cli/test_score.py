@@ -57,6 +57,17 @@ def test_people_whom_the_file_lacks_are_failed_cells(answers: Path, tmp_path: Pa
     assert "simulated-00" not in noted
 
 
+def test_a_file_of_other_people_is_refused_before_anything_is_computed(tmp_path: Path) -> None:
+    path = tmp_path / "theirs.csv"
+    path.write_text(f"respondent,item,answer\nanna,{ipip_neo_300().held_out[0]},4\n")
+    result = run_here("score", str(path), *TWO, folder=tmp_path)
+    assert result.returncode == 1 and not (tmp_path / "runs" / "cells").exists()
+    assert result.stderr.splitlines()[0] == (
+        f"palign-bench: {path}: it has nobody of the source, whose people are called simulated-0001, …; here they are "
+        "anna, …: call them alike."
+    )
+
+
 def stored(path: Path, answered: Callable[[Respondent, int], float]) -> Path:
     """A file of what is answered for the first two people."""
     path.parent.mkdir(exist_ok=True)
