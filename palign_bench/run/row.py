@@ -38,7 +38,7 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     missing = row.missing()
     todo = _to_try(row, missing, job, provenance)
     if not todo:
-        if job.tracker.follows_finished_rows and len(missing) < len(row.ids):
+        if len(missing) < len(row.ids) and job.tracker.wants_finished_row(job.experiment, _key(job, row)):
             _track(job, row, set(row.ids) - set(missing))
             job.tracker.finish_row({"missing_cells": len(missing)})
         return 0
@@ -83,12 +83,16 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
 
 def _track(job: Job, row: Row, finished: Collection[str]) -> None:
     """Open the row at the tracker and tell it of the people who were finished before."""
-    name, key = job.tracked_name(row), f"{row.folder.path.name}/{job.shard or ''}"
+    name, key = job.tracked_name(row), _key(job, row)
     identity = row.folder.identity() if job.tracker.follows_people else {}
     job.tracker.start_row(
         identity, name, job.experiment, job.tags(row), key=key, scale_of=job.protocol.inventory.scale_of
     )
     _tell_finished(job, row, finished)
+
+
+def _key(job: Job, row: Row) -> str:
+    return f"{row.folder.path.name}/{job.shard or ''}"
 
 
 class Progress:

@@ -40,7 +40,6 @@ class Tracker:
     """
 
     follows_people = False  # whether anything is kept, and so records of people finished before need to be read
-    follows_finished_rows = False  # whether a row is told of although all its people were finished before
     service = ""  # its name in messages
 
     def __init__(self, salt_file: Path = Path(".salt")):
@@ -50,6 +49,10 @@ class Tracker:
         self._scale_of: Mapping[str, str] = {}
         self._is_open = False
         self._told = False
+
+    def _is_kept(self, id_: str) -> bool:
+        """Whether there is a run of this id."""
+        return True
 
     def _open(self, id_: str, name: str, group: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> None:
         """Open a run. ``id_``: the same whenever the same row or table is followed. ``kind``: row or table."""
@@ -68,6 +71,16 @@ class Tracker:
 
     def check_rows(self, names: Sequence[str]) -> None:
         """Raise UserError where a command of these rows cannot be followed; asked before anything is computed."""
+
+    def wants_finished_row(self, group: str, key: str) -> bool:
+        """Whether a row is to be told of although nothing of it is computed: there is no run of it.
+
+        Another experiment, or the same without a tracker, computed it. ``group``, ``key``: see `start_row`.
+        """
+        if self.follows_people:
+            with self._safely():
+                return not self._is_kept(self._id(group, key))
+        return False
 
     def start_row(
         self,

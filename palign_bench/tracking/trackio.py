@@ -45,6 +45,11 @@ class TrackioTracker(Tracker):
         self._run: Any = None
         self._finished = 0
 
+    def _is_kept(self, id_: str) -> bool:
+        from trackio.sqlite_storage import SQLiteStorage
+
+        return any(record["id"] == id_ for record in SQLiteStorage.get_run_records(self.project))
+
     def _open(self, id_: str, name: str, group: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> None:
         from trackio import Run
         from trackio.media import get_project_media_path

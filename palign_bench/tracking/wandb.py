@@ -53,7 +53,6 @@ class WandbTracker(Tracker):
         self.folder = folder
         self._run: Any = None
         self._agents_run = os.environ.get("WANDB_RUN_ID")
-        self.follows_finished_rows = self._agents_run is not None
 
     def check_rows(self, names: Sequence[str]) -> None:
         if self._agents_run and self.mode != "disabled" and len(names) > 1:
@@ -62,6 +61,11 @@ class WandbTracker(Tracker):
                 f"and this command has {len(names)} ({', '.join(names[:3])}{', …' if len(names) > 3 else ''}); choose "
                 f"one method, of floors one by method.rows=[{names[0]}], or tracking=none"
             )
+
+    def _is_kept(self, id_: str) -> bool:
+        if self._agents_run:  # a trial that repeats another's cells holds the metric all the same
+            return False
+        return self.mode == "disabled" or any(self.folder.glob(f"wandb/*run-*-{id_}"))
 
     def _open(self, id_: str, name: str, group: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> None:
         if self._agents_run and self._run is not None:

@@ -52,8 +52,12 @@ class Watched(Tracker):
 
     def __init__(self) -> None:
         self.told: list[tuple[str, Any]] = []
+        self.wanted = False
 
     follows_people = True
+
+    def wants_finished_row(self, group: str, key: str) -> bool:
+        return self.wanted
 
     def start_row(self, identity: Any, name: str, group: str, tags: Sequence[str] = (), **_: Any) -> None:
         self.told.append(("start", name))
@@ -370,11 +374,13 @@ def test_a_tracked_rows_name_tells_it_from_others_of_its_method(setting: Setting
     assert replace(changed, shard=Shard(2, 4)).tracked_name(row) == f"{expected}-2of4"
 
 
-def test_under_an_agent_a_finished_row_is_told_too(setting: Setting) -> None:
-    """One trial of a sweep repeats another's cells: its run holds the metric all the same."""
+def test_a_finished_row_that_was_never_told_of_is_told_too(setting: Setting) -> None:
+    """Another experiment computed it, or another trial of a sweep."""
     setting.run(FewShot())
     setting.tracker.told.clear()
-    setting.tracker.follows_finished_rows = True
+    setting.run(FewShot())
+    assert not setting.tracker.told
+    setting.tracker.wanted = True
     setting.run(FewShot())
     kinds = [kind for kind, _ in setting.tracker.told]
     assert kinds == ["start", *["person"] * len(setting.job.people), "finish"]

@@ -16,7 +16,7 @@ import pytest
 from palign_bench.settings import UserError
 from palign_bench.tracking.choose import make_tracker
 from palign_bench.tracking.public import hashed_id, read_salt
-from tests.tracking.rows import FORBIDDEN, IDENTITY, RAW_IDS, SCALE_OF, a_record
+from tests.tracking.rows import FORBIDDEN, IDENTITY, RAW_IDS, SCALE_OF, a_record, row_and_table
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -29,6 +29,16 @@ def trackio_folder() -> Path:
 @pytest.fixture
 def project() -> str:
     return f"test-{uuid.uuid4().hex}"
+
+
+def test_a_finished_row_is_wanted_until_there_is_a_run_of_it(tmp_path: Path, project: str) -> None:
+    settings = {"name": "trackio", "project": project}
+    tracker = make_tracker(settings, tmp_path)
+    assert tracker.wants_finished_row("group", "row-0123")
+    row_and_table(tracker, [a_record(0)])
+    again = make_tracker(settings, tmp_path)
+    assert not again.wants_finished_row("group", "row-0123")
+    assert again.wants_finished_row("group", "row-4567") and again.wants_finished_row("another", "row-0123")
 
 
 class Server:

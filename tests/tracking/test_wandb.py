@@ -145,13 +145,24 @@ def test_a_restart_continues_its_run_and_updates_the_table(tmp_path: Path) -> No
     assert not ids & {(read.run.job_type, read.run.run_id) for read in runs_of(tmp_path / "4")}
 
 
+def test_a_finished_row_is_wanted_until_there_is_a_run_of_it(tmp_path: Path) -> None:
+    tracker = WandbTracker(mode="offline", folder=tmp_path, salt_file=tmp_path / ".salt")
+    assert tracker.wants_finished_row("group", "row-0123")
+    row_and_table(tracker, [a_record(0)])
+    again = WandbTracker(mode="offline", folder=tmp_path, salt_file=tmp_path / ".salt")
+    assert not again.wants_finished_row("group", "row-0123")
+    assert again.wants_finished_row("group", "row-4567") and again.wants_finished_row("another", "row-0123")
+    disabled = WandbTracker(mode="disabled", folder=tmp_path, salt_file=tmp_path / ".salt")
+    assert not disabled.wants_finished_row("group", "row-4567")
+
+
 def test_under_an_agent_one_run_holds_the_metric(tmp_path: Path) -> None:
     """`wandb agent` names the run; row and table go into it, the sweep's metric into its summary."""
     code = (
         "from pathlib import Path; from palign_bench.tracking.wandb import WandbTracker\n"
         "from tests.tracking.rows import *\n"
         "tracker = WandbTracker(mode='offline', folder=Path('runs'), salt_file=Path('.salt'))\n"
-        "assert tracker.follows_finished_rows; row_and_table(tracker, [a_record(0)])\n"
+        "row_and_table(tracker, [a_record(0)]); assert tracker.wants_finished_row('group', 'row-0123')\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120,
