@@ -12,14 +12,13 @@ from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
 import torch
-from peft import get_peft_model
-from peft.tuners.lora.layer import ParamWrapper
 from tqdm import tqdm
 from transformers import TrainingArguments
 
 from baselines.training.attention import attention_for_trees
+from baselines.training.checks import check_adapter, check_randomness
 from baselines.training.cohort import LORA_SETTINGS, Person, Recipe, Trained, labelled_step, train_cohort
-from baselines.training.dropout import is_random, turn_dropout_off
+from baselines.training.dropout import turn_dropout_off
 from baselines.training.layers import lean_layers
 from baselines.training.memory import refused_by_gpu
 from baselines.training.precision import in_float32, keep_small_updates, moved_share
@@ -40,7 +39,6 @@ from palign_bench.backbone.parts.adapters import (
     adapter_tensors,
     full_tensors,
     is_soft_prompt,
-    leaving_no_trace,
     peft_config,
     peft_settings,
     trainable_copies,
@@ -113,13 +111,15 @@ class TrainedAligner(Aligner):
         self.texts = TrainingTexts.of(backbone)
         self._checked = False
         self.cohort = self._people_at_once(backbone.model)
-        self._check_randomness(backbone.model)
+        model, method, probe = backbone.model, type(self).__name__, self._probe()
+        if self.turns_dropout_off or self.cohort > 1:
+            check_randomness(model, probe, method, self.cohort, self.turns_dropout_off)
         adapter = None if self.peft is None else peft_config(self.peft)
         if adapter is not None:
-            self._check_adapter(backbone.model, adapter)
+            check_adapter(model, probe, adapter, method, self.cohort)
         spared, optim = self.training.gradient_checkpointing, self.training.optim
-        if (reason := refused_by_gpu(backbone.model, adapter, self._longest(), spared, optim)) is not None:
-            raise UserError(f"{type(self).__name__}: {reason}")
+        if (reason := refused_by_gpu(model, adapter, self._longest(), spared, optim)) is not None:
+            raise UserError(f"{method}: {reason}")
 
     # What a method says.
 
@@ -274,40 +274,6 @@ class TrainedAligner(Aligner):
             )
             for each, own in zip(adapters, people, strict=True)
         ]
-
-    def _check_randomness(self, model: Any) -> None:
-        """Raise UserError for dropout of the model's own that a cohort would draw for all people at once, and for what
-        stays random in a method that compares the model with itself.
-        """
-        with leaving_no_trace(model):
-            if self.turns_dropout_off:
-                turn_dropout_off(model)
-            random = (self.turns_dropout_off or self.cohort > 1) and is_random(model, self._probe())
-        if random and self.turns_dropout_off:
-            raise UserError(
-                f"{type(self).__name__}: a {model.config.model_type} in training computes something else each time, "
-                "which cannot be turned off; choose another model, or a method that compares it with nothing, as lora."
-            )
-        if random:
-            raise UserError(f"training.cohort={self.cohort}: the model has dropout of its own; use training.cohort=1.")
-
-    def _check_adapter(self, model: Any, adapter: Any) -> None:
-        """Raise UserError where PEFT, or a cohort, cannot put the adapter on this model."""
-        with leaving_no_trace(model), torch.random.fork_rng(devices=[]), torch.no_grad(), quiet("peft"):
-            try:
-                with lean_layers(get_peft_model(model, adapter)):
-                    Anatomy(model).decoder(input_ids=self._probe(), use_cache=False)
-            except (AttributeError, NotImplementedError, TypeError, ValueError) as error:
-                raise UserError(
-                    f"{type(self).__name__}: PEFT cannot put this adapter on a {model.config.model_type} "
-                    f"({' '.join(str(error).split())}); set method.peft otherwise, as its target_modules."
-                ) from error
-            wrapped = [name for name, each in model.named_modules() if isinstance(each, ParamWrapper)]
-        if wrapped and self.cohort > 1:
-            raise UserError(
-                f"training.cohort={self.cohort}: {wrapped[0]} is no linear layer, and a cohort adapts these alone; "
-                "name linear layers in method.peft.target_modules, or use training.cohort=1."
-            )
 
     def _people_at_once(self, model: Any) -> int:
         """As many as asked for; one where a processor is as fast with each alone."""
