@@ -118,7 +118,8 @@ class TrainedAligner(Aligner):
         if adapter is not None:
             check_adapter(model, probe, adapter, method, self.cohort)
         spared, optim = self.training.gradient_checkpointing, self.training.optim
-        if (reason := refused_by_gpu(model, adapter, self._longest(), spared, optim)) is not None:
+        longest = self._longest() + (self.peft or {}).get("num_virtual_tokens", 0)
+        if (reason := refused_by_gpu(model, adapter, longest, spared, optim)) is not None:
             raise UserError(f"{method}: {reason}")
 
     # What a method says.

@@ -44,6 +44,8 @@ def check_adapter(model: Any, ids: Tensor, adapter: PeftConfig, method: str, coh
                 f"{method}: PEFT cannot put this adapter on a {model.config.model_type} "
                 f"({' '.join(str(error).split())}); set method.peft otherwise, as its target_modules."
             ) from error
+        except torch.OutOfMemoryError:
+            pass  # told by `memory.refused_by_gpu`, with what would fit
         wrapped = [name for name, each in model.named_modules() if isinstance(each, ParamWrapper)]
     if wrapped and cohort > 1:
         raise UserError(

@@ -30,7 +30,7 @@ class DirectPreferenceOptimization(TrainedAligner):
     moves probability to answers that nobody gave (displacement; Razin et al. 2024).
     """
 
-    version = 6
+    version = 7  # 7: dropout of the model's own is off also where it is kept as a number
     takes_cohorts = True
     turns_dropout_off = True
     kind = PreferenceTrainer

@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 from palign_bench.backbone.anatomy import Anatomy
 
-_AS_ROUNDING = 1e-3  # of the states' size, up to which two passes are one
+_AS_ROUNDING = 1e-3  # of the states' size, or a step of their type: up to it two passes are one
+_PASSES = 4  # as layers that are left out at random may stay twice
 
 
 def turn_dropout_off(model: Any) -> None:
@@ -30,5 +31,6 @@ def is_random(model: Any, ids: Tensor) -> bool:
     model.train()
     decoder, devices = Anatomy(model).decoder, [ids.device] if ids.is_cuda else []
     with torch.random.fork_rng(devices=devices):
-        first, second = (decoder(input_ids=ids, use_cache=False).last_hidden_state.float() for _ in range(2))
-    return bool((first - second).norm() > _AS_ROUNDING * first.norm())
+        first, *others = (decoder(input_ids=ids, use_cache=False).last_hidden_state for _ in range(_PASSES))
+    most = max(_AS_ROUNDING, torch.finfo(first.dtype).eps) * first.float().norm()
+    return any(bool((first.float() - each.float()).norm() > most) for each in others)

@@ -156,7 +156,7 @@ def _mean(values: Tensor, mask: Tensor) -> Tensor:
 class ProximalPolicyOptimization(OnPolicyAligner):
     """PPO with an adapter and the rule-based reward."""
 
-    version = 6
+    version = 7  # 7: dropout of the model's own is off also where it is kept as a number
     curves: ClassVar[Mapping[str, str]] = {
         "objective/scores": "reward",
         "objective/kl": "kl",

@@ -15,6 +15,7 @@ from torch import Tensor
 from baselines.training.attention import TreePaths
 from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.engines.attention import why_no_shared_prefix
+from palign_bench.costs.clock import charge
 
 
 @dataclass(frozen=True)
@@ -118,6 +119,7 @@ def read(
     inputs: dict[str, Any] = {"input_ids": ids.to(device), "use_cache": False}
     if virtual is not None:
         embedded = anatomy.model.get_input_embeddings()(inputs.pop("input_ids"))
+        charge(training_tokens=before * len(found))  # beside the texts', which their embedding counts
         inputs["inputs_embeds"] = torch.cat([virtual.to(embedded).expand(len(found), -1, -1), embedded], dim=1)
     if trees:
         depths = torch.cat([torch.arange(before).expand(len(found), -1), before + depths], dim=1)

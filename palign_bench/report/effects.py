@@ -73,9 +73,18 @@ def write_effects(plan: Plan, scales: Mapping[str, str], written: Written) -> st
 
 
 def have_effects(rows: Sequence[RowNumbers], scales: Mapping[str, str]) -> bool:
-    """Whether some scale's known answers are raised, lowered and left unchanged among these rows."""
-    told = {row.intervention for row in rows}
-    return any({UNCHANGED, f"{scale}+1", f"{scale}-1"} <= told for scale in scales)
+    """Whether there is a method with people who were told raised, lowered and unchanged answers of a scale."""
+    return any(_told_both(told, scales)[2] for told in by_method(rows, "intervention"))
+
+
+def _told_both(
+    told: Mapping[str | None, RowNumbers], scales: Mapping[str, str]
+) -> tuple[list[str], list[Any], list[str]]:
+    """Of one method: scales that were raised and lowered, the rows that this takes, and the people of all of these."""
+    changed = [scale for scale in scales if {UNCHANGED, f"{scale}+1", f"{scale}-1"} <= told.keys()]
+    moved = [f"{scale}{sign}1" for scale in changed for sign in "+-"]
+    wanted = [name for name in (UNCHANGED, *moved, "all+1", INVERTED) if changed and name in told]
+    return changed, wanted, people_of_all([told[name] for name in wanted])
 
 
 def effects(rows: Sequence[RowNumbers], scales: Mapping[str, str]) -> list[Effects]:
@@ -84,12 +93,7 @@ def effects(rows: Sequence[RowNumbers], scales: Mapping[str, str]) -> list[Effec
 
 
 def _effects(told: Mapping[str | None, RowNumbers], scales: Mapping[str, str]) -> Effects | None:
-    changed = [scale for scale in scales if f"{scale}+1" in told and f"{scale}-1" in told]
-    if UNCHANGED not in told or not changed:
-        return None
-    moved = [f"{scale}{sign}1" for scale in changed for sign in "+-"]
-    wanted = [name for name in (UNCHANGED, *moved, "all+1", INVERTED) if name in told]
-    people = people_of_all([told[name] for name in wanted])
+    changed, wanted, people = _told_both(told, scales)
     if not people:
         return None
     read = {name: _traits_and_dose(told[name], people, tuple(scales.values())) for name in wanted}

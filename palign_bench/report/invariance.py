@@ -79,21 +79,28 @@ def write_invariance(plan: Plan, inventory: Inventory, written: Written) -> str:
 
 
 def have_invariance(rows: Iterable[RowNumbers]) -> bool:
-    """Whether items are asked both plainly and in another way among these rows."""
-    asked = {row.variant for row in rows} - {None}
-    return PLAIN in asked and len(asked) > 1
+    """Whether there is a method with people who were asked both plainly and in another way."""
+    return any(_asked_both(asked)[1] for asked in _by_variant(rows))
+
+
+def _by_variant(rows: Iterable[RowNumbers]) -> list[dict[Any, RowNumbers]]:
+    return by_method([row for row in rows if row.variant is not None and row.respondents], "variant")
+
+
+def _asked_both(asked: Mapping[str, RowNumbers]) -> tuple[list[str], list[str]]:
+    """The ways in which one method was asked, plain first, and the people of all of them; nobody for one way alone."""
+    names = [name for name in VARIANTS if name in asked]
+    return names, people_of_all([asked[name] for name in names]) if PLAIN in asked and len(asked) > 1 else []
 
 
 def invariance(rows: Sequence[RowNumbers], inventory: Inventory) -> list[Invariance]:
     """The invariance of every method that was asked both plainly and in another way."""
-    methods = by_method([row for row in rows if row.variant is not None and row.respondents], "variant")
-    return [found for asked in methods if (found := _invariance(asked, inventory)) is not None]
+    return [found for asked in _by_variant(rows) if (found := _invariance(asked, inventory)) is not None]
 
 
 def _invariance(asked: Mapping[str, RowNumbers], inventory: Inventory) -> Invariance | None:
-    names = [name for name in VARIANTS if name in asked]
-    people = people_of_all([asked[name] for name in names])
-    if PLAIN not in asked or len(asked) < 2 or not people:
+    names, people = _asked_both(asked)
+    if not people:
         return None
     items = np.array(inventory.held_out, dtype=np.int64)
     answers = {name: asked[name].answers_of(people, items) for name in names}

@@ -155,13 +155,14 @@ def full_steps(row: RowNumbers) -> int | None:
     """Optimizer steps (rollouts for on-policy methods) of the paper's budget; None for a method that trains nothing."""
     if row.budget is None or row.name not in options("method"):
         return None
-    return int(read_option("method", row.name)["budgets"]["paper"]["steps"])
+    paper = read_option("method", row.name).get("budgets", {}).get("paper")
+    return None if paper is None else int(paper["steps"])
 
 
 def steps_not_taken(row: RowNumbers) -> int:
-    """By how many steps the paper's budget is longer than the row's."""
+    """By how many steps the paper's budget is longer than the row's; 0 where it is not."""
     steps = full_steps(row)
-    return 0 if steps is None else steps - int(row.identity["method"]["steps"])
+    return 0 if steps is None else max(0, steps - int(row.identity["method"]["steps"]))
 
 
 def with_all_steps(row: RowNumbers, measured: float | None, of_a_step: float | None) -> float | None:

@@ -128,8 +128,14 @@ def told_version(protocol: EvaluationProtocol, count: int | None, intervention: 
     """
     if protocol.chooses_on_held_out:
         return None if intervention is None else 2
-    known, groups = protocol.inventory.known, protocol.inventory.grouped(protocol.inventory.known)
-    return 3 if count is not None or 2 * len(groups) > len(known) else None
+    inventory, known = protocol.inventory, protocol.inventory.known
+    groups = {
+        name: each
+        for name, each in inventory.grouped(known).items()
+        if name in (inventory.subscales or inventory.scales)
+    }
+    before = len(groups) if inventory.subscales else sum(max(1, len(each) // 5) for each in groups.values())
+    return 3 if count not in (None, len(known)) or 2 * before > len(known) else None
 
 
 def canonical_numbers(value: Any) -> Any:

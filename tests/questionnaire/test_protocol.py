@@ -1,10 +1,12 @@
 """What is asked, read, true and chosen on, under both protocols."""
 
+import random
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from palign_bench.questionnaire.inventory import DOMAINS, Inventory, Item, Respondent
+from palign_bench.questionnaire.inventory import DOMAINS, Inventory, Item, Respondent, ipip_neo_120, ipip_neo_300
 from palign_bench.questionnaire.protocol import (
     AUDIT_ITEMS,
     FREE_GENERATION,
@@ -148,7 +150,29 @@ def test_at_most_half_of_the_known_answers_is_chosen_on(items: int, subscales: i
     short = Inventory("short", tuple(made), known, DOMAINS)
     for seed in range(5):
         assert len(short.selection(seed)) == chosen <= len(known) / 2 and set(short.selection(seed)) < set(known)
-    assert told_version(Corrected(short), None, None) == (3 if 2 * groups > len(known) else None)
+        changed = short.selection(seed) != as_it_was(short, seed)
+        assert told_version(Corrected(short), None, None) == (3 if changed else None)
+
+
+def as_it_was(inventory: Inventory, seed: int) -> list[int]:
+    """What was chosen on before at most half of the known answers was: cells of another choice are others."""
+    generator, groups = random.Random(f"selection-{seed}"), inventory.grouped(sorted(inventory.known))
+    chosen: list[int] = []
+    for group in inventory.subscales or tuple(inventory.scales):
+        if known := groups.get(group):
+            chosen += generator.sample(known, 1 if inventory.subscales else max(1, len(known) // 5))
+    return sorted(chosen)
+
+
+def test_a_choice_that_changed_has_another_version() -> None:
+    """Ten known items of one scale and one of each of eight others; the big questionnaires choose as they did."""
+    scales = {letter: letter for letter in "ABCDEFGHI"}
+    items = [Item(n, "Sing.", 1, "A" if n < 20 else "BCDEFGHI"[n % 8]) for n in range(36)]
+    uneven = Inventory("uneven", tuple(items), (*range(10), *range(20, 28)), scales)
+    for inventory, version in ((uneven, 3), (ipip_neo_300(), None), (ipip_neo_120(), None)):
+        assert told_version(Corrected(inventory), None, None) == version
+        assert (inventory.selection(0) != as_it_was(inventory, 0)) == (version == 3)
+        assert told_version(Corrected(inventory), len(inventory.known), None) == version
 
 
 def test_as_released_chooses_on_the_held_out_answers(inventory: Inventory, person: Respondent) -> None:
