@@ -86,7 +86,9 @@ def test_a_stage_ends_when_its_time_is_over_and_no_other_begins_after_the_last(t
 
 def test_why_cells_failed_is_told_and_stands_in_the_page(tmp_path: Path) -> None:
     said: list[str] = []
-    folder = kept_folder(tmp_path, "lora", {"method": {"name": "lora", "budget": "paper"}, "model": {}}, {})
+    folder = kept_folder(
+        tmp_path, "lora", {"method": {"name": "lora", "budget": "paper", "steps": 75}, "model": {}}, {}
+    )
     try:
         torch.ones(2) @ torch.ones(3)
     except RuntimeError as error:
@@ -156,7 +158,9 @@ def test_memory_stands_beside_its_forecast(tmp_path: Path, together: int) -> Non
     """A LoRA row that took exactly what its shapes say, for each of the people in one pass, has the ratio 1."""
     model, lora = read_option("model", "organism"), read_option("method", "lora")
     config = {"model": model, "method": lora}
-    folder = kept_folder(tmp_path, "lora", {"method": {"name": "lora", "budget": "paper"}, "model": {}}, config)
+    folder = kept_folder(
+        tmp_path, "lora", {"method": {"name": "lora", "budget": "paper", "steps": 75}, "model": {}}, config
+    )
     shape = shape_of_training(config_of(resolve_model(model)), torch.bfloat16, 2**30, peft_config(lora["peft"]), 512)
     peak = forecast(shape).total / 2**20
     folder.write_shared({"load_seconds": 0, "prepare_seconds": 0, "bare_memory_mib": 1024})

@@ -24,22 +24,15 @@ from tests.baselines.training.test_cohort import largest_difference
 
 @pytest.fixture
 def passages(monkeypatch: pytest.MonkeyPatch) -> list[Passage]:
-    """What the supervised and the preference trainer feed the model; of a soft prompt the rows that TRL pads."""
+    """What the supervised and the preference trainer feed the model."""
     seen: list[Passage] = []
-    original, prepare = trainers.answer_log_probs, Trainer._prepare_inputs
+    original = trainers.answer_log_probs
 
-    def spy(anatomy: Any, groups: Any) -> Any:
+    def spy(anatomy: Any, groups: Any, **more: Any) -> Any:
         seen.extend(passage for group in groups for passage in group)
-        return original(anatomy, groups)
-
-    def rows(self: Trainer, inputs: Any) -> Any:
-        for ids, labels in zip(inputs.get("input_ids", ()), inputs.get("labels", ()), strict=True):
-            answer = labels[labels != -100].tolist()
-            seen.append(Passage([*ids[labels == -100].tolist(), *answer], len(ids) - len(answer)))
-        return prepare(self, inputs)
+        return original(anatomy, groups, **more)
 
     monkeypatch.setattr(trainers, "answer_log_probs", spy)
-    monkeypatch.setattr(SFTTrainer, "_prepare_inputs", rows)
     return seen
 
 
