@@ -134,10 +134,15 @@ def run(arguments: Sequence[str]) -> Left | None:
     check_changes(arguments)
     composed = _composed(arguments)
 
-    from palign_bench.run import command  # torch and transformers take seconds
     from palign_bench.run.session import Session
+    from palign_bench.run.survey import surveys
 
     session = Session(command_id(arguments), arguments)
+    if composed and not surveys(composed, session):
+        return None
+
+    from palign_bench.run import command  # PyTorch and transformers take seconds
+
     jobs = command.resolve(composed, session)
     if session.mistakes:
         return None

@@ -1,12 +1,17 @@
 """Answers that were computed and may serve another cell."""
 
+from __future__ import annotations
+
 import hashlib
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from palign_bench.backbone.alignment import Alignment, AnswerSheet
-from palign_bench.backbone.base import Backbone
 from palign_bench.costs.clock import Cost
+
+if TYPE_CHECKING:  # a session has answers before anything imports PyTorch
+    from palign_bench.backbone.alignment import Alignment, AnswerSheet
+    from palign_bench.backbone.base import Backbone
 
 MOST_SHEETS = 2_000  # that are kept of a backbone: 64 KB each, as measured over 2,168 people
 

@@ -12,14 +12,12 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.backbone.served import ServedBackbone
 from palign_bench.backbone.tokenizing import encode
 from palign_bench.questionnaire.intervention import Intervention
-from palign_bench.questionnaire.inventory import Inventory, Item, Respondent, ipip_neo_300
+from palign_bench.questionnaire.inventory import Item, Respondent, ipip_neo_300
 from palign_bench.questionnaire.prompts import NEUTRAL_SYSTEM_PROMPT
 from palign_bench.questionnaire.protocol import FREE_GENERATION, Corrected, EvaluationProtocol
 from palign_bench.questionnaire.variant import PLAIN, REPEAT, SHUFFLED, Variant
-from palign_bench.report.table import COLUMNS_BESIDE_SCALES
 from palign_bench.respondents import RespondentSource, is_stand_in
-from palign_bench.run.claims import RETRIES
-from palign_bench.settings import Settings, UserError, is_whole
+from palign_bench.settings import Settings, UserError
 
 _FORMAT_CHARACTERS = 400  # at most, of a chat format's own words and of the answer
 MOST_STAND_INS = 20  # simulated people who may stand in for real ones without being asked for by name
@@ -164,30 +162,3 @@ def check_stand_ins(respondents: Mapping[str, Any], source: RespondentSource, pe
             f"respondents=auto: {source.description}; for {people} of them say so with respondents=simulated, or name "
             "the folder of the real ones with respondents=papi respondents.folder=FOLDER."
         )
-
-
-def check_scales(inventory: Inventory) -> None:
-    """Raise UserError for a scale that is called as another column of a table, which would take its place."""
-    if taken := [name for name in inventory.scales if name in ("method", "changed")]:
-        raise UserError(
-            f"inventory={inventory.name}: tables have a column {taken[0]} of their own; give that scale another name."
-        )
-    if taken := [name for name in inventory.scales.values() if name in COLUMNS_BESIDE_SCALES]:
-        raise UserError(
-            f"inventory={inventory.name}: the table has a column {taken[0]} of its own; give that scale another full "
-            "name (scales: in the YAML file beside the items)."
-        )
-
-
-def check_numbers(settings: Settings, inventory: Inventory) -> None:
-    """Raise UserError for a seed, a number of known answers, a limit of seconds or a choice of cells that cannot be."""
-    seed, count, seconds, retry = (settings[key] for key in ("seed", "known_answers", "row_seconds", "retry"))
-    known = len(inventory.known)
-    if not is_whole(seed):
-        raise UserError(f"seed={seed}: give a whole number.")
-    if count is not None and (not is_whole(count, 1) or count > known):
-        raise UserError(f"known_answers={count}: choose a whole number from 1 to {known}, or null for all.")
-    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0):
-        raise UserError(f"row_seconds={seconds}: give a number of seconds above 0, or null for no limit.")
-    if retry not in RETRIES:
-        raise UserError(f"retry={retry}: choose one of {', '.join(RETRIES)}.")

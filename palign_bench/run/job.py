@@ -1,22 +1,15 @@
 """One job: everything that its settings mean, resolved and checked before anything is loaded or written."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self
 
 from palign_bench.aligner import Aligner
 from palign_bench.backbone import loading
 from palign_bench.backbone.loading.settings import model_identity, model_title, resolve_model
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import PlannedJob, Row
-from palign_bench.questionnaire.intervention import Intervention
-from palign_bench.questionnaire.inventory import Inventory, Respondent
-from palign_bench.questionnaire.protocol import EvaluationProtocol, protocol_of
-from palign_bench.questionnaire.variant import Variant
-from palign_bench.respondents.source import RespondentSource
 from palign_bench.run.assembly import (
     batch_notes,
     comparable,
@@ -36,76 +29,34 @@ from palign_bench.run.assembly import (
 from palign_bench.run.checks import (
     check_anatomy,
     check_needs,
-    check_numbers,
     check_portraits,
-    check_scales,
     check_stand_ins,
     check_words,
 )
-from palign_bench.run.isolated import cost_repeats
 from palign_bench.run.session import Session
-from palign_bench.settings import Settings, UserError, options, read_option
+from palign_bench.run.survey import Survey
+from palign_bench.settings import Settings, options, read_option
 from palign_bench.tracking.tracker import Tracker
 
-Each = TypeVar("Each")
-_MOST_PARTS = 1_000_000
 
-
-@dataclass(frozen=True)
-class Shard:
-    """Part ``index`` (from 1) of the ``count`` that the people of a run are cut into."""
-
-    index: int
-    count: int
-
-    @classmethod
-    def parse(cls, text: Any) -> Self | None:
-        """``shard=2/4``; None for null. Raises UserError for anything but a part of a whole."""
-        if text is None:
-            return None
-        match = re.fullmatch("([0-9]{1,7})/([0-9]{1,7})", str(text))
-        if match and 1 <= int(match[1]) <= int(match[2]) <= _MOST_PARTS:
-            return cls(int(match[1]), int(match[2]))
-        raise UserError(f"shard={text}: give i/n with 1 ≤ i ≤ n, as in shard=2/4, or null for everyone.")
-
-    def cut(self, people: Sequence[Each]) -> Sequence[Each]:
-        """This part's people: neighbours, so that the parts in order are all the people in order; sizes differ by 1."""
-        total = len(people)
-        return people[total * (self.index - 1) // self.count : total * self.index // self.count]
-
-    def __str__(self) -> str:
-        return f"{self.index}/{self.count}"
-
-
-@dataclass(frozen=True)
-class Job:
+@dataclass(frozen=True, kw_only=True)
+class Job(Survey):
     """What one Hydra job resolves: rows × people, and what the rows share.
 
-    ``composed``: the settings as Hydra left them. ``settings``, ``model``: what they mean. ``people``: those that the
-    command asked for, of whom ``shard`` computes a part. ``rows``: as planned, with everybody.
+    ``composed``: the settings as Hydra left them. ``settings``, ``model``: what they mean. ``rows``: as planned, with
+    everybody.
     """
 
     composed: Settings
     settings: Settings
     runs: Path
     experiment: str
-    protocol: EvaluationProtocol
-    source: RespondentSource
-    people: tuple[Respondent, ...]
     model: Settings
-    seed: int
-    known_answers: int | None  # how many of them a method is told; None: all
-    repeats: int | None  # cost=isolated: every cell is computed so often, after a warm-up, and none taken over
-    retry: str  # which missing cells are computed; see `claims.RETRIES`
-    shard: Shard | None
     tracker: Tracker
     aligners: Mapping[str, Aligner]  # by row
     identities: Mapping[str, Settings]  # by row: everything that can change a number
     rows: tuple[Row, ...]
     notes: tuple[str, ...] = ()  # what the table says about these rows
-    row_seconds: float | None = None  # after which a row begins nobody else
-    intervention: Intervention | None = None  # how known answers are changed before a method is told
-    variant: Variant | None = None  # how some of the held-out items are asked; None: all of them, as usual
 
     @classmethod
     def of(cls, settings: Settings, session: Session) -> Self:
@@ -113,33 +64,28 @@ class Job:
 
         Raises UserError.
         """
-        inventory, seed = session.inventory(settings["inventory"]), settings["seed"]
-        check_numbers(settings, inventory)
-        check_scales(inventory)
-        asked = protocol_of(settings["protocol"]["name"], inventory)
-        variant = Variant.parse(settings["variant"], asked)
-        protocol = variant.told(asked, seed) if variant else asked
+        survey = Survey.of(settings, session)
+        inventory, protocol, source = survey.inventory, survey.protocol, survey.source
+        intervention, variant, count = survey.intervention, survey.variant, survey.known_answers
         resolved, model = _resolved(settings)
-        method, repeats = resolved["method"], cost_repeats(settings)
+        method = resolved["method"]
         aligners = for_inventory(make_aligners(method), inventory, method["name"])
-        check_needs(aligners, model, repeats)
-        source, people = _people(resolved, session, inventory)
-        intervention = Intervention.parse(settings["intervention"], inventory)
-        count = settings["known_answers"]
-        fewer = None if count == len(inventory.known) else count
-        check_portraits(aligners, people, source.name, intervention, fewer)
+        check_needs(aligners, model, survey.repeats)
+        people = survey.people[: resolved["training"]["people_limit"]] if "budget" in method else survey.people
+        check_stand_ins(settings["respondents"], source, len(people))
+        check_portraits(aligners, people, source.name, intervention, None if count == len(inventory.known) else count)
         shared: Settings = {
-            "model": _model(model, aligners, session, protocol, variant),
+            "model": _model(model, aligners, session, survey),
             "respondents": {"source": source.name, "data_hash": source.data_hash},
             "protocol": {"name": protocol.name, "version": protocol.version},
             "inventory": inventory.name,
-            "seed": seed,
+            "seed": survey.seed,
             "known_answers": count,
             "told_version": told_version(protocol, count, intervention),
             "writer": _writer(method, session),
             "intervention": intervention and intervention.name,
             "variant": variant and variant.name,
-            "cost_repeats": repeats,  # what a cell cost is measured in its own way, so it is another cell
+            "cost_repeats": survey.repeats,  # what a cell cost is measured in its own way, so it is another cell
         }
         runs = Path(str(settings["runs"])).expanduser()
         everybody = [person.id for person in source.people]
@@ -148,22 +94,12 @@ class Job:
         place = f"{model['name'] if shared['model'] else 'none'}-{source.name}-{protocol.name}"
         ids = tuple(person.id for person in people)
         return cls(
+            **(vars(survey) | {"people": people}),
             composed=settings,
             settings=resolved,
             runs=runs,
             experiment=experiment_name(settings["name"]),
-            protocol=protocol,
-            source=source,
-            people=people,
             model=model,
-            seed=seed,
-            known_answers=count,
-            intervention=intervention,
-            variant=variant,
-            repeats=repeats,
-            row_seconds=settings["row_seconds"],
-            retry=settings["retry"],
-            shard=Shard.parse(settings["shard"]),
             tracker=session.tracker(settings["tracking"], runs),
             aligners=aligners,
             identities=identities,
@@ -175,7 +111,7 @@ class Job:
                 *source.notes,
                 *of_methods,
                 *training_notes(resolved, model),
-                *batch_notes(model, protocol, repeats),
+                *batch_notes(model, protocol, survey.repeats),
                 *(stored_notes(model) if shared["model"] else []),
             ),
         )
@@ -194,7 +130,7 @@ class Job:
             "model_title": model_title(asked_model),
             "model_caveat": asked_model["caveat"],
             "protocol": self.protocol.name,
-            "inventory": self.protocol.inventory.outline(),
+            "inventory": self.inventory.outline(),
             "respondents": self.source.name,
             "respondents_description": self.source.description,
             "source_people": len(self.source.people),
@@ -205,17 +141,6 @@ class Job:
         if self.variant is not None:  # scores on these items and on all of them never meet in a table
             setting["items"] = len(self.asked)
         return PlannedJob(order, self.rows, about, setting)
-
-    @cached_property
-    def asked(self) -> tuple[int, ...]:
-        """Numbers of the held-out items that are asked and scored."""
-        inventory = self.protocol.inventory
-        return inventory.held_out if self.variant is None else self.variant.items(inventory, self.seed)
-
-    @property
-    def part(self) -> tuple[int, int]:
-        """Which part of the people this job computes, and of how many."""
-        return (self.shard.index, self.shard.count) if self.shard else (1, 1)
 
     @property
     def own_rows(self) -> tuple[Row, ...]:
@@ -250,30 +175,12 @@ def _resolved(settings: Settings) -> tuple[Settings, Settings]:
     return settings | {"method": method, "training": training}, model
 
 
-def _people(
-    settings: Settings, session: Session, inventory: Inventory
-) -> tuple[RespondentSource, tuple[Respondent, ...]]:
-    """The source, and those of its people who are asked for."""
-    respondents = settings["respondents"]
-    source = session.source(respondents, inventory)
-    people = source.select(respondents.get("limit"), respondents.get("ids"))
-    if "budget" in settings["method"]:
-        people = people[: settings["training"]["people_limit"]]
-    check_stand_ins(respondents, source, len(people))
-    return source, people
-
-
-def _model(
-    model: Settings,
-    aligners: Mapping[str, Aligner],
-    session: Session,
-    protocol: EvaluationProtocol,
-    variant: Variant | None,
-) -> Settings | None:
+def _model(model: Settings, aligners: Mapping[str, Aligner], session: Session, survey: Survey) -> Settings | None:
     """Identity of a model that can do and read what is asked of it; None where no row reads one."""
     if not any(aligner.needs_backbone for aligner in aligners.values()):
         return None
     identity = model_identity(model, session.identify(model))
+    protocol, variant = survey.protocol, survey.variant
     check_anatomy(aligners, model, protocol if variant is None else variant.asked(protocol))
     check_words(model, protocol, variant)
     return identity

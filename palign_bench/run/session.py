@@ -1,16 +1,13 @@
-"""What the jobs of one command share while it runs."""
+"""What the jobs of one command share while it runs. PyTorch, which takes seconds, is imported with the first model."""
+
+from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from palign_bench.backbone import loading
-from palign_bench.backbone.base import Backbone
-from palign_bench.backbone.loading.settings import ModelError, model_title
-from palign_bench.backbone.local import LocalBackbone
-from palign_bench.backbone.served import serve
 from palign_bench.files import canonical
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
@@ -20,7 +17,9 @@ from palign_bench.settings import Settings, UserError
 from palign_bench.tracking.choose import make_tracker
 from palign_bench.tracking.tracker import Tracker
 
-Loaded = tuple[Backbone, float]  # with the seconds that loading took
+if TYPE_CHECKING:
+    from palign_bench.backbone.base import Backbone
+
 Made = TypeVar("Made")
 
 
@@ -38,18 +37,23 @@ class Session:
         self.answers = AnswerMemo()
         self.mistakes: list[str] = []
         self._model = ""  # which one is loaded: one at a time
-        self._backbones: dict[tuple[str, str, tuple[int, ...]], Loaded] = {}
+        self._backbones: dict[tuple[str, str, tuple[int, ...]], tuple[Backbone, float]] = {}
         self._made: dict[str, Any] = {}  # inventories, sources, identities and trackers, by their settings
 
     def __reduce__(self) -> tuple[type[Self], tuple[str, Sequence[str], bool]]:
         return type(self), (self.command, self.arguments, True)
 
-    def load_backbone(self, model: Settings, protocol: EvaluationProtocol) -> Loaded:
-        """The model under this protocol; it stays loaded until another is asked for.
+    def load_backbone(self, model: Settings, protocol: EvaluationProtocol) -> tuple[Backbone, float]:
+        """The model under this protocol, with the seconds that loading took; it stays until another is asked for.
 
         Every protocol, inventory and order of known answers has a backbone of its own, which share the weights, so that
         nobody's protocol changes while it is held.
         """
+        from palign_bench.backbone import loading
+        from palign_bench.backbone.loading.settings import ModelError, model_title
+        from palign_bench.backbone.local import LocalBackbone
+        from palign_bench.backbone.served import serve
+
         key, questions = canonical(model), (protocol.name, protocol.inventory.name, protocol.listing.known)
         if self._model != key:
             for backbone, _ in self._backbones.values():
@@ -93,6 +97,8 @@ class Session:
 
     def identify(self, model: Settings) -> dict[str, str]:
         """What identifies weights and chat format (`loading.identify`): large files are read once for all jobs."""
+        from palign_bench.backbone import loading
+
         return self._once("identity", model, lambda: loading.identify(model))
 
     def _planned(self, model: Settings) -> tuple[str, str]:

@@ -1,6 +1,7 @@
 """What is told in one line before a model is loaded, with nothing left behind."""
 
 import shutil
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -8,9 +9,9 @@ from typing import Any
 import pytest
 from transformers import AutoTokenizer
 
+from palign_bench.backbone import loading
 from palign_bench.cli import main as cli
 from palign_bench.cli.commands import SUBCOMMANDS
-from palign_bench.run import session
 from tests.architectures import tiny_of
 from tests.command import run, run_here, settings
 from tests.tiny import tiny_tokenizer
@@ -98,7 +99,7 @@ def in_process(
     monkeypatch.chdir(folder)
     monkeypatch.setattr(sys, "argv", ["palign-bench", *arguments])
     monkeypatch.setattr(cli.signal, "signal", lambda *_: None)
-    monkeypatch.setattr(session.loading, "load", _no_model)
+    monkeypatch.setattr(loading, "load", _no_model)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     message = ended.value.code
@@ -142,6 +143,16 @@ def test_a_mistake_is_one_line_in_a_real_terminal_too(tmp_path: Path) -> None:
         "palign-bench: respondents.limt is no setting (did you mean limit?); the keys of respondents are "
         "count, download, folder, ids, limit, name, seed.\n"
     )
+
+
+@pytest.mark.parametrize("typed", ["respondents=file respondents.path=missing.csv", "known_answers=121", "shard=2"])
+def test_a_mistake_about_people_is_told_without_the_seconds_that_pytorch_takes(typed: str, tmp_path: Path) -> None:
+    program = "import sys; from palign_bench.cli.main import main; import atexit; "
+    program += "atexit.register(lambda: print('torch' in sys.modules)); main()"
+    arguments = [sys.executable, "-c", program, "method=pas", "tracking=none", *typed.split()]
+    ran = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
+    assert ran.stderr.startswith(f"palign-bench: {typed.split()[-1].partition('.path=')[-1]}"), ran.stderr
+    assert (ran.returncode, ran.stdout) == (1, "False\n")
 
 
 def test_mistakes_in_later_jobs_are_told_before_the_first_computes(tiny_folder: Path, tmp_path: Path) -> None:

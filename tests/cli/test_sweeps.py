@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from palign_bench.cli.arguments import command_id
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Command
-from palign_bench.run.job import Shard
+from palign_bench.run.survey import Shard
 from palign_bench.settings import UserError
 from tests.command import SCORE_COLUMNS, cells, run, run_here, settings, start, table
 from tests.tiny import save_tiny

@@ -26,9 +26,9 @@ from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import RespondentSource, simulate
-from palign_bench.run.job import Shard
 from palign_bench.run.row import Progress
 from palign_bench.run.session import Session
+from palign_bench.run.survey import Shard
 from palign_bench.settings import read_option
 from palign_bench.tracking.tracker import Tracker
 from tests.protocols import AS_RELEASED, CORRECTED
