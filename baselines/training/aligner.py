@@ -1,10 +1,10 @@
 """What all trained methods share: the way from a person's answers to an alignment, alone or in a cohort."""
 
 import copy
-import math
 import sys
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from importlib.util import find_spec
 from itertools import cycle, islice
@@ -18,12 +18,11 @@ from transformers import TrainingArguments
 from baselines.training.attention import attention_for_trees
 from baselines.training.checks import check_adapter, check_randomness
 from baselines.training.cohort import LORA_SETTINGS, Person, Recipe, Trained, labelled_step, train_cohort
-from baselines.training.dropout import turn_dropout_off
 from baselines.training.layers import lean_layers
 from baselines.training.memory import refused_by_gpu
 from baselines.training.precision import in_float32, keep_small_updates, moved_share
 from baselines.training.reversibility import ReversibilityCheck
-from baselines.training.session import TrainingClock, thinned, training_session
+from baselines.training.session import TrainingClock, curves, training_session
 from baselines.training.settings import ADAMW, TrainingSettings
 from baselines.training.texts import TrainingTexts
 from baselines.training.trainers import Loss, collated, numbered, one_device
@@ -183,11 +182,9 @@ class TrainedAligner(Aligner):
         torch.manual_seed(seed)
         check = None if self._checked or self._places_itself else ReversibilityCheck(self.backbone.model, self._probe())
         with (
-            training_session(self.backbone.model, self.training.steps, type(self).__name__) as (clock, folder),
+            self._session() as (clock, folder),
             own_decoding(self.backbone.model, self.backbone.engine.end_tokens),  # TRL's rollouts follow it
         ):
-            if self.turns_dropout_off:
-                turn_dropout_off(self.backbone.model)
             trained = self.train(rows, seed, clock, folder, check)
         if check is not None:
             with self.backbone.applied(trained):
@@ -251,13 +248,7 @@ class TrainedAligner(Aligner):
         recipe = self._recipe()
         most = max(self.cohort, len(people)) if recipe.size.positions else len(people)
         filled = list(islice(cycle(people), most))
-        model = self.backbone.model
-        with (
-            training_session(model, self.training.steps, type(self).__name__) as (clock, _),
-            lean_layers(model),
-        ):
-            if self.turns_dropout_off:
-                turn_dropout_off(model)
+        with self._session() as (clock, _), lean_layers(self.backbone.model):
             adapters = self.train_people(filled, recipe, clock)[: len(people)]
         settings = peft_settings(recipe.lora)  # with the names that ``all-linear`` stands for in this model
         clock.charge_steps(self.optimizer_steps * len(people))
@@ -275,6 +266,10 @@ class TrainedAligner(Aligner):
             )
             for each, own in zip(adapters, people, strict=True)
         ]
+
+    def _session(self) -> AbstractContextManager[tuple[TrainingClock, Path]]:
+        name = type(self).__name__
+        return training_session(self.backbone.model, self.training.steps, name, self.turns_dropout_off)
 
     def _people_at_once(self, model: Any) -> int:
         """As many as asked for; one where a processor is as fast with each alone."""
@@ -354,41 +349,11 @@ class TrainedAligner(Aligner):
 
     def curves_of(self, logs: Mapping[str, list[float]]) -> dict[str, Any]:
         """First and last value and a thinned curve of each. Raises FloatingPointError when one is not finite."""
-        found: dict[str, Any] = {}
-        for logged, name in self.curves.items():
-            values = logs.get(logged)
-            if not values:
-                continue
-            if not all(map(math.isfinite, values)):
-                raise FloatingPointError(f"training diverged: {name} is not finite; lower method.learning_rate")
-            found |= {f"first_{name}": values[0], f"last_{name}": values[-1], f"{name}_curve": thinned(values)}
-        return found
+        return curves({name: logs[logged] for logged, name in self.curves.items() if logs.get(logged)})
 
     def arguments(self, seed: int, folder: Path) -> dict[str, Any]:
-        """The trainer's settings that all methods share; what TRL or transformers would do otherwise is in brackets."""
-        settings, device = self.training, self.backbone.model.device.type
-        fused = settings.optim == ADAMW and device in ("cpu", "cuda")  # all weights are updated at once
-        return {
-            "output_dir": str(folder),
-            "save_strategy": "no",  # [checkpoints]
-            "report_to": "none",  # [every tracker installed]; the ledger is what is tracked
-            "logging_steps": 1,
-            "logging_nan_inf_filter": False,  # [on: a diverged loss is logged as the mean before it]
-            "disable_tqdm": True,
-            "per_device_train_batch_size": settings.examples_at_once,
-            "gradient_accumulation_steps": settings.accumulation,
-            "learning_rate": settings.learning_rate,
-            "warmup_steps": settings.warmup_steps,
-            "weight_decay": settings.weight_decay,
-            "lr_scheduler_type": settings.scheduler,
-            "optim": f"{ADAMW}_fused" if fused else settings.optim,
-            "bf16": False,  # [autocast, on CPU too]; the weights' own type is the computing type
-            "gradient_checkpointing": settings.gradient_checkpointing,  # [on]
-            "gradient_checkpointing_kwargs": {"use_reentrant": False},
-            "use_cpu": device == "cpu",
-            "dataloader_pin_memory": False,
-            "seed": seed,
-        }
+        """The trainer's settings that all methods share."""
+        return self.training.arguments(self.backbone.model.device, seed, folder)
 
     @property
     def _places_itself(self) -> bool:

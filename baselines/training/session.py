@@ -3,6 +3,7 @@
 import contextlib
 import gc
 import io
+import math
 import sys
 import tempfile
 import time
@@ -15,6 +16,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel, TrainerCallback
 
 from baselines.training.attention import plain_attention
+from baselines.training.dropout import turn_dropout_off
 from palign_bench.backbone.parts.adapters import leaving_no_trace
 from palign_bench.backbone.quiet import quiet
 from palign_bench.costs.clock import Cost, charge, measure
@@ -134,8 +136,12 @@ class TrainingClock(TrainerCallback):
 
 
 @contextmanager
-def training_session(model: PreTrainedModel, steps: int, title: str) -> Iterator[tuple[TrainingClock, Path]]:
+def training_session(
+    model: PreTrainedModel, steps: int, title: str, dropout_off: bool = False
+) -> Iterator[tuple[TrainingClock, Path]]:
     """A clock and a scratch folder for one training; quiet, and without a trace on the model, in memory or on disk.
+
+    ``dropout_off``: the model's own dropout is off within the block.
 
     TRL's PPO collects garbage twice a step: with the heap as it is now frozen that costs next to nothing, and the
     collection at the end finds exactly what this training left.
@@ -151,6 +157,8 @@ def training_session(model: PreTrainedModel, steps: int, title: str) -> Iterator
             plain_attention(model),
             clock.counting_positions(model),
         ):
+            if dropout_off:
+                turn_dropout_off(model)
             yield clock, Path(folder)
     finally:
         gc.callbacks.remove(clock.watch_garbage)
@@ -166,7 +174,17 @@ def _silence() -> Iterator[None]:
         yield
 
 
-def thinned(values: list[float]) -> list[list[float]]:
+def curves(values: Mapping[str, list[float]]) -> dict[str, Any]:
+    """First and last of the values by name, and a thinned curve. Raises FloatingPointError when one is not finite."""
+    found: dict[str, Any] = {}
+    for name, each in values.items():
+        if not all(map(math.isfinite, each)):
+            raise FloatingPointError(f"training diverged: {name} is not finite; lower method.learning_rate")
+        found |= {f"first_{name}": each[0], f"last_{name}": each[-1], f"{name}_curve": _thinned(each)}
+    return found
+
+
+def _thinned(values: list[float]) -> list[list[float]]:
     """A curve as at most `MOST_POINTS` pairs (step from 1, value), first and last always among them."""
     last = len(values) - 1
     points = min(len(values), MOST_POINTS)

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from palign_bench.settings import is_number, one_of, positive, whole
+
+if TYPE_CHECKING:
+    import torch
 
 # transformers' names. Of the latter two AdamW's moments are kept in 8 bits (Dettmers et al. 2022), and of the last in
 # the computer's memory too, from where they come when they are needed; both are bitsandbytes', on a GPU.
@@ -86,3 +90,28 @@ class TrainingSettings:
         """The same optimizer steps with the next smaller micro-batch; None where it is one example already."""
         smaller = [size for size in range(1, self.examples_at_once // 2 + 1) if self.batch_size % size == 0]
         return replace(self, micro_batch=smaller[-1]) if smaller else None
+
+    def arguments(self, device: torch.device, seed: int, folder: Path) -> dict[str, Any]:
+        """transformers' `TrainingArguments` of every trainer; what it or TRL would do otherwise is in brackets."""
+        fused = self.optim == ADAMW and device.type in ("cpu", "cuda")  # all weights are updated at once
+        return {
+            "output_dir": str(folder),
+            "save_strategy": "no",  # [checkpoints]
+            "report_to": "none",  # [every tracker installed]; the ledger is what is tracked
+            "logging_steps": 1,
+            "logging_nan_inf_filter": False,  # [on: a diverged loss is logged as the mean before it]
+            "disable_tqdm": True,
+            "per_device_train_batch_size": self.examples_at_once,
+            "gradient_accumulation_steps": self.accumulation,
+            "learning_rate": self.learning_rate,
+            "warmup_steps": self.warmup_steps,
+            "weight_decay": self.weight_decay,
+            "lr_scheduler_type": self.scheduler,
+            "optim": f"{ADAMW}_fused" if fused else self.optim,
+            "bf16": False,  # [autocast, on CPU too]; the weights' own type is the computing type
+            "gradient_checkpointing": self.gradient_checkpointing,  # [on]
+            "gradient_checkpointing_kwargs": {"use_reentrant": False},
+            "use_cpu": device.type == "cpu",
+            "dataloader_pin_memory": False,
+            "seed": seed,
+        }
