@@ -1,5 +1,6 @@
 """Small ledgers with hand-made records, written with the real `CellFolder` and `Plan`."""
 
+import random
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -7,8 +8,10 @@ from typing import Any
 import pytest
 
 from palign_bench.ledger.plan import Plan
-from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory, Item
+from palign_bench.questionnaire.inventory import DOMAINS, Answers, Inventory, Item, ipip_neo_300
+from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from tests.ledgers import kept_folder, plan_of, row_of
+from tests.report.tables import CONSTANTS, PEOPLE
 
 Records = Mapping[str, Mapping[str, Any]]
 
@@ -88,3 +91,24 @@ def make_plan(tmp_path: Path) -> Callable[..., Plan]:
         return plan_of(tmp_path, cells, told | about)
 
     return make
+
+
+@pytest.fixture
+def twelve_people(make_record: Callable[..., dict[str, Any]]) -> dict[str, dict[str, Any]]:
+    """A good method, a bad one and the five constants on 12 random people, scored by the project's own scoring."""
+    inventory, generator = ipip_neo_300(), random.Random(12)
+    truth = {p: {n: generator.randint(1, 5) for n in inventory.held_out} for p in PEOPLE}
+
+    def record(answers: dict[int, int], person: str) -> dict[str, Any]:
+        traits = trait_scores(inventory, answers, inventory.keyed)
+        own = trait_scores(inventory, truth[person], inventory.keyed)
+        score = aligned_scores(inventory, answers, truth[person])
+        return make_record(answers, truth[person], 0.0, scores=score, traits=traits, person_traits=own)
+
+    good = {p: record({n: v if generator.random() < 0.8 else 3 for n, v in truth[p].items()}, p) for p in PEOPLE}
+    bad = {p: record({n: 6 - v for n, v in truth[p].items()}, p) for p in PEOPLE}
+    rows = {"pas": good, "my_own_method": bad}
+    for key in CONSTANTS:
+        answers = dict.fromkeys(inventory.held_out, 5 - "abcde".index(key[-1]))
+        rows[key] = {p: record(answers, p) for p in PEOPLE}
+    return rows

@@ -1,58 +1,28 @@
 import io
 import json
-import random
 import re
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import pytest
 
-from palign_bench.files import LedgerError
-from palign_bench.ledger.plan import Command, Plan
+from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import Inventory, Item, ipip_neo_300
 from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from palign_bench.report import make_report
 from palign_bench.report.document import Document, render, terminal
 from palign_bench.report.names import BLOCKS, KNOWN_TRUTH
-from palign_bench.report.table import COLUMNS_BESIDE_SCALES, Report, build_report
+from palign_bench.report.table import COLUMNS_BESIDE_SCALES, build_report
 from palign_bench.report.words import describe, score_table
 from palign_bench.respondents.source import RespondentSource
 from tests.ledgers import kept_folder, plan_of, row_of
 from tests.protocols import CORRECTED
+from tests.report.tables import CONSTANTS, PEOPLE, text_of
 
 MakeRecord = Callable[..., dict[str, Any]]
 MakePlan = Callable[..., Plan]
-PEOPLE = tuple(f"p{i}" for i in range(12))
-CONSTANTS = tuple(f"constant_{letter}" for letter in "abcde")
-
-
-@pytest.fixture
-def twelve_people(make_record: MakeRecord) -> dict[str, dict[str, Any]]:
-    """A good method, a bad one and the five constants on 12 random people, scored by the project's own scoring."""
-    inventory, generator = ipip_neo_300(), random.Random(12)
-    truth = {p: {n: generator.randint(1, 5) for n in inventory.held_out} for p in PEOPLE}
-
-    def record(answers: dict[int, int], person: str) -> dict[str, Any]:
-        traits = trait_scores(inventory, answers, inventory.keyed)
-        own = trait_scores(inventory, truth[person], inventory.keyed)
-        score = aligned_scores(inventory, answers, truth[person])
-        return make_record(answers, truth[person], 0.0, scores=score, traits=traits, person_traits=own)
-
-    good = {p: record({n: v if generator.random() < 0.8 else 3 for n, v in truth[p].items()}, p) for p in PEOPLE}
-    bad = {p: record({n: 6 - v for n, v in truth[p].items()}, p) for p in PEOPLE}
-    rows = {"pas": good, "my_own_method": bad}
-    for key in CONSTANTS:
-        answers = dict.fromkeys(inventory.held_out, 5 - "abcde".index(key[-1]))
-        rows[key] = {p: record(answers, p) for p in PEOPLE}
-    return rows
-
-
-def text_of(report: Report) -> str:
-    """Everything that a terminal can show of the report."""
-    return terminal(describe(report), legend=True, wide=True)
 
 
 def test_columns_are_written_in_order(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
@@ -167,54 +137,6 @@ def test_every_column_filled_still_fits_the_terminal(twelve_people: dict[str, An
     assert "parsed" in narrow[140] and "parsed" not in narrow[80].split("How to read")[0]
 
 
-def test_the_papers_figures_stand_beside_ours_only_in_its_setting(
-    twelve_people: dict[str, Any], make_plan: MakePlan
-) -> None:
-    same = build_report(make_plan(twelve_people, PEOPLE, protocol="as_released", model="llama3_8b"))
-    assert same.rows[0]["paper_composite"] == 4.41
-    assert same.rows[2]["paper_composite"] is None
-    assert "not comparable" not in text_of(same)
-    larger = build_report(make_plan(twelve_people, PEOPLE, protocol="as_released", model="llama3_70b"))
-    assert larger.rows[0]["paper_composite"] == 4.74
-    for other in (
-        {"protocol": "corrected", "model": "llama3_8b"},
-        {"protocol": "as_released", "model": "llama3_8b", "weights": "random"},
-        {"protocol": "as_released", "model": "llama3_8b", "respondents": "simulated"},
-        {"protocol": "as_released", "model": "smollm2_135m"},
-    ):
-        report = build_report(make_plan(twelve_people, PEOPLE, **other))
-        assert report.rows[0]["paper_composite"] is None, other
-        assert "not comparable" in text_of(report), other
-        assert "4.41" in text_of(report), other
-
-
-@pytest.mark.parametrize(
-    ("row", "setting"),
-    [
-        ("few_shot", {"known_answers": 5}),
-        ("few_shot", {"intervention": "A+1"}),
-        ("few_shot", {"variant": "shuffled"}),
-        ("pas", {"method": {"name": "pas", "k": 6}}),
-        ("dpo", {"method": {"name": "dpo", "budget": "quick"}}),
-    ],
-)
-def test_the_papers_figures_stand_beside_no_row_that_is_set_otherwise(
-    twelve_people: dict[str, Any], tmp_path: Path, row: str, setting: dict[str, Any]
-) -> None:
-    usual = {"name": row} | ({"budget": "paper"} if row == "dpo" else {})
-    rows = []
-    for more in ({}, setting):
-        identity = {"method": usual, "model": {"name": "llama3_8b", "weights": "hub"}} | more
-        folder = kept_folder(tmp_path, row, identity)
-        for person, record in twelve_people["pas"].items():
-            folder.record(person, {**record, "respondent": person})
-        rows.append(row_of(row, folder, PEOPLE))
-    about = {"experiment": "t", "model": "llama3_8b", "model_title": "x", "protocol": "as_released"}
-    about |= {"respondents": "papi", "respondents_description": "300 people of PAPI"}
-    shown = [each["paper_composite"] for each in build_report(plan_of(tmp_path, rows, about)).rows]
-    assert shown[0] is not None and shown[1] is None
-
-
 def test_a_scale_called_as_a_column_takes_no_column_away(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
     """Many write o, c, e, a, n; the table has a column n, of people."""
     report = build_report(make_plan(twelve_people, PEOPLE))
@@ -258,41 +180,6 @@ def test_latex_is_a_booktabs_tabular_with_escaped_text(twelve_people: dict[str, 
     assert sum(line.startswith(rf"\multicolumn{{{columns}}}{{l}}") for line in body) == 2
 
 
-def test_missing_and_failed_cells_are_told(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
-    for person in PEOPLE[:3]:
-        del twelve_people["pas"][person]
-    plan = make_plan(twelve_people, PEOPLE)
-    folder = plan.read()[0][0].folder
-    folder.fail("p0", RuntimeError("out of memory\nwith a second line"))
-    folder.fail("p1", RuntimeError("out of memory\nwith another second line"))
-    folder.fail("somebody_else", RuntimeError("not of this table"))
-    report = build_report(plan)
-    assert report.rows[0]["missing_cells"] == 3 and report.rows[0]["respondents"] == 9
-    notes = "\n".join(report.notes)
-    assert "Missing cells: PAS 3. `palign-bench resume table1 --runs FOLDER` computes only these." in notes
-    assert "PAS: 2 failed, RuntimeError: out of memory (traceback" in notes
-    assert "second line" not in notes and "not of this table" not in notes
-    assert "Rows do not cover the same people" in notes
-    assert "9/12" in text_of(report)
-
-
-def test_at_most_five_lines_of_failures(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
-    rows = {"pas": {}, **{key: twelve_people[key] for key in CONSTANTS}}
-    plan = make_plan(rows, PEOPLE)
-    for person in PEOPLE[:8]:
-        plan.read()[0][0].folder.fail(person, ValueError(f"reason {person} " + "long " * 60))
-    failures = [note for note in build_report(plan).notes if "fail" in note]
-    assert len(failures) == 5
-    assert failures[-1] == "… and 4 more kinds of failure in the ledger."
-    assert max(map(len, failures)) < 220
-
-
-def test_a_finished_cell_is_no_failure(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
-    plan = make_plan(twelve_people, PEOPLE)
-    plan.read()[0][0].folder.fail("p0", RuntimeError("tried once more"))  # the record of p0 is there
-    assert build_report(plan).notes == ()
-
-
 def test_mixed_code_is_told(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
     plan = make_plan(twelve_people, PEOPLE)
     cells = plan.read()[0]
@@ -303,13 +190,6 @@ def test_mixed_code_is_told(twelve_people: dict[str, Any], make_plan: MakePlan) 
     notes = build_report(plan).notes
     assert notes[0] == "Cells come from 2 git commits: 1111111111, 2222222222."
     assert "uncommitted changes" in notes[1]
-
-
-def test_people_without_composite_are_told(make_record: MakeRecord, make_plan: MakePlan, five_items: Inventory) -> None:
-    records = {"p0": make_record({6: 1}, {6: 2}, None), "p1": make_record({6: 1}, {6: 2}, 3.0)}
-    report = build_report(make_plan({"pas": records}, ("p0", "p1")), five_items)
-    assert report.rows[0]["composite"] == 3.0 and report.rows[0]["unscored"] == 1
-    assert any(note.startswith("No composite") and "PAS 1" in note for note in report.notes)
 
 
 def test_rows_of_one_method_are_told_apart_and_shards_join(
@@ -358,27 +238,6 @@ def test_the_training_budget_is_part_of_the_name(
 
 def plan_about(experiment: str) -> dict[str, Any]:
     return {"experiment": experiment, "model": "tiny", "protocol": "corrected", "respondents": "file", "notes": []}
-
-
-def test_nothing_planned_or_nothing_finished(tmp_path: Path, make_plan: MakePlan) -> None:
-    with pytest.raises(LedgerError, match="table1 holds no table: run `palign-bench experiment=table1` first"):
-        Command.last(tmp_path, "table1")
-    with pytest.raises(LedgerError, match="no rows"):
-        build_report(make_plan({}, ()))
-    plan = make_plan({"pas": {}, "ridge": {}}, PEOPLE)
-    text = make_report(plan, wide=True).text
-    assert "0/12" in text and "Missing cells: PAS 12, Ridge on others 12" in text
-    assert (plan.folder / "table1.png").stat().st_size > 5_000
-
-
-def test_a_damaged_record_is_missing_and_left_alone(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
-    plan = make_plan(twelve_people, PEOPLE)
-    path = plan.read()[0][0].folder.path / "respondents" / "p4.json"
-    before = path.read_bytes().replace(b'"seed":0', b'"seed":1')
-    assert before != path.read_bytes()
-    path.write_bytes(before)
-    assert build_report(plan).rows[0]["missing_cells"] == 1
-    assert path.read_bytes() == before
 
 
 def test_truth_scores_zero_on_real_people(
