@@ -219,7 +219,7 @@ def bench_cohort(
     backbone: LocalBackbone, inventory: Inventory, people: Sequence[Respondent], method: str, steps: int, clock: Clock
 ) -> list[Measurement]:
     """Training of several people in one pass, and with TRL one by one (two of them); seconds per person."""
-    from palign_bench.run.assembly import make_aligners
+    from palign_bench.run.methods import make_aligners
 
     protocol = Corrected(inventory)
     cases = [Case(p.id, protocol.known(p), {}, seed=number) for number, p in enumerate(people)]

@@ -34,7 +34,7 @@ from palign_bench.report.pictures.traits import scores_of
 from palign_bench.report.specificity import others_and_own
 from palign_bench.report.statistics import mean_interval, pearson
 from palign_bench.respondents import load_papi
-from palign_bench.run.assembly import make_aligners
+from palign_bench.run.methods import make_aligners
 from palign_bench.settings import read_option
 
 DEPTHS = (0.5, 0.75, 0.9, 1.0)

@@ -28,7 +28,8 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import Corrected
 from palign_bench.respondents import simulate
-from palign_bench.run.assembly import make_aligners, resolve_budget
+from palign_bench.run.assembly import resolve_budget
+from palign_bench.run.methods import make_aligners
 from palign_bench.settings import read_option
 from tests.tiny import tiny_model, tiny_tokenizer
 

@@ -7,7 +7,8 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from palign_bench.aligner import Aligner
-from palign_bench.run.assembly import make_aligners, resolve_budget, title_and_block
+from palign_bench.run.assembly import resolve_budget
+from palign_bench.run.methods import make_aligners, title_and_block
 from palign_bench.settings import conf_folder, options
 
 

@@ -40,6 +40,16 @@ class Alignment:
     trained_parameters: int = 0
     summary: Mapping[str, Any] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raise TypeError or ValueError for a prompt that is no text, and a summary that cannot be kept."""
+        if not isinstance(self.system_prompt, str | None):
+            raise TypeError(f"Alignment(system_prompt=…) is a {type(self.system_prompt).__name__}; give a text or None")
+        for key, value in self.summary.items():
+            try:
+                json.dumps(value, allow_nan=False)
+            except (TypeError, ValueError) as error:
+                raise type(error)(f"Alignment(summary=…): {key!r} is no JSON value ({error})") from error
+
     def tensors(self) -> dict[str, torch.Tensor]:
         """All tensors under flat names, as saved."""
         flat = {f"adapter.{name}": tensor for name, tensor in (self.adapter or {}).items()}

@@ -45,6 +45,10 @@ class Backbone(ABC):
     def close(self) -> None:  # noqa: B027  (most have nothing to give back)
         """Give back what does not go with the last reference; others that share the weights are closed too."""
 
+    def is_as_loaded(self) -> bool:
+        """Whether the bare model is what was loaded: a method may change it, and has to undo what it changes."""
+        return True
+
     @abstractmethod
     def applied(self, alignment: Alignment) -> AbstractContextManager[None]:
         """Apply what is more than a prompt; the bare model is back on leaving, also after an exception."""

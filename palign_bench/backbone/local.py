@@ -22,6 +22,7 @@ from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.backbone.parts.adapters import VIRTUAL, applied_adapter, is_soft_prompt
 from palign_bench.backbone.parts.heads import recorded_heads, shifted_heads
 from palign_bench.backbone.tokenizing import SplitPrompts, encode
+from palign_bench.backbone.untouched import state_of
 from palign_bench.costs.clock import charge
 from palign_bench.questionnaire.inventory import Item
 from palign_bench.questionnaire.protocol import FREE_GENERATION, EvaluationProtocol
@@ -46,9 +47,13 @@ class LocalBackbone(Backbone):
         self.model: Any = loaded.model
         self.anatomy = chosen.anatomy
         self.cohort = cohort
+        self._as_loaded = state_of(self.model)
         kept = {"name": loaded.name, "weights": loaded.weights_hash, "quantization": loaded.quantization}
         texts = {"tokenizer": loaded.tokenizer_hash, "chat_format": self.chat.hash}
         self.identity = kept | texts | {"dtype": str(self.model.dtype), "device_kind": self.model.device.type}
+
+    def is_as_loaded(self) -> bool:
+        return self.virtual is None and state_of(self.model) == self._as_loaded
 
     @contextmanager
     def applied(self, alignment: Alignment) -> Iterator[None]:

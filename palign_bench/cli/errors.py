@@ -9,6 +9,7 @@ from typing import Any
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
+from yaml import MarkedYAMLError
 
 from palign_bench.cli.arguments import folders_of_settings
 from palign_bench.settings import UserError, conf_folder, did_you_mean, options, read_option
@@ -17,6 +18,7 @@ _NO_KEY = re.compile(
     r"Key '[^']+' is not in struct\s+full_key: (\S+)|Could not override '([^']+)'.*No match in the defaults list",
     re.DOTALL,
 )
+_SEVERAL = re.compile(r"Ambiguous value for argument '([^']+)'")
 # A cluster's job hands its exception on as text (submitit's FailedJobError).
 _TOLD_BY_A_JOB = re.compile(r"^palign_bench\.[\w.]*Error: (.*)$", re.MULTILINE)
 
@@ -34,6 +36,11 @@ def one_line(error: BaseException, arguments: Sequence[str]) -> str | None:
         return "a process of hydra/launcher=joblib was killed, mostly for memory. The same command does the rest."
     if missing := next((each for each in chain if isinstance(each, MissingConfigException)), None):
         return _missing_option(missing, folders_of_settings(arguments))
+    if match := next(filter(None, (_SEVERAL.search(str(each)) for each in chain)), None):
+        return f"{match[1]}: several values are a sweep; add -m, or quote one value with a comma."
+    if broken := next((each for each in chain if isinstance(each, MarkedYAMLError) and each.problem_mark), None):
+        mark: Any = broken.problem_mark
+        return f"{mark.name}, line {mark.line + 1}: {broken.problem}; check the YAML there."
     if match := next(filter(None, (_NO_KEY.search(str(each)) for each in chain)), None):
         return _unknown_key(match[1] or match[2], arguments)
     if isinstance(error, OSError) and error.strerror:

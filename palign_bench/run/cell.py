@@ -1,7 +1,7 @@
 """One cell: align, answer, score, with what it cost."""
 
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
@@ -25,6 +25,11 @@ from palign_bench.run.case import Cases, seed_everything
 from palign_bench.run.job import Job
 
 Result = TypeVar("Result")
+FAILURES = (Exception, SystemExit)  # that end a cell, and no other
+
+
+class MethodError(RuntimeError):
+    """A method does not keep to what `Aligner` asks of it."""
 
 
 @dataclass(frozen=True)
@@ -134,11 +139,19 @@ class RowWorker:
         return {"dose": change.dose(given, protocol.inventory)}
 
     def align(self, case: Case) -> Aligned:
-        """One person's alignment with what it cost."""
+        """One person's alignment with what it cost. Raises MethodError for what is none, or a changed model."""
         seed_everything(case.seed)
         with measure() as cost:
             alignment = self.aligner.align(case)
+        self.check_made("align", [alignment])
         return Aligned(alignment, cost.above(self.bare))
+
+    def check_made(self, by: str, alignments: Sequence[Any]) -> None:
+        """Raise MethodError for what a method made that is no alignment, and where it left the model changed."""
+        for each in alignments:
+            if not isinstance(each, Alignment):
+                raise MethodError(f"{by} returned {type(each).__name__}; return an Alignment")
+        check_model(self.backbone, by)
 
     def _answer(self, alignment: Alignment) -> Answered:
         if alignment.answers is not None:
@@ -171,6 +184,12 @@ class RowWorker:
         with measure() as cost:
             sheet = self.backbone.under_readout(alignment, bare.sheet, self.items, self.audit)
         return replace(bare, sheet=sheet, cost=bare.cost.followed_by(cost.above(self.bare)))
+
+
+def check_model(backbone: Backbone | None, by: str) -> None:
+    """Raise MethodError where the bare model is no longer what was loaded; the next row loads it anew."""
+    if backbone is not None and not backbone.is_as_loaded():
+        raise MethodError(f"{by} changed the model and did not undo it; return what changes it in an Alignment")
 
 
 def _keys(by_number: Mapping[int, Any] | None) -> dict[str, Any] | None:

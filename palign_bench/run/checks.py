@@ -17,7 +17,7 @@ from palign_bench.questionnaire.prompts import NEUTRAL_SYSTEM_PROMPT
 from palign_bench.questionnaire.protocol import FREE_GENERATION, Corrected, EvaluationProtocol
 from palign_bench.questionnaire.variant import PLAIN, REPEAT, SHUFFLED, Variant
 from palign_bench.respondents import RespondentSource, is_stand_in
-from palign_bench.settings import Settings, UserError
+from palign_bench.settings import Settings, UserError, did_you_mean
 
 _FORMAT_CHARACTERS = 400  # at most, of a chat format's own words and of the answer
 MOST_STAND_INS = 20  # simulated people who may stand in for real ones without being asked for by name
@@ -32,7 +32,11 @@ def check_needs(aligners: Mapping[str, Aligner], model: Mapping[str, Any], repea
     of_the_weights = {"unquantized weights"} if model["quantization"] == "none" else set()
     served = model["engine"] == "vllm"
     at_hand = (ServedBackbone if served else LocalBackbone).capabilities | of_the_source | of_the_weights
+    known = LocalBackbone.capabilities | of_the_source | {"unquantized weights"}
     for name, aligner in aligners.items():
+        if unknown := sorted(aligner.needs - known):
+            offered = f"nothing offers that{did_you_mean(unknown[0], known)}; choose among {', '.join(sorted(known))}"
+            raise UserError(f"method={name} needs {unknown[0]}: {offered}.")
         if aligner.needs_backbone and (lacking := aligner.needs - at_hand):
             by = "model.engine=vllm does not open; use model.engine=auto" if served else f"model={model['name']} lacks"
             raise UserError(f"method={name} needs {', '.join(sorted(lacking))}, which {by}.")

@@ -10,7 +10,8 @@ from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.run.answers import Answered, AnswerMemo
 from palign_bench.run.case import seed_everything
-from palign_bench.run.cell import Aligned, RowWorker, say
+from palign_bench.run.cell import FAILURES, Aligned, MethodError, RowWorker, say
+from palign_bench.settings import counted
 
 
 def cohort_size(worker: RowWorker) -> int:
@@ -40,7 +41,10 @@ def _align_together(worker: RowWorker, people: Sequence[Respondent]) -> dict[str
     try:
         with measure() as cost:
             alignments = worker.aligner.align_many(cases)
-    except Exception as error:
+        if len(alignments) != len(people):
+            raise MethodError(f"align_many returned {len(alignments)} alignments for {counted(len(people))}")
+        worker.check_made("align_many", alignments)
+    except FAILURES as error:
         _say_one_by_one(worker, people, error)
         return {}
     share = cost.above(worker.bare).share(len(people))
@@ -52,7 +56,7 @@ def _answer_together(worker: RowWorker, people: Sequence[Respondent]) -> dict[st
     assert worker.backbone is not None
     aligned: dict[str, Aligned] = {}
     for person in people:
-        with suppress(Exception):  # the person's own cell will meet and record it
+        with suppress(*FAILURES):  # the person's own cell will meet and record it
             aligned[person.id] = worker.align(worker.cases.case(person, worker.aligner.needs))
     ids = _to_answer(worker.answers, worker.backbone, aligned)
     if len(ids) < 2:
@@ -80,5 +84,5 @@ def _to_answer(answers: AnswerMemo, backbone: Backbone, aligned: Mapping[str, Al
     return list(ids.values())
 
 
-def _say_one_by_one(worker: RowWorker, people: Sequence[Respondent], error: Exception) -> None:
+def _say_one_by_one(worker: RowWorker, people: Sequence[Respondent], error: BaseException) -> None:
     say(f"{worker.row.title}: a cohort of {len(people)} failed ({type(error).__name__}: {error}); one by one now")

@@ -40,7 +40,7 @@ def resolve(settings: Iterable[Settings], session: Session) -> list[Job]:
             session.note(error)
     sound = dict.fromkeys(job.settings["method"]["name"] for job in jobs)
     if session.mistakes and sound and len(named) > 1:
-        print(f"Nothing was computed. Without a mistake are method={','.join(sound)}.", file=sys.stderr)
+        print(f"Nothing was computed. There is no mistake in method={','.join(sound)}.", file=sys.stderr)
     for tracker in {id(job.tracker): job.tracker for job in jobs}.values():
         try:
             tracker.check_rows([row.name for job in jobs if job.tracker is tracker for row in job.rows])

@@ -14,15 +14,12 @@ from palign_bench.run.assembly import (
     batch_notes,
     comparable,
     experiment_name,
-    for_inventory,
-    make_aligners,
     method_identity,
     numbers_set,
     quantized,
     resolve_budget,
     resolve_training,
     stored_notes,
-    title_and_block,
     told_version,
     training_notes,
 )
@@ -33,9 +30,10 @@ from palign_bench.run.checks import (
     check_stand_ins,
     check_words,
 )
+from palign_bench.run.methods import for_inventory, for_people, make_aligners, title_and_block
 from palign_bench.run.session import Session
 from palign_bench.run.survey import Survey
-from palign_bench.settings import Settings, options, read_option
+from palign_bench.settings import Settings, UserError, options, read_option
 from palign_bench.tracking.tracker import Tracker
 
 
@@ -70,6 +68,7 @@ class Job(Survey):
         resolved, model = _resolved(settings)
         method = resolved["method"]
         aligners = for_inventory(make_aligners(method), inventory, method["name"])
+        aligners, left_out = for_people(aligners, len(source.people), method["name"])
         check_needs(aligners, model, survey.repeats)
         people = survey.people[: resolved["training"]["people_limit"]] if "budget" in method else survey.people
         check_stand_ins(settings["respondents"], source, len(people))
@@ -87,6 +86,8 @@ class Job(Survey):
             "variant": variant and variant.name,
             "cost_repeats": survey.repeats,  # what a cell cost is measured in its own way, so it is another cell
         }
+        if not str(settings["runs"]).strip():
+            raise UserError("runs= is empty: name the ledger's folder, as in runs=runs.")
         runs = Path(str(settings["runs"])).expanduser()
         everybody = [person.id for person in source.people]
         of_methods = [note for aligner in aligners.values() for note in aligner.notes(everybody)]
@@ -109,6 +110,7 @@ class Job(Survey):
             ),
             notes=(
                 *source.notes,
+                *left_out,
                 *of_methods,
                 *training_notes(resolved, model),
                 *batch_notes(model, protocol, survey.repeats),

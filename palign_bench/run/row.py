@@ -18,7 +18,7 @@ from palign_bench.costs.repeats import shared_cost
 from palign_bench.files import WriteError
 from palign_bench.ledger.plan import Row
 from palign_bench.run.case import seed_everything
-from palign_bench.run.cell import RowWorker, say
+from palign_bench.run.cell import FAILURES, RowWorker, check_model, say
 from palign_bench.run.claims import Claims
 from palign_bench.run.cohort import begin_cohort, cohort_size
 from palign_bench.run.job import Job
@@ -59,7 +59,7 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
         for each in todo:
             row.folder.fail(each, error)
         raise
-    except Exception as error:  # one row must not end a sweep; it is recorded and retried next time
+    except FAILURES as error:  # one row must not end a sweep; it is recorded and retried next time
         for each in todo:
             row.folder.fail(each, error)
         reason = " ".join(str(error).split())
@@ -148,7 +148,7 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> int:
                     job.tracker.log_person(record)
                 except WriteError:  # a full disk or a lost folder would fail every cell
                     raise
-                except Exception as error:  # one bad cell must not end a sweep; it is recorded and retried next time
+                except FAILURES as error:  # one bad cell must not end a sweep; it is recorded and retried next time
                     row.folder.fail(person.id, error)
                     progress.failed += 1
                     say(f"{row.title}: person {person.id} failed: {type(error).__name__}: {error}")
@@ -167,6 +167,7 @@ def _prepare(job: Job, aligner: Aligner, backbone: Backbone | None) -> Cost:
     seed_everything(job.seed)
     with measure() as cost:
         aligner.prepare(backbone, job.protocol)
+    check_model(backbone, "prepare")
     return cost
 
 

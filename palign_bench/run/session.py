@@ -44,10 +44,11 @@ class Session:
         return type(self), (self.command, self.arguments, True)
 
     def load_backbone(self, model: Settings, protocol: EvaluationProtocol) -> tuple[Backbone, float]:
-        """The model under this protocol, with the seconds that loading took; it stays until another is asked for.
+        """The model under this protocol, with the seconds that loading took.
 
-        Every protocol, inventory and order of known answers has a backbone of its own, which share the weights, so that
-        nobody's protocol changes while it is held.
+        It stays loaded until another is asked for, and is loaded anew where a method has changed it. Every protocol,
+        inventory and order of known answers has a backbone of its own, which share the weights, so that nobody's
+        protocol changes while it is held.
         """
         from palign_bench.backbone import loading
         from palign_bench.backbone.loading.settings import ModelError, model_title
@@ -55,7 +56,8 @@ class Session:
         from palign_bench.backbone.served import serve
 
         key, questions = canonical(model), (protocol.name, protocol.inventory.name, protocol.listing.known)
-        if self._model != key:
+        kept = next((backbone for backbone, _ in self._backbones.values()), None)
+        if self._model != key or (kept is not None and not kept.is_as_loaded()):
             for backbone, _ in self._backbones.values():
                 backbone.close()
             self._backbones.clear()

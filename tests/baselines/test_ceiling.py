@@ -12,7 +12,7 @@ from palign_bench.aligner import Aligner, Case
 from palign_bench.questionnaire.inventory import Inventory, Respondent
 from palign_bench.questionnaire.protocol import Corrected, EvaluationProtocol
 from palign_bench.respondents import RespondentSource
-from palign_bench.run.assembly import make_aligners
+from palign_bench.run.methods import make_aligners
 from palign_bench.run.session import Session
 from palign_bench.settings import UserError, read_option
 from tests.protocols import AS_RELEASED, CORRECTED

@@ -17,7 +17,8 @@ from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import parse_is_decided, parse_released
 from palign_bench.respondents.file import load_file
 from palign_bench.respondents.source import RespondentsError
-from palign_bench.run.assembly import make_aligners, resolve_training
+from palign_bench.run.assembly import resolve_training
+from palign_bench.run.methods import make_aligners
 from palign_bench.settings import UserError
 from tests.ledgers import row_of
 

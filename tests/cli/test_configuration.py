@@ -14,9 +14,10 @@ from palign_bench.cli.arguments import as_part_of_the_sweep, swept_by_experiment
 from palign_bench.ledger.cells import fingerprint
 from palign_bench.questionnaire.inventory import ipip_neo_300
 from palign_bench.questionnaire.protocol import PROTOCOLS
-from palign_bench.run.assembly import make_aligners, method_identity, resolve_budget
+from palign_bench.run.assembly import method_identity, resolve_budget
 from palign_bench.run.checks import check_needs
 from palign_bench.run.job import Job
+from palign_bench.run.methods import make_aligners
 from palign_bench.run.session import Session
 from palign_bench.settings import UserError, conf_folder, options, read_option
 

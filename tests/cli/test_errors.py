@@ -1,10 +1,12 @@
 """Hydra's errors as one line that helps."""
 
 import shlex
+from pathlib import Path
 
 import pytest
+import yaml
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import OverrideParseException
+from hydra.errors import ConfigCompositionException, OverrideParseException
 
 from palign_bench.cli.errors import one_line
 
@@ -25,3 +27,13 @@ def test_a_word_without_a_value_is_told() -> None:
     with pytest.raises(OverrideParseException) as caught:
         OverridesParser.create().parse_overrides(["seed 3"])
     assert one_line(caught.value, []) == "seed 3: give a setting as KEY=VALUE (see palign-bench --help)."
+
+
+def test_several_values_without_a_sweep_and_broken_yaml_are_told(tmp_path: Path) -> None:
+    ambiguous = ConfigCompositionException("Ambiguous value for argument 'seed=0,1'\n1. To use it as a list, use ...")
+    assert one_line(ambiguous, []) == "seed=0,1: several values are a sweep; add -m, or quote one value with a comma."
+    (tmp_path / "mine.yaml").write_text("name: mine\nalphas: [1, 2\n")
+    with pytest.raises(yaml.YAMLError) as caught, (tmp_path / "mine.yaml").open() as file:
+        yaml.safe_load(file)
+    told = one_line(caught.value, [])
+    assert told is not None and told.startswith(f"{tmp_path / 'mine.yaml'}, line 3: ") and "\n" not in told

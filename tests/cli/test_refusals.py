@@ -161,7 +161,7 @@ def test_mistakes_in_later_jobs_are_told_before_the_first_computes(tiny_folder: 
     ran = run_here(*arguments, folder=tmp_path)
     assert ran.returncode == 1
     first, second, rest = ran.stderr.splitlines()
-    assert rest == "Nothing was computed. Without a mistake are method=vanilla."
+    assert rest == "Nothing was computed. There is no mistake in method=vanilla."
     assert first == "palign-bench: seed=x: give a whole number."
     assert second.startswith("palign-bench: method.k=24: the model has only 8 heads")
     assert not (tmp_path / "runs").exists()

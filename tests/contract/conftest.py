@@ -19,8 +19,9 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
 from palign_bench.respondents import simulate
 from palign_bench.respondents.source import RespondentSource
-from palign_bench.run.assembly import make_aligners, quantized, resolve_budget
+from palign_bench.run.assembly import quantized, resolve_budget
 from palign_bench.run.case import Cases, seed_everything
+from palign_bench.run.methods import make_aligners
 from palign_bench.settings import conf_folder, options
 from tests.protocols import CORRECTED
 

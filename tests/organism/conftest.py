@@ -18,8 +18,9 @@ from palign_bench.backbone.local import LocalBackbone
 from palign_bench.questionnaire.inventory import Answers, Inventory, Respondent, ipip_neo_300
 from palign_bench.questionnaire.scoring import COMPOSITE, aligned_scores
 from palign_bench.respondents import RespondentSource, simulate
-from palign_bench.run.assembly import make_aligners, resolve_budget
+from palign_bench.run.assembly import resolve_budget
 from palign_bench.run.case import Cases, seed_everything
+from palign_bench.run.methods import make_aligners
 from palign_bench.settings import conf_folder, read_option
 from tests.protocols import CORRECTED
 

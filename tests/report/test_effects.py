@@ -11,8 +11,8 @@ from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
 from palign_bench.report.effects import Effects, _interval, _ratio, effects
 from palign_bench.report.rows import read_rows
-from palign_bench.run.assembly import make_aligners
 from palign_bench.run.checks import check_portraits
+from palign_bench.run.methods import make_aligners
 from palign_bench.settings import UserError
 from tests.command import run_here
 from tests.rows import shipped

@@ -12,7 +12,7 @@ import yaml
 
 from palign_bench.cli.commands import dispatch
 from palign_bench.report.rows import read_rows
-from palign_bench.run.assembly import make_aligners
+from palign_bench.run.methods import make_aligners
 from palign_bench.settings import UserError
 from palign_bench.tracking.dashboard import save_workspace
 from palign_bench.tracking.tracker import figures_of

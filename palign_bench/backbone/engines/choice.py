@@ -15,8 +15,18 @@ from palign_bench.settings import UserError
 def choose_engine(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str = "auto") -> TorchEngine:
     """``auto`` shares the prefix where that is exact; ``shared_prefix`` and ``full_prompts`` force one.
 
-    Raises UserError for a model that the engine does not read exactly.
+    Raises UserError for a model that the engine does not read exactly, or whose own logits are not numbers.
     """
+    try:
+        return _choose(model, tokenizer, name)
+    except FloatingPointError as error:
+        raise UserError(
+            "the model's own logits are not finite numbers: its weights are damaged, or too large for model.dtype "
+            "(float32 holds more)."
+        ) from error
+
+
+def _choose(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, name: str) -> TorchEngine:
     if name != "full_prompts":
         engine = SharedPrefixEngine(model, tokenizer)
         known = why_no_shared_prefix(engine.anatomy)

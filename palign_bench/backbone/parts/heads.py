@@ -24,7 +24,9 @@ def shifted_heads(anatomy: Anatomy, shifts: Tensor) -> Iterator[None]:
     projections = anatomy.output_projections
     fitting = (len(projections), anatomy.heads * anatomy.head_width)
     if shifts.shape[-2:] != fitting or shifts.ndim not in (2, 3):
-        raise ValueError(f"shifts of shape {tuple(shifts.shape)} do not fit {len(projections)} layers of this model")
+        raise ValueError(
+            f"head_shifts of shape {tuple(shifts.shape)} do not fit: this model takes (layers, width) = {fitting}"
+        )
     there = shifts.to(anatomy.model.device, anatomy.model.dtype)  # once: a copy in every pass makes a GPU wait
     with ExitStack() as hooks:
         for projection, shift, own in zip(projections, there.unbind(-2), shifts.unbind(-2), strict=True):

@@ -71,3 +71,12 @@ def test_the_check_takes_a_fraction_of_loading() -> None:
     started = time.process_time()
     assert why_not_exact(engine) is None
     assert time.process_time() - started < max(seconds, 0.5)
+
+
+@pytest.mark.parametrize("name", ["auto", "full_prompts"])
+def test_weights_that_are_no_numbers_are_told(tiny: LoadedModel, name: str) -> None:
+    model = tiny.model
+    with torch.no_grad():
+        model.model.layers[0].mlp.down_proj.weight[3, 5] = float("nan")
+    with pytest.raises(UserError, match="the model's own logits are not finite numbers: its weights are damaged"):
+        choose_engine(model, tiny.tokenizer, name)

@@ -9,8 +9,9 @@ from palign_bench.backbone import loading
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.costs.clock import measure
-from palign_bench.run.assembly import make_aligners, quantized, resolve_budget, resolve_training, training_notes
+from palign_bench.run.assembly import quantized, resolve_budget, resolve_training, training_notes
 from palign_bench.run.checks import check_needs
+from palign_bench.run.methods import make_aligners
 from palign_bench.settings import UserError, options, read_option
 from tests.baselines.training.conftest import METHODS, Bench
 from tests.protocols import AS_RELEASED

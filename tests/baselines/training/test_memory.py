@@ -19,7 +19,8 @@ from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.sources import config_of
 from palign_bench.backbone.loading.weights import parameters_of
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.run.assembly import make_aligners, resolve_budget
+from palign_bench.run.assembly import resolve_budget
+from palign_bench.run.methods import make_aligners
 from palign_bench.settings import UserError, read_option
 from tests.tiny import tiny_model, tiny_tokenizer
 
