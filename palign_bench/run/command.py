@@ -29,7 +29,7 @@ transformers_logging.disable_progress_bar()  # ours are per person; a bar per we
 
 
 def resolve(settings: Iterable[Settings], session: Session) -> list[Job]:
-    """Every job of a command. Mistakes are noted in the session, each once; with any of them there is no job."""
+    """Every job of a command that has rows. Mistakes are noted in the session, each once; with any there is no job."""
     jobs: list[Job] = []
     named = set()
     for each in settings:
@@ -46,7 +46,13 @@ def resolve(settings: Iterable[Settings], session: Session) -> list[Job]:
             tracker.check_rows([row.name for job in jobs if job.tracker is tracker for row in job.rows])
         except UserError as error:
             session.note(error)
-    return [] if session.mistakes else jobs
+    if left_out := ",".join(job.settings["method"]["name"] for job in jobs if not job.rows):
+        told = f"method={left_out} learns from other people, and respondents holds one person"
+        if not any(job.rows for job in jobs):
+            session.note(UserError(f"{told}."))
+        elif not session.mistakes:
+            print(f"{told}: left out.", file=sys.stderr)
+    return [] if session.mistakes else [job for job in jobs if job.rows]
 
 
 def plan(jobs: Sequence[Job], session: Session) -> None:

@@ -68,7 +68,7 @@ class Job(Survey):
         resolved, model = _resolved(settings)
         method = resolved["method"]
         aligners = for_inventory(make_aligners(method), inventory, method["name"])
-        aligners, left_out = for_people(aligners, len(source.people), method["name"])
+        aligners, left_out = for_people(method, aligners, len(source.people))
         check_needs(aligners, model, survey.repeats)
         people = survey.people[: resolved["training"]["people_limit"]] if "budget" in method else survey.people
         check_stand_ins(settings["respondents"], source, len(people))

@@ -71,14 +71,10 @@ def for_inventory(aligners: Mapping[str, Aligner], inventory: Inventory, method:
     return kept
 
 
-def for_people(aligners: Mapping[str, Aligner], people: int, method: str) -> tuple[dict[str, Aligner], list[str]]:
-    """The rows that so many people in the source serve, and what the table says of those that are left out.
-
-    Raises UserError where none is left.
-    """
+def for_people(
+    method: Mapping[str, Any], aligners: Mapping[str, Aligner], people: int
+) -> tuple[dict[str, Aligner], list[str]]:
+    """The rows that a source of so many people serves, and what is said of those that are left out."""
     kept = {name: aligner for name, aligner in aligners.items() if people > 1 or "people" not in aligner.needs}
-    if not kept:
-        raise UserError(f"method={method} learns from other people, and respondents holds one person.")
-    if left_out := sorted(aligners.keys() - kept.keys()):
-        return kept, [f"There is one person, and nobody to learn from: {', '.join(left_out)} left out."]
-    return kept, []
+    titles = [title_and_block(method, name, each)[0] for name, each in aligners.items() if name not in kept]
+    return kept, [f"There is one person, and nobody to learn from: without {', '.join(titles)}."] if titles else []

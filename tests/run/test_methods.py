@@ -21,6 +21,7 @@ from palign_bench.run.checks import check_needs
 from palign_bench.run.methods import for_people, make_aligners, title_and_block
 from palign_bench.run.session import Session
 from palign_bench.settings import UserError, options, read_option
+from tests.command import run_here
 from tests.protocols import CORRECTED
 from tests.rows import shipped
 from tests.run.test_row import Setting, without_costs
@@ -250,8 +251,17 @@ def test_a_need_that_nothing_offers_is_told() -> None:
 
 def test_one_person_leaves_out_what_learns_from_others() -> None:
     both = {"alone": MyMethod(), "others": MyMethod(frozenset({"people"}))}
-    assert for_people(both, 2, "mine") == (both, [])
-    kept, notes = for_people(both, 1, "mine")
-    assert list(kept) == ["alone"] and notes == ["There is one person, and nobody to learn from: others left out."]
-    with pytest.raises(UserError, match="method=mine learns from other people, and respondents holds one person"):
-        for_people({"others": both["others"]}, 1, "mine")
+    method = {"name": "mine", "title": {"others": "On others"}}
+    assert for_people(method, both, 2) == (both, [])
+    kept, notes = for_people(method, both, 1)
+    assert list(kept) == ["alone"] and notes == ["There is one person, and nobody to learn from: without On others."]
+    assert for_people(method, {"others": both["others"]}, 1)[0] == {}
+
+
+def test_a_command_goes_on_without_what_learns_from_others(tmp_path: Path) -> None:
+    people = ["respondents=simulated", "respondents.count=1", "tracking=none", "runs=runs"]
+    ran = run_here("-m", "method=own_means,floors", *people, folder=tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    assert (
+        "There is one person, and nobody to learn from: without Item median of others, Ridge on others." in ran.stdout
+    )
