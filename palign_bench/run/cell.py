@@ -178,12 +178,20 @@ class RowWorker:
         return answered
 
     def _under_readout(self, alignment: Alignment, prompt_alone: Alignment) -> Answered:
-        """A readout changes what is made of a prompt's log-probabilities; these are taken over, and charged."""
+        """A readout changes what is made of a prompt's log-probabilities; these are taken over, and charged.
+
+        So is one audit, as where nothing is taken over: the prompt's own, of the same items after the same beginning,
+        whose seconds no clock tells from the log-probabilities'. The tokens written are those of the readout's.
+        """
         assert self.backbone is not None
         bare = self._answer(prompt_alone)
         with measure() as cost:
-            sheet = self.backbone.under_readout(alignment, bare.sheet, self.items, self.audit)
-        return replace(bare, sheet=sheet, cost=bare.cost.followed_by(cost.above(self.bare)))
+            reread = self.backbone.under_readout(alignment, bare.sheet, self.items, ())
+        with measure() as auditing:
+            sheet = self.backbone.under_readout(alignment, reread, (), self.audit)
+        charged = bare.cost.followed_by(cost.above(self.bare))
+        written = {name: each for name, each in auditing.amounts.items() if name == "tokens_generated"}
+        return replace(bare, sheet=sheet, cost=replace(charged, amounts=charged.amounts | written))
 
 
 def check_model(backbone: Backbone | None, by: str) -> None:
