@@ -12,7 +12,7 @@ from palign_bench.backbone.base import Backbone
 from palign_bench.backbone.parts.options import OptionScores
 from palign_bench.backbone.parts.ordinal import option_log_scores
 from palign_bench.backbone.parts.readout import StatementReadout, as_options
-from palign_bench.backbone.parts.statements import FeatureRecipe, ItemKernel, item_kernel
+from palign_bench.backbone.parts.statements import FeatureRecipe, ItemKernel, prepared_kernel
 from palign_bench.costs.clock import part
 from palign_bench.questionnaire.inventory import Answers
 from palign_bench.questionnaire.protocol import EvaluationProtocol
@@ -34,7 +34,8 @@ class ClosedFormReadout(Aligner):
     ``prior``: ``none`` uses the person's own known answers; ``people`` also everyone else's of the source.
     """
 
-    version = 2  # 2: whoever lacks an answer of some scale has a weight chosen on the others
+    # 2: whoever lacks an answer of some scale has a weight chosen on the others; 3: costs do not depend on other rows
+    version = 3
 
     def __init__(
         self,
@@ -62,7 +63,7 @@ class ClosedFormReadout(Aligner):
         """Read the hidden states and, under the neutral prompt, the bare model's answers to the known items."""
         super().prepare(backbone, protocol)
         known = self.inventory.known
-        self._kernel: ItemKernel = item_kernel(self.backbone, self.inventory, self.recipe)
+        self._kernel: ItemKernel = prepared_kernel(self.backbone, self.inventory, self.recipe, anew=self.measured)
         self._neutral: dict[int, Tensor] = {}
         if self.system_prompt == "none" and len(self.weights) > 1:
             rows = self.backbone.bare_option_log_probs(None, self.inventory.select(known))

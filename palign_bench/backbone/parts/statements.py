@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor
 
+from palign_bench.costs.clock import Cost, charge, measure
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.prompts import CONTRASTS, contrast
 
@@ -39,6 +40,7 @@ class ItemKernel:
 
     column: Mapping[int, int]  # of an item's number
     values: Tensor  # float64 (items, items)
+    cost: Cost = field(default_factory=Cost)  # of reading the model
 
     def between(self, rows: Sequence[int], columns: Sequence[int]) -> Tensor:
         """The block of these items' numbers. Raises KeyError for an item that the inventory lacks."""
@@ -54,9 +56,24 @@ def item_kernel(backbone: Backbone, inventory: Inventory, recipe: FeatureRecipe)
     kept = _kernels.setdefault(backbone, {})
     key = (inventory.name, recipe)
     if key not in kept:
-        features = contrast_features(backbone, inventory, recipe)
-        kept[key] = ItemKernel(inventory.column, exponential_kernel(features))
+        with measure() as cost:
+            values = exponential_kernel(contrast_features(backbone, inventory, recipe))
+        kept[key] = ItemKernel(inventory.column, values, cost)
     return kept[key]
+
+
+def prepared_kernel(backbone: Backbone, inventory: Inventory, recipe: FeatureRecipe, anew: bool) -> ItemKernel:
+    """`item_kernel` as a method prepares it: a kept one is charged what it cost when it was read, but for its memory.
+
+    ``anew``: it is read though one is kept.
+    """
+    kept, key = _kernels.setdefault(backbone, {}), (inventory.name, recipe)
+    if anew:
+        kept.pop(key, None)
+    if key in kept:
+        cost = kept[key].cost
+        charge(seconds=cost.seconds, joules=cost.joules, **cost.amounts)
+    return item_kernel(backbone, inventory, recipe)
 
 
 def contrast_features(backbone: Backbone, inventory: Inventory, recipe: FeatureRecipe) -> Tensor:

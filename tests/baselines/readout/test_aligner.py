@@ -1,5 +1,7 @@
 """The readout as a method, on planted hidden states: recovers people, chooses on known answers only, leaks nothing."""
 
+import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -7,10 +9,12 @@ import torch
 from hydra import compose, initialize_config_dir
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
+from torch import Tensor
 
 from baselines.readout.aligner import ClosedFormReadout
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.parts.ordinal import medians
+from palign_bench.costs.clock import Cost, charge, measure
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from tests.protocols import AS_RELEASED, CORRECTED
@@ -196,3 +200,35 @@ def test_a_person_without_answers_is_refused(inventory: Inventory):
     backbone = PlantedBackbone(CORRECTED, inventory)
     with pytest.raises(ValueError, match="known answers"):
         prepared(backbone, inventory).align(case_of(CORRECTED, inventory, dict.fromkeys(inventory.held_out, 3)))
+
+
+class SlowBackbone(PlantedBackbone):
+    """Takes a tenth of a second to read texts, of one token each."""
+
+    def hidden_states(self, texts: Sequence[str], layers: Sequence[int]) -> Tensor:
+        time.sleep(0.1)
+        charge(tokens_read=len(texts))
+        return super().hidden_states(texts, layers)
+
+
+@pytest.mark.parametrize("measured", [False, True])
+def test_preparing_costs_the_same_whichever_row_is_first(inventory: Inventory, measured: bool):
+    """300 statements, affirmed and denied. What is measured for its own sake is read anew, else it is read once."""
+    backbone = SlowBackbone(CORRECTED, inventory)
+    rows = [ClosedFormReadout(**SETTINGS | {"system_prompt": prompt}) for prompt in ("none", "few_shot")]
+    costs: list[Cost] = []
+    with measure() as whole:
+        started = time.perf_counter()
+        for aligner in (*rows, rows[0]):
+            aligner.measured = measured
+            with measure() as cost:
+                aligner.prepare(backbone, CORRECTED)
+            costs.append(cost)
+        elapsed = time.perf_counter() - started
+    assert [cost.amounts["tokens_read"] for cost in costs] == [600, 600, 600]
+    assert all(0.2 <= cost.seconds < 0.4 for cost in costs) and whole.amounts["tokens_read"] == 1800
+    assert elapsed >= 0.6 if measured else elapsed < 0.4
+    alignment = rows[0].align(case_of(CORRECTED, inventory, answer_by(backbone, inventory, 0)))
+    with measure() as answering:
+        predicted(alignment, backbone, inventory.held_out)
+    assert "tokens_read" not in answering.amounts, "the shared cost is no person's"
