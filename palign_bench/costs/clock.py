@@ -8,14 +8,13 @@ blocks what is counted where it arises (tokens, optimizer steps), `part` the sec
 
 import threading
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Self
 
 from palign_bench.costs.energy import joules_by_device
-from palign_bench.costs.memory import MIB, HighWaterMark, MemoryLevel, _gpus, _mark, _return_freed_memory
+from palign_bench.costs.memory import MIB, HighWaterMark, MemoryLevel, gpus_in_use, high_water_mark, return_freed_memory
 
 
 @dataclass
@@ -49,7 +48,7 @@ class Cost:
             peak_memory_mib=max(self.peak_memory_mib, later.peak_memory_mib),
             reserved_memory_mib=max(reserved, default=None),
             joules=_total(self.joules, later.joules),
-            amounts=dict(Counter(self.amounts) + Counter(later.amounts)),
+            amounts={n: self.amounts.get(n, 0) + later.amounts.get(n, 0) for n in self.amounts | later.amounts},
         )
 
     def share(self, people: int) -> Self:
@@ -67,13 +66,13 @@ _lock = threading.Lock()
 def measure() -> Iterator[Cost]:
     """Measure the block: ``with measure() as cost: …``, then ``cost.seconds`` and ``cost.peak_memory_mib``."""
     cost = Cost()
-    mark = _mark()
+    mark = high_water_mark()
     with _lock:
         if _open:
             _keep_peaks(mark)
         else:
             mark.start()
-        _return_freed_memory()  # pages that an earlier phase freed are not this one's
+        return_freed_memory()  # pages that an earlier phase freed are not this one's
         _reset(mark)
         _open.append(cost)
     energy = _joules()
@@ -122,15 +121,15 @@ def part(name: str) -> Iterator[None]:
 
 def _keep_peaks(mark: HighWaterMark) -> None:
     """Credit every open block with the peaks since the last reset: all of them were open all that time."""
-    allocated = sum(cuda.max_memory_allocated(device) for cuda, device in _gpus()) / MIB
-    reserved = sum(cuda.max_memory_reserved(device) for cuda, device in _gpus()) / MIB
+    allocated = sum(cuda.max_memory_allocated(device) for cuda, device in gpus_in_use()) / MIB
+    reserved = sum(cuda.max_memory_reserved(device) for cuda, device in gpus_in_use()) / MIB
     for cost in _open:
         for kind, mib in {"resident": mark.read(), "cuda": allocated, "reserved": reserved}.items():
             cost._highest[kind] = max(cost._highest.get(kind, 0.0), mib)
 
 
 def _joules() -> dict[int, float]:
-    gpus = _gpus()
+    gpus = gpus_in_use()
     return joules_by_device(gpus[0][0], [device for _, device in gpus]) if gpus else {}
 
 
@@ -146,11 +145,11 @@ def _total(*joules: float | None) -> float | None:
 
 def _reset(mark: HighWaterMark) -> None:
     mark.reset()
-    for cuda, device in _gpus():
+    for cuda, device in gpus_in_use():
         cuda.reset_peak_memory_stats(device)
 
 
 def _synchronize() -> None:
     """Wait for the devices: kernels run behind the Python program, and belong to the phase that started them."""
-    for cuda, device in _gpus():
+    for cuda, device in gpus_in_use():
         cuda.synchronize(device)

@@ -5,7 +5,7 @@ summaries from `FIGURES`: a new figure is one line of ``figures.yaml`` and one c
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from importlib import resources
 from statistics import median
 from typing import Any, Literal
@@ -15,6 +15,7 @@ import yaml
 from palign_bench.costs.clock import Cost
 
 _COUNTED = frozenset({"tokens", "steps", "numbers", "bytes", "times"})
+_MEASURED = frozenset(each.name for each in fields(Cost))  # what else a figure names is an amount that is charged
 _SUMMARIES: Mapping[str, Callable[[Sequence[float]], float]] = {"median": median, "highest": max, "lowest": min}
 
 
@@ -47,7 +48,8 @@ class CostFigure:
 
     def of(self, cost: Cost) -> float | None:
         """The figure of one phase's cost."""
-        found = getattr(cost, self.quantity, cost.amounts.get(self.quantity, self.absent))
+        measured = self.quantity in _MEASURED
+        found = getattr(cost, self.quantity) if measured else cost.amounts.get(self.quantity, self.absent)
         return None if found is None else self._rounded(found)
 
     def over(self, people: Sequence[float]) -> float:

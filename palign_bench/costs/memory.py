@@ -94,7 +94,8 @@ HighWaterMark = KernelMark | SampledMark  # the highest resident set since the l
 
 
 @lru_cache(maxsize=1)
-def _mark() -> HighWaterMark:
+def high_water_mark() -> HighWaterMark:
+    """This process's, kept by the kernel where that can be reset."""
     return KernelMark() if KernelMark.available() else SampledMark()
 
 
@@ -106,22 +107,22 @@ def bare_memory(collect: bool = True) -> MemoryLevel:
     """
     if collect:
         gc.collect()
-    _return_freed_memory()
-    for cuda, _ in _gpus()[:1]:
+    return_freed_memory()
+    for cuda, _ in gpus_in_use()[:1]:
         cuda.empty_cache()
-    allocated = sum(cuda.memory_allocated(device) for cuda, device in _gpus()) / MIB
-    reserved = sum(cuda.memory_reserved(device) for cuda, device in _gpus()) / MIB
+    allocated = sum(cuda.memory_allocated(device) for cuda, device in gpus_in_use()) / MIB
+    reserved = sum(cuda.memory_reserved(device) for cuda, device in gpus_in_use()) / MIB
     return MemoryLevel(allocated or _resident_mib(), reserved)
 
 
-def _return_freed_memory() -> None:
+def return_freed_memory() -> None:
     """glibc keeps freed pages for itself until told otherwise; other C libraries have no such call."""
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
     if trim is not None:
         trim(0)
 
 
-def _gpus() -> list[tuple[ModuleType, int]]:
+def gpus_in_use() -> list[tuple[ModuleType, int]]:
     """``torch.cuda`` with every device that holds or held anything of ours.
 
     Never imports torch, never starts CUDA and never touches an idle device: each of these costs memory.

@@ -17,14 +17,17 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
 
 
 def median_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """One cell's cost from several: the median of every number, quartiles of what varies, and how often measured."""
+    """One cell's cost from several: the median of every number, quartiles of what varies, and how often measured.
+
+    A figure that some repeats lack is that of the others; None where all lack it.
+    """
     merged: dict[str, Any] = dict(costs[0])
     spread = {}
-    for name, first in costs[0].items():
-        if isinstance(first, bool) or first is None:
+    for name in costs[0]:
+        values = [cost[name] for cost in costs if cost[name] is not None]
+        if not values or isinstance(values[0], bool):
             continue
-        values = [cost[name] for cost in costs]
-        merged[name] = round(median(values)) if isinstance(first, int) else float(median(values))
+        merged[name] = round(median(values)) if isinstance(values[0], int) else float(median(values))
         if name in BY_NAME and BY_NAME[name].varies:
             spread[name] = list(quartiles(values))
     return merged | {"cost_repeats": len(costs), "quartiles": spread}
@@ -32,11 +35,7 @@ def median_cost(costs: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 def shared_cost(preparations: Sequence[Cost]) -> dict[str, Any]:
     """What `prepare` costs, for the ledger's shared.json."""
-    seconds = [cost.seconds for cost in preparations]
     return {
-        "prepare_seconds": float(median(seconds)),
-        "prepare_quartiles": list(quartiles(seconds)),
+        "prepare_seconds": float(median(cost.seconds for cost in preparations)),
         "prepare_peak_memory_mib": max(cost.peak_memory_mib for cost in preparations),
-        "prepare_joules": preparations[0].joules,
-        "cost_repeats": len(preparations),
     }

@@ -51,6 +51,7 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
         before = machine_state()
         if job.repeats and backbone is not None:
             backbone.answer(Alignment(), job.protocol.inventory.items[:WARM_UP_ITEMS])
+        # Of rows without a model the first alone collects: a floor takes less time than that, and leaves little behind.
         bare = bare_memory(collect=backbone is not None or row.name == job.rows[0].name)
         preparations = [_prepare(job, aligner, backbone).above(bare) for _ in range(job.repeats or 1)]
     except WriteError:  # a full disk or a lost folder holds no record either
@@ -65,7 +66,7 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
         reason = " ".join(str(error).split())
         say(f"{row.title}: {counted(len(todo))} not answered, preparing failed: {type(error).__name__}: {reason}")
         return len(todo)
-    shared = {"load_seconds": load_seconds, "bare_memory_mib": bare.mib, "bare_reserved_mib": bare.reserved_mib}
+    shared = {"load_seconds": load_seconds, "bare_memory_mib": bare.mib}
     row.folder.write_shared(shared | shared_cost(preparations))
     row.folder.write_provenance(provenance)
     _track(job, row, set(row.ids) - set(missing))

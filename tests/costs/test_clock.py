@@ -277,6 +277,8 @@ def test_two_phases_in_one_and_a_cohort_s_share() -> None:
     both = first.followed_by(second)
     assert (both.seconds, both.peak_memory_mib, both.reserved_memory_mib, both.joules) == (3.0, 7.0, 9.0, 4.0)
     assert both.amounts == {"tokens_read": 7.0, "search_seconds": 0.5}
+    nothing = Cost(amounts={"tokens_generated": 0.0})
+    assert nothing.followed_by(nothing).amounts == {"tokens_generated": 0.0}, "counted, and none"
     assert second.followed_by(second).joules is None
     share = Cost(seconds=8.0, peak_memory_mib=5.0, amounts={"search_seconds": 4.0}).share(4)
     assert (share.seconds, share.peak_memory_mib, share.joules) == (2.0, 5.0, None)

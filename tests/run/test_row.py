@@ -323,7 +323,7 @@ def test_measured_cells_are_computed_anew_each_time_after_a_warm_up(setting: Set
         assert record["cost"]["cost_repeats"] == 3 and record["cost"]["optimizer_steps"] == 0
         low, high = record["cost"]["quartiles"]["answer_seconds"]
         assert 0 < low <= record["cost"]["answer_seconds"] <= high
-    assert folder.shared()["cost_repeats"] == 3 and folder.shared()["prepare_seconds"] >= 0
+    assert folder.shared()["prepare_seconds"] >= 0
     measurement = folder.measurement()
     assert measurement["cost_repeats"] == 3
     assert len(measurement["before"]["load_averages"]) == 3 and measurement["after"]["torch_threads"] >= 1
