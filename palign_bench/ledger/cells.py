@@ -189,13 +189,17 @@ class CellFolder:
         if not (self.path / "shared.json").exists():
             write_json(self.path / "shared.json", dict(cost))
 
-    def write_measurement(self, about: Mapping[str, Any]) -> None:
-        """Keep under what conditions the costs were measured (cost=isolated)."""
-        write_json(self.path / "measurement.json", dict(about))
+    def add_measurement(self, conditions: Mapping[str, Any]) -> None:
+        """Keep under what conditions costs are measured at this moment (cost=isolated), beside those of before."""
+        with guarded(self.path / "locks" / ".guard"):
+            write_json(self.path / "measurement.json", [*self.measurement(), dict(conditions)])
 
-    def measurement(self) -> Record:
-        """What `write_measurement` kept; empty where the costs were taken in passing."""
-        return _record(self.path / "measurement.json", self._kept("measurement.json", otherwise={}))
+    def measurement(self) -> list[Record]:
+        """What `add_measurement` kept, in order; empty where the costs were taken in passing."""
+        path, kept = self.path / "measurement.json", self._kept("measurement.json", otherwise=[])
+        if isinstance(kept, dict):  # an earlier version kept what a command met before its cells and after them
+            kept = [{**kept, **_record(path, kept.get(when))} for when in ("before", "after")]
+        return [_record(path, each) for each in (kept if isinstance(kept, list) else [kept])]
 
     def shared(self) -> Record:
         """What `write_shared` kept."""

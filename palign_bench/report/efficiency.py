@@ -98,7 +98,7 @@ def relative(costs: Sequence[Record]) -> list[Record]:
 
 def _notes(costs: Sequence[Record], rows: Sequence[RowNumbers], random: bool) -> list[str]:
     """What a reader must know to judge the numbers: what was extrapolated, hardware, and how busy the machine was."""
-    measured = [about for about in (row.folder.measurement() for row in rows) if about]
+    measured = [state for row in rows for state in row.folder.measurement()]
     origin = rows[0].folder.provenance()[-1] if measured else {}
     return written_out(
         "efficiency",
@@ -107,8 +107,8 @@ def _notes(costs: Sequence[Record], rows: Sequence[RowNumbers], random: bool) ->
         random=random,
         origin=origin,
         gpus=origin.get("gpus"),
-        state=measured[0]["before"] if measured else None,
-        loads=[about[when]["load_averages"][0] for about in measured for when in ("before", "after")],
+        state=measured[0] if measured else None,
+        loads=[state["load_averages"][0] for state in measured],
     )
 
 

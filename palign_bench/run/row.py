@@ -48,7 +48,7 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     try:
         if aligner.needs_backbone:
             backbone, load_seconds = session.load_backbone(job.model, job.protocol)
-        before = machine_state()
+        before = _conditions(job)
         if job.repeats and backbone is not None:
             backbone.answer(Alignment(), job.protocol.inventory.items[:WARM_UP_ITEMS])
         # Of rows without a model the first alone collects: a floor takes less time than that, and leaves little behind.
@@ -69,6 +69,8 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     shared = {"load_seconds": load_seconds, "bare_memory_mib": bare.mib}
     row.folder.write_shared(shared | shared_cost(preparations))
     row.folder.write_provenance(provenance)
+    if job.repeats:
+        row.folder.add_measurement(before)
     _track(job, row, set(row.ids) - set(missing))
     if backbone is not None and job.variant is not None:  # aligned as ever, asked otherwise
         backbone = backbone.asking(job.variant.asked(job.protocol))
@@ -76,8 +78,6 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     if job.repeats:
         worker.warm_up(job.people[0])
     failed = _compute(worker, todo)
-    if job.repeats:
-        row.folder.write_measurement({"cost_repeats": job.repeats, "before": before, "after": machine_state()})
     job.tracker.finish_row({"missing_cells": len(row.missing()), "failed_cells": failed})
     return failed
 
@@ -144,6 +144,8 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> int:
             for person in cohort:
                 try:
                     record = worker.compute(person, begun.get(person.id))
+                    if job.repeats:
+                        row.folder.add_measurement(_conditions(job))
                     row.folder.record(person.id, record)
                     computed.add(person.id)
                     job.tracker.log_person(record)
@@ -162,6 +164,11 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> int:
         say(f"{row.title}: {counted(claims.finished_elsewhere)} finished by other processes")
         _tell_finished(job, row, set(todo) - computed)
     return progress.failed + claims.failed_elsewhere
+
+
+def _conditions(job: Job) -> dict[str, Any]:
+    """Under which costs are measured."""
+    return {"cost_repeats": job.repeats, **machine_state()}
 
 
 def _prepare(job: Job, aligner: Aligner, backbone: Backbone | None) -> Cost:

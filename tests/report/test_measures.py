@@ -233,8 +233,8 @@ def test_costs_of_cells_measured_for_their_own_sake(
     record["cost"] |= cost
     plan = make_plan({"pas": {PEOPLE[0]: record}}, PEOPLE[:1])
     (planned,), _ = plan.read()
-    state = [{"load_averages": [load, 9.0, 9.0]} for load in (0.25, 1.75)]
-    planned.folder.write_measurement({"cost_repeats": 3, "before": state[0], "after": state[1]})
+    for load in (0.25, 1.75, 1.0):
+        planned.folder.add_measurement({"cost_repeats": 3, "load_averages": [load, 9.0, 9.0]})
     report = build_report(plan, five_items)
     row = row_of(report, "pas")
     assert {name: row[name] for name in cost} == cost

@@ -6,15 +6,22 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from palign_bench.aligner import Aligner, Case
+from palign_bench.backbone.alignment import Alignment
 from palign_bench.files import read_json
+from palign_bench.respondents import simulate
+from palign_bench.run import row
 from palign_bench.run.isolated import IsolationError, cost_repeats, in_own_process
+from palign_bench.run.session import Session
 from palign_bench.settings import UserError
 from tests.command import cells, run, run_here, save_many_headed, settings, table
+from tests.run.jobs import a_job, run_alone
 
 
 @pytest.fixture(scope="module")
@@ -56,10 +63,38 @@ def test_nothing_is_taken_over_between_people_or_methods(runs: Path) -> None:
 def test_the_conditions_are_recorded(runs: Path) -> None:
     for method in ("vanilla", "pas"):
         (folder,) = (runs / "cells").glob(f"{method}-*")
-        state = read_json(folder / "measurement.json")["before"]
-        assert len(state["load_averages"]) == 3 and state["memory_total_mib"] > 0 and "processor_mhz" in state
+        states = read_json(folder / "measurement.json")
+        assert len(states) == 3, "before the first cell, and after each"
+        for state in states:
+            assert len(state["load_averages"]) == 3 and state["memory_total_mib"] > 0 and "processor_mhz" in state
         (provenance,) = read_json(folder / "provenance.json")
         assert provenance["packages"]["torch"] and provenance["processor"]
+
+
+def test_conditions_of_a_command_that_ended_in_the_middle_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The load is 1, 2, 3, … each time that it is looked at; the second person of three ends the first command."""
+    loads = count(1)
+    monkeypatch.setattr(row, "machine_state", lambda: {"load_averages": [next(loads)]})
+    source = simulate(count=3, seed=3)
+
+    class Interrupted(Aligner):
+        needs_backbone = False
+
+        def align(self, case: Case) -> Alignment:
+            if case.respondent_id == source.people[1].id and ends:
+                ends.pop()
+                raise KeyboardInterrupt
+            return Alignment(answers={})
+
+        def warm_up(self, case: Case) -> None: ...
+
+    ends, job = [True], a_job(tmp_path, source, source.people, repeats=1)
+    with pytest.raises(KeyboardInterrupt):
+        run_alone(job, "nobody", Interrupted(), Session())
+    _, folder = run_alone(job, "nobody", Interrupted(), Session())
+    assert [state["load_averages"][0] for state in folder.measurement()] == [1, 2, 3, 4, 5]
 
 
 def test_what_was_measured_is_not_measured_again(runs: Path, arguments: list[str], tmp_path: Path) -> None:
