@@ -81,7 +81,7 @@ def measured_costs(row: RowNumbers) -> Record:
 
 def relative(costs: Sequence[Record]) -> list[Record]:
     """The rows with their ratios to PAS, None where either is missing, and the paper's claims beside them."""
-    unit: Record = next((cost for cost in costs if cost["method"] == UNIT), {})
+    unit = _unit(costs)
     ratios = {
         "relative_align": "full_align_seconds",
         "relative_one": "seconds_for_one",
@@ -96,6 +96,11 @@ def relative(costs: Sequence[Record]) -> list[Record]:
     ]
 
 
+def _unit(costs: Sequence[Record]) -> Record:
+    """The row that ratios are to: the first of PAS; empty where there is none."""
+    return next((cost for cost in costs if cost["method"] == UNIT), {})
+
+
 def _notes(costs: Sequence[Record], rows: Sequence[RowNumbers], random: bool) -> list[str]:
     """What a reader must know to judge the numbers: what was extrapolated, hardware, and how busy the machine was."""
     measured = [state for row in rows for state in row.folder.measurement()]
@@ -103,6 +108,7 @@ def _notes(costs: Sequence[Record], rows: Sequence[RowNumbers], random: bool) ->
     return written_out(
         "efficiency",
         costs=costs,
+        unit=_unit(costs).get("label", "PAS"),
         without=[cost["label"] for cost in costs if "no NF4" in cost["label"]],
         random=random,
         origin=origin,

@@ -31,7 +31,8 @@ class MeasuredRow:
     """One row's measured costs. ``prepare_seconds`` are once for all people, without loading the model.
 
     ``cell_bytes``: of a person's file and share of the digest; ``files`` and ``file_bytes``: what is not a person's.
-    ``budget``: what is said of a trained row's where it is neither the paper's nor the testbed's.
+    ``budget``: of a trained row's that is neither the paper's nor the testbed's: the extrapolated steps, "" where
+    none are; None of any other.
     """
 
     label: str
@@ -41,7 +42,7 @@ class MeasuredRow:
     cell_bytes: float
     files: int
     file_bytes: int
-    budget: str = ""
+    budget: str | None = None
 
     def hours(self, people: int, factor: float) -> float:
         """One machine's hours for so many people, with a model that takes ``factor`` times as long."""
@@ -50,7 +51,7 @@ class MeasuredRow:
 
 
 def measured_rows(rows: Sequence[RowNumbers]) -> list[MeasuredRow]:
-    """The costs of the rows that have a finished cell."""
+    """The costs of the rows that have a finished cell and whose preparing is known."""
     found = []
     for row in rows:
         costs, shared = measures.costs(row), row.folder.shared()
@@ -118,7 +119,7 @@ def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], sha
     rows, about = read_rows(plan)
     measured = measured_rows(rows)
     if not measured:
-        raise LedgerError(f"{plan.folder} has no finished cell: there are no measured costs to forecast from.")
+        raise LedgerError(f"{plan.folder} has no finished cell of a row with a shared.json: no costs to forecast from.")
     parameters = _parameters(rows, about["model"], models)
     factors = {model: count / parameters[about["model"]] for model, count in parameters.items()}
     frame = forecast(measured, people, factors, shards)
@@ -131,9 +132,10 @@ def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], sha
         shards=shards,
         people=max(len(row.respondents) for row in rows),
         unfinished=[row.label for row in rows if not row.respondents],
+        unprepared=[row.label for row in rows if row.respondents and not row.folder.shared()],
         machine=next((row.folder.provenance()[-1] for row in rows if row.folder.provenance()), {}),
         learning=[row.label for row in rows if row.block in (PEOPLE_FLOORS, PEOPLE_METHODS)],
-        budgets=[f"{row.label} {row.budget}" for row in measured if row.budget],
+        budgets=[f"{row.label} {row.budget}".strip() for row in measured if row.budget is not None],
     )
     blocks = [
         table_of(_display(frame[frame["people"] == count], about["model"], shards), counted(count)) for count in people
@@ -156,12 +158,12 @@ def _parameters(rows: Sequence[RowNumbers], measured: str, models: Sequence[str]
     return {name: parameters_of(resolve_model(each)) for name, each in settings.items()}
 
 
-def _budget(row: RowNumbers, is_extrapolated: bool) -> str:
+def _budget(row: RowNumbers, is_extrapolated: bool) -> str | None:
     if not (row.budget or "").startswith(("quick", "measured", "custom")):
-        return ""
+        return None
     method = row.identity["method"]
     steps = f"{method.get('steps')} of {measures.full_steps(row)} steps of {method.get('batch_size')}"
-    return steps if is_extrapolated else "as measured"
+    return steps if is_extrapolated else ""
 
 
 def _reads_a_model(row: RowNumbers) -> bool:

@@ -130,8 +130,23 @@ def test_trained_rows_are_charged_the_papers_steps_and_other_budgets_are_told(pl
     assert hours == pytest.approx([(6 + 300 * each) / 3600 for each in (10, 10, 3, 3, 3, 3)])
     assert (
         "Neither the paper's budget nor the testbed's: LoRA (quick) 5 of 75 steps of 8, LoRA (measured) 5 of 75 steps "
-        "of 8, LoRA (custom: steps=5) as measured, LoRA (custom: r=4) as measured. Where steps"
+        "of 8, LoRA (custom: steps=5), LoRA (custom: r=4). Where steps are told, the seconds are extrapolated to the "
+        "paper's number of them, in batches of that size, from what a step took; the others' are as measured."
     ) in text
+
+
+def test_a_row_whose_preparing_is_not_known_is_named(plan: Plan) -> None:
+    """Its hours are in no total, and the page says so; of such rows alone there is no forecast."""
+    (folder,) = plan.runs.glob("cells/pas-*")
+    (folder / "shared.json").unlink()
+    text = " ".join(write_forecast(plan, (300,), [], shards=1).split())
+    assert 'Left out, also of "all rows", since what preparing took is not known' in text and "it back): PAS." in text
+    frame = pd.read_csv(plan.folder / "forecast.csv").set_index("method")
+    assert list(frame.index) == ["Ridge on others", ALL_ROWS]
+    (folder,) = plan.runs.glob("cells/ridge-*")
+    (folder / "shared.json").unlink()
+    with pytest.raises(LedgerError, match=r"no finished cell of a row with a shared\.json"):
+        write_forecast(plan, (300,), [], shards=1)
 
 
 def test_nothing_measured_and_unknown_models(plan: Plan, tmp_path: Path) -> None:
