@@ -182,7 +182,7 @@ def bench_pas(
     activations = collect_activations(backbone, inventory, aligner.probe_prompt)
     samples = label_samples(activations.numbers, case.known, seed=0, by_item=True)
     training = samples.rows[samples.training]
-    probes = time_probes(activations.features[:, training], samples.labels[samples.training])
+    probes = time_probes(activations.features[:, training], samples.labels[samples.training], clock)
     return [
         Measurement("pas_prepare", prepare, None, "shared by all people: 240 dialogues, every head"),
         Measurement(
@@ -252,7 +252,10 @@ def _peak_memory() -> str:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the benchmark, print it and write ``bench.csv`` and ``bench.md`` into ``runs/bench/``."""
     chosen = _parse(arguments)
-    trained = _methods_in_cohorts(chosen.methods) if chosen.cohort > 1 else []  # before anything is loaded
+    # Before anything is loaded.
+    peers = chosen.peers or ["generate"]
+    _check_items(chosen.plain_items, peers)
+    trained = _methods_in_cohorts(chosen.methods) if chosen.cohort > 1 else []
     inventory = ipip_neo_300()
     protocol = Corrected(inventory)
     settings = read_option("model", chosen.model) | {"dtype": chosen.dtype}
@@ -273,13 +276,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
         print(text)
         return
     alignment, items = Alignment(system_prompt=protocol.few_shot_prompt(known[0])), inventory.select(inventory.held_out)
-
-    def clock(work: Callable[[], Any]) -> float:
-        return seconds_of(work, processor_time=chosen.processor_time)
-
+    clock = partial(seconds_of, processor_time=chosen.processor_time)
     part, gguf = items[: chosen.plain_items], _gguf(settings)
     asked = questions(backbone, alignment, part, len(items), clock, gguf, chosen.processor_time)
-    rows = bench_answering(backbone, alignment, items, chosen.repeats, asked, chosen.peers or ["generate"])
+    rows = bench_answering(backbone, alignment, items, chosen.repeats, asked, peers)
     folder = chosen.runs / "bench"
     _write(folder, machine, rows)  # what follows may be cut short
     if not chosen.answering:
@@ -294,7 +294,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             rows += bench_cohort(backbone, inventory, several, method, chosen.steps, clock)
             _write(folder, machine, rows)
     if chosen.growth:
-        found = measure_growth(backbone, inventory, known, lambda work: seconds_of(work, chosen.repeats))
+        found = measure_growth(backbone, inventory, known, partial(clock, repeats=chosen.repeats))
         draw_growth(found, machine.split(";")[0], folder / "growth")
         for growth in found:
             note = f"{growth.seconds[0]:.3g} s at {growth.amounts[0]:g}; exponent {growth.exponent:.2f} (1: linear)"
@@ -345,6 +345,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     chosen = parser.parse_args(arguments)
     chosen.peers = list(PEERS) if chosen.peers == [] else chosen.peers
     return chosen
+
+
+def _check_items(items: int, peers: Sequence[str]) -> None:
+    """Raise UserError for fewer items than tell what all of them take."""
+    keeping = [name for name in peers if PEERS[name].keeps_beginning]
+    if items < 1 or (items < 2 and keeping):
+        reason = f": of {', '.join(keeping)} the first item's seconds are also the beginning's" if keeping else ""
+        raise UserError(f"--plain-items {items}: give {2 if keeping else 1} or more{reason}.")
 
 
 def _methods_in_cohorts(names: str) -> list[str]:

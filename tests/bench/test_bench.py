@@ -1,7 +1,10 @@
 """`make bench` for real on a tiny model, and whether its peers answer the same questions."""
 
 import re
+import time
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -9,6 +12,7 @@ import torch
 
 from bench import __main__ as bench
 from bench.growth import DEPTHS, ITEMS, KNOWN, PEOPLE, Growth, depths, random_model
+from bench.probes import ProbeTimes
 from bench.profile import profiled
 from palign_bench.backbone.local import LocalBackbone
 from palign_bench.settings import UserError
@@ -89,3 +93,40 @@ def test_only_methods_that_train_cohorts_are_timed_so(capsys: pytest.CaptureFixt
     with pytest.raises(UserError, match=r"--methods few_shot: .* dpo, lora, ppo, qlora, rloo\."):
         bench.main(["--cohort", "2", "--methods", "lora,few_shot"])
     assert capsys.readouterr().out == "", "it was refused once the model had been loaded"
+
+
+def test_one_item_does_not_tell_what_the_others_take_where_a_beginning_is_kept(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for options in (["--plain-items", "1", "--peers", "generate", "openvino", "vllm"], ["--plain-items", "0"]):
+        with pytest.raises(
+            UserError, match=r"--plain-items 1: give 2 or more: of openvino, vllm|items 0: give 1 or more"
+        ):
+            bench.main(options)
+    assert capsys.readouterr().out == "", "it was refused once the model had been loaded"
+
+
+def test_growth_and_probes_have_the_processors_clock_too(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half a second of sleep is none of the processor's."""
+    told: list[float] = []
+
+    def timed(clock: Callable[[Callable[[], None]], float]) -> None:
+        told.append(clock(lambda: time.sleep(0.5)))
+
+    def growth(*arguments: Any) -> list[Growth]:
+        timed(arguments[-1])
+        return []
+
+    def probes(*arguments: Any) -> ProbeTimes:
+        timed(arguments[-1])
+        return ProbeTimes(1, 1, 1.0, 1.0, 0.0)
+
+    monkeypatch.setattr(bench, "measure_growth", growth)
+    monkeypatch.setattr(bench, "draw_growth", lambda *_: [])
+    monkeypatch.setattr(bench, "time_probes", probes)
+    options = ["--model", "local", "--path", str(folder.parents[1] / "tiny24"), "--respondents", "simulated"]
+    amounts = ["--repeats", "1", "--plain-items", "2", "--growth", "--processor-time", "--dtype", "float32"]
+    bench.main([*options, *amounts, "--runs", str(tmp_path)])
+    assert len(told) == 2 and max(told) < 0.25

@@ -11,7 +11,7 @@ import transformers
 from bench import __main__ as bench
 from bench import peers
 from bench.__main__ import seconds_of
-from bench.lm_eval import lm_eval_log_probs
+from bench.lm_eval import LmEval
 from bench.peers import Answered, Questions, ask, compared, parsed, questions, why_not_asked
 from bench.sglang import packs
 from palign_bench.backbone.alignment import Alignment
@@ -136,15 +136,56 @@ def test_seconds_of_llama_cpp_are_the_beginnings_and_a_share_of_the_items(
 
         def close(self) -> None: ...
 
+    monkeypatch.setattr(peers, "LlamaCpp", Program)
+    answered = peers.llama_cpp(replace(asked, clock=watching([], [10.0, 12.0]), file=Path("a.gguf")), peers.SEQUENCES)
+    assert answered.seconds == pytest.approx(10.0 + 180.0) and read[-1] == len(asked.prompts.prefix)
+    assert answered.note == "a.gguf, 12 items in one call"
+
+
+def test_what_lm_eval_does_once_is_not_scaled(monkeypatch: pytest.MonkeyPatch, asked: Questions) -> None:
+    """A task in 10 s, 12 of 180 items in 12 s; the wrapper and a first item are made before the clock is asked."""
+    done: list[str] = []
+
+    class Program:
+        def __init__(self, *_: object) -> None:
+            done.append("wrapper")
+
+        def task(self, prompts: list[str]) -> list[str]:
+            done.append(f"task of {len(prompts)}")
+            return prompts
+
+        def log_probs(self, task: list[str]) -> torch.Tensor:
+            done.append(f"{len(task)} items")
+            return torch.zeros(len(task), 5)
+
+    monkeypatch.setattr(peers, "LmEval", Program)
+    answered = peers.lm_eval(replace(asked, clock=watching(done, [10.0, 12.0])))
+    assert answered.seconds == pytest.approx(10.0 + 180.0) and answered.answers == [0] * 12
+    assert done == ["wrapper", "task of 1", "1 items", "clock", "task of 12", "clock", "12 items"]
+
+
+def test_plain_generation_is_warm_when_it_is_timed(monkeypatch: pytest.MonkeyPatch, asked: Questions) -> None:
+    done: list[str] = []
+
+    def written(backbone: LocalBackbone, texts: list[str], model: object) -> list[str]:
+        done.append(f"{len(texts)} texts")
+        return [" (A)"] * len(texts)
+
+    monkeypatch.setattr(peers, "plain_generation", written)
+    answered = peers.generate(replace(asked, clock=watching(done, [12.0])))
+    assert done == ["1 texts", "clock", "12 texts"] and answered.seconds == pytest.approx(180.0)
+
+
+def watching(done: list[str], seconds: list[float]) -> Callable[[Callable[[], object]], float]:
+    """A clock that takes what it times for so long, and leaves a word before it."""
+    times = iter(seconds)
+
     def clock(work: Callable[[], object]) -> float:
+        done.append("clock")
         work()
         return next(times)
 
-    monkeypatch.setattr(peers, "LlamaCpp", Program)
-    times = iter([10.0, 12.0])
-    answered = peers.llama_cpp(replace(asked, clock=clock, file=Path("a.gguf")), peers.SEQUENCES)
-    assert answered.seconds == pytest.approx(10.0 + 180.0) and read[-1] == len(asked.prompts.prefix)
-    assert answered.note == "a.gguf, 12 items in one call"
+    return clock
 
 
 def test_a_gguf_file_is_the_whole_model_or_not_asked() -> None:
@@ -157,7 +198,8 @@ def test_a_gguf_file_is_the_whole_model_or_not_asked() -> None:
 def test_lm_eval_gives_our_log_probabilities(asked: Questions) -> None:
     pytest.importorskip("lm_eval", reason="lm-evaluation-harness is optional")
     rows = asked.backbone.engine.option_log_probs(Request(asked.prompts), asked.options)
-    torch.testing.assert_close(lm_eval_log_probs(asked.backbone, asked.texts), rows, atol=1e-4, rtol=0)
+    peer = LmEval(asked.backbone)
+    torch.testing.assert_close(peer.log_probs(peer.task(asked.texts)), rows, atol=1e-4, rtol=0)
 
 
 def test_llama_cpp_reads_what_we_read(smollm2: LoadedModel, inventory: Inventory) -> None:
