@@ -3,7 +3,7 @@
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self
@@ -69,12 +69,15 @@ class Command:
     @classmethod
     def all(cls, runs: Path, experiment: str) -> list[Self]:
         """The experiment's commands, the last one typed at the end. Raises LedgerError when there is none."""
-        found = [
-            cls(runs, experiment, path.parent.name) for path in (runs / experiment / "commands").glob("*/command.json")
-        ]
+        found = cls._found(runs, experiment)
         if not found:
             raise LedgerError(_nothing(runs, experiment))
         return sorted(found, key=lambda command: command.started)
+
+    @classmethod
+    def _found(cls, runs: Path, experiment: str) -> list[Self]:
+        paths = (runs / experiment / "commands").glob("*/command.json")
+        return [cls(runs, experiment, path.parent.name) for path in paths]
 
     @classmethod
     def last(cls, runs: Path, experiment: str) -> Self:
@@ -83,8 +86,16 @@ class Command:
 
     @property
     def started(self) -> str:
-        """When it was typed last: UTC, ISO 8601, so that texts sort as times. Raises LedgerError for a damaged file."""
-        return str(self._typed("started", str))
+        """When it was typed last: UTC, ISO 8601, so that texts sort as times. Raises LedgerError for a damaged file.
+
+        Later than what was typed before it, whatever the clock said: see `start`.
+        """
+        started = str(self._typed("started", str))
+        try:
+            datetime.fromisoformat(started)
+        except ValueError as error:
+            raise self._damaged(f"command.json: {error}") from error
+        return started
 
     @property
     def arguments(self) -> list[str]:
@@ -130,11 +141,16 @@ class Command:
         self.start(arguments, parts)
 
     def start(self, arguments: Sequence[str], parts: Iterable[tuple[int, int]]) -> None:
-        """Note that the command was typed, and which parts of the people (index, count) are being computed."""
+        """Note that the command was typed, and which parts of the people (index, count) are being computed.
+
+        It counts as the last one typed also where a clock went backwards, or another host's is ahead.
+        """
         for index, count in parts:
             write_json(self.folder / "parts" / f"{index}of{count}.json", {})
         kept = [each for each in arguments if not each.startswith(("retry=", "shard="))]
-        started = datetime.now(UTC).isoformat(timespec="microseconds")
+        others = [each.started for each in self._found(self.runs, self.experiment) if each.id != self.id]
+        after = (datetime.fromisoformat(each).astimezone(UTC) + timedelta(microseconds=1) for each in others)
+        started = max([datetime.now(UTC), *after]).isoformat(timespec="microseconds")
         write_json(self.folder / "command.json", {"layout": LAYOUT, "arguments": kept, "started": started})
 
     def write_jobs(self, jobs: Sequence[PlannedJob], name: str) -> None:

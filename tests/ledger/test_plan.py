@@ -60,6 +60,25 @@ def test_a_later_command_is_shown_and_the_earlier_kept(tmp_path: Path, rows: dic
     assert Plan.all(tmp_path, "table1")[0].read()[0] == [rows["pas"]]
 
 
+def test_a_clock_that_went_backwards_does_not_bring_an_earlier_command_back(
+    tmp_path: Path, rows: dict[str, Row]
+) -> None:
+    """Nor does another host's that is ahead: the last one typed is shown."""
+    first, second = Command(tmp_path, "table1", "first"), Command(tmp_path, "table1", "second")
+    first.write(["first"], [job(0, rows["pas"])])
+    path = first.folder / "command.json"
+    ahead = json.loads(path.read_text()) | {"started": "2126-01-01T00:00:00.000000+00:00"}
+    path.write_text(json.dumps(ahead))
+    second.write(["second"], [job(0, rows["few_shot"])])
+    assert Command.last(tmp_path, "table1").id == "second"
+    assert Plan.all(tmp_path, "table1")[0].read()[0] == [rows["few_shot"]]
+    first.start(["first"], [(1, 1)])  # typed again
+    assert [each.id for each in Command.all(tmp_path, "table1")] == ["second", "first"]
+    path.write_text(json.dumps(ahead | {"started": "yesterday"}))
+    with pytest.raises(LedgerError, match=r"damaged \(command\.json: .*yesterday"):
+        second.start(["second"], [(1, 1)])
+
+
 def test_the_same_words_for_other_cells_are_told(tmp_path: Path, rows: dict[str, Row]) -> None:
     """Typed where they name another file, or after a change of the program."""
     command = Command(tmp_path, "table1", "same")
