@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
-from urllib.parse import quote, unquote
+from urllib.parse import quote
 
 import yaml
 
@@ -22,7 +22,7 @@ from palign_bench.files import LedgerError, canonical, read_json, write_atomical
 from palign_bench.ledger.columns import Digest
 from palign_bench.ledger.index import verify
 from palign_bench.ledger.locks import CellLocks, guarded
-from palign_bench.ledger.record import Record, content_of, intact_record
+from palign_bench.ledger.record import Record, content_of, file_name, intact_record, respondent_of
 
 
 def fingerprint(config: Mapping[str, Any]) -> str:
@@ -67,9 +67,7 @@ class CellFolder:
         return [self._file(respondent_id).stat().st_size for respondent_id in respondent_ids]
 
     def _file(self, respondent_id: str, suffix: str = ".json") -> Path:
-        # Ids come from users' files: percent-encoding keeps "../x" and "a/b" inside the folder.
-        name = quote(respondent_id, safe="").replace(".", "%2E")
-        return self.path / "respondents" / f"{name}{suffix}"
+        return self.path / "respondents" / file_name(respondent_id, suffix)
 
     def finished(self) -> set[str]:
         """Ids with a whole, untouched record. A damaged one is set aside as ``*.damaged`` and said so on stderr."""
@@ -81,7 +79,7 @@ class CellFolder:
                 self._set_aside(path)
             else:  # another process has computed it anew since
                 whole.add(name)
-        return set(map(_respondent_id, whole))
+        return set(map(respondent_of, whole))
 
     def digest(self, respondent_ids: Iterable[str]) -> tuple[list[str], Digest]:
         """The finished among these, in order, and their digest. Only reads, never repairs.
@@ -89,8 +87,8 @@ class CellFolder:
         Raises LedgerError for a whole record that is not one of a cell.
         """
         verified = verify(self.path, digested=True)
-        rows = {_respondent_id(name): row for row, name in enumerate(verified.kept.names)}
-        strange = {_respondent_id(name) for name in verified.names}.difference(rows)
+        rows = {respondent_of(name): row for row, name in enumerate(verified.kept.names)}
+        strange = {respondent_of(name) for name in verified.names}.difference(rows)
         found = []
         for respondent_id in respondent_ids:
             if respondent_id in strange:
@@ -140,7 +138,7 @@ class CellFolder:
         """Error message by respondent id, for cells that failed and have not been finished since."""
         found = {}
         for path in sorted((self.path / "respondents").glob("*.error.json")):
-            respondent_id = _respondent_id(path.name)
+            respondent_id = respondent_of(path.name)
             if not self._file(respondent_id).exists():  # a kill between the two steps of `record` leaves both files
                 try:
                     found[respondent_id] = str(json.loads(path.read_text(encoding="utf-8"))["error"])
@@ -160,7 +158,7 @@ class CellFolder:
 
     def failure_marks(self) -> dict[str, tuple[int, int]]:
         """`failure_mark` of every cell that has one, by respondent id: one look at the folder, however many cells."""
-        failed = (_respondent_id(path.name) for path in (self.path / "respondents").glob("*.error.json"))
+        failed = (respondent_of(path.name) for path in (self.path / "respondents").glob("*.error.json"))
         return {each: mark for each in failed if (mark := self.failure_mark(each)) is not None}
 
     def locks(self) -> CellLocks:
@@ -221,8 +219,3 @@ def _record(path: Path, kept: Any) -> Record:
     if not isinstance(kept, dict):
         raise LedgerError(f"{path} is damaged: delete it and run the same command again.")
     return kept
-
-
-def _respondent_id(name: str) -> str:
-    """The respondent of a cell's file, or of what tells that it failed."""
-    return unquote(name.removesuffix(".json").removesuffix(".error"))

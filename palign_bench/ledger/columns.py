@@ -19,7 +19,7 @@ from palign_bench.questionnaire.scoring import COMPOSITE, as_matrix
 Array = NDArray[np.floating[Any]]
 Whole = NDArray[np.int64]
 
-VERSION = 3  # raise it when the same record gives another digest
+VERSION = 4  # raise it when the same record gives another digest, or is no longer a whole cell
 # Items asked; 1 where every answer was generated; items of the audit, those of them with an option, those of these with
 # a recorded answer, and those of these that agree.
 _READING = ("asked", "generated", "audited", "parsed", "compared", "agreed")

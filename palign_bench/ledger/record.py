@@ -5,12 +5,23 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from palign_bench.files import canonical
 
 Record = dict[str, Any]
 
 _BEFORE_RECORD, _AFTER_RECORD = b', "record": ', b"}\n"
+
+
+def file_name(respondent_id: str, suffix: str = ".json") -> str:
+    """The name of a cell's file. Ids come from users' files: percent-encoding keeps "../x" and "a/b" in the folder."""
+    return quote(respondent_id, safe="").replace(".", "%2E") + suffix
+
+
+def respondent_of(name: str) -> str:
+    """The respondent of a cell's file, or of what tells that it failed."""
+    return unquote(name.removesuffix(".json").removesuffix(".error"))
 
 
 def content_of(record: Mapping[str, Any]) -> bytes:
@@ -20,7 +31,10 @@ def content_of(record: Mapping[str, Any]) -> bytes:
 
 
 def intact_record(path: Path) -> Record | None:
-    """The record in a cell's file; None when the file is gone, damaged or edited. Its white space may differ."""
+    """The record in a cell's file; None when the file is gone, damaged, edited or named after somebody else.
+
+    Its white space may differ.
+    """
     try:
         content = path.read_bytes()
         document = json.loads(content.decode("utf-8"))
@@ -28,11 +42,12 @@ def intact_record(path: Path) -> Record | None:
         as_written = content.partition(_BEFORE_RECORD)[2].removesuffix(_AFTER_RECORD)  # saves writing the record anew
         checksum = document["sha256"]
         whole = checksum == _checksum(as_written) or checksum == _checksum(canonical(body).encode())
-    except FileNotFoundError:  # set aside by another process
+    except (FileNotFoundError, IsADirectoryError):  # set aside by another process; a folder named like a cell
         return None
     except (KeyError, TypeError, ValueError, RecursionError):  # ValueError: no UTF-8, no JSON, or no number
         return None
-    return body if whole and isinstance(body, dict) else None
+    own = respondent_of(path.name)
+    return body if whole and isinstance(body, dict) and body.get("respondent", own) == own else None
 
 
 def _checksum(body: bytes) -> str:

@@ -4,6 +4,7 @@ import errno
 import json
 import os
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -242,6 +243,47 @@ def test_a_damaged_cell_is_set_aside_and_missing(
     assert "1.json was damaged or edited" in capsys.readouterr().err
     folder.record("1", a_record("1"))
     assert planned.missing() == ["3"]
+
+
+@pytest.mark.parametrize("another", ["2", "a/b"])
+def test_a_cell_named_after_somebody_else_is_damaged(
+    folder: CellFolder, another: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.record("1", a_record("1"))
+    folder.record(another, a_record(another))
+    copied = folder._file(another)
+    shutil.copy(folder._file("1"), copied)
+    assert folder.read(another) is None
+    assert folder.finished() == {"1"}
+    assert f"{copied.name} was damaged or edited: set aside" in capsys.readouterr().err
+
+
+def test_a_folder_named_like_a_cell_is_set_aside_and_blocks_nothing(
+    folder: CellFolder, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder.record("1", a_record("1"))
+    folder._file("999").mkdir()
+    assert folder.read("999") is None
+    assert row_of("few_shot", folder, ("1", "999")).missing() == ["999"]
+    assert "999.json was damaged or edited: set aside" in capsys.readouterr().err
+    folder.record("999", a_record("999"))
+    assert folder.finished() == {"1", "999"}
+
+
+def test_what_may_not_be_read_is_told_and_not_called_damaged(
+    folder: CellFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else's cells, which may be whole: they are not set aside and computed again."""
+    folder.record("1", a_record("1"))
+
+    def denied(path: Path) -> bytes:
+        raise PermissionError(errno.EACCES, "Permission denied", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "read_bytes", denied)
+        with pytest.raises(PermissionError, match=r"1\.json"):
+            folder.finished()
+    assert folder.finished() == {"1"}
 
 
 def test_a_damaged_cell_that_another_process_repairs_meanwhile_stays(

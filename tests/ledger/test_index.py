@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from palign_bench.files import LedgerError, WriteError
 from palign_bench.ledger import index as verification
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.columns import Digest
-from palign_bench.ledger.record import intact_record
+from palign_bench.ledger.record import content_of, intact_record
 from palign_bench.report import make_report
 from palign_bench.report.table import build_report
 from tests.ledgers import plan_of, row_of
@@ -210,16 +211,34 @@ def test_a_cell_written_anew_replaces_the_digest_s(tmp_path: Path) -> None:
     assert planned.folder.digest(["p000004"])[0] == [] and planned.missing() == ["p000004"]
 
 
-def test_a_file_that_somebody_copied_has_any_name(tmp_path: Path, records_read: list[str]) -> None:
+def test_a_file_may_have_any_name(tmp_path: Path, records_read: list[str]) -> None:
+    """As the ledger would not write it."""
     plan = make_ledger(tmp_path, PEOPLE, 1)
     (planned,), _ = plan.read()
-    path = planned.folder.path / "respondents" / "p000003.json"
-    for name in ("Kopie von p3.json", "é.json"):
-        (path.parent / name).write_bytes(path.read_bytes())
+    for name in ("Frau p3", "é"):
+        record = planned.folder.read("p000003") or {}
+        (planned.folder.path / "respondents" / f"{name}.json").write_bytes(content_of(record | {"respondent": name}))
     everyone = planned.folder.finished()
-    assert len(everyone) == PEOPLE + 2 and {"Kopie von p3", "é"} < everyone
+    assert len(everyone) == PEOPLE + 2 and {"Frau p3", "é"} < everyone
     records_read.clear()
     assert planned.folder.finished() == everyone and records_read == []
+
+
+def test_a_cell_that_was_copied_under_another_name_is_nobodys(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One person's answers would stand in the table for another's."""
+    plan = make_ledger(tmp_path, PEOPLE, 1)
+    (planned,), _ = plan.read()
+    assert planned.missing() == [] and digests(tmp_path)
+    respondents = planned.folder.path / "respondents"
+    for name in ("p000004", "p3 (copy)"):
+        shutil.copy(respondents / "p000003.json", respondents / f"{name}.json")
+    assert planned.folder.digest(["p000003", "p000004"])[0] == ["p000003"]
+    assert build_report(plan).rows[0]["missing_cells"] == 1
+    assert planned.missing() == ["p000004"]
+    assert "p000004.json was damaged or edited" in capsys.readouterr().err
+    assert not (respondents / "p3 (copy).json").exists()
 
 
 def test_a_ledger_that_can_only_be_read_still_reports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,9 +197,9 @@ def test_rows_of_one_method_are_told_apart_and_shards_join(
 ) -> None:
     plan = make_plan({"pas": {"p0": make_record({6: 1}, {6: 2}, 3.0)}}, ("p0",))
     (first,), about = plan.read()
-    first.folder.record("p1", make_record({6: 1}, {6: 2}, 5.0))
+    first.folder.record("p1", make_record({6: 1}, {6: 2}, 5.0, respondent="p1"))
     other = kept_folder(plan.runs, "pas", {"method": {"name": "pas", "k": 48}, "model": None})
-    other.record("p0", make_record({6: 1}, {6: 2}, 7.0))
+    other.record("p0", make_record({6: 1}, {6: 2}, 7.0, respondent="p0"))
     rows = [first, row_of("pas", first.folder, ("p1",)), row_of("pas", other, ("p0",))]
     plan = plan_of(plan.runs, rows, about)
     report = build_report(plan, five_items)
@@ -219,7 +219,7 @@ def test_how_many_answers_a_row_was_told_is_said_in_words(
     plan = make_plan({"pas": {"p0": make_record({6: 1}, {6: 2}, 3.0)}}, ("p0",))
     (every,), about = plan.read()
     fewer = kept_folder(plan.runs, "pas", {"method": {"name": "pas"}, "model": None, "known_answers": 30})
-    fewer.record("p0", make_record({6: 1}, {6: 2}, 7.0))
+    fewer.record("p0", make_record({6: 1}, {6: 2}, 7.0, respondent="p0"))
     plan = plan_of(plan.runs, [every, row_of("pas", fewer, ("p0",))], about)
     assert [row["label"] for row in build_report(plan, five_items).rows] == ["PAS [known=all]", "PAS [known=30]"]
 
@@ -229,7 +229,7 @@ def test_the_training_budget_is_part_of_the_name(
 ) -> None:
     plan = make_plan({}, ("p0",))
     folder = kept_folder(plan.runs, "dpo", {"method": {"name": "dpo", "budget": "quick"}, "model": None})
-    folder.record("p0", make_record({6: 1}, {6: 2}, 3.0))
+    folder.record("p0", make_record({6: 1}, {6: 2}, 3.0, respondent="p0"))
     plan = plan_of(plan.runs, [row_of("dpo", folder, ("p0",))], plan_about("table1"), "other")
     report = build_report(plan, five_items)
     assert report.rows[0]["budget"] == "quick"
