@@ -38,8 +38,9 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     missing = row.missing()
     todo = _to_try(row, missing, job, provenance)
     if not todo:
-        if len(missing) < len(row.ids) and job.tracker.wants_finished_row(job.experiment, _key(job, row)):
-            _track(job, row, set(row.ids) - set(missing))
+        finished = set(row.ids) - set(missing)
+        if finished and job.tracker.wants_finished_row(job.experiment, _key(job, row), finished):
+            _track(job, row, finished)
             job.tracker.finish_row({"missing_cells": len(missing)})
         return 0
     aligner = job.aligners[row.name]

@@ -7,13 +7,14 @@ answer, and with it every figure over several people that would tell it.
 """
 
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
+from palign_bench.files import write_atomically
 from palign_bench.settings import counted
 from palign_bench.tracking.public import (
     figures_of,
@@ -41,9 +42,11 @@ class Tracker:
 
     follows_people = False  # whether anything is kept, and so records of people finished before need to be read
     service = ""  # its name in messages
+    project = ""  # where it keeps runs
 
     def __init__(self, salt_file: Path = Path(".salt")):
         self.salt_file = salt_file
+        self._row = ""  # the id of the run that was opened last
         self._people: dict[str, dict[str, Any]] = {}
         self._withheld: set[str] = set()
         self._scale_of: Mapping[str, str] = {}
@@ -72,14 +75,17 @@ class Tracker:
     def check_rows(self, names: Sequence[str]) -> None:
         """Raise UserError where a command of these rows cannot be followed; asked before anything is computed."""
 
-    def wants_finished_row(self, group: str, key: str) -> bool:
-        """Whether a row is to be told of although nothing of it is computed: there is no run of it.
+    def wants_finished_row(self, group: str, key: str, people: Collection[str]) -> bool:
+        """Whether a row is to be told of although nothing of it is computed: there is no run of it over these people.
 
-        Another experiment, or the same without a tracker, computed it. ``group``, ``key``: see `start_row`.
+        Another experiment, or the same without a tracker or for more people, computed it. ``group``, ``key``: see
+        `start_row`. ``people``: the ids of those who are finished.
         """
         if self.follows_people:
             with self._safely():
-                return not self._is_kept(self._id(group, key))
+                id_, salt = self._id(group, key), read_salt(self.salt_file)
+                told, mark = self._told_of(hashed_id(salt, each) for each in people), self._mark(id_)
+                return not self._is_kept(id_) or not mark.exists() or mark.read_text(encoding="ascii") != told
         return False
 
     def start_row(
@@ -105,7 +111,9 @@ class Tracker:
         self._people, self._withheld, self._scale_of, self._is_open = {}, set(), scale_of or {}, False
         with self._safely():
             short = list(dict.fromkeys(tag[:LONGEST_TAG] for tag in tags if tag))
-            self._open(self._id(group, key or name), name, group, "row", public_identity(identity), short)
+            self._row = self._id(group, key or name)
+            self._mark(self._row).unlink(missing_ok=True)
+            self._open(self._row, name, group, "row", public_identity(identity), short)
             self._is_open = True
 
     def log_person(self, record: Mapping[str, Any]) -> None:
@@ -138,6 +146,7 @@ class Tracker:
         numbers = {name: plain(value) for name, value in summary.items()}
         with self._safely():
             self._close({**shown, **numbers})
+            write_atomically(self._mark(self._row), self._told_of(self._people))
 
     def log_table(
         self,
@@ -165,6 +174,13 @@ class Tracker:
     def _id(self, group: str, key: str) -> str:
         """Stays the same over restarts, differs between ledgers, and tells nothing."""
         return hashed_id(read_salt(self.salt_file), f"{group}/{key}")
+
+    def _mark(self, id_: str) -> Path:
+        """The file beside the salt that tells over whom a row's run is, since services cannot be asked offline."""
+        return self.salt_file.with_name(".mirrored") / self._id(f"{self.service}/{self.project}", id_)
+
+    def _told_of(self, hashed_ids: Iterable[str]) -> str:
+        return self._id("people", " ".join(sorted(hashed_ids)))
 
     @contextmanager
     def _safely(self) -> Iterator[None]:

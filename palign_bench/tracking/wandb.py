@@ -49,6 +49,7 @@ class WandbTracker(Tracker):
         self.project = project
         self.entity = entity
         self.mode: Any = choose_mode(mode)
+        self.follows_people = self.mode != "disabled"
         self._may_fall_back = mode == "auto"
         self.folder = folder
         self._run: Any = None
@@ -65,7 +66,7 @@ class WandbTracker(Tracker):
     def _is_kept(self, id_: str) -> bool:
         if self._agents_run:  # a trial that repeats another's cells holds the metric all the same
             return False
-        return self.mode == "disabled" or any(self.folder.glob(f"wandb/*run-*-{id_}"))
+        return any(self.folder.glob(f"wandb/*run-*-{id_}"))
 
     def _open(self, id_: str, name: str, group: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> None:
         if self._agents_run and self._run is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -56,7 +56,7 @@ class Watched(Tracker):
 
     follows_people = True
 
-    def wants_finished_row(self, group: str, key: str) -> bool:
+    def wants_finished_row(self, group: str, key: str, people: Collection[str]) -> bool:
         return self.wanted
 
     def start_row(self, identity: Any, name: str, group: str, tags: Sequence[str] = (), **_: Any) -> None:

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ def mirrored(folder: Path, lacking: int = 0, of: str = "calm", named: str = "sec
     lines = ["number,text,scale,known"]
     for place, scale in enumerate(SCALES):
         for item in range(ITEMS):
-            lines.append(f"{place * ITEMS + item + 1},I do thing {item}.,{scale},{'yes' if item < KNOWN else 'no'}")
+            lines.append(
+                f"{place * ITEMS + item + 1},I do thing {item} of {place}.,{scale},{'yes' if item < KNOWN else 'no'}"
+            )
     (folder / f"{named}_inventory.csv").write_text("\n".join(lines), encoding="utf-8")
     (folder / f"{named}_inventory.yaml").write_text("wording: sentence\ntitle: Mine\n", encoding="utf-8")
     answers: list[list[Any]] = np.random.default_rng(0).integers(1, 6, size=(PEOPLE, 2 * ITEMS)).tolist()
@@ -64,6 +67,45 @@ def test_a_rows_means_are_the_tables(tmp_path: Path, lacking: int) -> None:
         for name in ("composite", *SCALES):
             assert row.summary[name] == pytest.approx(frame.loc[method, name]), (method, name)
     assert {"composite", *SCALES} < set(columns_of_table(found)) and pictures_of(found)
+
+
+@pytest.mark.parametrize("tracking", ["wandb", "trackio"])
+def test_a_rows_means_are_the_tables_also_when_fewer_people_are_shown_again(tmp_path: Path, tracking: str) -> None:
+    project, means = f"test-{uuid.uuid4().hex}", list[float]()
+    if tracking == "trackio":
+        pytest.importorskip("trackio", reason="trackio is optional")
+    for limit in (3, 2):
+        done = run_here(
+            "method=floors", "method.rows=[domain_mean]", "respondents=simulated", "respondents.count=20",
+            f"respondents.limit={limit}", f"tracking={tracking}", f"tracking.project={project}", folder=tmp_path,
+            variables={"WANDB_MODE": "offline"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        means.append(table(tmp_path / "runs", "run").set_index("method").loc["domain_mean", "composite"])
+    assert means[0] != means[1]
+    if tracking == "wandb":
+        rows = [each for each in runs_of(tmp_path / "runs") if each.run.job_type == "row"]
+        told = [each.summary["composite"] for each in sorted(rows, key=_written)]
+        assert told == pytest.approx(means) and len({each.run.run_id for each in rows}) == 1
+    else:
+        assert _logged_by_trackio(project, "mean/composite") == pytest.approx(means[1])
+
+
+def _written(read: RunRead) -> int:
+    return read.folder.stat().st_mtime_ns
+
+
+def _logged_by_trackio(project: str, name: str) -> float:
+    from trackio.sqlite_storage import SQLiteStorage
+
+    found = [
+        line[name]
+        for run_ in SQLiteStorage.get_run_records(project)
+        for line in SQLiteStorage.get_logs(project, run_["name"], run_id=run_["id"])
+        if name in line
+    ]
+    (mean,) = found
+    return float(mean)
 
 
 def test_a_withheld_score_cannot_be_worked_out(tmp_path: Path) -> None:

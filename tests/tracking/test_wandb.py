@@ -147,13 +147,16 @@ def test_a_restart_continues_its_run_and_updates_the_table(tmp_path: Path) -> No
 
 def test_a_finished_row_is_wanted_until_there_is_a_run_of_it(tmp_path: Path) -> None:
     tracker = WandbTracker(mode="offline", folder=tmp_path, salt_file=tmp_path / ".salt")
-    assert tracker.wants_finished_row("group", "row-0123")
+    assert tracker.wants_finished_row("group", "row-0123", RAW_IDS[:1])
     row_and_table(tracker, [a_record(0)])
     again = WandbTracker(mode="offline", folder=tmp_path, salt_file=tmp_path / ".salt")
-    assert not again.wants_finished_row("group", "row-0123")
-    assert again.wants_finished_row("group", "row-4567") and again.wants_finished_row("another", "row-0123")
+    assert not again.wants_finished_row("group", "row-0123", RAW_IDS[:1])
+    for group, key, people in (("group", "row-4567", 1), ("another", "row-0123", 1), ("group", "row-0123", 2)):
+        assert again.wants_finished_row(group, key, RAW_IDS[:people])
+    again.start_row(IDENTITY, "row", "group", key="row-0123")  # cut off
+    assert again.wants_finished_row("group", "row-0123", RAW_IDS[:1])
     disabled = WandbTracker(mode="disabled", folder=tmp_path, salt_file=tmp_path / ".salt")
-    assert not disabled.wants_finished_row("group", "row-4567")
+    assert not disabled.wants_finished_row("group", "row-4567", RAW_IDS[:1])
 
 
 def test_under_an_agent_one_run_holds_the_metric(tmp_path: Path) -> None:
@@ -162,7 +165,7 @@ def test_under_an_agent_one_run_holds_the_metric(tmp_path: Path) -> None:
         "from pathlib import Path; from palign_bench.tracking.wandb import WandbTracker\n"
         "from tests.tracking.rows import *\n"
         "tracker = WandbTracker(mode='offline', folder=Path('runs'), salt_file=Path('.salt'))\n"
-        "row_and_table(tracker, [a_record(0)]); assert tracker.wants_finished_row('group', 'row-0123')\n"
+        "row_and_table(tracker, [a_record(0)]); assert tracker.wants_finished_row('group', 'row-0123', RAW_IDS[:1])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120,
