@@ -35,6 +35,7 @@ from palign_bench.settings import UserError
 
 WORDINGS = ("phrase", "sentence")
 _FIRST_PERSON = re.compile(r"(I|I['’]\w+|My)\b")
+_WORD = re.compile(r"\w+")
 _BESIDE = (".yaml", ".yml")
 _NEEDED, _OPTIONAL = ("number", "text", "scale"), ("subscale", "sign", "known")
 _ABOUT = ("title", "options", "wording", "question", "scales")
@@ -82,6 +83,7 @@ def read_inventory(path: Path) -> Inventory:
     numbers = [item.number for item in items]
     if repeated := next((n for n in numbers if numbers.count(n) > 1), None):
         raise UserError(f"{path}: item number {repeated} is there twice; number each item once")
+    _check_texts(path, items)
     found = tuple(dict.fromkeys(item.scale for item in items))
     about = _about(path, found)
     sentences = [item for item in items if _FIRST_PERSON.match(item.text)]
@@ -165,6 +167,16 @@ def _item(path: Path, line: int, row: Mapping[str, str]) -> Item:
     return Item(int(row["number"]), row["text"], -1 if negative else 1, row["scale"], row.get("subscale") or None)
 
 
+def _check_texts(path: Path, items: Sequence[Item]) -> None:
+    """Refuse items that read alike: of a known and a held-out one, the answer to the first gives the second's away."""
+    seen: dict[str, Item] = {}
+    for item in items:
+        first = seen.setdefault(" ".join(_WORD.findall(item.text.casefold())), item)
+        if first is not item:
+            both = f"items {first.number} and {item.number} read alike"
+            raise UserError(f"{path}: {both} ({item.text!r}); keep one of them")
+
+
 def _told_apart(items: Sequence[Item]) -> tuple[Item, ...]:
     """The items, a subscale's name that stands under several scales made one for each: ``work: general``.
 
@@ -215,9 +227,10 @@ def _about(path: Path, scales: Sequence[str]) -> dict[str, Any]:
         about = yaml.load(_text(place), _AsWritten) or {}
     except yaml.YAMLError as error:
         raise UserError(f"{place}: cannot be read ({' '.join(str(error).split())})") from error
-    if not isinstance(about, dict) or (unknown := sorted(set(map(str, about)) - set(_ABOUT))):
-        what = "is no list of keys" if not isinstance(about, dict) else f"has {unknown[0]!r}, which is not known"
-        raise UserError(f"{place}: {what}; it may say {', '.join(_ABOUT)}")
+    if not isinstance(about, dict):
+        raise UserError(f"{place}: must be lines of KEY: VALUE; it may say {', '.join(_ABOUT)}")
+    if unknown := sorted(set(map(str, about)) - set(_ABOUT)):
+        raise UserError(f"{place}: has {unknown[0]!r}, which is not known; it may say {', '.join(_ABOUT)}")
     if not isinstance(about.get("title", ""), str):
         raise UserError(f"{place}: title: give a text")
     options = about.get("options", ["yes", "no"])

@@ -52,6 +52,13 @@ def test_every_option_of_the_group_is_an_inventory() -> None:
         load_inventory(read_option("inventory", "file"))
 
 
+def test_no_shipped_inventory_has_two_items_that_read_alike(dark_triad: Inventory) -> None:
+    """As a user's own is refused."""
+    for inventory in (ipip_neo_300(), ipip_neo_120(), dark_triad):
+        texts = [re.sub(r"\W", "", item.text.casefold()) for item in inventory.items]
+        assert len(set(texts)) == len(texts)
+
+
 def test_the_short_form_is_split_within_each_facet() -> None:
     short, long = ipip_neo_120(), ipip_neo_300()
     assert {item.number for item in short.items} == set(long.known)
@@ -227,6 +234,9 @@ def test_a_questionnaire_that_was_always_read_keeps_its_name(tmp_path: Path) -> 
         (ITEMS.replace("known", "told"), None, r"column 'told' is not known"),
         (ITEMS.replace("5,Avoid", "x,Avoid"), None, r"line 6: number 'x'; give a whole number"),
         (ITEMS.replace("5,Avoid", "4,Avoid"), None, r"item number 4 is there twice"),
+        (ITEMS.replace("Avoid parties", "talk to  strangers"), None, r"items 4 and 5 read alike \('talk to  strangers"),
+        (ITEMS.replace("Leave things about", "Plan my day"), None, r"items 1 and 2 read alike .*; keep one of them"),
+        (ITEMS, "[title, options]", r"course.yaml: must be lines of KEY: VALUE; it may say title, options"),
         (ITEMS.replace("Avoid parties", ""), None, r"line 6: text '\.' has no letter in it; give a statement"),
         (ITEMS.replace(",-,no", ",?,no"), None, r"line 6: sign '\?'; give \+ or -"),
         (ITEMS.replace("-,no", "-,maybe"), None, r"line 6: known 'maybe'; give yes or no"),

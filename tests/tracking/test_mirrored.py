@@ -23,9 +23,8 @@ def mirrored(folder: Path, lacking: int = 0, of: str = "calm", named: str = "sec
     lines = ["number,text,scale,known"]
     for place, scale in enumerate(SCALES):
         for item in range(ITEMS):
-            lines.append(
-                f"{place * ITEMS + item + 1},I do thing {item} of {place}.,{scale},{'yes' if item < KNOWN else 'no'}"
-            )
+            number, known = place * ITEMS + item + 1, "yes" if item < KNOWN else "no"
+            lines.append(f"{number},I do thing {number}.,{scale},{known}")
     (folder / f"{named}_inventory.csv").write_text("\n".join(lines), encoding="utf-8")
     (folder / f"{named}_inventory.yaml").write_text("wording: sentence\ntitle: Mine\n", encoding="utf-8")
     answers: list[list[Any]] = np.random.default_rng(0).integers(1, 6, size=(PEOPLE, 2 * ITEMS)).tolist()
