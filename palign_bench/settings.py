@@ -27,6 +27,12 @@ def counted(number: int, one: str = "person", many: str = "people") -> str:
     return f"{number:,} {one if number == 1 else many}"
 
 
+def shortened(message: str, longest: int) -> str:
+    """The message's first line; of a longer one the beginning, and an ellipsis that says so."""
+    line = (message.splitlines() or [""])[0]
+    return line if len(line) <= longest else f"{line[: longest - 1]}…"
+
+
 def did_you_mean(typed: str, choices: Iterable[str]) -> str:
     """A hint for messages, after a space: `` (did you mean report?)``; empty where nothing is like what was typed."""
     return "".join(f" (did you mean {each}?)" for each in difflib.get_close_matches(typed, list(choices), n=1))

@@ -15,13 +15,13 @@ import numpy as np
 from palign_bench.costs.machine import TOLD_PACKAGES
 from palign_bench.files import LedgerError, canonical
 from palign_bench.ledger.columns import Array, Digest, Whole
-from palign_bench.ledger.plan import Plan, Row
+from palign_bench.ledger.plan import UNNAMED, Plan, Row, runs_option
 from palign_bench.ledger.record import Record
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.scoring import COMPOSITE
 from palign_bench.report.document import written_out
 from palign_bench.report.statistics import mean
-from palign_bench.settings import options, read_option
+from palign_bench.settings import options, read_option, shortened
 
 MOST_FAILURE_NOTES = 5
 FULLY = 0.995  # share of the items answered from which a row is not said to have answered a part
@@ -245,7 +245,7 @@ def ledger_notes(rows: Sequence[RowNumbers], about: Record) -> list[str]:
     return written_out(
         "ledger",
         experiment=about.get("experiment", ""),
-        elsewhere=any(row.folder.path.parents[1] != Path("runs") for row in rows),
+        at=runs_option(UNNAMED) if any(row.folder.path.parents[1] != Path("runs") for row in rows) else "",
         missing=[f"{row.label} {row.missing_cells}" for row in rows if row.missing_cells],
         failures=_failures(rows).most_common(),
         most_failures=MOST_FAILURE_NOTES,
@@ -270,7 +270,5 @@ def _failures(rows: Sequence[RowNumbers]) -> Counter[tuple[str, str, str]]:
         unfinished = set(row.ids).difference(row.respondents)
         for respondent, message in row.folder.failures().items():
             if respondent in unfinished:
-                line = (message.splitlines() or [""])[0]
-                short = line if len(line) <= _LONGEST_MESSAGE else line[: _LONGEST_MESSAGE - 1] + "…"
-                failures[row.label, short, row.folder.path.name] += 1
+                failures[row.label, shortened(message, _LONGEST_MESSAGE), row.folder.path.name] += 1
     return failures

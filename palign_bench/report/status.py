@@ -8,10 +8,11 @@ from typing import NamedTuple
 
 from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.plan import Plan, Row
-from palign_bench.settings import counted
+from palign_bench.settings import counted, shortened
 
 _SAMPLED = 100  # finished cells whose measured cost the estimate is made of
 _MOST_FAILURES = 5
+_LONGEST_MESSAGE = 90
 
 
 class RowStatus(NamedTuple):
@@ -66,11 +67,12 @@ def _table_status(plan: Plan) -> str:
     lines.append(f"  {'':24} {'planned':>8} {'finished':>8} {'running':>8} {'failed':>8} {'missing':>8}  time left")
     for row in rows:
         counts = (row.planned, row.finished, row.running, len(row.failures), row.missing)
-        lines.append(f"  {row.label:24} {' '.join(f'{n:8}' for n in counts)}  {_duration(row.seconds_left)}")
+        left = _duration(row.seconds_left) if row.missing else "-"
+        lines.append(f"  {row.label:24} {' '.join(f'{n:8}' for n in counts)}  {left}")
     lines.append(f"  {_summary(rows)}")
     lines += [f"  {note}" for note in about.get("notes", ()) if note.startswith("Shards")]
     failures = Counter(
-        (row.label, message.split("\n")[0][:90]) for row in rows for message in row.failures.values()
+        (row.label, shortened(message, _LONGEST_MESSAGE)) for row in rows for message in row.failures.values()
     ).most_common(_MOST_FAILURES)
     lines += [f"  failed: {label}, {count} × {message}" for (label, message), count in failures]
     if failures:
@@ -82,18 +84,19 @@ def _summary(rows: Sequence[RowStatus]) -> str:
     missing = sum(row.missing for row in rows)
     if not missing:
         return "Everything is finished."
-    known = [row.seconds_left for row in rows if row.seconds_left is not None]
+    known = [row.seconds_left for row in rows if row.missing and row.seconds_left is not None]
     unknown = sum(row.seconds_left is None for row in rows)
-    left = _duration(sum(known)) if known else "unknown time"
-    more = f", and {counted(unknown, 'row', 'rows')} of which nothing is measured yet" if unknown else ""
     cells = counted(missing, "cell", "cells")
-    return f"{cells} missing: {left} on one machine like those that computed the others{more}."
+    if not known:
+        return f"{cells} missing, of which nothing is measured yet."
+    more = f", and {counted(unknown, 'row', 'rows')} of which nothing is measured yet" if unknown else ""
+    return f"{cells} missing: {_duration(sum(known))} on one machine like those that computed the others{more}."
 
 
 def _duration(seconds: float | None) -> str:
     if seconds is None:
         return "unknown"
     if seconds < 60:
-        return f"{seconds:.1f} s" if seconds else "-"
+        return f"{seconds:.1f} s"
     minutes = round(seconds / 60)
     return f"{minutes} min" if minutes < 120 else f"{minutes / 60:.1f} h"
