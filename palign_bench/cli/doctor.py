@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from palign_bench.costs.machine import version_of
-from palign_bench.ledger.plan import experiments
+from palign_bench.ledger.plan import experiments, runs_option
 from palign_bench.settings import cache_folder, options, read_option
 
 _NEEDED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "hydra-core", "wandb", "pandas")
@@ -124,5 +124,5 @@ def _ledger(runs: Path) -> str:
 
 def _next(runs: Path) -> str:
     if experiments(runs):
-        return f"palign-bench status --runs '{runs}'"
+        return f"palign-bench status{runs_option(runs)}"
     return "palign-bench experiment=table1 model=organism respondents.limit=3 tracking=none"

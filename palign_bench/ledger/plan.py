@@ -1,6 +1,7 @@
 """What a command planned: the rows of its tables and the people of each, written before the first cell is computed."""
 
 import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -13,6 +14,7 @@ from palign_bench.ledger.cells import CellFolder
 from palign_bench.ledger.record import Record
 from palign_bench.settings import counted, options
 
+UNNAMED = Path("FOLDER")  # stands for the ledger's folder in files that are passed on: no place on this machine in them
 LAYOUT = 2  # of `commands/`; the plans of layout 1 lay in each table's folder, under `plan/`
 
 
@@ -126,7 +128,7 @@ class Command:
         if last.id == self.id and {row.folder for row in rows} == {row.folder for job in jobs for row in job.rows}:
             return None
         cells = sum(len(row.ids) for row in rows)
-        listed = f"which `palign-bench resume {self.experiment} --list` shows"
+        listed = f"which `palign-bench resume {self.experiment}{runs_option(self.runs)} --list` shows"
         return (
             f"{self.experiment}: this takes the place of the command of {last.started[:16].replace('T', ' ')} "
             f"({counted(len(rows), 'row', 'rows')}, {counted(cells, 'cell', 'cells')}), "
@@ -278,6 +280,11 @@ class Plan:
 def experiments(runs: Path) -> list[str]:
     """The experiments that a ledger holds commands of."""
     return sorted({path.parts[-4] for path in runs.glob("*/commands/*/command.json")})
+
+
+def runs_option(runs: Path) -> str:
+    """What a command that is told needs to find this ledger, after a space; empty for the default one."""
+    return "" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}"
 
 
 def _what_differs(setting: Mapping[str, Any], rivals: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from palign_bench.ledger.plan import Plan
+from palign_bench.ledger.plan import UNNAMED, Plan
 
 if TYPE_CHECKING:
     from palign_bench.report.document import Written
@@ -43,10 +43,13 @@ def make_report(plan: Plan, legend: bool = False, wide: bool = False) -> MadeRep
     if have_effects(report.read, report.inventory.scales):
         return MadeReport(report, [], write_effects(plan, report.inventory.scales, written))
     pictures = _draw(report, base, written)
-    document = describe(report, [path.name for path in pictures if path.suffix == ".png"])
-    replace(document, blocks=[*document.blocks, *conclusions(report)]).write(base, written)
-    text = f"{terminal(document, legend=legend, wide=wide)}\n{written.told(plan.folder)}\n"
-    said = conclusions(report, plan.runs)  # no place on this machine is written into files, which are passed on
+    drawn = [path.name for path in pictures if path.suffix == ".png"]
+    told = plan.runs if plan.runs == Path("runs") else UNNAMED
+    document = describe(report, drawn, told)
+    replace(document, blocks=[*document.blocks, *conclusions(report, told)]).write(base, written)
+    shown = terminal(describe(report, drawn, plan.runs), legend=legend, wide=wide)
+    text = f"{shown}\n{written.told(plan.folder)}\n"
+    said = conclusions(report, plan.runs)
     text += f"\n{terminal(Document('', said))}" if said else ""
     if report.about.get("cost_repeats"):
         from palign_bench.report.efficiency import write_efficiency

@@ -1,6 +1,5 @@
 """What a table shows and what it cannot, in plain sentences computed from its rows; and what to type next."""
 
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -10,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from palign_bench.ledger.plan import runs_option
 from palign_bench.report.document import written_out
 from palign_bench.report.measures import Difference, best_floor, option_counts
 from palign_bench.report.names import METHODS, OWN_FLOORS, PEOPLE_FLOORS, PEOPLE_METHODS
@@ -87,7 +87,7 @@ def findings(report: Report) -> list[str]:
 
 def next_step(report: Report, runs: Path) -> str:
     """What to type next: what is missing, else more people, with the time that they would take here."""
-    name = report.about["experiment"] + ("" if runs == Path("runs") else f" --runs {shlex.quote(str(runs))}")
+    name = report.about["experiment"] + runs_option(runs)
     missing = sum(row["missing_cells"] for row in report.rows)
     if missing:
         return f"Next: `palign-bench resume {name}` computes the {counted(missing, 'missing cell', 'missing cells')}."

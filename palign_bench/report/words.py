@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from palign_bench.costs.figures import FIGURES
+from palign_bench.ledger.plan import UNNAMED, runs_option
 from palign_bench.questionnaire.inventory import DOMAINS
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.report.document import Document, Picture, Table, Text, in_one_line, table_of, written_out
@@ -26,8 +27,8 @@ GPU_HEADING = "On the GPU, above the bare model's memory (energy per person: med
 Cells = dict[str, str]
 
 
-def describe(report: Report, pictures: Sequence[str] = ()) -> Document:
-    """The whole report; ``pictures``: the files' names of its pictures."""
+def describe(report: Report, pictures: Sequence[str] = (), runs: Path = Path("runs")) -> Document:
+    """The whole report; ``pictures``: the files' names of its pictures; ``runs``: the ledger's folder."""
     generates = PROTOCOLS[report.about["protocol"]].reading.generates
     marked = any(row["beats_best_constant"] is False for row in report.rows)
     blocks: list[Table | Text | Picture] = [
@@ -39,11 +40,11 @@ def describe(report: Report, pictures: Sequence[str] = ()) -> Document:
         Text([f"{in_one_line(each['heading'])}: {each['meaning']}." for each in PANEL], detail=True),
         cost_table(report),
         gpu_table(report),
-        Text(report.notes, "Notes", listed=True),
+        Text([note.replace(runs_option(UNNAMED), runs_option(runs)) for note in report.notes], "Notes", listed=True),
         *([paper_table(report)] if report.paper is None else []),
         Text(written_out("reading", generates=generates, fewest=FEWEST_FOR_A_BOOTSTRAP), "How to read it", detail=True),
     ]
-    command = f"palign-bench report {report.about['experiment']}"
+    command = f"palign-bench report {report.about['experiment']}{runs_option(runs)}"
     return Document(report.title, blocks, f"`{command} --legend` explains every column, --wide shows those left out.")
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from transformers.utils import logging as transformers_logging
 
 from palign_bench.costs.machine import provenance
-from palign_bench.ledger.plan import Command, Plan
+from palign_bench.ledger.plan import Command, Plan, runs_option
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.report import MadeReport, draw_unnamed, make_report
 from palign_bench.report.rows import RowNumbers
@@ -130,9 +130,10 @@ def show_tables(jobs: Sequence[Job], session: Session) -> Left:
     """Build, print and track every table of the command. Returns what is left of it, of a shard its own."""
     for (runs, experiment), job in {(job.runs, job.experiment): job for job in jobs}.items():
         if Command.last(runs, experiment).id != session.command:
+            name = experiment + runs_option(runs)
             print(
-                f"No table: another command has planned {experiment} since. `palign-bench report {experiment}` shows "
-                f"that one's, and `palign-bench resume {experiment} --list` all commands.",
+                f"No table: another command has planned {experiment} since. `palign-bench report {name}` shows "
+                f"that one's, and `palign-bench resume {name} --list` all commands.",
                 file=sys.stderr,
             )
             continue

@@ -50,9 +50,8 @@ def test_a_later_command_is_shown_and_the_earlier_kept(tmp_path: Path, rows: dic
     for id_, planned in (("first", rows["pas"]), ("second", fewer)):
         Command(tmp_path, "table1", id_).write([id_], [job(0, planned)])
     assert Command(tmp_path, "table1", "second").replaced([job(0, fewer)]) is None
-    assert "(1 row, 1 cell), which `palign-bench resume table1 --list`" in str(
-        Command(tmp_path, "table1", "x").replaced()
-    )
+    listed = f"(1 row, 1 cell), which `palign-bench resume table1 --runs {tmp_path} --list`"
+    assert listed in str(Command(tmp_path, "table1", "x").replaced())
     assert [each.id for each in Command.all(tmp_path, "table1")] == ["first", "second"]
     assert Plan.all(tmp_path, "table1")[0].read()[0] == [fewer]
     assert Command(tmp_path, "table1", "first").tables()[0].read()[0] == [rows["pas"]]

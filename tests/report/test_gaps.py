@@ -1,5 +1,6 @@
 """What a table says of cells that are missing, failed or damaged."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,19 @@ def test_missing_and_failed_cells_are_told(twelve_people: dict[str, Any], make_p
     assert "second line" not in notes and "not of this table" not in notes
     assert "Rows do not cover the same people" in notes
     assert "9/12" in text_of(report)
+
+
+def test_every_command_that_is_told_names_the_ledger(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:
+    """By its place on a terminal, without it in files, which are passed on."""
+    del twelve_people["pas"]["p0"]
+    plan = make_plan(twelve_people, PEOPLE)
+    told = make_report(plan).text
+    written = (plan.folder / "table1.md").read_text(encoding="utf-8")
+    for text, runs in ((told, str(plan.runs)), (written, "FOLDER")):
+        commands = re.findall(r"`palign-bench (\w+ table1[^`]*)`", " ".join(text.split()))
+        assert len(commands) >= 2 and {each.split()[0] for each in commands} <= {"resume", "report"}
+        assert all(each.partition(" --runs ")[2].split()[0] == runs for each in commands), commands
+    assert str(plan.runs) not in written
 
 
 def test_at_most_five_lines_of_failures(twelve_people: dict[str, Any], make_plan: MakePlan) -> None:

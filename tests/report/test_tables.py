@@ -111,7 +111,7 @@ def test_terminal_text(twelve_people: dict[str, Any], make_plan: MakePlan, monke
     assert lines.index("Methods") < lines.index("Own-answers floors")
     assert "Other-people floors" not in lines
     assert "How to read it" not in lines and "4.41" not in text, "told on request"
-    assert "`palign-bench report table1 --legend` explains" in text
+    assert f"`palign-bench report table1 --runs {plan.runs} --legend` explains" in " ".join(text.split())
     whole = make_report(plan, legend=True, wide=True).text
     assert "How to read it" in whole and "4.41" in whole and "parsed" in whole
 
