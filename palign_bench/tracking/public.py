@@ -5,7 +5,8 @@ import math
 import os
 import re
 import secrets
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 
 from palign_bench.costs.figures import BY_NAME, FIGURES
 from palign_bench.files import LedgerError
+from palign_bench.settings import options, read_option
 
 Flags = NDArray[np.bool_]
 
@@ -146,11 +148,45 @@ def public_table(table: pd.DataFrame, scale_of: Mapping[str, str], thin: Collect
 
 
 def public_identity(identity: Mapping[str, Any]) -> dict[str, Any]:
-    """What a row's fingerprint covers, without places and without the name of a file that holds the user's items."""
+    """What a row's fingerprint covers, without places and without the name of a file that holds the user's items.
+
+    Of a method's settings that are texts only choices that `conf/` names: any other may name a file.
+    """
     kept: dict[str, Any] = without_places(identity)
+    if isinstance(method := identity.get("method"), Mapping):
+        ours = {key: method[key] for key in ("name", "row", "data_hash") if key in method}
+        if "budget" in method:  # with what departs from it, behind a colon
+            ours["budget"] = str(method["budget"]).partition(":")[0]
+        kept["method"] = _chosen(method) | ours
     if isinstance(kept.get("inventory"), str):  # a file's is its name with a hash of what it holds
         kept["inventory"] = re.sub(r"^.+(?=-[0-9a-f]{8}$)", "file", kept["inventory"], flags=re.DOTALL)
     return kept
+
+
+def _chosen(value: Any) -> Any:
+    """The value without texts that `conf/` does not name, at any depth."""
+    if isinstance(value, Mapping):
+        return {str(key): _chosen(each) for key, each in value.items() if _is_choice(each)}
+    return [_chosen(each) for each in value if _is_choice(each)] if isinstance(value, list | tuple) else plain(value)
+
+
+def _is_choice(value: Any) -> bool:
+    return not isinstance(value, str) or value in _choices()
+
+
+@cache
+def _choices() -> frozenset[str]:
+    """The texts among the settings of the shipped methods, and the models that a method may name."""
+    methods = [read_option("method", name) for name in options("method")]
+    return frozenset({*options("model"), *_texts(methods)})
+
+
+def _texts(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list):
+        for each in value.values() if isinstance(value, Mapping) else value:
+            yield from _texts(each)
 
 
 def without_places(value: Any) -> Any:

@@ -23,6 +23,27 @@ def test_names_stay_and_places_do_not() -> None:
     assert without_places({"values": places, **dict.fromkeys("abc", places[0])}) == {"values": []}
 
 
+def test_of_a_methods_texts_the_choices_of_conf_alone_leave() -> None:
+    """Whatever a user's own method calls its files."""
+    secret = [
+        "my_people.csv.gz",
+        "clinic_patients.db",
+        "clinic/patients",
+        "clinic",
+        "a.mdb",
+        "b.ods",
+        "c.gguf",
+        "d.bin",
+    ]
+    own = {f"setting_{number}": text for number, text in enumerate(secret)}
+    usual = {"name": "mine", "row": "mine", "version": 2, "k": 3, "on": True, "none": None, "alphas": [0, 1.5]}
+    usual |= {"peft": {"peft_type": "LORA", "r": 8}, "writer": "organism", "order": "random"}
+    method = usual | own | {"_target_": "clinic.patients.Method", "files": secret, "more": own}
+    method |= {"budget": "custom: path=clinic.db"}
+    told = public_identity(IDENTITY | {"method": method})["method"]
+    assert told == usual | {"budget": "custom", "files": [], "more": {}}
+
+
 def test_what_hangs_on_fewer_than_three_answers_stays_here(tmp_path: Path, picture: Path) -> None:
     """The mean of one answer is that answer; the composite without the other scales would be it, too."""
     one_item = {number: scale for number, scale in SCALE_OF.items() if scale != "openness" or number == "4"}
