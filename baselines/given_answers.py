@@ -112,7 +112,10 @@ def read_answers(place: Path, text: str, inventory: Inventory) -> tuple[dict[str
 
 def _cells(place: Path, text: str) -> tuple[list[_Cell], list[str]]:
     """What a file says, whichever way it is laid out, and the columns that were not read."""
-    (line, header), *rows = list(rows_of(place, text, delimiter_of(text))) or [(1, [])]
+    found = list(rows_of(place, text, delimiter_of(text)))
+    if not found:
+        raise UserError(f"{place}: the file is empty; it must have a header like respondent,item,answer and answers.")
+    (line, header), *rows = found
     where, names = f"{place}, line {line}", [name.lower() for name in header]
     answers = [names.index(name) for name in ("item", "answer")] if {"item", "answer"} <= set(names) else []
     items = [] if answers else [column for column, name in enumerate(header) if item_number(name) is not None]

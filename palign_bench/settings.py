@@ -21,6 +21,12 @@ class UserError(Exception):
         text = super().__str__()
         return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
 
+    @property
+    def sentence(self) -> str:
+        """The line as a terminal shows it, with its full stop: some messages are also parts of others."""
+        text = str(self)
+        return text if text.endswith((".", "!", "?", "…")) else f"{text}."
+
 
 def counted(number: int, one: str = "person", many: str = "people") -> str:
     """A number with its noun, for messages: ``1 person``, ``1,000 people``."""

@@ -27,7 +27,7 @@ def one_line(error: BaseException, arguments: Sequence[str]) -> str | None:
     """The error as one line for the user, or None when it is no mistake of the user's."""
     chain = _chain(error)
     if found := next((each for each in chain if isinstance(each, UserError)), None):
-        return str(found)
+        return found.sentence
     if told := _TOLD_BY_A_JOB.search(str(error)):
         return told.group(1)
     if any('Could not detect "srun"' in str(each) for each in chain):

@@ -21,6 +21,8 @@ def read_text(place: Path, key: str) -> tuple[str, str]:
         content = place.read_bytes()
     except FileNotFoundError as error:
         raise UserError(f"{place}: no such file; check {key}") from error
+    except IsADirectoryError as error:
+        raise UserError(f"{place} is a folder; name a file in {key}") from error
     except OSError as error:
         raise UserError(f"{place}: cannot be read ({error.strerror}); check {key}") from error
     if content.startswith(_SPREADSHEETS):

@@ -133,6 +133,8 @@ def read_people(
 def _read(
     place: Path, inventory: Inventory, columns: str | None, id_column: str | None, missing: Sequence[object]
 ) -> tuple[Stored, str]:
+    if place.is_dir():
+        raise RespondentsError(f"{place} is a folder; name a file")
     suffix = place.suffix.lower()
     if suffix not in _TAKEN:
         raise RespondentsError(

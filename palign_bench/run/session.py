@@ -110,7 +110,7 @@ class Session:
     def note(self, error: UserError) -> None:
         """Tell a mistake of the user's, once however many jobs make it."""
         if str(error) not in self.mistakes:
-            print(f"palign-bench: {error}", file=sys.stderr)
+            print(f"palign-bench: {error.sentence}", file=sys.stderr)
             self.mistakes.append(str(error))
 
     def tracker(self, settings: Mapping[str, Any], runs: Path) -> Tracker:

@@ -63,7 +63,8 @@ def test_a_file_of_any_encoding(tmp_path: Path, encoding: str, inventory: Invent
     [
         ("name,i3\nanna,4\n", "line 1: the header is 'name, i3'; give the columns respondent, item and answer, or"),
         ("id,mood\nanna,4\n", "line 1: the header is 'id, mood'; give the columns respondent, item and answer, or"),
-        ("", "line 1: the header is ''; give the columns"),
+        ("", "the file is empty; it must have a header like respondent,item,answer"),
+        (" \n\n", "the file is empty"),
         ("caseid,pid,i3\n1,2,3\n", "line 1: caseid and pid both may be ids; keep one"),
         ("id,i3\nanna,8\n", "line 2 .respondent anna., item i3: '8' is no answer; give a whole number 1…5, or"),
         ("id,i3\nanna,0\n", "item i3: '0' is no answer; give a whole number 1…5, or nothing when it is missing"),

@@ -9,6 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import ConfigCompositionException, OverrideParseException
 
 from palign_bench.cli.errors import one_line
+from palign_bench.settings import UserError
 
 
 @pytest.mark.parametrize("value", ["a(b", "a b)", "[1,", "{x", "it's (1)", 'a "b" (', "ends (\\", 'q\\"('])
@@ -37,3 +38,8 @@ def test_several_values_without_a_sweep_and_broken_yaml_are_told(tmp_path: Path)
         yaml.safe_load(file)
     told = one_line(caught.value, [])
     assert told is not None and told.startswith(f"{tmp_path / 'mine.yaml'}, line 3: ") and "\n" not in told
+
+
+@pytest.mark.parametrize("message", ["limit=x: give a whole number", "limit=x: give a whole number."])
+def test_a_line_ends_with_one_full_stop(message: str) -> None:
+    assert one_line(UserError(message), []) == "limit=x: give a whole number."

@@ -159,7 +159,7 @@ def test_unusable_paths_are_told(tmp_path: Path) -> None:
     with pytest.raises(RespondentsError, match=r"name the file .csv, .tsv or .txt"):
         load_file(str(tmp_path / "people.xlsx"), inventory=ipip_neo_300())
     (tmp_path / "folder.csv").mkdir()
-    with pytest.raises(UserError, match="cannot be read"):
+    with pytest.raises(UserError, match=r"folder\.csv is a folder; name a file"):
         load_file(str(tmp_path / "folder.csv"), inventory=ipip_neo_300())
 
 
