@@ -189,6 +189,14 @@ def as_part_of_the_sweep(arguments: Sequence[str]) -> list[str]:
     return found
 
 
+def new_place(text: str) -> Path:
+    """A file or folder to write, for a parser, which refuses one in a folder that is not there: it may be mistyped."""
+    place = Path(text).expanduser()
+    if not place.parent.is_dir():
+        raise argparse.ArgumentTypeError(f"{place.parent} is no folder; make it, or name another place")
+    return place
+
+
 def add_experiment(parser: argparse.ArgumentParser) -> None:
     """The argument that names an experiment of the ledger."""
     parser.add_argument("name", nargs="?", default="table1", help="the experiment's name (default: table1)")

@@ -2,9 +2,8 @@
 
 import argparse
 import re
-from pathlib import Path
 
-from palign_bench.cli.arguments import add_experiment, add_twice_reversed
+from palign_bench.cli.arguments import add_experiment, add_twice_reversed, new_place
 from palign_bench.files import write_atomically
 from palign_bench.ledger.plan import Plan
 from palign_bench.report import make_report
@@ -65,7 +64,7 @@ def _count(text: str) -> int:
 
 
 def claims_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--write", type=Path, metavar="FILE", help="write the table to this Markdown file as well")
+    parser.add_argument("--write", type=new_place, metavar="FILE", help="write the table to this Markdown file as well")
 
 
 def claims(chosen: argparse.Namespace) -> None:
@@ -75,7 +74,7 @@ def claims(chosen: argparse.Namespace) -> None:
     text = page(evidence_at_hand(chosen.runs))
     print(text)
     if chosen.write is not None:
-        write_atomically(chosen.write.expanduser(), text)
+        write_atomically(chosen.write, text)
 
 
 def dashboard_arguments(parser: argparse.ArgumentParser) -> None:

@@ -11,7 +11,7 @@ import pandas as pd
 import yaml
 from tabulate import tabulate
 
-from palign_bench.cli.arguments import add_twice_reversed
+from palign_bench.cli.arguments import add_twice_reversed, new_place
 from palign_bench.files import write_atomically
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.respondents import PAPI_SETTINGS, checked, load_inventory, load_respondents
@@ -24,6 +24,7 @@ from palign_bench.respondents.population import Population
 from palign_bench.respondents.selection import RULES, Selection, select_people
 from palign_bench.settings import UserError, counted, did_you_mean, options, read_option
 
+_NAMED = 5  # people who are named before the rest is counted
 _SOURCE = "a file of people, or an option of respondents= (papi, simulated, …)"
 _SETTINGS = "settings of respondents=, as in orientation=keyed or count=20000, and inventory= as for a run"
 
@@ -34,6 +35,8 @@ def people(chosen: argparse.Namespace) -> None:
         print(_demographics(chosen))
         return
     found, file = _source_of(chosen)
+    if not (found.answers != MISSING).any():
+        raise UserError(f"{chosen.source}: nobody answers any item of {found.inventory.name}; fill in their answers")
     print(_understood(found, file))
     print()
     print(_measures({"": Population(found).describe()}))
@@ -50,7 +53,9 @@ def people(chosen: argparse.Namespace) -> None:
 
 def people_arguments(parser: argparse.ArgumentParser) -> None:
     _add_source(parser)
-    parser.add_argument("--pictures", type=Path, metavar="FOLDER", help="draw trait densities and correlations there")
+    parser.add_argument(
+        "--pictures", type=new_place, metavar="FOLDER", help="draw trait densities and correlations there"
+    )
     add_twice_reversed(parser)
     parser.add_argument("--demographics", action="store_true", help="of papi, instead: counts by sex, age and country")
 
@@ -59,7 +64,7 @@ def _draw(found: AnswerMatrix, chosen: argparse.Namespace) -> str:
     from palign_bench.report.document import Written
     from palign_bench.report.pictures import traits  # matplotlib takes seconds to import
 
-    folder, inventory, written = chosen.pictures.expanduser(), found.inventory, Written()
+    folder, inventory, written = chosen.pictures, found.inventory, Written()
     keyed, title = found.keyed(), f"{inventory.title or inventory.name}: {counted(len(found))} of {chosen.source}"
     quantity = traits.TWICE_REVERSED if chosen.twice_reversed else traits.TRAIT_SCORE
     answers = found.twice_reversed() if chosen.twice_reversed else keyed
@@ -157,8 +162,8 @@ def _understood(found: AnswerMatrix, file: FileOfPeople | None) -> str:
     for part, columns in parts.items():
         none = np.flatnonzero(~given[:, columns].any(axis=1))
         if len(none):
-            named = ", ".join(found.ids[row] for row in none[:5])
-            lines.append(f"cannot be used, since they answer no {part} item: {len(none)} ({named}…)")
+            named = ", ".join([*(found.ids[row] for row in none[:_NAMED]), *(["…"] if len(none) > _NAMED else [])])
+            lines.append(f"cannot be used, since they answer no {part} item: {len(none)} ({named})")
     if file is None:
         lines.append(f"orientation: literal; {orientation_evidence(found.answers, inventory)}")
     else:
@@ -195,7 +200,9 @@ def select_arguments(parser: argparse.ArgumentParser) -> None:
         "nearest to each cluster's centre (the paper's; they are easier to predict than the rest), a random member of "
         "each cluster, or random people (default: nearest)"))  # fmt: skip
     parser.add_argument("--seed", type=int, default=0, help="of the clusters and of chance (default: 0)")
-    parser.add_argument("--out", type=Path, default=Path("selected"), help="the folder to write (default: selected)")
+    parser.add_argument(
+        "--out", type=new_place, default=Path("selected"), help="the folder to write (default: selected)"
+    )
 
 
 def select(chosen: argparse.Namespace) -> None:
@@ -211,7 +218,7 @@ def select(chosen: argparse.Namespace) -> None:
         ids["people_in_cluster"] = selection.sizes
     columns = [f"i{item.number}" for item in inventory.items]
     people = pd.DataFrame(picked.answers, index=pd.Index(picked.ids, name="id"), columns=columns)
-    out = chosen.out.expanduser()
+    out = chosen.out
     write_atomically(out / "ids.csv", ids.to_csv(index=False))
     write_atomically(out / "people.csv", people.astype(object).replace(MISSING, "").to_csv())
     write_atomically(out / "report.md", report)

@@ -98,10 +98,10 @@ class Population:
             alphas = [cronbach_alpha(keyed[:, each]) for each in scale_columns(self.inventory, finest=True).values()]
             found[f"alpha, mean of {len(alphas)} subscales"] = float(mean_present(np.array(alphas)))
         answers = pd.DataFrame(keyed)
-        found["item SD"] = answers.std(ddof=0).mean()
+        found["item SD"] = _spread(answers).mean()
         scores = pd.DataFrame({name: answers[columns].mean(axis=1) for name, columns in scales.items()})
         for name in scales:
-            found[f"mean {name}"], found[f"SD {name}"] = scores[name].mean(), scores[name].std(ddof=0)
+            found[f"mean {name}"], found[f"SD {name}"] = scores[name].mean(), _spread(scores)[name]
         correlations = scores.corr(min_periods=3)
         for first, second in combinations(scales, 2):
             found[f"r {first}-{second}"] = correlations.loc[first, second]
@@ -195,6 +195,11 @@ def norm_spread(keyed: Array, inventory: Inventory) -> dict[str, float]:
     scores = pd.DataFrame({facet: mean_present(keyed[:, of_facet]) for facet, of_facet in columns.items()})
     z = (scores - FACET_NORMS["mean"]) / FACET_NORMS["deviation"]
     return {"norm z of facets, mean": z.mean().mean(), "norm z of facets, SD": z.std(ddof=0).mean()}
+
+
+def _spread(values: pd.DataFrame) -> "pd.Series[float]":
+    """Each column's SD; NaN for a single person, of whom there is none."""
+    return values.std(ddof=0) if len(values) > 1 else values.std()
 
 
 def _own_mean(known: list[int], midpoint: float, groupings: Sequence[Mapping[str, list[int]]], keyed: Array) -> Array:

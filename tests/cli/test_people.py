@@ -139,3 +139,30 @@ def test_a_table_counts_the_people_of_whom_methods_are_told_nothing(tmp_path: Pa
     said = " ".join(ran.stdout.split())
     assert "told nothing of 1 of 2 people: none of the 5 known items that known_answers=5 picks is answered." in said
     assert "told nothing" not in run_here("method=floors", *people, folder=tmp_path).stdout
+
+
+def test_a_file_without_an_answer_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("id,i1,i9\nanna,,\nben,NA,\n")
+    with pytest.raises(UserError, match=r"people\.csv: nobody answers any item of ipip_neo_300; fill in"):
+        dispatch(["people", str(path)])
+    with pytest.raises(UserError, match=f"^{tmp_path} is a folder; name a file$"):
+        dispatch(["people", str(tmp_path)])
+
+
+@pytest.mark.parametrize(("people", "named"), [(4, "p0, p1, p2, p3"), (6, "p0, p1, p2, p3, p4, …")])
+def test_who_cannot_be_used_is_named(
+    tmp_path: Path, people: int, named: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "people.csv"
+    path.write_text("id,i5,i9\nanna,4,5\n" + "".join(f"p{each},,3\n" for each in range(people)))
+    dispatch(["people", str(path), "orientation=literal"])
+    assert f"they answer no known item: {people} ({named})\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("typed", ["people simulated --pictures", "select simulated --out", "claims --write"])
+def test_a_mistyped_place_to_write_to_is_told_before_anything_is_done(tmp_path: Path, typed: str) -> None:
+    place = tmp_path / "mistyped" / "deep" / "here"
+    with pytest.raises(UserError, match=r"deep is no folder; make it, or name another place"):
+        dispatch([*typed.split(), str(place)])
+    assert not any(tmp_path.iterdir())

@@ -92,4 +92,5 @@ def test_a_part_of_the_people_is_judged_with_everybody_as_the_others(population:
 
 def test_one_person_has_measures_too(population: Population) -> None:
     found = Population(population.matrix.take([0])).describe()
-    assert np.isnan(found["alpha A"]) and not np.isnan(found["composite: always C"])
+    assert np.isnan([found[name] for name in ("alpha A", "item SD", "SD A")]).all()
+    assert not np.isnan(found["composite: always C"])
