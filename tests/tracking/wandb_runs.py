@@ -42,7 +42,7 @@ def records(path: Path) -> Iterator[Any]:
 def finished_records(path: Path) -> list[Any]:
     """All records of a finished run. W&B's service writes its file out a few milliseconds after ``finish`` returns."""
     for _ in range(1000):
-        if path.stat().st_size > 7:
+        if path.exists() and path.stat().st_size > 7:
             found = list(records(path))
             if any(record.WhichOneof("record_type") == "exit" for record in found):
                 return found
@@ -58,8 +58,7 @@ class RunRead:
         self.config: dict[str, Any] = {}
         self.summary: dict[str, Any] = {}
         self.history: list[dict[str, Any]] = []
-        (path,) = folder.glob("*.wandb")
-        for record in finished_records(path):
+        for record in finished_records(folder / f"run-{folder.name.rpartition('-')[2]}.wandb"):
             kind = record.WhichOneof("record_type")
             if kind == "run":
                 self.run = record.run
