@@ -82,6 +82,27 @@ def test_the_interval_of_many_people_is_what_drawing_tends_to(shape: str, people
     assert interval == mean_interval(sample, draws=10, seed=3)
 
 
+@pytest.mark.parametrize(("better", "worse"), [(3, 0), (0, 3), (6, 1), (9, 2), (9, 1)])
+def test_rows_of_which_few_people_differ_are_told_apart_as_by_drawing(better: int, worse: int) -> None:
+    """An end that is 0 when people are drawn is 0, and no other end is."""
+    people, much = 1_500, 0.1
+    sample = np.zeros(people)
+    sample[: better + worse] = [-much] * better + [much] * worse
+    shares = [better / people, worse / people, 1 - (better + worse) / people]
+    drawn = np.random.default_rng(1).multinomial(people, shares, 200_000) @ [-1, 1, 0]
+    ends = np.quantile(drawn, [0.025, 0.975], method="inverted_cdf") * much / people
+    interval = mean_interval(sample)
+    assert interval == pytest.approx(tuple(ends), abs=1e-3 * (ends[1] - ends[0]))
+    assert np.sign(interval).tolist() == np.sign(ends).tolist()
+
+
+def test_rounding_moves_no_drawn_end_from_0() -> None:
+    """One of the differences is a sum of tenths that is 0 but for its last bits."""
+    almost = 0.1 + 0.2 - 0.3
+    assert almost > 0
+    assert mean_interval([0.0] * 40 + [almost] * 3 + [0.5]) == (0.0, pytest.approx(0.034, abs=0.001))
+
+
 def test_drawing_and_not_drawing_agree_where_one_gives_way_to_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
     sample = np.random.default_rng(6).gamma(2.0, 1.0, 1_000)
     drawn = mean_interval(sample, draws=100_000)
