@@ -1,6 +1,6 @@
 """What a table shows and what it cannot, in plain sentences computed from its rows; and what to type next."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
@@ -12,7 +12,7 @@ import numpy as np
 from palign_bench.ledger.plan import runs_option
 from palign_bench.report.document import written_out
 from palign_bench.report.measures import Difference, best_floor, option_counts
-from palign_bench.report.names import METHODS, OWN_FLOORS, PEOPLE_FLOORS, PEOPLE_METHODS
+from palign_bench.report.names import METHODS, OWN_FLOORS, PEOPLE_FLOORS, PEOPLE_METHODS, is_given
 from palign_bench.report.rows import RowNumbers, people_of_all
 from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP, mean
 from palign_bench.report.table import Report
@@ -31,11 +31,13 @@ class Line:
 
     row: Mapping[str, Any]
     numbers: RowNumbers
+    budgets: Set[str]  # of the table's trained rows
 
     @property
     def label(self) -> str:
-        """How the table names it, less the budget that all trained rows of a table share."""
-        return str(self.row["label"]).replace(f" ({self.row['budget']})", "")
+        """How the table names it, less the budget where all trained rows of the table share it."""
+        label = str(self.row["label"])
+        return label.replace(f" ({self.row['budget']})", "") if len(self.budgets) == 1 else label
 
     @property
     def people(self) -> int:
@@ -54,7 +56,8 @@ def findings(report: Report) -> list[str]:
     A table with random weights says only that its scores mean nothing. Rows that were told of people in different
     ways (learning curves) are not compared here, nor are costs that were measured for their own sake.
     """
-    lines = [Line(row, numbers) for row, numbers in zip(report.rows, report.read, strict=True)]
+    budgets = {row["budget"] for row in report.rows if row["budget"]}
+    lines = [Line(row, numbers, budgets) for row, numbers in zip(report.rows, report.read, strict=True)]
     methods = [line for line in lines if line.is_method]
     if not methods or report.about.get("cost_repeats") or len({line.numbers.told for line in lines}) > 1:
         return []
@@ -86,11 +89,24 @@ def findings(report: Report) -> list[str]:
 
 
 def next_step(report: Report, runs: Path) -> str:
-    """What to type next: what is missing, else more people, with the time that they would take here."""
+    """What to type next: what is missing, else more people, with the time that they would take here.
+
+    No more people than a table of given answers has: whom else their file covers no ledger knows.
+    """
     name = report.about["experiment"] + runs_option(runs)
-    missing = sum(row["missing_cells"] for row in report.rows)
-    if missing:
-        return f"Next: `palign-bench resume {name}` computes the {counted(missing, 'missing cell', 'missing cells')}."
+    failed = sum(len(row.failures) for row in report.read)
+    waiting = sum(row["missing_cells"] for row in report.rows) - failed
+    if failed:
+        others = f", and computes {counted(waiting, 'other', 'others')}" if waiting else ""
+        return (
+            f"Next: {counted(failed, 'cell', 'cells')} failed, why and where the tracebacks lie is told above; "
+            f"`palign-bench resume {name}` tries again{others}."
+        )
+    if waiting:
+        return f"Next: `palign-bench resume {name}` computes the {counted(waiting, 'missing cell', 'missing cells')}."
+    columns = f"`palign-bench report {name} --legend` for the columns."
+    if any(is_given(row.name) for row in report.read):
+        return f"Next: {columns}"
     everybody = report.about.get("source_people")
     more = min(report.people * _NEXT_PEOPLE, everybody or report.people * _NEXT_PEOPLE)
     if more <= report.people:
@@ -102,7 +118,7 @@ def next_step(report: Report, runs: Path) -> str:
     by_name = "respondents=simulated " if report.about["respondents"] == "simulated" else ""  # many want to be named
     return (
         f"Next: `palign-bench resume {name} {by_name}respondents.limit={more}` for {more} people ({takes}; rows with a "
-        f"limit of their own stay), `palign-bench report {name} --legend` for the columns."
+        f"limit of their own stay), {columns}"
     )
 
 
@@ -140,13 +156,13 @@ def _has_answered(line: Line) -> bool:
     return line.numbers.answered_share >= 1 - UNPARSED
 
 
-def _against_floors(lines: Sequence[Line], methods: Sequence[Line]) -> dict[str, dict[int, list[str]]]:
-    """Methods that are clearly better (-1) or worse (1) than the best own-answers floor, or neither (0), by that floor.
+def _against_floors(lines: Sequence[Line], methods: Sequence[Line]) -> dict[str, dict[int | None, list[str]]]:
+    """By the best own-answers floor, methods by the `_verdict` on them against it, with their differences.
 
     Rows on few people, beside others on more, are told apart elsewhere.
     """
     floors = {id(line.numbers): line for line in lines if line.row["block"] == OWN_FLOORS}
-    grouped: dict[str, dict[int, list[str]]] = {}
+    grouped: dict[str, dict[int | None, list[str]]] = {}
     most = max(line.people for line in methods)
     for line in methods:
         if line.people < min(most, FEWEST_FOR_A_BOOTSTRAP):
@@ -155,15 +171,20 @@ def _against_floors(lines: Sequence[Line], methods: Sequence[Line]) -> dict[str,
         best = best_floor(line.numbers, named)  # of one name, as a rule one
         difference, floor = Difference(line.numbers, best), floors.get(id(best))
         if line.row["block"] == METHODS and floor and difference.interval:
-            found = grouped.setdefault(floor.label, {-1: [], 0: [], 1: []})
-            found[difference.sign].append(f"{line.label} {difference.mean:+.2f}")
+            found = grouped.setdefault(floor.label, {-1: [], 0: [], 1: [], None: []})
+            found[_verdict(difference)].append(f"{line.label} {difference.mean:+.2f}")
     return grouped
 
 
-def _few_shot(lines: Sequence[Line]) -> list[tuple[Line, Line, Difference, bool]]:
+def _verdict(difference: Difference) -> int | None:
+    """Whether the first row is clearly better (-1) or worse (1), or neither (0); None: with too few people to rank."""
+    return difference.sign if len(difference.values) >= FEWEST_FOR_A_BOOTSTRAP else None
+
+
+def _few_shot(lines: Sequence[Line]) -> list[tuple[Line, Line, Difference, int | None, bool]]:
     """Few-Shot, which is told the person's answers, against Vanilla, which is told nothing; whether they are alike."""
     return [
-        (line, vanilla, difference, _same_answers(line.numbers, vanilla.numbers))
+        (line, vanilla, difference, _verdict(difference), _same_answers(line.numbers, vanilla.numbers))
         for line in lines
         if line.row["method"] == "few_shot"
         and (vanilla := _partner(line, "vanilla", lines))
@@ -171,8 +192,10 @@ def _few_shot(lines: Sequence[Line]) -> list[tuple[Line, Line, Difference, bool]
     ]
 
 
-def _pas(lines: Sequence[Line]) -> list[tuple[Line, Line | None, Difference, dict[str, str]]]:
-    """PAS against the prompt that it starts from, for how many people it chose to add nothing, or could not choose."""
+def _pas(lines: Sequence[Line]) -> list[tuple[Line, Line | None, Difference, int | None, dict[str, str]]]:
+    """PAS against the prompt that it starts from; which alpha is fixed, else for whom it chose to add nothing, and for
+    whom it could not choose.
+    """
     found = []
     for line in lines:
         if not line.row["method"].startswith("pas") or not line.people:
@@ -183,15 +206,23 @@ def _pas(lines: Sequence[Line]) -> list[tuple[Line, Line | None, Difference, dic
         method = line.numbers.identity["method"]
         base = _partner(line, "few_shot" if method.get("system_prompt") == "few_shot" else "vanilla", lines)
         difference = Difference(line.numbers, base.numbers if base else None)
-        of = f"of {line.numbers.of_first}{counted(len(aligned))}"
-        without = sum(not each.get("search") for each in aligned)
-        zero = sum(each["alpha"] == 0 for each in aligned) - without
-        often = {
-            "zero": f"{zero} {of}" if without < len(aligned) else "",
-            "without": f"{without} {of}" if without else "",
+        chosen = [each for each in aligned if each.get("search")]
+        tried = {alpha for each in chosen for alpha in each["search"]}
+        zero, without = sum(each["alpha"] == 0 for each in chosen), len(aligned) - len(chosen)
+        alpha = {
+            "fixed": "".join(tried) if len(tried) == 1 else "",
+            "zero": _of(zero, len(aligned), line) if len(tried) > 1 else "",
+            "without": _of(without, len(aligned), line) if without else "",
         }
-        found.append((line, base, difference, often))
+        found.append((line, base, difference, _verdict(difference), alpha))
     return found
+
+
+def _of(count: int, people: int, line: Line) -> str:
+    """So many of a row's people: "3 of 10 people"; "nobody" or "the one person" of a single one."""
+    if people == 1:
+        return "the one person" if count else "nobody"
+    return f"{count} of {line.numbers.of_first}{counted(people)}"
 
 
 def _one_option(report: Report, methods: Sequence[Line]) -> dict[str, dict[str, float]]:

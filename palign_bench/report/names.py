@@ -21,3 +21,8 @@ BLOCKS: dict[str, str] = {
 def is_constant(row: str) -> bool:
     """Whether the row of this name answers every item with one option."""
     return row.startswith("constant_")
+
+
+def is_given(row: str) -> bool:
+    """Whether the row of this name holds answers from somebody's file (`palign-bench score`)."""
+    return row.startswith("given_")

@@ -115,6 +115,12 @@ class RowNumbers(Row):
         return len(self.ids) - len(self.respondents)
 
     @cached_property
+    def failures(self) -> dict[str, str]:
+        """Why cells failed that are still not finished, by respondent."""
+        unfinished = set(self.ids).difference(self.respondents)
+        return {each: why for each, why in self.folder.failures().items() if each in unfinished}
+
+    @cached_property
     def answered_share(self) -> float:
         """Share of the true answers, of all people, beside which the row has one; 1 where there is no truth."""
         asked = ~np.isnan(self.digest.truth_to(self.digest.items))
@@ -267,8 +273,6 @@ def _failures(rows: Sequence[RowNumbers]) -> Counter[tuple[str, str, str]]:
     """How often each row failed with each message, and its folder; no respondents' ids: notes may leave the machine."""
     failures: Counter[tuple[str, str, str]] = Counter()
     for row in rows:
-        unfinished = set(row.ids).difference(row.respondents)
-        for respondent, message in row.folder.failures().items():
-            if respondent in unfinished:
-                failures[row.label, shortened(message, _LONGEST_MESSAGE), row.folder.path.name] += 1
+        for message in row.failures.values():
+            failures[row.label, shortened(message, _LONGEST_MESSAGE), row.folder.path.name] += 1
     return failures

@@ -29,7 +29,7 @@ def test_missing_and_failed_cells_are_told(twelve_people: dict[str, Any], make_p
     report = build_report(plan)
     assert report.rows[0]["missing_cells"] == 3 and report.rows[0]["respondents"] == 9
     notes = "\n".join(report.notes)
-    assert "Missing cells: PAS 3. `palign-bench resume table1 --runs FOLDER` computes only these." in notes
+    assert "Missing cells: PAS 3. `palign-bench resume table1 --runs FOLDER` tries only these." in notes
     assert "PAS: 2 failed, RuntimeError: out of memory (traceback" in notes
     assert "second line" not in notes and "not of this table" not in notes
     assert "Rows do not cover the same people" in notes
