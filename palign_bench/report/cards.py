@@ -20,10 +20,10 @@ from palign_bench.files import canonical
 from palign_bench.ledger.cells import fingerprint
 from palign_bench.ledger.columns import Array
 from palign_bench.ledger.plan import Plan
-from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.questionnaire.scoring import COMPOSITE
 from palign_bench.report.data import read_data
 from palign_bench.report.document import Written
+from palign_bench.report.measures import farthest
 from palign_bench.report.rows import RowNumbers
 from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP
 from palign_bench.report.table import Report
@@ -124,14 +124,13 @@ def card(report: Report, row: RowNumbers, columns: Mapping[str, Any], started: s
 def _results(report: Report, row: RowNumbers, columns: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
     """One result for each score that is defined: the scales, the composite, then `_METRICS`."""
     scales = report.inventory.scales.values()
-    counts_missing = bool(PROTOCOLS[row.protocol](report.inventory).truth({}))  # as answers of 0
-    farthest = report.inventory.highest - (0 if counts_missing else 1)
+    most = farthest(row.protocol, report.inventory)
     own = "mean absolute difference to the person's own held-out answers"
     for name in scales:
         if columns[name] is not None:
-            distance = Metric(name, own, "mae", "points", (0, farthest), lower_is_better=True)
+            distance = Metric(name, own, "mae", "points", (0, most), lower_is_better=True)
             yield _result(report, row, distance, columns[name], {}, _scatter(row.digest.figure(f"score/{name}")))
-    total = Metric("composite", f"sum over scales of the {own}", "sum_of_mae", "points", (0, farthest * len(scales)),
+    total = Metric("composite", f"sum over scales of the {own}", "sum_of_mae", "points", (0, most * len(scales)),
                    lower_is_better=True)  # fmt: skip
     details = {name: columns[name] for name in (*_WITHOUT_DIRECTION, "unscored", "best_own_floor", "best_people_floor")}
     uncertainty = _scatter(row.digest.figure(f"score/{COMPOSITE}")) | _interval(columns, "composite")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from palign_bench.costs.figures import FIGURES
 from palign_bench.ledger.columns import Array
-from palign_bench.questionnaire.inventory import LOWEST
+from palign_bench.questionnaire.inventory import LOWEST, Inventory
 from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.questionnaire.scoring import mean_present
 from palign_bench.report.names import is_constant
@@ -84,6 +84,12 @@ class Difference:
             return f"{self.mean:+.2f} for 1 person"
         low, high = self.interval
         return f"{self.mean:+.2f}, 95 % interval {low:+.2f} to {high:+.2f}, {len(self.values)} people"
+
+
+def farthest(protocol: str, inventory: Inventory) -> int:
+    """The largest distance that an answer can have from the truth; a composite's is as many times that as scales."""
+    counts_missing = bool(PROTOCOLS[protocol](inventory).truth({}))  # as answers of 0
+    return inventory.highest - (0 if counts_missing else LOWEST)
 
 
 def beats_best_constant(row: RowNumbers, rows: Sequence[RowNumbers]) -> bool | None:

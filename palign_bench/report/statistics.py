@@ -1,5 +1,6 @@
 """Intervals and correlations over respondents."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,14 +18,18 @@ _TOLERANCE = 1e-4  # of an interval's width, to which its ends are known where n
 
 
 def mean_interval(
-    values: ArrayLike, level: float = 0.95, draws: int = 10_000, seed: int = 0
+    values: ArrayLike,
+    level: float = 0.95,
+    draws: int = 10_000,
+    seed: int = 0,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
 ) -> tuple[float, float] | None:
     """Confidence interval of the mean of ``values`` (one per respondent): a percentile bootstrap over respondents.
 
     Seeded, so that the same values always give the same interval. Below 10 respondents, where a percentile interval is
-    too narrow, Student's t; None below 2. Beyond `MOST_TO_DRAW` respondents nothing is drawn: see `_undrawn_interval`.
-    An end that is 0 but for rounding is 0, so that rounding decides nothing. Raises ValueError on values that are not
-    finite.
+    too narrow, Student's t, kept within the ``bounds`` of what a mean can be; None below 2. Beyond `MOST_TO_DRAW`
+    respondents nothing is drawn: see `_undrawn_interval`. An end that is 0 but for rounding is 0, so that rounding
+    decides nothing. Raises ValueError on values that are not finite.
     """
     sample = np.asarray(values, dtype=float)
     if sample.ndim != 1 or not np.isfinite(sample).all():
@@ -34,7 +39,7 @@ def mean_interval(
         return None
     if people < FEWEST_FOR_A_BOOTSTRAP:
         half = float(stdtrit(people - 1, (1 + level) / 2) * sample.std(ddof=1) / np.sqrt(people))
-        return float(sample.mean()) - half, float(sample.mean()) + half
+        return max(bounds[0], float(sample.mean()) - half), min(bounds[1], float(sample.mean()) + half)
     low, high = _undrawn_interval(sample, level) if people > MOST_TO_DRAW else _drawn(sample, level, draws, seed)
     near = _TOLERANCE * (high - low)
     return 0.0 if abs(low) <= near else low, 0.0 if abs(high) <= near else high

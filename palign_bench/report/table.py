@@ -129,7 +129,8 @@ def _columns(
 
     ``peers``: the rows whose methods were told the same answers, this one among them.
     """
-    low, high = mean_interval(list(row.composites.values())) or (None, None)
+    most = float(measures.farthest(row.protocol, inventory) * len(inventory.scales))
+    low, high = mean_interval(list(row.composites.values()), bounds=(0.0, most)) or (None, None)
     unparsed, agreement = measures.reading_rates(row)
     panel = validity(inventory, row, truths)
     best_own, best_people = (

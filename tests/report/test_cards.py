@@ -66,9 +66,9 @@ def test_a_card_says_what_the_table_says(plan: Plan) -> None:
     assert composite["score_details"]["score"] == 7.5
     uncertainty = composite["score_details"]["uncertainty"]
     assert uncertainty["num_samples"] == 2 and uncertainty["standard_error"]["value"] == pytest.approx(2.5)
-    # Student's t with one degree of freedom: 12.706 standard errors.
-    assert uncertainty["confidence_interval"]["lower"] == pytest.approx(7.5 - 12.7062 * 2.5, abs=1e-3)
-    assert uncertainty["confidence_interval"]["upper"] == pytest.approx(7.5 + 12.7062 * 2.5, abs=1e-3)
+    # Student's t with one degree of freedom, 12.706 standard errors, leaves what a composite can be.
+    interval = uncertainty["confidence_interval"]
+    assert (interval["lower"], interval["upper"]) == (0, 20)
     assert composite["score_details"]["details"]["mark"].startswith("does not beat the best constant option")
     scale = results["palign_bench.agreeableness"]
     assert scale["score_details"]["score"] == 1.5 and scale["metric_config"]["max_score"] == 4

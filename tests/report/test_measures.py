@@ -8,8 +8,10 @@ from scipy import stats
 from palign_bench.ledger.plan import Plan
 from palign_bench.questionnaire.inventory import DOMAINS, Inventory, ipip_neo_300
 from palign_bench.questionnaire.scoring import aligned_scores
+from palign_bench.report.document import terminal
 from palign_bench.report.measures import Difference
 from palign_bench.report.table import Report, build_report
+from palign_bench.report.words import describe
 
 MakeRecord = Callable[..., dict[str, Any]]
 MakePlan = Callable[..., Plan]
@@ -52,8 +54,20 @@ def test_counts(three_people: Report) -> None:
 def test_composite_is_the_mean_over_scored_people(three_people: Report) -> None:
     assert row_of(three_people, "few_shot")["composite"] == 2.5
     assert row_of(three_people, "few_shot")["agreeableness"] == 0.5
-    expected = stats.ttest_1samp([0.0, 5.0], 0).confidence_interval(0.95)
-    assert row_of(three_people, "few_shot")["composite_low"] == pytest.approx(expected.low)
+
+
+def test_an_interval_of_few_people_stays_within_what_a_composite_can_be(
+    three_people: Report, five_items: Inventory, make_record: MakeRecord, make_plan: MakePlan
+) -> None:
+    student = stats.ttest_1samp([0.0, 5.0], 0).confidence_interval(0.95)
+    assert student.low < 0 and student.high > 20, "five scales of a distance up to 4 each"
+    few_shot = row_of(three_people, "few_shot")
+    assert (few_shot["composite_low"], few_shot["composite_high"]) == (0, 20)
+    assert "0.00–20.00" in terminal(describe(three_people))
+    near = {person: make_record({}, {}, score) for person, score in zip(PEOPLE, (9.0, 10.0, 11.0), strict=True)}
+    row = row_of(build_report(make_plan({"lora": near}, PEOPLE), five_items), "lora")
+    student = stats.ttest_1samp([9.0, 10.0, 11.0], 0).confidence_interval(0.95)
+    assert (row["composite_low"], row["composite_high"]) == pytest.approx((student.low, student.high))
 
 
 def test_a_difference_is_over_shared_people(three_people: Report) -> None:
