@@ -36,12 +36,17 @@ def main() -> None:
         teaching.teach(chosen.steps, chosen.tokens, chosen.workers)
     except UserError as error:
         sys.exit(f"taught: {error}")
-    command = (
-        f"python -m palign_bench.organism.taught --steps {chosen.steps} --tokens {chosen.tokens} --seed {chosen.seed}"
-    )
-    if chosen.begin_with is not None:
-        command += f" --begin-with {chosen.begin_with}"
-    print(f"The adapter lies in {teaching.keep(command)}.")
+    print(f"The adapter lies in {teaching.keep(command_of(chosen))}.")
+
+
+def command_of(chosen: argparse.Namespace) -> str:
+    """The command that is kept beside the adapter.
+
+    FOLDER stands for where the adapter lay that it began with, whose hash is kept too: another may lie there by now.
+    """
+    begun = "" if chosen.begin_with is None else " --begin-with FOLDER"
+    numbers = f"--steps {chosen.steps} --tokens {chosen.tokens} --seed {chosen.seed}"
+    return f"python -m palign_bench.organism.taught {numbers}{begun}"
 
 
 if __name__ == "__main__":

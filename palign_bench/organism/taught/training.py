@@ -155,13 +155,13 @@ class Teaching:
         log = pd.read_json(self.folder / "log.jsonl", lines=True).groupby("step").last().reset_index()
         made: dict[str, Any] = {"command": command}
         if self.begun is not None:
-            made["begun_with"] = read_json(self.begun / "made.json")
+            made["begun_with"] = read_json(self.begun / "made.json") | {"sha256": _sha256(self.begun)}
             earlier = pd.read_csv(self.begun / "teaching.csv")
             log = pd.concat([earlier, log.assign(step=log["step"] + earlier["step"].max())])
         log.to_csv(partial / "teaching.csv", index=False)
         _plot(log, partial / "teaching.png")
         made |= {
-            "sha256": hashlib.sha256((partial / ADAPTER).read_bytes()).hexdigest(),
+            "sha256": _sha256(partial),
             "figures": FIGURES,
             "perplexity": round(perplexity(self.reader, self.plain), 2),
             "device": torch.cuda.get_device_name() if self.reader.device.type == "cuda" else "cpu",
@@ -169,6 +169,10 @@ class Teaching:
         write_json(partial / "made.json", made)
         partial.rename(finished)
         return finished
+
+
+def _sha256(adapter: Path) -> str:
+    return hashlib.sha256((adapter / ADAPTER).read_bytes()).hexdigest()
 
 
 def _loss(reader: Reader, batch: Batch) -> tuple[Tensor, dict[str, Tensor]]:

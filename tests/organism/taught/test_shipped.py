@@ -34,6 +34,7 @@ def test_the_hash_is_the_one_written_down():
     assert folder is not None
     made = json.loads((folder / "made.json").read_text())
     assert made["sha256"] == hashlib.sha256((folder / "adapter_model.safetensors").read_bytes()).hexdigest()
+    assert made["begun_with"]["sha256"] != made["sha256"] and "make that one first" in made["note"]
     assert sum(path.stat().st_size for path in folder.iterdir()) < 15e6
 
 

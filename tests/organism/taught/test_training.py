@@ -1,5 +1,7 @@
 """A teaching goes on after a kill as if it had not been killed, and what is kept of it is what was taught."""
 
+import argparse
+import hashlib
 import json
 
 import pandas as pd
@@ -12,6 +14,7 @@ from palign_bench.backbone.loading import tokenizer_of
 from palign_bench.backbone.loading.settings import resolve_model
 from palign_bench.backbone.loading.weights import LoadedModel
 from palign_bench.organism.taught import english, training
+from palign_bench.organism.taught.__main__ import command_of
 from palign_bench.organism.taught.training import Teaching
 from palign_bench.settings import UserError, read_option
 from tests.tiny import tiny_model
@@ -61,11 +64,30 @@ def test_a_kept_adapter_goes_on_being_taught(begin, tmp_path):
     made = json.loads((second.keep("the second command") / "made.json").read_text())
     assert made["command"] == "the second command"
     assert made["begun_with"] == json.loads((kept / "made.json").read_text())
+    weights = (kept / "adapter_model.safetensors").read_bytes()
+    assert made["begun_with"]["sha256"] == hashlib.sha256(weights).hexdigest()
     log = pd.read_csv(tmp_path / "second" / "adapter" / "teaching.csv")
     assert list(log["step"]) == [1, 2, 3, 4]
     assert list(log["asked"].notna()) == [False, True, True, True]  # lists alone are for the first steps of all
     with pytest.raises(UserError, match="was begun with --steps 2 --tokens 1500 --seed 0 --begin-with"):
         begin(tmp_path / "second").teach(2, 1500, workers=0)
+
+
+def test_what_was_begun_with_is_kept_by_its_own_hash(begin, tmp_path):
+    """Not by what is written beside it, nor by a folder in which another adapter may lie by then."""
+    first = begin(tmp_path / "first")
+    first.teach(1, 1500, workers=0)
+    kept = first.keep("the first command")
+    made = json.loads((kept / "made.json").read_text())
+    (kept / "made.json").write_text(json.dumps({**made, "sha256": "of another"}))
+    second = begin(tmp_path / "second", kept)
+    second.teach(1, 1500, workers=0)
+    assert json.loads((second.keep("second") / "made.json").read_text())["begun_with"] == made
+    told = argparse.Namespace(steps=1, tokens=1500, seed=0, begin_with=kept)
+    command = "python -m palign_bench.organism.taught --steps 1 --tokens 1500 --seed 0"
+    assert command_of(told) == f"{command} --begin-with FOLDER"
+    told.begin_with = None
+    assert command_of(told) == command
 
 
 def test_an_adapter_of_another_shape_is_not_gone_on_with(begin, tmp_path, monkeypatch):
