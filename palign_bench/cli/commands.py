@@ -1,6 +1,7 @@
 """The one front door: `palign-bench SUBCOMMAND …`."""
 
 import argparse
+import textwrap
 from collections.abc import Sequence
 from functools import partial
 from importlib import import_module
@@ -9,12 +10,12 @@ from types import ModuleType
 from typing import NoReturn
 
 from palign_bench.costs.machine import version_of
-from palign_bench.settings import UserError, did_you_mean
+from palign_bench.settings import UserError, conf_folder, did_you_mean
 
 PROGRAM = "palign-bench"
 _EPILOG = """
 settings are KEY=VALUE; these are chosen by name (run --help lists the names):
-  method, model, respondents, protocol, training, tracking, experiment
+{groups}
 
 examples:
   palign-bench method=pas respondents.limit=3       one method on three people
@@ -69,7 +70,7 @@ def dispatch(arguments: Sequence[str]) -> list[str] | None:
         return _with_ledger_as_setting(arguments)
     known = ", ".join(SUBCOMMANDS)
     hint = did_you_mean(first, SUBCOMMANDS)
-    raise UserError(f"{first} is no command{hint}; the commands are {known}, settings are KEY=VALUE.")
+    raise UserError(f"{first} is no command{hint}; the commands are {known}. Settings are KEY=VALUE.")
 
 
 class _Parser(argparse.ArgumentParser):
@@ -89,11 +90,13 @@ def parser_of(name: str) -> argparse.ArgumentParser:
 
 def _help() -> str:
     summaries = (f"  {name:12}{summary}" for name, (_, summary) in SUBCOMMANDS.items())
+    groups = sorted({path.parent.name for path in conf_folder().glob("*/*.yaml")})
+    listed = textwrap.fill(", ".join(groups), 80, initial_indent="  ", subsequent_indent="  ")
     parser = argparse.ArgumentParser(
         PROGRAM,
         usage=f"{PROGRAM} [SUBCOMMAND] [KEY=VALUE …]",
         description="Does aligning a language model to one person work, and what does it cost?",
-        epilog="\n".join(["subcommands:", *summaries, _EPILOG]),
+        epilog="\n".join(["subcommands:", *summaries, _EPILOG.format(groups=listed)]),
         formatter_class=partial(argparse.RawDescriptionHelpFormatter, width=80),
     )
     parser.add_argument("--version", action="store_true", help="print the version")

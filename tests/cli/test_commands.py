@@ -7,10 +7,11 @@ from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+import yaml
 
 from palign_bench.cli.commands import SUBCOMMANDS, dispatch
 from palign_bench.ledger.cells import CellFolder
-from palign_bench.settings import UserError
+from palign_bench.settings import UserError, conf_folder
 from tests.command import environment, run_here
 from tests.ledgers import plan_of, row_of
 
@@ -27,6 +28,13 @@ def test_alone_it_prints_help_with_every_subcommand(capsys: pytest.CaptureFixtur
         (line,) = [line for line in shown.splitlines() if line.split()[:1] == [name]]
         assert line.split(maxsplit=1)[1] == summary
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_help_names_every_group_that_a_run_has(capsys: pytest.CaptureFixture[str]) -> None:
+    config = yaml.safe_load((conf_folder() / "config.yaml").read_text(encoding="utf-8"))
+    groups = [name for each in config["defaults"] if isinstance(each, dict) for name in each if "override" not in name]
+    listed = told([], capsys).partition("lists the names):\n")[2].partition("\n\n")[0]
+    assert " ".join(listed.split()).split(", ") == sorted(groups) and "inventory" in groups
 
 
 @pytest.mark.parametrize("arguments", [["--version"], ["run", "--version"], ["report", "--version"]])
