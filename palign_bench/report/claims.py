@@ -19,7 +19,7 @@ from palign_bench.questionnaire.inventory import HIGHEST, LOWEST, ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased
 from palign_bench.questionnaire.scoring import aligned_scores
 from palign_bench.report.data import read_data
-from palign_bench.report.paper import LLAMA3_8B
+from palign_bench.report.paper import LLAMA3_8B, OF_CLAIMS
 from palign_bench.respondents import load_papi
 from palign_bench.respondents.dark_triad import dark_triad_layout, load_dark_triad, load_population
 from palign_bench.respondents.matrix import AnswerMatrix
@@ -81,15 +81,22 @@ def is_a_share_of(percent: float, n: int) -> int | None:
 
 
 def constant_floor(papi: AnswerMatrix) -> Outcome:
-    lowest, people = min(figures[-1] for figures in LLAMA3_8B.figures.values()), Population(papi)
-    constant, facet = people.composite("always C"), people.composite("own subscale mean")
-    verdict = UNDECIDED if constant < lowest else REPRODUCED
-    return verdict, {"constant": constant, "lowest": lowest, "facet": facet}
+    printed, people = {row: figures[-1] for row, figures in LLAMA3_8B.figures.items()}, Population(papi)
+    constant, facet, lowest = people.composite("always C"), people.composite("own subscale mean"), min(printed.values())
+    is_lowest = printed["pas"] == lowest
+    verdict = CONTRADICTED if not is_lowest else UNDECIDED if constant < lowest else REPRODUCED
+    return verdict, {
+        "order": "holds" if is_lowest else "does not hold",
+        "constant": constant,
+        "place": "below" if constant < lowest else "not below",
+        "lowest": lowest,
+        "facet": facet,
+    }
 
 
 def gpt4o() -> Outcome:
-    few_shot = {"A": 1.02, "C": 0.83, "E": 0.81, "N": 0.80, "O": 0.96}  # table 1, GPT-4o Few-Shot
-    pas = dict(zip("ACENO", LLAMA3_8B.figures["pas"], strict=False))
+    few_shot = OF_CLAIMS["gpt4o"]
+    pas = dict(zip(few_shot, LLAMA3_8B.figures["pas"], strict=False))
     lower = [f"{each} {few_shot[each]:.2f} against {pas[each]:.2f}" for each in pas if few_shot[each] < pas[each]]
     return CONTRADICTED if lower else REPRODUCED, {"lower": ", ".join(lower)}
 
@@ -109,8 +116,7 @@ def representative(population: AnswerMatrix, released: AnswerMatrix) -> Outcome:
 
 
 def trait_means(papi: AnswerMatrix) -> Outcome:
-    printed = {"A": 2.95, "C": 3.14, "E": 3.19, "N": 3.04, "O": 3.11}
-    columns = scale_columns(papi.inventory)
+    printed, columns = OF_CLAIMS["trait_means"], scale_columns(papi.inventory)
     scores, twice = (
         {scale: float(np.nanmean(answers[:, columns[scale]])) for scale in printed}
         for answers in (papi.keyed(), papi.twice_reversed())
@@ -138,21 +144,25 @@ def dose(papi: AnswerMatrix) -> Outcome:
     keyed, known = papi.keyed(), set(papi.columns(papi.inventory.known))
     raised = np.clip(keyed + 1, LOWEST, HIGHEST) - keyed
     of_scales = [[each for each in columns if each in known] for columns in scale_columns(papi.inventory).values()]
-    return CONTRADICTED, {"dose": sum(float(np.nanmean(np.nanmean(raised[:, each], axis=1))) for each in of_scales)}
+    printed = OF_CLAIMS["dose"]
+    found = sum(float(np.nanmean(np.nanmean(raised[:, each], axis=1))) for each in of_scales)
+    is_possible = printed["vanilla"] == 0 and max(printed.values()) <= found  # Vanilla is told nothing: 0 it must be
+    return UNDECIDED if is_possible else CONTRADICTED, {"dose": found, **printed}
 
 
 def gsm8k() -> Outcome:
-    impossible = [f"{each}" for each in (73.47, 74.15, 72.75) if is_a_share_of(each, 1319) is None]
+    printed = OF_CLAIMS["gsm8k"]
+    impossible = [f"{each}" for each in printed["percentages"] if is_a_share_of(each, printed["problems"]) is None]
     return CONTRADICTED if impossible else UNDECIDED, {"impossible": " and ".join(impossible)}
 
 
 def assistants() -> Outcome:
-    return UNDECIDED, {"p": sign_test(round(0.38 * 300), round(0.31 * 300))}
+    prompts, wins, losses = (OF_CLAIMS["assistants"][each] for each in ("prompts", "wins", "losses"))
+    return UNDECIDED, {"p": sign_test(round(wins * prompts / 100), round(losses * prompts / 100))}
 
 
 def table7() -> Outcome:
-    shares = {"full": (41, 29), "LoRA": (43, 24), "QLoRA": (42, 23), "prompt-tuning": (45, 24)}  # of wins and losses
-    tests = {row: sign_test(*(round(share * 1.8) for share in pair)) for row, pair in shares.items()}
+    tests = {row: sign_test(*(round(share * 1.8) for share in pair)) for row, pair in OF_CLAIMS["table7"].items()}
     return UNDECIDED, {"tests": ", ".join(f"{row} {p:.3g}" for row, p in tests.items())}
 
 

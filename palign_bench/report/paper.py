@@ -16,6 +16,7 @@ PAPER_PEOPLE = 300
 _PRINTED = read_data("paper")
 TITLES: Mapping[str, str] = _PRINTED["titles"]  # of the paper's methods, by row of our table
 RELATIVE_TIMES: Mapping[str, float] = _PRINTED["relative_times"]
+OF_CLAIMS: Mapping[str, Mapping[str, Any]] = _PRINTED["claims"]  # by the check of `claims.py` that reads them
 
 
 @dataclass(frozen=True)

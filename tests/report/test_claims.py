@@ -7,15 +7,19 @@ import pytest
 
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.report.claims import (
+    CONTRADICTED,
     UNDECIDED,
     Evidence,
     all_claims,
     claims_table,
+    constant_floor,
+    dose,
     evidence_at_hand,
     is_a_share_of,
     page,
     sign_test,
 )
+from palign_bench.report.paper import LLAMA3_8B, OF_CLAIMS
 from palign_bench.respondents import RespondentSource
 from palign_bench.respondents.matrix import AnswerMatrix
 
@@ -52,6 +56,21 @@ def test_figures_are_those_found_independently(papi: RespondentSource, inventory
         found[claim.place] = found.get(claim.place, "") + claim.finding(evidence).found
     for place, figures in FIGURES.items():
         assert all(figure in found[place] for figure in figures), found[place]
+
+
+def test_verdicts_follow_what_the_paper_prints(
+    papi: RespondentSource, inventory: Inventory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    people = AnswerMatrix.of(papi.people, inventory)
+    assert dose(people)[0] == CONTRADICTED and constant_floor(people)[0] == UNDECIDED
+    monkeypatch.setitem(OF_CLAIMS, "dose", {"pas": 2.7, "few_shot": 2.47, "vanilla": 0.0})
+    assert dose(people)[0] == UNDECIDED
+    monkeypatch.setitem(OF_CLAIMS, "dose", {"pas": 4.7, "few_shot": 2.47, "vanilla": 0.0})
+    assert dose(people)[0] == CONTRADICTED, "more than the known answers were raised"
+    for other, verdict, told in ((4.0, CONTRADICTED, "does not hold"), (9.0, UNDECIDED, "holds")):
+        monkeypatch.setitem(LLAMA3_8B.figures, "few_shot", [other])
+        found, figures = constant_floor(people)
+        assert (found, figures["order"], figures["place"]) == (verdict, told, "below")
 
 
 def test_without_the_people_a_claim_is_undecided_and_says_so(tmp_path: Path) -> None:
