@@ -25,11 +25,10 @@ from palign_bench.report.rows import (
     people_of_all,
     read_rows,
 )
-from palign_bench.report.statistics import mean
+from palign_bench.report.statistics import FEWEST_FOR_A_BOOTSTRAP, mean
 
 UNCHANGED = None
 DRAWS = 2_000  # of the bootstrap over people
-_FEWEST = 10  # people, below which no interval is given
 
 
 class Effects(NamedTuple):
@@ -148,7 +147,7 @@ def _ratio(changes: Array, doses: Array) -> Array:
 def _interval(own: Array, doses: Array) -> tuple[float, float] | None:
     """95 % percentile bootstrap interval over people of the steerability; ``own``: changes, (changed, people)."""
     people = own.shape[1]
-    if people < _FEWEST:
+    if people < FEWEST_FOR_A_BOOTSTRAP:
         return None
     drawn = np.random.default_rng(0).integers(0, people, (DRAWS, people))
     felt = np.where(np.isnan(own), 0.0, doses)

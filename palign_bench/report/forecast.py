@@ -24,6 +24,7 @@ MODELS = ("llama3_8b", "llama3_70b")  # the paper's, beside the measured one
 ALL_ROWS = "all rows"
 _GIB = 2.0**30
 _MARK_BYTES = 32  # of a cell, in its folder's digest
+_NARROW = (("W&B\nruns", "W&B\nrows"), "GiB", "files", "cells")
 
 
 @dataclass(frozen=True)
@@ -137,10 +138,12 @@ def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], sha
         learning=[row.label for row in rows if row.block in (PEOPLE_FLOORS, PEOPLE_METHODS)],
         budgets=[f"{row.label} {row.budget}".strip() for row in measured if row.budget is not None],
     )
-    blocks = [
-        table_of(_display(frame[frame["people"] == count], about["model"], shards), counted(count)) for count in people
-    ]
-    document, written = Document(title, [*blocks, Text(notes, listed=True)]), Written()
+    shown = {count: _display(frame[frame["people"] == count], about["model"], shards) for count in people}
+    hours = tuple(column for column in shown[people[0]][0] if column.endswith("\nhours"))
+    narrow = (*_NARROW, hours) if shards > 1 else _NARROW
+    blocks = [table_of(lines, counted(count), left_out_first=narrow) for count, lines in shown.items()]
+    hint = f"All columns are in {plan.folder / 'forecast.md'}."
+    document, written = Document(title, [*blocks, Text(notes, listed=True)], hint), Written()
     written.add(plan.folder / "forecast.csv", frame.to_csv(index=False))
     written.add(plan.folder / "forecast.md", render(document, "md"))
     return f"{terminal(document)}\n{written.told(plan.folder)}\n"
@@ -182,6 +185,6 @@ def _display(frame: pd.DataFrame, measured: str, shards: int) -> list[dict[str, 
             model = times["model"] + ("" if times["model"] == measured else " *")
             line[f"{model}\nhours"] = significant(times["hours"])
             if shards > 1:
-                line[f"{model} days\n{shards} shards"] = significant(times["days"])
+                line[f"{model}\ndays with\n{shards} shards"] = significant(times["days"])
         lines.append(line)
     return lines

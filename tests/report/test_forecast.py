@@ -97,9 +97,23 @@ def test_a_ledger_is_measured_and_the_forecast_written(plan: Plan) -> None:
     assert sum(sizes) / 3 < per_person < sum(sizes) / 3 + 1000  # the digest's share and the folder's own files
     assert frame.loc[("llama3_8b", "PAS"), "files"] == 1200 + len([p for p in folder.iterdir() if p.is_file()])
     written = (plan.folder / "forecast.md").read_text(encoding="utf-8")
-    assert "1,200 people" in text and "## 1,200 people" in written and "Extrapolated by arithmetic" in written
+    assert "1,200 people" in text and "## 1,200 people" in written and "are extrapolated by arithmetic" in written
     assert r"llama3_70b \* hours" in written and "llama3_8b hours" in written and "llama3_70b × 8.8" in written
     assert "\n- Ridge on others: what they learn" in written
+
+
+@pytest.mark.parametrize("shards", [1, 64])
+def test_on_a_narrow_terminal_columns_give_way_not_labels(
+    plan: Plan, shards: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    text = write_forecast(plan, (300, 300_000), ["llama3_70b", "smollm2_135m"], shards)
+    tables, _, notes = text.partition("Note: ")
+    assert max(map(len, tables.splitlines())) <= 80
+    assert sum(line.startswith("Ridge on others  ") for line in tables.splitlines()) == 2
+    assert "llama3_70b *" in tables and ("days with" in tables) == (shards == 64)
+    assert "Note: Columns marked * are extrapolated" in notes and "Note: *" not in text
+    assert "All columns are in" in notes
 
 
 BUDGETS = {
