@@ -47,7 +47,7 @@ def test_who_is_not_told_or_does_not_listen_has_no_effect_at_all(found: dict[str
 
 
 def test_own_means_follow_their_own_scale_and_no_other(found: dict[str, Effects]) -> None:
-    for title in ("Own scale mean", "Own facet mean"):
+    for title in ("Own domain mean", "Own facet mean"):
         effect = found[title]
         assert list(effect.matrix.index) == ["A", "C", "E", "N", "O"] and effect.summary["people"] == 10
         assert effect.summary["steerability"] == pytest.approx(1, abs=0.1)  # answers are whole numbers

@@ -97,11 +97,11 @@ def test_few_rows_are_legible(make_scored: MakeReport, composites: dict[str, flo
 def test_rows_are_sorted_and_floors_are_named(make_scored: MakeReport) -> None:
     figure = compose_figure(make_scored({"pas": 2.0, "constant_c": 6.0, "domain_mean": 4.0, "ridge": 8.0}, 12))
     labels = [label.get_text() for label in figure.axes[0].get_yticklabels()]
-    assert labels == ["Ridge on others", "Always C", "Own scale mean", "PAS"]  # from the bottom: the best on top
+    assert labels == ["Ridge on others", "Always C", "Own domain mean", "PAS"]  # from the bottom: the best on top
     shown = " ".join(texts_of(figure))
     for expected in (
         "best constant option: Always C, ",
-        "best own-answers floor: Own scale mean, ",
+        "best own-answers floor: Own domain mean, ",
         "best other-people floor: Ridge on others, ",
         "protocol corrected, 12 people in this table (source: 300 people of PAPI)",
     ):
