@@ -52,8 +52,11 @@ _kernels: WeakKeyDictionary[Any, dict[tuple[str, FeatureRecipe], ItemKernel]] = 
 
 
 def item_kernel(backbone: Backbone, inventory: Inventory, recipe: FeatureRecipe) -> ItemKernel:
-    """The kernel of an inventory's items; read from the model once and kept as long as the backbone lives."""
-    kept = _kernels.setdefault(backbone, {})
+    """The kernel of an inventory's items; read from the model once and kept as long as its engine lives.
+
+    That is one for all protocols under which the model is asked (`Backbone.asking`).
+    """
+    kept = _kernels.setdefault(backbone.engine, {})
     key = (inventory.name, recipe)
     if key not in kept:
         with measure() as cost:
@@ -67,7 +70,7 @@ def prepared_kernel(backbone: Backbone, inventory: Inventory, recipe: FeatureRec
 
     ``anew``: it is read though one is kept.
     """
-    kept, key = _kernels.setdefault(backbone, {}), (inventory.name, recipe)
+    kept, key = _kernels.setdefault(backbone.engine, {}), (inventory.name, recipe)
     if anew:
         kept.pop(key, None)
     if key in kept:

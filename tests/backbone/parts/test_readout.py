@@ -14,6 +14,7 @@ from palign_bench.backbone.parts.statements import FeatureRecipe, item_kernel
 from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.protocol import parse_released
 from palign_bench.questionnaire.scoring import aligned_scores
+from palign_bench.questionnaire.variant import Variant
 from palign_bench.settings import read_option
 from tests.baselines.readout.planted import case_of, prepared
 from tests.protocols import AS_RELEASED, CORRECTED
@@ -125,6 +126,8 @@ def test_hidden_states_are_read_from_the_bare_model_once(tiny_backbone, inventor
     assert torch.linalg.eigvalsh(kernel.values)[0] > -1e-9
     with measure() as cost:
         assert item_kernel(tiny_backbone, inventory, RECIPE) is kernel
+        asked_otherwise = tiny_backbone.asking(Variant("reversed").asked(tiny_backbone.protocol))
+        assert item_kernel(asked_otherwise, inventory, RECIPE) is kernel
     assert "tokens_read" not in cost.amounts
 
 
