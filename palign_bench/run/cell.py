@@ -1,11 +1,8 @@
 """One cell: align, answer, score, with what it cost."""
 
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
-
-from tqdm import tqdm
 
 from palign_bench.aligner import Case
 from palign_bench.backbone.alignment import Alignment, AnswerSheet
@@ -23,6 +20,7 @@ from palign_bench.questionnaire.scoring import aligned_scores, trait_scores
 from palign_bench.run.answers import Answered, AnswerMemo
 from palign_bench.run.case import Cases, seed_everything
 from palign_bench.run.job import Job
+from palign_bench.run.progress import say
 
 Result = TypeVar("Result")
 FAILURES = (Exception, SystemExit)  # that end a cell, and no other
@@ -202,8 +200,3 @@ def check_model(backbone: Backbone | None, by: str) -> None:
 
 def _keys(by_number: Mapping[int, Any] | None) -> dict[str, Any] | None:
     return None if by_number is None else {str(number): value for number, value in by_number.items()}
-
-
-def say(line: str) -> None:
-    """A line beside the progress bars."""
-    tqdm.write(line, file=sys.stderr)

@@ -10,7 +10,8 @@ from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Respondent
 from palign_bench.run.answers import Answered, AnswerMemo
 from palign_bench.run.case import seed_everything
-from palign_bench.run.cell import FAILURES, Aligned, MethodError, RowWorker, say
+from palign_bench.run.cell import FAILURES, Aligned, MethodError, RowWorker
+from palign_bench.run.progress import say
 from palign_bench.settings import counted
 
 

@@ -1,12 +1,9 @@
 """Plan cells → skip the finished → compute the others → record. One call runs one method on the selected people."""
 
-import sys
 import time
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import closing
 from typing import Any
-
-from tqdm import tqdm
 
 from palign_bench.aligner import Aligner
 from palign_bench.backbone.alignment import Alignment
@@ -18,15 +15,15 @@ from palign_bench.costs.repeats import shared_cost
 from palign_bench.files import WriteError
 from palign_bench.ledger.plan import Row
 from palign_bench.run.case import seed_everything
-from palign_bench.run.cell import FAILURES, RowWorker, check_model, say
+from palign_bench.run.cell import FAILURES, RowWorker, check_model
 from palign_bench.run.claims import Claims
 from palign_bench.run.cohort import begin_cohort, cohort_size
 from palign_bench.run.job import Job
+from palign_bench.run.progress import Progress, say
 from palign_bench.run.session import Session
 from palign_bench.settings import UserError, counted
 
 WARM_UP_ITEMS = 8
-SECONDS_BETWEEN_LINES = 60.0  # on a row's progress in a log
 
 
 def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any]) -> int:
@@ -97,37 +94,6 @@ def _key(job: Job, row: Row) -> str:
     return f"{row.folder.path.name}/{job.shard or ''}"
 
 
-class Progress:
-    """How far a row is, on stderr: a bar at a terminal, a line a minute in a log."""
-
-    def __init__(self, title: str, people: int):
-        self.title = title
-        self.people = people
-        self.begun = self.done = self.failed = 0
-        self._bar = tqdm(total=people, desc=title, unit="person", file=sys.stderr, disable=None)
-        self._started = self._told = time.monotonic()
-
-    def close(self) -> None:
-        """Leave the bar as it is."""
-        self._bar.close()
-
-    def update(self) -> None:
-        """Count one more person who was tried."""
-        self.done += 1
-        self._bar.update()
-        now = time.monotonic()
-        if self._bar.disable and (self.done == self.people or now - self._told >= SECONDS_BETWEEN_LINES):
-            self._told = now
-            print(f"{self.title}: {self._so_far(now - self._started)}", file=sys.stderr, flush=True)
-
-    def _so_far(self, seconds: float) -> str:
-        failed = f", {self.failed} failed" if self.failed else ""
-        if self.done == self.people:
-            return f"{counted(self.people)} {'tried' if failed else 'done'} in {seconds:.0f} s{failed}"
-        left = seconds / self.begun * (self.people - self.done)  # a cohort is trained before it answers
-        return f"{self.done} of {counted(self.people)}, about {left / 60:.0f} min left{failed}"
-
-
 def _compute(worker: RowWorker, todo: Sequence[str]) -> int:
     """Compute what no other process computes, as `run_row` says. Returns how many failed, here or elsewhere."""
     job, row = worker.job, worker.row
@@ -154,8 +120,7 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> int:
                     raise
                 except FAILURES as error:  # one bad cell must not end a sweep; it is recorded and retried next time
                     row.folder.fail(person.id, error)
-                    progress.failed += 1
-                    say(f"{row.title}: person {person.id} failed: {type(error).__name__}: {error}")
+                    progress.fail(person.id, error)
                 progress.update()
             if job.row_seconds and time.monotonic() - started >= job.row_seconds and progress.done < progress.people:
                 left = progress.people - progress.done

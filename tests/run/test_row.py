@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Collection, Sequence
-from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,25 +25,12 @@ from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.inventory import Inventory, ipip_neo_300
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.respondents import RespondentSource, simulate
-from palign_bench.run.row import Progress
 from palign_bench.run.session import Session
 from palign_bench.run.survey import Shard
 from palign_bench.settings import read_option
 from palign_bench.tracking.tracker import Tracker
 from tests.protocols import AS_RELEASED, CORRECTED
 from tests.run.jobs import a_job, run_alone
-
-
-def test_the_time_left_counts_what_a_cohort_was_trained_for() -> None:
-    with closing(Progress("LoRA", 300)) as progress:
-        progress.begun, progress.done = 16, 1
-        assert progress._so_far(160) == "1 of 300 people, about 50 min left"
-        progress.done = 16
-        assert progress._so_far(192) == "16 of 300 people, about 57 min left"
-        progress.failed = 2
-        assert progress._so_far(192) == "16 of 300 people, about 57 min left, 2 failed"
-        progress.done = 300
-        assert progress._so_far(192) == "300 people tried in 192 s, 2 failed"
 
 
 class Watched(Tracker):
