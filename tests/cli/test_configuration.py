@@ -1,11 +1,14 @@
 """Every option of `conf/` composes, means something, and its identity holds what can change a number and no more."""
 
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 from hydra import compose, initialize_config_dir
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra.plugins.sweeper import Sweeper
 from omegaconf import OmegaConf
 
 from palign_bench.backbone.loading.settings import model_identity, model_title, resolve_model
@@ -203,3 +206,21 @@ def test_conf_holds_no_key_twice_and_no_secret() -> None:
 
 def test_the_inventory_is_packaged_with_the_code() -> None:
     assert len(ipip_neo_300().items) == 300
+
+
+def test_every_job_of_a_sweep_is_composed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hydra by itself composes all of them twice, a fifth of a second each time."""
+    own, asked = ConfigLoaderImpl.load_sweep_config, []
+
+    def load(self: Any, master_config: Any, sweep_overrides: list[str]) -> Any:
+        asked.append(sweep_overrides)
+        return own(self, master_config, sweep_overrides)
+
+    monkeypatch.setattr(ConfigLoaderImpl, "load_sweep_config", load)
+    monkeypatch.setattr(sys, "argv", ["palign-bench"])
+    found = cli._composed(["-m", "method=floors,vanilla", "seed=0,1", "model=organism"])
+    assert [(each["method"]["name"], each["seed"]) for each in found] == [
+        ("floors", 0), ("floors", 1), ("vanilla", 0), ("vanilla", 1),
+    ]  # fmt: skip
+    assert len(asked) == 4 and len({tuple(each) for each in asked}) == 4
+    assert Sweeper.validate_batch_is_legal.__module__ == "hydra.plugins.sweeper"
