@@ -178,10 +178,11 @@ def test_free_text_too_is_written_in_the_fastest_arithmetic(tiny, monkeypatch):
 
 
 def test_logits_that_are_not_finite_are_an_error_and_never_an_answer(tiny, inventory):
+    backbone = LocalBackbone(tiny, CORRECTED)
     with torch.no_grad():
         tiny.model.model.norm.weight.fill_(float("nan"))
     with pytest.raises(FloatingPointError):
-        LocalBackbone(tiny, CORRECTED).answer(Alignment(), inventory.select(inventory.held_out[:2]))
+        backbone.answer(Alignment(), inventory.select(inventory.held_out[:2]))
 
 
 def test_shared_prefix_is_refused_for_an_unknown_architecture(tiny: LoadedModel):

@@ -25,7 +25,7 @@ from palign_bench.costs.clock import measure
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import Corrected, EvaluationProtocol
 from palign_bench.respondents import simulate
-from palign_bench.run import assembly, checks, session
+from palign_bench.run import assembly, checks, methods, session
 from palign_bench.settings import Settings, UserError, read_option
 from tests.backbone import fake_vllm
 from tests.protocols import AS_RELEASED, CORRECTED
@@ -246,12 +246,12 @@ def test_the_options_logits_are_not_rounded_to_ties(
 )
 def test_methods_that_look_or_act_inside_are_told_before_any_work(method: str, lacks: str) -> None:
     settings = assembly.resolve_budget(read_option("method", method), {"name": "quick"})
-    aligners = assembly.make_aligners(settings)
+    aligners = methods.make_aligners(settings)
     with pytest.raises(UserError, match=f"method={method} needs {lacks}, which model.engine=vllm does not open; use"):
         checks.check_needs(aligners, settings_of())
     for prompted in ("vanilla", "few_shot", "personality_prompt"):
         chosen = read_option("method", prompted) | ({"portraits": "x"} if prompted == "personality_prompt" else {})
-        checks.check_needs(assembly.make_aligners(chosen), settings_of())
+        checks.check_needs(methods.make_aligners(chosen), settings_of())
 
 
 def test_the_real_vllm_answers_as_the_model_in_this_process(

@@ -105,7 +105,7 @@ def test_report_prints_the_table_without_a_model(table1: Ran) -> None:
     (folder,) = (path for path in (table1.runs / "table1").iterdir() if path.is_dir() and path.name != "commands")
     written = (folder / "table1.csv").read_text()
     (folder / "table1.csv").unlink()
-    told = run_here("report", "table1", "--runs", "runs", folder=table1.folder)
+    told = run_here("report", "table1", "--runs", str(table1.runs), folder=table1.folder)
     assert told.returncode == 0, told.stderr
     assert (folder / "table1.csv").read_text() == written
     assert told.stdout.split("\nWritten to ")[0] == table1.result.stdout.split("\nWritten to ")[0]

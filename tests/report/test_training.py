@@ -21,7 +21,8 @@ def notes(tmp_path: Path, make_record: Callable[..., dict[str, Any]]) -> Notes:
         folder = kept_folder(tmp_path / str(len(list(tmp_path.iterdir()))), "row", {"method": method, "model": None})
         ids = tuple(f"p{index}" for index in range(len(summaries)))
         for respondent, summary in zip(ids, summaries, strict=True):
-            folder.record(respondent, make_record({6: 1}, {6: 2}, 3.0, alignment={"summary": summary}))
+            about = {"respondent": respondent, "alignment": {"summary": summary}}
+            folder.record(respondent, make_record({6: 1}, {6: 2}, 3.0, **about))
         rows, _ = read_rows(plan_of(folder.path.parent.parent, [row_of(method["name"], folder, ids)], {}))
         return training_notes(rows)
 

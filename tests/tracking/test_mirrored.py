@@ -74,7 +74,7 @@ def test_a_rows_means_are_the_tables_also_when_fewer_people_are_shown_again(tmp_
     if tracking == "trackio":
         pytest.importorskip("trackio", reason="trackio is optional")
     for limit in (3, 2):
-        done = run_here(
+        done = run(  # in processes of their own: W&B's service writes one run of an id at a time
             "method=floors", "method.rows=[domain_mean]", "respondents=simulated", "respondents.count=20",
             f"respondents.limit={limit}", f"tracking={tracking}", f"tracking.project={project}", folder=tmp_path,
             variables={"WANDB_MODE": "offline"},
