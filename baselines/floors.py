@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 from palign_bench.aligner import Aligner, Case
 from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
-from palign_bench.questionnaire.inventory import Inventory
+from palign_bench.questionnaire.inventory import LETTERS, Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.questionnaire.scoring import as_matrix, mean_present
 
 Array = NDArray[np.float64]
 
-PENALTIES = tuple(300.0 * 2.0 ** (step / 2) for step in range(-10, 11))  # 9.4 … 9600, ridge's candidates
+# 9.4 … 9600, ridge's candidates for some hundreds of people; `palign-bench people` takes any number, and more of them.
+PENALTIES = tuple(300.0 * 2.0 ** (step / 2) for step in range(-10, 11))
 
 
 class Floor(Aligner):
@@ -177,7 +178,7 @@ class Truth(Floor):
 
 
 ROWS: dict[str, Callable[[], Floor]] = {
-    **{f"constant_{letter.lower()}": partial(Constant, letter=letter) for letter in "ABCDEFG"},
+    **{f"constant_{letter.lower()}": partial(Constant, letter=letter) for letter in LETTERS},
     "random": UniformlyRandom,
     "domain_mean": partial(OwnMean, by_subscale=False),
     "facet_mean": partial(OwnMean, by_subscale=True),

@@ -34,13 +34,14 @@ from palign_bench.backbone.engines.products import product_dtype
 from palign_bench.backbone.loading.settings import model_title, package_path, resolve_model
 from palign_bench.backbone.loading.weights import load
 from palign_bench.backbone.local import LocalBackbone
-from palign_bench.costs.machine import processor
+from palign_bench.costs.machine import gpus, hardware, processor
 from palign_bench.files import write_atomically
 from palign_bench.questionnaire.inventory import Inventory, Item, Respondent, ipip_neo_300
 from palign_bench.questionnaire.protocol import AsReleased, Corrected, audit_items
 from palign_bench.report.document import Document, Table, render, terminal
 from palign_bench.respondents import load_respondents
 from palign_bench.run.assembly import resolve_budget
+from palign_bench.run.methods import make_aligners
 from palign_bench.settings import UserError, options, read_option
 
 ONE_BY_ONE = 2  # people trained so: what one takes is the same for everyone
@@ -196,7 +197,12 @@ def bench_pas(
             f"{(align + answers) / few_shot:.1f} × one answer sheet of Few-Shot (aim: under 3)",
         ),
         Measurement("pas_probes_ours", probes.batched_seconds, None, f"{probes.heads} heads, {probes.samples} samples"),
-        Measurement("pas_probes_scikit_learn", probes.scikit_learn_seconds, probes.ratio, "a loop over the heads"),
+        Measurement(
+            "pas_probes_scikit_learn",
+            probes.scikit_learn_seconds,
+            probes.ratio,
+            f"a loop over the heads; its weights differ from ours by at most {probes.largest_weight_difference:.2g}",
+        ),
     ]
 
 
@@ -219,8 +225,6 @@ def bench_cohort(
     backbone: LocalBackbone, inventory: Inventory, people: Sequence[Respondent], method: str, steps: int, clock: Clock
 ) -> list[Measurement]:
     """Training of several people in one pass, and with TRL one by one (two of them); seconds per person."""
-    from palign_bench.run.methods import make_aligners
-
     protocol = Corrected(inventory)
     cases = [Case(p.id, protocol.known(p), {}, seed=number) for number, p in enumerate(people)]
     told = []
@@ -264,8 +268,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     backbone = LocalBackbone(load(settings), protocol)
     source = load_respondents(read_option("respondents", chosen.respondents), inventory)
     known = [protocol.known(person) for person in source.people[: max(PEOPLE)]]
+    this = {"processor": processor(), "gpus": gpus(), "cores": os.cpu_count()}
     machine = (
-        f"{model_title(settings)}, {backbone.model.dtype}, {processor()}, {torch.get_num_threads()} threads"
+        f"{model_title(settings)}, {backbone.model.dtype}, {hardware(this)}, {torch.get_num_threads()} threads"
         f"{', seconds of processor time' if chosen.processor_time else ''}; load "
         f"average {os.getloadavg()[0]:.1f} at the start; people: {source.description}"
     )

@@ -39,6 +39,11 @@ def shortened(message: str, longest: int) -> str:
     return line if len(line) <= longest else f"{line[: longest - 1]}…"
 
 
+def first_line(error: BaseException) -> str:
+    """The first line of what an error says; its kind where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 def did_you_mean(typed: str, choices: Iterable[str]) -> str:
     """A hint for messages, after a space: `` (did you mean report?)``; empty where nothing is like what was typed."""
     return "".join(f" (did you mean {each}?)" for each in difflib.get_close_matches(typed, list(choices), n=1))

@@ -45,7 +45,7 @@ from palign_bench.backbone.parts.adapters import (
 from palign_bench.backbone.quiet import quiet
 from palign_bench.backbone.tokenizing import shared_length
 from palign_bench.questionnaire.protocol import EvaluationProtocol
-from palign_bench.settings import UserError, whole
+from palign_bench.settings import UserError, first_line, whole
 
 SEEDS = 2**31  # what the libraries take
 # Numbers in one person's hidden states of a pass with which a processor's products run at their full rate: with LoRA on
@@ -318,7 +318,7 @@ class TrainedAligner(Aligner):
                 except Exception as error:
                     if not is_out_of_memory(error):
                         raise
-                    told = str(error).splitlines()[0]
+                    told = first_line(error)
                 smaller = self.training.in_smaller_passes()
                 if smaller is None:
                     raise DoesNotFitError(

@@ -21,11 +21,12 @@ from peft import LoraConfig, get_peft_model, get_peft_model_state_dict
 from torch import Tensor, nn
 from transformers import PreTrainedModel, Trainer, TrainingArguments, get_scheduler
 
-from baselines.training.layers import dropped_numbers, replace_forward, updated_product
+from baselines.training.layers import dropped_numbers, updated_product
 from baselines.training.session import TrainingClock
 from baselines.training.trainers import Loss, answer_tokens
 from baselines.training.tree import TreeSize, answer_log_probs
 from palign_bench.backbone.anatomy import Anatomy
+from palign_bench.backbone.forward import replace_forward
 from palign_bench.backbone.parts.adapters import leaving_no_trace
 
 # What `Adapters` computes of PEFT's LoRA; a setting beyond these would be ignored here.

@@ -86,7 +86,7 @@ class DirectPreferenceOptimization(TrainedAligner):
         settings: Any = arguments
         if list(settings.loss_type) != ["sigmoid"] or settings.label_smoothing:
             raise ValueError("the loss is DPO's own (sigmoid) alone")
-        beta, reference = settings.beta, self._reference(people, settings)
+        beta, reference = settings.beta, self._reference(people)
 
         def loss(log_probs: Tensor, chosen: Tensor, weights: Tensor) -> dict[str, Tensor]:
             rows = torch.arange(len(people), device=chosen.device)[:, None]
@@ -103,11 +103,11 @@ class DirectPreferenceOptimization(TrainedAligner):
 
         return loss
 
-    def _reference(self, people: Sequence[Person], arguments: TrainingArguments) -> Tensor:
+    def _reference(self, people: Sequence[Person]) -> Tensor:
         """The bare model's log-probabilities ``(people, most examples, 2)`` of what is trained on, else NaN."""
-        size = arguments.per_device_train_batch_size * arguments.gradient_accumulation_steps
+        size, steps = self.training.batch_size, self.training.steps
         used = [
-            sorted({n for batch in islice(batches(len(p.examples), size, p.seed), arguments.max_steps) for n in batch})
+            sorted({n for batch in islice(batches(len(p.examples), size, p.seed), steps) for n in batch})
             for p in people
         ]
         reference = torch.full((len(people), max(len(person.examples) for person in people), 2), torch.nan)

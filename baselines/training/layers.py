@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn.functional import linear
 
 from palign_bench.backbone.engines.products import fewest_rows, product_dtype
+from palign_bench.backbone.forward import replace_forward
 
 
 class LowRankUpdate(torch.autograd.Function):
@@ -212,13 +213,6 @@ def lean_layers(model: nn.Module) -> Iterator[None]:
             elif _multiplies_otherwise(module):
                 replace_forward(stack, module, partial(_rounded_product, module, module.forward))
         yield
-
-
-def replace_forward(stack: ExitStack, layer: Any, forward: Callable[..., Tensor]) -> None:
-    """Let the layer compute ``forward`` until the stack is closed."""
-    before = vars(layer).get("forward")
-    stack.callback(delattr, layer, "forward") if before is None else stack.callback(setattr, layer, "forward", before)
-    layer.forward = forward
 
 
 def _multiplies_otherwise(module: nn.Module) -> bool:

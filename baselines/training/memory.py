@@ -13,6 +13,7 @@ from tqdm import tqdm
 from transformers import AutoModelForCausalLM, PretrainedConfig
 
 from baselines.training.settings import ADAMW, ADAMW_8BIT, PAGED_ADAMW_8BIT
+from palign_bench.settings import first_line
 
 GIB = 2**30
 _TOKENS = 64  # of the pass that is measured; what is kept grows with the tokens
@@ -201,7 +202,7 @@ def bytes_kept_per_token(model: Any) -> float:
             output = model(input_ids=ids, attention_mask=mask, logits_to_keep=1, use_cache=False)
         del output
     except (NotImplementedError, RuntimeError, TypeError) as error:
-        told = str(error).splitlines()[0]
+        told = first_line(error)
         if not any(words in told for words in _NEEDS_NUMBERS):
             raise
         raise NotMeasurableError(f"model_type {model.config.model_type} cannot run without numbers ({told})") from error

@@ -8,7 +8,6 @@ the reference reads no answer twice.
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import takewhile
 from typing import Any
 
 import torch
@@ -22,6 +21,7 @@ from baselines.training.reference import Reference
 from baselines.training.tree import Passage, Reading, read
 from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.engines.attention import why_no_shared_prefix
+from palign_bench.backbone.tokenizing import shared_length
 
 Rule = Callable[[Sequence[str], Sequence[int]], list[float]]
 
@@ -210,8 +210,8 @@ def _read_prompts(
     shares = why_no_shared_prefix(anatomy) is None
     copies = sampling.answers if shares else 1
     once = [prompt for own in prompts for prompt in own[::copies]]
-    in_turn = zip(*(prompt[:-1] for prompt in once), strict=False)  # a last token is always read as a prompt's own
-    beginning = sum(1 for _ in takewhile(lambda tokens: len(set(tokens)) == 1, in_turn)) if shares else 0
+    # A last token is always read as a prompt's own.
+    beginning = shared_length([prompt[:-1] for prompt in once]) if shares else 0
     cache = None
     if beginning:
         ids = torch.tensor([own[0][:beginning] for own in prompts], device=device)

@@ -62,12 +62,11 @@ class Reference:
         ``gib``: memory of the GPU. ``later``: seconds that the stages after it need at least; where that is more than
         is left, it is they who wait.
         """
-        before, command = self.outcomes.get(stage.name), _fingerprint(stage)
-        if before and before.command != command:
-            before = None
         if self.is_done(stage):
             self.say(f"{stage.name}: done before")
             return
+        before, command = self.outcomes.get(stage.name), _fingerprint(stage)
+        before = before if before and before.command == command else None
         spent = before.seconds if before else 0.0
         left = self._ends - time.monotonic()
         if gib is not None and gib < stage.gib:

@@ -4,7 +4,7 @@ What is not known exactly has a reason in `Anatomy.lacking`: a method that needs
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import cached_property
 from typing import Any
 
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 from transformers import PreTrainedModel
 from transformers.modeling_outputs import BaseModelOutputWithPast
+
+from palign_bench.backbone.forward import replace_forward
 
 # Where architectures keep the matrix that reads all heads' outputs, side by side: inside a decoder layer.
 OUTPUT_PROJECTIONS = (
@@ -230,15 +232,9 @@ def _answering(module: nn.Module, forward: Callable[..., Any]) -> Iterator[list[
         asked.append(None)
         return forward(*arguments, **named)
 
-    own = vars(module).get("forward")
-    module.forward = answer
-    try:
+    with ExitStack() as stack:
+        replace_forward(stack, module, answer)
         yield asked
-    finally:
-        if own is None:
-            del module.forward
-        else:
-            module.forward = own
 
 
 def finite(logits: Tensor) -> Tensor:

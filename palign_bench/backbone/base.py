@@ -15,6 +15,7 @@ from palign_bench.backbone.alignment import Alignment, AnswerSheet
 from palign_bench.backbone.chat_format import ChatFormat, Dialogue
 from palign_bench.backbone.engines.base import Engine, Request
 from palign_bench.backbone.parts.options import OptionScores
+from palign_bench.backbone.parts.statements import FeatureRecipe, ItemKernel
 from palign_bench.backbone.splitting import PromptSplitter
 from palign_bench.backbone.tokenizing import SplitPrompts
 from palign_bench.questionnaire import prompts
@@ -41,6 +42,8 @@ class Backbone(ABC):
         self.splitter = PromptSplitter(self.chat)
         self.protocol = protocol
         self.engine = engine
+        # What readouts read of the bare model, once for all protocols under which it is asked (`asking`).
+        self.item_kernels: dict[tuple[str, FeatureRecipe], ItemKernel] = {}
 
     def close(self) -> None:  # noqa: B027  (most have nothing to give back)
         """Give back what does not go with the last reference; others that share the weights are closed too."""

@@ -21,6 +21,7 @@ from palign_bench.files import write_atomically
 from palign_bench.ledger.cells import fingerprint
 from palign_bench.ledger.plan import Command, Plan
 from palign_bench.report import make_report
+from palign_bench.report.names import UNIT
 from palign_bench.settings import UserError, options
 
 # People per row of the first table: what is done in minutes on two cores. Trained rows have a limit of their own.
@@ -31,7 +32,6 @@ PEOPLE_OF_CURVES = 60
 SIMULATED = {"respondents": "simulated", "respondents.figures": "published"}
 SIMULATED_NAMES = ("testbed_simulated", "learning_curve_simulated")
 
-UNIT = "pas"  # what all ratios of costs are to
 MEASURED = ("few_shot", UNIT, "prompt_tuning", "lora", "qlora", "full_finetuning", "dpo", "ppo")
 REPEATS = 3
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from palign_bench.costs.machine import version_of
 from palign_bench.ledger.plan import experiments, runs_option
-from palign_bench.settings import cache_folder, options, read_option
+from palign_bench.settings import cache_folder, first_line, options, read_option
 
 _NEEDED = ("torch", "transformers", "trl", "peft", "bitsandbytes", "hydra-core", "wandb", "pandas")
 _OPTIONAL = {  # package: what it is for
@@ -54,8 +54,7 @@ def _tried(check: Callable[[], str]) -> str:
     try:
         return check()
     except Exception as error:  # a broken installation is what a doctor is for
-        reason = (str(error).strip().splitlines() or [""])[0]
-        return f"cannot be found out ({type(error).__name__}: {reason})"
+        return f"cannot be found out ({type(error).__name__}: {first_line(error)})"
 
 
 def _optional(name: str, use: str) -> str:

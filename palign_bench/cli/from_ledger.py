@@ -89,7 +89,8 @@ def dashboard(chosen: argparse.Namespace) -> None:
     from palign_bench.tracking.dashboard import save_workspace
     from palign_bench.tracking.wandb import panel_names
 
-    tables = [read_rows(plan)[0] for plan in Plan.all(chosen.runs, chosen.name)]
-    named = dict.fromkeys(name for rows in tables for name in panel_names([(row.name, row.label) for row in rows]))
+    tables = [read_rows(plan) for plan in Plan.all(chosen.runs, chosen.name)]
+    named = dict.fromkeys(name for rows, _ in tables for name in panel_names([(row.name, row.label) for row in rows]))
+    scales = dict.fromkeys(scale for _, about in tables for scale in about["inventory"]["scales"].values())
     path = chosen.runs / chosen.name / "dashboard.json"
-    print(save_workspace(path, chosen.project, chosen.entity, chosen.name, list(named)))
+    print(save_workspace(path, chosen.project, chosen.entity, chosen.name, list(named), list(scales)))

@@ -136,10 +136,10 @@ def run(arguments: Sequence[str]) -> Left | None:
     composed = _composed(arguments)
 
     from palign_bench.run.session import Session
-    from palign_bench.run.survey import surveys
+    from palign_bench.run.survey import any_sound
 
     session = Session(command_id(arguments), arguments)
-    if composed and not surveys(composed, session):
+    if composed and not any_sound(composed, session):
         return None
 
     from palign_bench.run import command  # PyTorch and transformers take seconds

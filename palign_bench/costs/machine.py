@@ -3,7 +3,7 @@
 import os
 import platform
 import subprocess
-import time
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -31,7 +31,7 @@ def provenance() -> dict[str, Any]:
 
 
 def machine_state() -> dict[str, Any]:
-    """What may slow a measurement down at this moment: load averages, processor clock (MHz), free memory, threads.
+    """What may slow a measurement down at this moment: load averages, processor clock (MHz), memory, threads.
 
     None where the system does not tell.
     """
@@ -43,12 +43,8 @@ def machine_state() -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "load_averages": list(psutil.getloadavg()),
         "processor_mhz": frequency.current if frequency else None,
-        "processor_max_mhz": (frequency.max or None) if frequency else None,
         "memory_total_mib": psutil.virtual_memory().total / 2**20,
-        "memory_available_mib": psutil.virtual_memory().available / 2**20,
         "torch_threads": torch.get_num_threads(),
-        "clock_resolution_seconds": time.get_clock_info("perf_counter").resolution,
-        "gpus": [torch.cuda.get_device_name(i) for i in range(torch.cuda.device_count())],
     }
 
 
@@ -70,11 +66,7 @@ def git_state() -> tuple[str | None, bool | None]:
 
 
 def processor() -> str:
-    """The processor's or GPU's name as the system tells it."""
-    import torch
-
-    if torch.cuda.is_available():
-        return str(torch.cuda.get_device_name())
+    """The processor's name as the system tells it."""
     info = Path("/proc/cpuinfo")
     if info.exists():
         for line in info.read_text().splitlines():
@@ -91,6 +83,12 @@ def gpus() -> dict[str, Any] | None:
         return None
     names = [torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count())]
     return {"names": names, "driver": driver_version(), "cuda": torch.version.cuda}
+
+
+def hardware(origin: Mapping[str, Any]) -> str:
+    """GPUs, processor and cores of what `provenance` gave, in words."""
+    names = [*(origin.get("gpus") or {}).get("names", ()), origin.get("processor", "an unnamed processor")]
+    return ", ".join([*dict.fromkeys(names), f"{origin.get('cores', '?')} cores"])
 
 
 def version_of(name: str) -> str | None:

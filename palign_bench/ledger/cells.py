@@ -179,8 +179,7 @@ class CellFolder:
 
     def provenance(self) -> list[Record]:
         """What `write_provenance` kept."""
-        kept = self._kept("provenance.json", otherwise=[])
-        return [_record(self.path / "provenance.json", each) for each in (kept if isinstance(kept, list) else [kept])]
+        return self._records("provenance.json")
 
     def write_shared(self, cost: Mapping[str, Any]) -> None:
         """Keep the cost of load and prepare, shared by all respondents; the first measurement stays."""
@@ -194,10 +193,7 @@ class CellFolder:
 
     def measurement(self) -> list[Record]:
         """What `add_measurement` kept, in order; empty where the costs were taken in passing."""
-        path, kept = self.path / "measurement.json", self._kept("measurement.json", otherwise=[])
-        if isinstance(kept, dict):  # an earlier version kept what a command met before its cells and after them
-            kept = [{**kept, **_record(path, kept.get(when))} for when in ("before", "after")]
-        return [_record(path, each) for each in (kept if isinstance(kept, list) else [kept])]
+        return self._records("measurement.json")
 
     def shared(self) -> Record:
         """What `write_shared` kept."""
@@ -208,6 +204,11 @@ class CellFolder:
                 f"{self.path / 'shared.json'} is damaged: delete it. The table then lacks the seconds of loading and "
                 "preparing until a cell beside it is computed anew."
             ) from error
+
+    def _records(self, name: str) -> list[Record]:
+        """Those of a JSON file beside the cells that holds a list of them."""
+        kept = self._kept(name, otherwise=[])
+        return [_record(self.path / name, each) for each in (kept if isinstance(kept, list) else [None])]
 
     def _kept(self, name: str, otherwise: Any) -> Any:
         """A JSON file beside the cells, if there is one."""

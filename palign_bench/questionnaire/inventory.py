@@ -34,11 +34,14 @@ class Option(NamedTuple):
 MOST_OPTIONS = 7
 
 
+LETTERS = "ABCDEFG"  # of as many options as a questionnaire can have
+
+
 def options_of(labels: Sequence[str]) -> tuple[Option, ...]:
     """Options with these labels, from the fullest agreement to the fullest disagreement."""
     return tuple(
         Option(letter, value, label)
-        for letter, value, label in zip("ABCDEFG", range(len(labels), 0, -1), labels, strict=False)
+        for letter, value, label in zip(LETTERS, range(len(labels), 0, -1), labels, strict=False)
     )
 
 
@@ -178,8 +181,8 @@ class Inventory:
         items = tuple(Item(number, "", sign, scale, subscale) for number, sign, scale, subscale in outline["items"])
         options = options_of(outline["options"])
         known, scales = tuple(outline["known"]), dict(outline["scales"])
-        keyed = outline.get("stores_keyed", outline["name"].startswith("ipip_neo"))  # earlier outlines do not say
-        return cls(outline["name"], items, known, scales, keyed, options=options, title=outline["title"])
+        name, title, keyed = outline["name"], outline["title"], outline["stores_keyed"]
+        return cls(name, items, known, scales, keyed, options=options, title=title)
 
     def select(self, numbers: Iterable[int]) -> list[Item]:
         """The items with these numbers, in the order given."""

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from palign_bench.questionnaire import prompts
-from palign_bench.questionnaire.inventory import OPTIONS, Answers, Inventory, Item, Respondent
+from palign_bench.questionnaire.inventory import LETTERS, OPTIONS, Answers, Inventory, Item, Respondent
 from palign_bench.settings import UserError
 
 _RELEASED_PREFIX = "\n\nOption"
@@ -34,7 +34,7 @@ def parse_released(generated: str, options: int = len(OPTIONS)) -> int | None:
     ``generated`` is the text after the opening ``Option``, special tokens included; ``options``: how many there are
     (the released code has five). Returns the option's value, ``options`` for A … 1, or None: unparsed.
     """
-    letters = "ABCDEFG"[:options]
+    letters = LETTERS[:options]
     window = (_RELEASED_PREFIX + generated)[:_RELEASED_WINDOW]
     match = re.search(f"[{letters}{letters.lower()}][^a-zA-Z]", window)
     return options - letters.index(match.group()[0].upper()) if match else None

@@ -11,11 +11,11 @@ from palign_bench.ledger.record import Record
 from palign_bench.report import measures
 from palign_bench.report.data import read_data
 from palign_bench.report.document import Picture, Table, Written, table_of, write_page, written_out
+from palign_bench.report.names import UNIT
 from palign_bench.report.paper import PAPER_PEOPLE, RELATIVE_TIMES
 from palign_bench.report.pictures.efficiency import cost_figures
 from palign_bench.report.rows import RowNumbers, page_title, read_rows
 
-UNIT = "pas"
 SPREAD = tuple(figure.name for figure in FIGURES if figure.varies and figure.unit == "seconds")
 PER_STEP = {"align_seconds": "seconds_per_step", "training_tokens": "tokens_per_step", "joules": "joules_per_step"}
 KEPT = tuple(figure.name for figure in FIGURES if figure.name not in SPREAD)

@@ -10,6 +10,7 @@ from typing import Any
 
 import pandas as pd
 
+from palign_bench.costs.machine import hardware
 from palign_bench.files import LedgerError
 from palign_bench.ledger.plan import Plan
 from palign_bench.report import measures
@@ -134,7 +135,7 @@ def write_forecast(plan: Plan, people: Sequence[int], models: Sequence[str], sha
         people=max(len(row.respondents) for row in rows),
         unfinished=[row.label for row in rows if not row.respondents],
         unprepared=[row.label for row in rows if row.respondents and not row.folder.shared()],
-        machine=next((row.folder.provenance()[-1] for row in rows if row.folder.provenance()), {}),
+        hardware=hardware(next((row.folder.provenance()[-1] for row in rows if row.folder.provenance()), {})),
         learning=[row.label for row in rows if row.block in (PEOPLE_FLOORS, PEOPLE_METHODS)],
         budgets=[f"{row.label} {row.budget}".strip() for row in measured if row.budget is not None],
     )

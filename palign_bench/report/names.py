@@ -18,6 +18,9 @@ BLOCKS: dict[str, str] = {
 }
 
 
+UNIT = "pas"  # the row that all ratios of costs are to
+
+
 def is_constant(row: str) -> bool:
     """Whether the row of this name answers every item with one option."""
     return row.startswith("constant_")

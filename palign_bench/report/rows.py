@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from palign_bench.costs.machine import TOLD_PACKAGES
+from palign_bench.costs.machine import TOLD_PACKAGES, hardware
 from palign_bench.files import LedgerError, canonical
 from palign_bench.ledger.columns import Array, Digest, Whole
 from palign_bench.ledger.plan import UNNAMED, Plan, Row, runs_option
@@ -264,7 +264,7 @@ def ledger_notes(rows: Sequence[RowNumbers], about: Record) -> list[str]:
         loads=[state["load_averages"][0] for _, states in measured for state in states],
         commits=sorted({str(each["git_commit"])[:10] for each in entries if each.get("git_commit")}),
         changed=any(each.get("git_dirty") for each in entries),
-        machines=sorted({f"{e['processor']}, {e.get('cores')} cores" for e in entries if e.get("processor")}),
+        machines=sorted({hardware(each) for each in entries if each.get("processor")}),
         versions=[f"{name} {' and '.join(sorted(found))}" for name, found in versions.items() if len(found) > 1],
     )
 

@@ -29,6 +29,7 @@ class Release:
     url: str
     files: Mapping[str, tuple[str, int]]
     name: str = "PAPI"
+    group: str = "respondents"  # of settings: whose key `folder` names them
     subfolder: str = ""
     instead: str = "use respondents=simulated"
 
@@ -40,7 +41,7 @@ class Release:
 
     @property
     def remedy(self) -> str:
-        return f"set {FOLDER_VARIABLE} or respondents.folder to a folder with the files, or {self.instead}"
+        return f"set {FOLDER_VARIABLE} or {self.group}.folder to a folder with the files, or {self.instead}"
 
 
 class ReleaseUnavailableError(RespondentsError):
@@ -60,7 +61,7 @@ def locate(release: Release, folder: str | None = None, download: bool = True) -
     """
     variable = os.environ.get(FOLDER_VARIABLE)
     if folder or variable:
-        origin = "respondents.folder" if folder else FOLDER_VARIABLE
+        origin = f"{release.group}.folder" if folder else FOLDER_VARIABLE
         place = Path(folder).expanduser() if folder else Path(str(variable)).expanduser() / release.subfolder
         for name in release.files:
             _check_named(place, name, origin, release)

@@ -155,7 +155,8 @@ class RowWorker:
         if alignment.answers is not None:
             answers = {n: alignment.answers[n] for n in self.job.asked if n in alignment.answers}
             return Answered(AnswerSheet(asked=self.job.asked, answers=answers), Cost())
-        assert self.backbone is not None, f"{self.row.title} needs no backbone but made an alignment without answers"
+        if self.backbone is None:
+            raise MethodError("align returned an Alignment without answers, and needs_backbone is False; give answers=")
         if taken_over := self.answers.get(self.backbone, alignment):
             return taken_over
         if alignment.readout is not None and not self.job.protocol.reading.generates:

@@ -46,7 +46,7 @@ def run_row(job: Job, row: Row, session: Session, provenance: Mapping[str, Any])
     try:
         if aligner.needs_backbone:
             backbone, load_seconds = session.load_backbone(job.model, job.protocol)
-        before = _conditions(job)
+        before = _conditions(job) if job.repeats else {}
         if job.repeats and backbone is not None:
             backbone.answer(Alignment(), job.protocol.inventory.items[:WARM_UP_ITEMS])
         # Of rows without a model the first alone collects: a floor takes less time than that, and leaves little behind.

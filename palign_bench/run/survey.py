@@ -16,7 +16,7 @@ from palign_bench.respondents import RespondentSource
 from palign_bench.run.claims import RETRIES
 from palign_bench.run.isolated import cost_repeats
 from palign_bench.run.session import Session
-from palign_bench.settings import Settings, UserError, is_whole
+from palign_bench.settings import Settings, UserError, is_number, is_whole
 
 Each = TypeVar("Each")
 _MOST_PARTS = 1_000_000
@@ -108,15 +108,16 @@ class Survey:
         return (self.shard.index, self.shard.count) if self.shard else (1, 1)
 
 
-def surveys(settings: Iterable[Settings], session: Session) -> list[Survey]:
-    """Those of a command that are without a mistake. Mistakes are noted in the session, each once."""
-    found = []
+def any_sound(settings: Iterable[Settings], session: Session) -> bool:
+    """Whether any job of a command is without a mistake. Mistakes are noted in the session, each once."""
+    sound = False
     for each in settings:
         try:
-            found.append(Survey.of(each, session))
+            Survey.of(each, session)
+            sound = True
         except UserError as error:
             session.note(error)
-    return found
+    return sound
 
 
 def check_scales(inventory: Inventory) -> None:
@@ -140,7 +141,7 @@ def check_numbers(settings: Settings, inventory: Inventory) -> None:
         raise UserError(f"seed={seed}: give a whole number.")
     if count is not None and (not is_whole(count, 1) or count > known):
         raise UserError(f"known_answers={count}: choose a whole number from 1 to {known}, or null for all.")
-    if seconds is not None and (isinstance(seconds, bool) or not isinstance(seconds, int | float) or not seconds > 0):
+    if seconds is not None and not (is_number(seconds) and seconds > 0):
         raise UserError(f"row_seconds={seconds}: give a number of seconds above 0, or null for no limit.")
     if retry not in RETRIES:
         raise UserError(f"retry={retry}: choose one of {', '.join(RETRIES)}.")

@@ -9,13 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from palign_bench.files import write_json
-from palign_bench.questionnaire.inventory import DOMAINS
-from palign_bench.settings import UserError
+from palign_bench.settings import UserError, first_line
 from palign_bench.tracking.wandb import choose_mode
 
 
-def make_workspace(project: str, entity: str, name: str, methods: Sequence[str]) -> Any:
+def make_workspace(project: str, entity: str, name: str, methods: Sequence[str], scales: Sequence[str]) -> Any:
     """The workspace of one experiment. ``methods``: the table's rows, for the panels that the table's run feeds.
+
+    ``scales``: full names of what the questionnaire measures, each a column of the table.
 
     Raises UserError where the package wandb-workspaces is missing.
     """
@@ -37,7 +38,7 @@ def make_workspace(project: str, entity: str, name: str, methods: Sequence[str])
     sections = {
         "Score (lower is better)": [
             bars("Composite aligned score by row", "composite"),
-            *(bars(domain.capitalize(), domain) for domain in DOMAINS.values()),
+            *(bars(scale.capitalize(), scale) for scale in scales),
             bars("Composite by method, from the table", *by_method("composite")),
         ],
         "Specificity (0: ignored the person)": [bars("Specificity by method", *by_method("specificity"))],
@@ -60,18 +61,21 @@ def make_workspace(project: str, entity: str, name: str, methods: Sequence[str])
     )
 
 
-def save_workspace(path: Path, project: str, entity: str | None, name: str, methods: Sequence[str]) -> str:
+def save_workspace(
+    path: Path, project: str, entity: str | None, name: str, methods: Sequence[str], scales: Sequence[str]
+) -> str:
     """Save the workspace at W&B, or without an account to ``path``. Returns a line that says where it is."""
     if choose_mode("auto") == "online":
         import wandb
         import wandb.errors
 
         try:
-            return f"Saved: {make_workspace(project, entity or _own_account(), name, methods).save().url}"
+            return f"Saved: {make_workspace(project, entity or _own_account(), name, methods, scales).save().url}"
         except (wandb.errors.Error, OSError) as error:
-            reason = str(error).splitlines()[0]
-            raise UserError(f"W&B cannot be reached ({reason}); WANDB_MODE=offline writes a file instead.") from error
-    workspace = make_workspace(project, entity or "ENTITY", name, methods)
+            raise UserError(
+                f"W&B cannot be reached ({first_line(error)}); WANDB_MODE=offline writes a file instead."
+            ) from error
+    workspace = make_workspace(project, entity or "ENTITY", name, methods, scales)
     write_json(path, workspace._to_model().model_dump(mode="json", by_alias=True, exclude_none=True))
     return f"Written to {path}. With a W&B account (`wandb login`) the same command saves it there."
 

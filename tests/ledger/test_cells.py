@@ -1,7 +1,6 @@
 """The ledger: whole cells or none, whatever happens to process, disk or file, and exactly what is missing."""
 
 import errno
-import json
 import os
 import resource
 import signal
@@ -254,16 +253,13 @@ def test_provenance_grows_and_the_first_shared_cost_stays(folder: CellFolder) ->
     assert folder.shared() == {"load_seconds": 1.5}
 
 
-def test_conditions_of_measurement_add_up_and_an_earlier_versions_count(tmp_path: Path) -> None:
-    """Which kept those of the last command alone, before its cells and after them."""
+def test_conditions_of_measurement_add_up(tmp_path: Path) -> None:
     folder = kept_folder(tmp_path, "pas", {"method": {"name": "pas"}})
     assert folder.measurement() == []
-    earlier = {"cost_repeats": 3, "before": {"load_averages": [0.5]}, "after": {"load_averages": [2.5]}}
-    (folder.path / "measurement.json").write_text(json.dumps(earlier))
-    folder.add_measurement({"cost_repeats": 2, "load_averages": [1.5]})
-    found = folder.measurement()
-    assert [state["load_averages"][0] for state in found] == [0.5, 2.5, 1.5]
-    assert [state["cost_repeats"] for state in found] == [3, 3, 2]
+    kept = [{"cost_repeats": repeats, "load_averages": [load]} for repeats, load in ((3, 0.5), (2, 1.5))]
+    for conditions in kept:
+        folder.add_measurement(conditions)
+    assert folder.measurement() == kept
 
 
 def test_unreadable_json_names_file_and_remedy(tmp_path: Path) -> None:

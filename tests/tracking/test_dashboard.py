@@ -89,7 +89,7 @@ def test_an_account_that_cannot_be_reached_is_told_in_one_line(
     monkeypatch.setenv("WANDB_API_KEY", "0" * 40)
     monkeypatch.setattr(wandb, "Api", unreachable)
     with pytest.raises(UserError, match=r"cannot be reached \(no answer from the server\); WANDB_MODE=offline"):
-        save_workspace(tmp_path / "dashboard.json", "p", None, "table1", ["pas"])
+        save_workspace(tmp_path / "dashboard.json", "p", None, "table1", ["pas"], ["openness"])
 
 
 def test_every_trial_of_the_wandb_sweep_is_a_command_that_composes() -> None:

@@ -129,7 +129,7 @@ def test_the_reader_finds_what_is_planted(tmp_path: Path, monkeypatch: pytest.Mo
     assert row["wide"] == "x" * 100_000
 
 
-def test_a_restart_continues_its_run_and_updates_the_table(tmp_path: Path) -> None:
+def test_a_restart_replaces_its_run_and_updates_the_table(tmp_path: Path) -> None:
     """A sweep that is interrupted and goes on leaves one run for the row and one for the table."""
     interrupted = WandbTracker(mode="offline", folder=tmp_path / "1", salt_file=tmp_path / ".salt")
     interrupted.start_row(IDENTITY, "row", "group", key="row-0123", scale_of=SCALE_OF)

@@ -13,6 +13,7 @@ from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerB
 from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.parts.options import OptionScores, option_families
 from palign_bench.backbone.tokenizing import SplitPrompts
+from palign_bench.questionnaire.inventory import LETTERS
 from palign_bench.settings import UserError
 
 # Positions of own tokens in one forward pass. Large enough to keep two cores or a GPU busy, small enough for memory;
@@ -93,7 +94,7 @@ class TorchEngine(Engine):
     def families(self, options: int) -> list[list[int]]:
         """The tokens of so many letters from A, for each way of writing them."""
         if options not in self._families:
-            self._families[options] = option_families(self.tokenizer, "ABCDEFG"[:options])
+            self._families[options] = option_families(self.tokenizer, LETTERS[:options])
         return self._families[options]
 
     @abstractmethod

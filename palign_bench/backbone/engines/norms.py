@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from palign_bench.backbone.forward import replace_forward
+
 PROBES = (1.0, 1e-3)  # sizes of the numbers that it is tried on: in small ones the norm's epsilon shows
 # Two roundings to bfloat16 or float16 lie at most so far apart, as a share of the number.
 APART = {torch.bfloat16: 2**-6, torch.float16: 2**-9}
@@ -26,8 +28,7 @@ def fused_norms(norms: Sequence[nn.Module]) -> Iterator[None]:
     """Within the block these norms (of `fusible_norms`) are computed in one kernel each."""
     with ExitStack() as restored:
         for norm in norms:
-            setattr(norm, "forward", _fused(norm))  # noqa: B010
-            restored.callback(delattr, norm, "forward")
+            replace_forward(restored, norm, _fused(norm))
         yield
 
 

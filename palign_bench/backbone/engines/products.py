@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from palign_bench.backbone.forward import replace_forward
+
 # Float32 must be so many times as fast, by the smallest of several processor times taken in turn. It is slower where
 # 16-bit products are fast; on a busy Xeon without AMX it was 1.55 to 1.74 times as fast in thirteen tries. So the
 # choice does not change from one run to the next.
@@ -63,8 +65,7 @@ def fastest_products(model: nn.Module) -> Iterator[None]:
     ]
     with ExitStack() as restored:
         for layer in layers:
-            setattr(layer, "forward", _in_float32(layer))  # noqa: B010
-            restored.callback(delattr, layer, "forward")
+            replace_forward(restored, layer, _in_float32(layer))
         yield
 
 

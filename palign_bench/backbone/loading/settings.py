@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from palign_bench.settings import Settings, UserError, is_whole
+from palign_bench.settings import Settings, UserError, first_line, is_whole
 
 WEIGHTS = ("package", "hub", "random")
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32, "float16": torch.float16}
@@ -142,8 +142,7 @@ def why_no_nf4(device: torch.device) -> str | None:
         inputs = torch.ones(1, 64, dtype=torch.bfloat16, device=device, requires_grad=True)
         layer(inputs).sum().backward()
     except Exception as error:  # whatever a missing kernel or build raises, the user needs one line of it
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        return f"bitsandbytes cannot do 4-bit on {device.type} here ({reason})."
+        return f"bitsandbytes cannot do 4-bit on {device.type} here ({first_line(error)})."
     return None
 
 

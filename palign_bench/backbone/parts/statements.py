@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -48,16 +47,9 @@ class ItemKernel:
         return self.values[at][:, [self.column[number] for number in columns]]
 
 
-_kernels: WeakKeyDictionary[Any, dict[tuple[str, FeatureRecipe], ItemKernel]] = WeakKeyDictionary()
-
-
 def item_kernel(backbone: Backbone, inventory: Inventory, recipe: FeatureRecipe) -> ItemKernel:
-    """The kernel of an inventory's items; read from the model once and kept as long as its engine lives.
-
-    That is one for all protocols under which the model is asked (`Backbone.asking`).
-    """
-    kept = _kernels.setdefault(backbone.engine, {})
-    key = (inventory.name, recipe)
+    """The kernel of an inventory's items; read from the model once and kept with it (`Backbone.item_kernels`)."""
+    kept, key = backbone.item_kernels, (inventory.name, recipe)
     if key not in kept:
         with measure() as cost:
             values = exponential_kernel(contrast_features(backbone, inventory, recipe))
@@ -70,7 +62,7 @@ def prepared_kernel(backbone: Backbone, inventory: Inventory, recipe: FeatureRec
 
     ``anew``: it is read though one is kept.
     """
-    kept, key = _kernels.setdefault(backbone.engine, {}), (inventory.name, recipe)
+    kept, key = backbone.item_kernels, (inventory.name, recipe)
     if anew:
         kept.pop(key, None)
     if key in kept:

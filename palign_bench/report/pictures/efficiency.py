@@ -11,10 +11,10 @@ from matplotlib.ticker import LogFormatter
 
 from palign_bench.ledger.record import Record
 from palign_bench.report.paper import PAPER_PEOPLE
-from palign_bench.report.pictures.style import STYLE
+from palign_bench.report.pictures.style import BLUE, SKY, STYLE, VERMILION
 from palign_bench.settings import counted
 
-_ONE, _MANY, _CLAIM, _BARE = "#56B4E9", "#0072B2", "#D55E00", "#BBBBBB"  # Okabe and Ito
+_ONE, _MANY, _CLAIM, _BARE = SKY, BLUE, VERMILION, "#BBBBBB"
 _ROW_INCHES, _WIDTH_INCHES = 0.5, 8.0
 
 

@@ -18,18 +18,18 @@ from palign_bench.report.names import (
     PEOPLE_METHODS,
     is_constant,
 )
-from palign_bench.report.pictures.style import STYLE
+from palign_bench.report.pictures.style import BLUE, GREEN, GREY, PURPLE, SKY, STYLE, VERMILION
 from palign_bench.report.table import Report
 from palign_bench.settings import counted
 
-# Okabe and Ito's colours, told apart also without colour vision; the marker says the same once more.
+# The marker says once more what the colour says.
 _STYLES: dict[str, tuple[str, str]] = {
-    METHODS: ("#0072B2", "o"),
-    PEOPLE_METHODS: ("#56B4E9", "^"),
-    OWN_FLOORS: ("#D55E00", "s"),
-    PEOPLE_FLOORS: ("#009E73", "D"),
-    KNOWN_TRUTH: ("#CC79A7", "*"),
-    CHECKS: ("#555555", "X"),
+    METHODS: (BLUE, "o"),
+    PEOPLE_METHODS: (SKY, "^"),
+    OWN_FLOORS: (VERMILION, "s"),
+    PEOPLE_FLOORS: (GREEN, "D"),
+    KNOWN_TRUTH: (PURPLE, "*"),
+    CHECKS: (GREY, "X"),
 }
 _REFERENCES: tuple[tuple[str, Callable[[Mapping[str, Any]], bool], str, str], ...] = (
     ("constant option", lambda row: is_constant(row["method"]), "#777777", ":"),

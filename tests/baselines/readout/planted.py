@@ -35,7 +35,7 @@ class PlantedBackbone:
         self.bare = torch.full((5,), 0.05)
         self.bare["ABCDE".index(own_option)] = 0.8
         self.asked: list[tuple[str | None, list[int]]] = []
-        self.engine = self  # what reads of a model are kept by
+        self.item_kernels: dict[object, object] = {}
 
     def hidden_states(self, texts: Sequence[str], layers: Sequence[int]) -> Tensor:
         return torch.stack([self.states[text] for text in texts])[:, None].expand(-1, len(layers), -1)
