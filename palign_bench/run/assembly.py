@@ -10,10 +10,7 @@ from palign_bench.questionnaire.intervention import Intervention
 from palign_bench.questionnaire.protocol import EvaluationProtocol
 from palign_bench.settings import Settings, UserError, counted, is_whole, options, read_option
 
-_OTHER_FOLDERS = frozenset({
-    "bench", "cells", "given_answers", "gpu_reference", "gpu_rehearsal", "hydra", "organism", "portraits", "reference",
-    "taught", "wandb",
-})  # fmt: skip
+_OTHER_FOLDERS = frozenset({"bench", "cells", "given_answers", "hydra", "organism", "portraits", "reference", "wandb"})
 
 MEASURED_STEPS = 1  # optimizer steps of training=measured on a CPU
 

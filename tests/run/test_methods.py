@@ -227,6 +227,15 @@ def test_what_is_no_alignment_fails_its_cells_with_the_reason(
     assert failed == 3 and all(told in each for each in folder.failures().values()), folder.failures()
 
 
+def test_without_a_model_and_without_answers_there_is_nothing_to_score(
+    people: RespondentSource, tiny_backbone: LocalBackbone, tmp_path: Path
+) -> None:
+    method = Returning(Alignment)
+    method.needs_backbone = False
+    failed, folder = Setting(tmp_path / "runs", people, tiny_backbone).run(method)
+    assert failed == 3 and all("give answers=" in each for each in folder.failures().values()), folder.failures()
+
+
 @pytest.mark.parametrize(
     ("settings", "told"),
     [

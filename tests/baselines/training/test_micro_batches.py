@@ -1,5 +1,6 @@
 """The same optimizer steps, whatever fits into memory: micro-batches, checkpointing, and both by themselves."""
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -77,8 +78,20 @@ def test_checkpointing_computes_activations_again_and_changes_nothing(
     assert largest_difference(*found) < 1e-4
 
 
+def run_out() -> None:
+    torch.empty(2**60, dtype=torch.uint8)
+
+
+def run_out_without_a_word() -> None:
+    raise MemoryError
+
+
+@pytest.mark.parametrize("out_of_memory", [run_out, run_out_without_a_word])
 def test_memory_that_runs_out_in_training_makes_smaller_passes_of_the_same_steps(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    out_of_memory: Callable[[], None],
+    bench: Bench,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     usual = bench.aligner("lora", **COMMON).align(bench.case())
     decoder, room = type(bench.backbone.model.model), 2 * bench.aligner("lora")._longest()  # positions of two texts
@@ -87,7 +100,7 @@ def test_memory_that_runs_out_in_training_makes_smaller_passes_of_the_same_steps
     def limited(self: Any, *inputs: Any, **options: Any) -> Any:
         ids = inputs[0] if inputs else options["input_ids"]
         if torch.is_grad_enabled() and ids.numel() > room:
-            torch.empty(2**60, dtype=torch.uint8)
+            out_of_memory()
         return forward(self, *inputs, **options)
 
     monkeypatch.setattr(decoder, "forward", limited)
