@@ -72,6 +72,6 @@ def _draw(report: "Report", base: Path, written: "Written") -> list[Path]:
     from palign_bench.report.pictures.table import compose_figure  # matplotlib takes seconds to import
 
     pictures = written.draw(compose_figure(report), base)
-    if len(set(report.frame["known_answers"].dropna())) > 1:
+    if report.frame["known_answers"].nunique(dropna=False) > 1:
         pictures += written.draw(learning_curve_figure(report), base.with_name(f"{base.name}_curve"))
     return pictures

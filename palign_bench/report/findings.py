@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from palign_bench.ledger.plan import runs_option
+from palign_bench.questionnaire.protocol import PROTOCOLS
 from palign_bench.report.document import written_out
 from palign_bench.report.measures import Difference, best_floor, option_counts
 from palign_bench.report.names import METHODS, OWN_FLOORS, PEOPLE_FLOORS, PEOPLE_METHODS, is_given
@@ -71,7 +72,7 @@ def findings(report: Report) -> list[str]:
         constant=[line.label for line in methods if line.row["beats_best_constant"] is False],
         few_shot=_few_shot(lines),
         clear_specificity=CLEAR_SPECIFICITY,
-        pas=_pas(lines),
+        pas=_pas(report, lines),
         one_option=_one_option(report, methods),
         unparsed=[
             f"{line.label} {100 * line.row['unparsed_rate']:.0f} %"
@@ -192,10 +193,15 @@ def _few_shot(lines: Sequence[Line]) -> list[tuple[Line, Line, Difference, int |
     ]
 
 
-def _pas(lines: Sequence[Line]) -> list[tuple[Line, Line | None, Difference, int | None, dict[str, str]]]:
+def _pas(
+    report: Report, lines: Sequence[Line]
+) -> list[tuple[Line, Line | None, Difference, int | None, dict[str, str]]]:
     """PAS against the prompt that it starts from; which alpha is fixed, else for whom it chose to add nothing, and for
     whom it could not choose.
+
+    No verdict where alpha was chosen on the very answers that are scored: there random directions gain, too.
     """
+    protocol = PROTOCOLS[report.about["protocol"]]
     found = []
     for line in lines:
         if not line.row["method"].startswith("pas") or not line.people:
@@ -213,8 +219,10 @@ def _pas(lines: Sequence[Line]) -> list[tuple[Line, Line | None, Difference, int
             "fixed": "".join(tried) if len(tried) == 1 else "",
             "zero": _of(zero, len(aligned), line) if len(tried) > 1 else "",
             "without": _of(without, len(aligned), line) if without else "",
+            "on_scored": "yes" if len(tried) > 1 and protocol.chooses_on_held_out else "",
         }
-        found.append((line, base, difference, _verdict(difference), alpha))
+        verdict = None if alpha["on_scored"] else _verdict(difference)
+        found.append((line, base, difference, verdict, alpha))
     return found
 
 

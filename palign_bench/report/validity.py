@@ -83,7 +83,7 @@ def response_style(
 
 
 def retest_accuracy(inventory: Inventory, numbers: Whole, truth: Array, composite: float | None) -> float | None:
-    """How far a composite gets from that of the middle option (0) to that of a simulated retest (1).
+    """How far a composite gets from that of the middle of the scale (0) to that of a simulated retest (1).
 
     The retest scatters around each answer as far as a normal regression on it leaves open at `ITEM_RELIABILITY`, with
     the items' pooled standard deviation, rounded and kept on the scale; its expectation is taken, nothing is drawn.

@@ -32,8 +32,9 @@ class Answered:
 class AnswerMemo:
     """Answer sheets of prompt-only alignments, so that no system prompt is answered twice by one backbone.
 
-    Vanilla answers alike for everyone, and PAS with alpha 0 is Few-Shot: an answer taken over is still charged what it
-    cost when it was computed. Of more than `MOST_SHEETS` those that were of use last are kept.
+    Vanilla answers alike for everyone, and PAS with alpha 0 is Few-Shot (but for a ``;`` under `as_released`): an
+    answer taken over is still charged what it cost when it was computed. Of more than `MOST_SHEETS` those that were of
+    use last are kept.
     """
 
     def __init__(self) -> None:

@@ -72,7 +72,7 @@ class Job(Survey):
         check_needs(aligners, model, survey.repeats)
         people = survey.people[: resolved["training"]["people_limit"]] if "budget" in method else survey.people
         check_stand_ins(settings["respondents"], source, len(people))
-        check_portraits(aligners, people, source.name, intervention, None if count == len(inventory.known) else count)
+        check_portraits(aligners, people, source.name, intervention, count)
         shared: Settings = {
             "model": _model(model, aligners, session, survey),
             "respondents": {"source": source.name, "data_hash": source.data_hash},

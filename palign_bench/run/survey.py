@@ -77,14 +77,14 @@ class Survey:
         check_numbers(settings, inventory)
         check_scales(inventory)
         asked = protocol_of(settings["protocol"]["name"], inventory)
-        variant = Variant.parse(settings["variant"], asked)
+        variant, told = Variant.parse(settings["variant"], asked), settings["known_answers"]
         source = session.source(settings["respondents"], inventory)
         return Survey(
             protocol=variant.told(asked, seed) if variant else asked,
             source=source,
             people=source.select(settings["respondents"].get("limit"), settings["respondents"].get("ids")),
             seed=seed,
-            known_answers=settings["known_answers"],
+            known_answers=None if told == len(inventory.known) else told,
             intervention=Intervention.parse(settings["intervention"], inventory),
             variant=variant,
             repeats=cost_repeats(settings),

@@ -124,9 +124,10 @@ def test_methods_are_compared_with_floors_that_were_told_as_much(tmp_path: Path)
     ran = run_here("-m", *arguments, "known_answers=5,120", "name=curve", folder=tmp_path)
     assert ran.returncode == 0, ran.stderr
     frame = table(tmp_path / "runs", "curve")
-    assert list(frame["known_answers"]) == [5, 5, 120, 120]
+    told = frame["known_answers"].fillna(120)  # the number of all is all
+    assert list(told) == [5, 5, 120, 120]
     for count in (5, 120):
-        of = frame[frame["known_answers"] == count]
+        of = frame[told == count]
         best = of["composite"].min()
         assert list(of["difference_to_best_own_floor"]) == pytest.approx(list(of["composite"] - best))
 

@@ -94,6 +94,20 @@ def test_how_often_pas_added_nothing(said: Said) -> None:
         assert line.endswith(f": alpha 0, the prompt alone, {told}")
 
 
+def test_an_alpha_that_was_chosen_on_the_scored_answers_is_no_evidence(said: Said) -> None:
+    """Whatever is shifted: of six tries that include none, the best on these answers is never worse than none."""
+    rows = {"vanilla": [3] * 12, "pas": [5, 1, 5, 2] * 3}
+    for protocol, tried, verdict in (
+        ("corrected", ("0", "2"), "PAS adds to its prompt"),
+        ("as_released", ("0", "2"), "PAS against its prompt"),
+        ("as_released", ("2",), "PAS adds to its prompt"),
+    ):
+        found = said(rows, alphas(*[2.0] * 12, tried=tried), protocol=protocol)
+        (line,) = [each for each in found if each.startswith("PAS")]
+        assert line.startswith(f"{verdict}, Vanilla (-8.75"), line
+        assert line.endswith("shows that PAS helps.") == (verdict == "PAS against its prompt"), line
+
+
 def test_an_alpha_that_is_fixed_was_not_chosen(said: Said) -> None:
     def line_of(summaries: Mapping[str, Any]) -> str:
         (line,) = [each for each in said({"pas": [3] * 12}, summaries) if each.startswith("PAS")]
