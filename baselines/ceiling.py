@@ -14,7 +14,7 @@ from palign_bench.backbone.alignment import Alignment
 from palign_bench.backbone.base import Backbone
 from palign_bench.questionnaire.inventory import Inventory
 from palign_bench.questionnaire.protocol import EvaluationProtocol
-from palign_bench.respondents.norms import FIGURES
+from palign_bench.respondents.norms import NORMS
 from palign_bench.respondents.posterior import FactorPosterior, expected_error, median_option
 from palign_bench.respondents.simulated import factor_model
 from palign_bench.settings import UserError, one_of, whole
@@ -23,7 +23,7 @@ from palign_bench.settings import UserError, one_of, whole
 class Ceiling(Aligner):
     """Answers as the factor model expects of a person with these known answers.
 
-    ``figures``: the model's, a key of `FIGURES`. ``sweeps``, ``burn_in``: of the Gibbs sampler.
+    ``figures``: the model's, a key of `NORMS`. ``sweeps``, ``burn_in``: of the Gibbs sampler.
     """
 
     needs_backbone = False
@@ -31,7 +31,7 @@ class Ceiling(Aligner):
     cohort = 50  # people at once; more are no faster
 
     def __init__(self, figures: str, sweeps: int, burn_in: int):
-        one_of("method.figures", figures, FIGURES)
+        one_of("method.figures", figures, NORMS)
         whole("method.sweeps", sweeps)
         whole("method.burn_in", burn_in, lowest=0)
         self.model = factor_model(figures)

@@ -2,7 +2,7 @@
 
 ``measured`` repeats the 300 people of PAPI: for tests, and where those people cannot be had. ``published`` owes nothing
 to them: what is trained on people drawn from it (`organism/`) has never seen the 300, not even as aggregates. Where the
-numbers come from is said beside them, in ``data/figures.yaml``.
+numbers come from is said beside them, in ``data/norms.yaml``.
 """
 
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ DOMAINS = ["A", "C", "E", "N", "O"]
 
 
 @dataclass(frozen=True)
-class Figures:
+class Norms:
     """All that the factor model takes from data; what it adds is in `simulated.py`.
 
     ``domain_correlations``: (5, 5), rows and columns A, C, E, N, O. ``facets``: by facet, of its ten items in the keyed
@@ -58,11 +58,11 @@ _measured, _published = (
     pd.read_csv(_DATA / f"facets_{name}.csv", index_col="facet", dtype=str).astype(float)  # to the last bit
     for name in ("measured", "published")
 )
-_read = yaml.safe_load((_DATA / "figures.yaml").read_text(encoding="utf-8"))
+_read = yaml.safe_load((_DATA / "norms.yaml").read_text(encoding="utf-8"))
 
-FIGURES: dict[str, Figures] = {
-    "measured": Figures(facets=_measured, **_read["measured"]),
-    "published": Figures(facets=_of_items(_published), **_read["published"]),
+NORMS: dict[str, Norms] = {
+    "measured": Norms(facets=_measured, **_read["measured"]),
+    "published": Norms(facets=_of_items(_published), **_read["published"]),
 }
 
 # By facet, ``mean`` and ``deviation`` over people of the mean answer to its ten items: Johnson's norms, pooled.

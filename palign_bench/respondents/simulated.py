@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from palign_bench.questionnaire.inventory import Inventory, Respondent, ipip_neo_300
-from palign_bench.respondents.norms import DOMAINS, FIGURES
+from palign_bench.respondents.norms import DOMAINS, NORMS
 from palign_bench.respondents.source import RespondentsError, RespondentSource
 from palign_bench.settings import counted, is_whole
 
@@ -98,9 +98,9 @@ def factor_model(figures: str = "measured") -> FactorModel:
 
     Raises `RespondentsError` for figures that do not exist.
     """
-    if figures not in FIGURES:
-        raise RespondentsError(f"respondents.figures={figures}: choose one of {', '.join(FIGURES)}")
-    taken = FIGURES[figures]
+    if figures not in NORMS:
+        raise RespondentsError(f"respondents.figures={figures}: choose one of {', '.join(NORMS)}")
+    taken = NORMS[figures]
     inventory = ipip_neo_300()
     generator = np.random.RandomState(np.random.MT19937(np.random.SeedSequence(_ITEM_SEED)))
     facets = taken.facets.loc[[str(item.subscale) for item in inventory.items]]  # a row for each item
