@@ -91,7 +91,7 @@ class OnPolicyAligner(TrainedAligner):
         prompts = []
         for person, log in zip(people, logs, strict=True):
             rows = tiled(person.examples, least=self.training.batch_size)
-            ids, options = [row["input_ids"] for row in rows], [int(row["person"]) for row in rows]
+            ids, options = [row["input_ids"] for row in rows], [int(row["option"]) for row in rows]
             prompts.append(Prompts(ids, options, clock.timed(log.rewards_of), person.seed))
         sampling = Sampling(self.texts.tokenizer, self.temperature, self.max_new_tokens, per_step, self.answers)
         objective = self.objective(len(people))
@@ -104,7 +104,7 @@ class OnPolicyAligner(TrainedAligner):
         """The prompt up to "Option" as text and as token ids, and the person's option."""
         texts = self.texts.items
         return [
-            {"prompt": texts[n].rollout_text, "input_ids": texts[n].rollout, "person": value}
+            {"prompt": texts[n].rollout_text, "input_ids": texts[n].rollout, "option": value}
             for n, value in known.items()
         ]
 

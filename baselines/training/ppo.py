@@ -5,7 +5,7 @@ names and the person's. The reference policy is the model with its adapter off, 
 policy's own backbone: one model in memory. `trl.experimental.ppo` was last shipped in TRL 1.12.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -20,39 +20,37 @@ from transformers import PreTrainedTokenizerBase, PrinterCallback
 from trl.experimental.ppo import PPOConfig, PPOTrainer
 
 from baselines.training.on_policy import OnPolicyAligner
-from baselines.training.policies import Objective, Rollout
+from baselines.training.policies import Objective, Rollout, Rule
 from baselines.training.session import TrainingClock
 from baselines.training.trainers import one_device, tiled
 from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.parts.adapters import peft_config
 
-Rewards = Callable[[list[str], list[int]], list[float]]
-
 
 class RuleReward(nn.Module):
     """A rule on the response's text in the shape of the reward model that TRL calls.
 
-    ``people``: the person's option by the prompt's token ids; no prompt is the beginning of another.
+    ``options``: the person's own by the prompt's token ids; no prompt is the beginning of another.
     """
 
     base_model_prefix = "backbone"  # TRL reads hidden states from the attribute of this name, then calls `score`
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, rule: Rewards, people: Mapping[tuple[int, ...], int]):
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, rule: Rule, options: Mapping[tuple[int, ...], int]):
         super().__init__()
         self.tokenizer = tokenizer
         self.rule = rule
-        self.people = people
-        self.lengths = sorted({len(prompt) for prompt in people})
+        self.options = options
+        self.lengths = sorted({len(prompt) for prompt in options})
 
     def backbone(self, input_ids: Tensor, attention_mask: Tensor, **_: Any) -> SimpleNamespace:
         """The reward of each row at every position, as "hidden states" ``(rows, length, 1)``."""
-        texts, people = [], []
+        texts, options = [], []
         for ids, mask in zip(input_ids.tolist(), attention_mask.tolist(), strict=True):
             read = [i for i, real in zip(ids, mask, strict=True) if real]
-            prompt = next(p for p in (tuple(read[:n]) for n in self.lengths) if p in self.people)
+            prompt = next(p for p in (tuple(read[:n]) for n in self.lengths) if p in self.options)
             texts.append(str(self.tokenizer.decode(read[len(prompt) :], skip_special_tokens=True)))
-            people.append(self.people[prompt])
-        rewards = torch.tensor(self.rule(texts, people), dtype=torch.float32, device=input_ids.device)
+            options.append(self.options[prompt])
+        rewards = torch.tensor(self.rule(texts, options), dtype=torch.float32, device=input_ids.device)
         everywhere = rewards[:, None, None].expand(-1, input_ids.shape[1], 1)
         return SimpleNamespace(hidden_states=(everywhere,), last_hidden_state=everywhere)
 
@@ -202,9 +200,9 @@ class ProximalPolicyOptimization(OnPolicyAligner):
     def trainer(self, rows: list[dict[str, Any]], seed: int, clock: TrainingClock, folder: Path) -> Any:
         """TRL's trainer on the prompts, with the rule as its reward model."""
         tokenizer = self.texts.tokenizer
-        people = {tuple(row["input_ids"]): int(row["person"]) for row in rows}
+        options = {tuple(row["input_ids"]): int(row["option"]) for row in rows}
         policy: Any = get_peft_model(self.backbone.model, peft_config(self.peft or {}))
-        reward: Any = RuleReward(tokenizer, clock.timed(self.rewards.rewards_of), people)
+        reward: Any = RuleReward(tokenizer, clock.timed(self.rewards.rewards_of), options)
         value: Any = ValueHead(policy)
         trainer: Any = PPOTrainer(
             args=one_device(self.configuration(seed, folder)),

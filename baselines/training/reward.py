@@ -45,15 +45,15 @@ class RewardLog:
     disagreements: int = 0
     unnamed: int = 0
 
-    def rewards_of(self, texts: Sequence[str], people: Sequence[int]) -> list[float]:
+    def rewards_of(self, texts: Sequence[str], options: Sequence[int]) -> list[float]:
         """Minus the distance between the option named and the person's (5…1), −6 for none; count what is named.
 
         ``texts`` continue the opening "Option".
         """
         rewards = []
-        for text, person in zip(texts, people, strict=True):
+        for text, option in zip(texts, options, strict=True):
             label, letter = named_option(text, self.options), parse_released(text, len(self.options))
-            rewards.append(NO_LABEL if label is None else -float(abs(label - person)))
+            rewards.append(NO_LABEL if label is None else -float(abs(label - option)))
             self.rewards += 1
             self.unnamed += label is None
             if label is not None and letter is not None:

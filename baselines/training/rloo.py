@@ -131,10 +131,10 @@ class ReinforceLeaveOneOut(OnPolicyAligner):
         """TRL's trainer on the prompts."""
         rule = clock.timed(self.rewards.rewards_of)
 
-        def reward(completions: list[str], person: list[int], **_: Any) -> list[float | None]:
-            return list(rule(completions, person))
+        def reward(completions: list[str], option: list[int], **_: Any) -> list[float | None]:
+            return list(rule(completions, option))
 
-        prompts = [{"prompt": row["prompt"], "person": row["person"]} for row in rows]
+        prompts = [{"prompt": row["prompt"], "option": row["option"]} for row in rows]
         trainer = RLOOTrainerOfTokens(
             model=self.backbone.model,
             reward_funcs=reward,

@@ -141,7 +141,7 @@ def test_rule_reward_looks_the_person_up_by_the_prompt(bench: Bench) -> None:
     one, two = (aligner.texts.items[number].rollout for number in bench.inventory.known[:2])
     reward = RuleReward(
         tokenizer,
-        lambda texts, people: [len(t) + 100 * p for t, p in zip(texts, people, strict=True)],
+        lambda texts, options: [len(t) + 100 * o for t, o in zip(texts, options, strict=True)],
         {tuple(one): 1, tuple(two): 5},
     )
     rows = [prompt + tokenizer.encode(text, add_special_tokens=False) for prompt, text in ((one, "ab"), (two, "abc"))]
