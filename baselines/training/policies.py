@@ -18,7 +18,7 @@ from transformers import PreTrainedTokenizerBase
 from baselines.training.attention import attention_for_trees
 from baselines.training.cohort import Adapters, Recipe, Step
 from baselines.training.reference import Reference
-from baselines.training.tree import Passage, Reading, read
+from baselines.training.tree import Passage, TreeReading, read
 from palign_bench.backbone.anatomy import Anatomy
 from palign_bench.backbone.engines.attention import why_no_shared_prefix
 from palign_bench.backbone.tokenizing import shared_length
@@ -252,7 +252,7 @@ def _scores(
     return torch.tensor(told, dtype=torch.float32, device=model.device)
 
 
-def _padded(reading: Reading, people: int, longest: int, sampling: Sampling) -> tuple[Tensor, Tensor]:
+def _padded(reading: TreeReading, people: int, longest: int, sampling: Sampling) -> tuple[Tensor, Tensor]:
     """Log-probabilities ``(people, rows, longest)`` and states ``(people, rows, longest + 1, width)`` of answers."""
     lengths = reading.lengths
     log_probs = pad_sequence(reading.log_probs(sampling.temperature).split(lengths), batch_first=True)

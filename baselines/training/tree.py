@@ -63,7 +63,7 @@ class TreeSize:
 
 
 @dataclass(frozen=True)
-class Reading:
+class TreeReading:
     """Hidden states of one pass ``(positions, width)``, and where in them every text's tokens stand."""
 
     anatomy: Anatomy
@@ -96,7 +96,7 @@ def read(
     size: TreeSize = TreeSize(),
     virtual: Tensor | None = None,
     trees: bool = True,
-) -> Reading:
+) -> TreeReading:
     """One pass over texts, group by group; ``virtual``: a soft prompt ``(n, width)`` before each.
 
     A group is a row of the batch, whose texts share their beginnings where the model's attention is known to be plain
@@ -129,7 +129,7 @@ def read(
             "position_ids": depths.to(device),
             "tree": TreePaths.of(whole, len(found) * (before + width), size.length, device),
         }
-    return Reading(anatomy, anatomy.decoder(**inputs).last_hidden_state.flatten(0, 1), passages, flat)
+    return TreeReading(anatomy, anatomy.decoder(**inputs).last_hidden_state.flatten(0, 1), passages, flat)
 
 
 def answer_log_probs(

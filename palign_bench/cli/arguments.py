@@ -143,7 +143,7 @@ def check_changes(arguments: Sequence[str]) -> None:
     """
     for argument in arguments:
         key, _, value = argument.lstrip("+~").partition("=")
-        if key.startswith("hydra.sweeper.params") and not is_given(arguments, "hydra/sweeper"):
+        if key.startswith("hydra.sweeper.params") and not chooses(arguments, "hydra/sweeper"):
             raise UserError(f"{argument}: type what is swept over as settings, as in -m seed=1,2 instead.")
         shared = [each for each in value.split(",") if each.startswith("_")]  # files that options start from
         if shared and (conf_folder() / key).is_dir():
@@ -154,8 +154,8 @@ def check_changes(arguments: Sequence[str]) -> None:
             raise UserError(f"{argument}: this {what} a setting; only values change, as in {key}=VALUE (see --help).")
 
 
-def is_given(arguments: Sequence[str], group: str) -> bool:
-    """Whether another option of a group of Hydra's than its basic one is asked for."""
+def chooses(arguments: Sequence[str], group: str) -> bool:
+    """Whether the arguments choose an option of this Hydra group other than ``basic``."""
     return any(each.startswith(f"{group}=") and each != f"{group}=basic" for each in arguments)
 
 

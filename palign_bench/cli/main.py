@@ -27,9 +27,9 @@ from palign_bench.cli.arguments import (
     as_typed,
     at_home,
     check_changes,
+    chooses,
     command_id,
     expanded,
-    is_given,
     options_first,
     swept_by_experiment,
 )
@@ -148,7 +148,7 @@ def run(arguments: Sequence[str]) -> Left | None:
     if session.mistakes:
         return None
     command.plan(jobs, session)
-    if not composed or is_given(arguments, "hydra/launcher"):
+    if not composed or chooses(arguments, "hydra/launcher"):
         computed: list[Job] = []
         try:
             _hydra(partial(_job, session, computed), arguments)
@@ -164,7 +164,7 @@ def run(arguments: Sequence[str]) -> Left | None:
 
 def _composed(arguments: Sequence[str]) -> list[Settings]:
     """The settings of every job, as Hydra composes them; none where a sweeper decides on later jobs by earlier ones."""
-    if is_given(arguments, "hydra/sweeper"):
+    if chooses(arguments, "hydra/sweeper"):
         return []
     found: list[Settings] = []
     kept = [each for each in arguments if not each.startswith(("hydra/launcher", "hydra.launcher"))]

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 PLAIN_WIDTH = 80  # where there is no terminal and COLUMNS is not set
 _NARROWEST_LABEL = 22
 
-Row = Sequence[str] | str
+TableRow = Sequence[str] | str
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Table:
     """
 
     columns: Sequence[str]
-    rows: Sequence[Row]
+    rows: Sequence[TableRow]
     heading: str = ""
     left_out_first: Sequence[str | Sequence[str]] = ()
     marks: Sequence[str] = ()
