@@ -68,24 +68,24 @@ def others_and_own(
     A mean over the items that both answered needs these tallies for each set of items that people left out. So the
     work grows with the people times the different sets (one where nobody leaves an item out), not with all pairs.
     """
-    domains = np.array([inventory[number].scale for number in numbers])
-    columns = [np.flatnonzero(domains == domain) for domain in inventory.scales]
+    scales = np.array([inventory[number].scale for number in numbers])
+    columns = [np.flatnonzero(scales == scale) for scale in inventory.scales]
     distances = np.abs(answers - truths[own])
     own_scores = sum((mean_present(distances[:, each]) for each in columns), np.zeros(len(own)))
-    # Whoever lacks a whole domain has no composite with anybody.
+    # Whoever lacks a whole scale has no composite with anybody.
     usable = np.all([(~np.isnan(truths[:, each])).any(axis=1) for each in columns], axis=0)
     if not usable.any():
         return np.full(len(answers), np.nan), own_scores
     sums, defined = np.zeros(len(answers)), np.ones(len(answers), dtype=bool)
     for each in columns:
-        of_domain, shared = _sum_of_mean_distances(answers[:, each], truths[usable][:, each])
-        sums += of_domain
+        of_scale, shared = _sum_of_mean_distances(answers[:, each], truths[usable][:, each])
+        sums += of_scale
         defined &= shared
     people = usable.sum() - usable[own]
     with np.errstate(invalid="ignore", divide="ignore"):
         others = np.where(usable[own], sums - own_scores, sums) / people
     others[people == 0] = np.nan
-    pairwise = np.flatnonzero(~defined)  # some pair shares no item of some domain, and is left out of every domain
+    pairwise = np.flatnonzero(~defined)  # some pair shares no item of some scale, and is left out of every scale
     step = max(1, _LARGEST // max(1, len(truths)))
     for start in range(0, len(pairwise), step):
         rows = pairwise[start : start + step]
@@ -99,7 +99,7 @@ def others_and_own(
 
 
 def _sum_of_mean_distances(answers: Array, truths: Array) -> tuple[Array, NDArray[np.bool_]]:
-    """Of each row of ``answers``, the sum over the rows of ``truths`` of the mean distance on the items of one domain.
+    """Of each row of ``answers``, the sum over the rows of ``truths`` of the mean distance on the items of one scale.
 
     Beside it, whether it shares an item with every row of ``truths``; where not, the sum means nothing.
     """
