@@ -32,7 +32,7 @@ class Prediction:
     """One person's fitted prediction of literal answers.
 
     ``readout``: in float64, of all items. ``numbers``: the items fitted on. ``own_cuts``: leave-one-out cuts of their
-    answers ``(items, 4)``. ``loss``: the mean absolute error of the medians of these.
+    answers ``(items, options − 1)``. ``loss``: the mean absolute error of the medians of these.
     """
 
     readout: Readout

@@ -29,7 +29,7 @@ class Request:
     """One alignment's prompts, and how they are to be continued.
 
     ``virtual``: soft-prompt embeddings ``(n, width)`` that stand before every prompt. ``scores``: a second opinion on
-    the five options, pooled with the model's wherever it would write a letter. ``max_new_tokens``, ``is_decided``: of
+    the options, pooled with the model's wherever it would write a letter. ``max_new_tokens``, ``is_decided``: of
     text that is written, how long at most, and when it needs no more.
     """
 

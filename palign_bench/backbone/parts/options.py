@@ -1,4 +1,4 @@
-"""A second opinion on the five options, combined with the model's own at the answer position."""
+"""A second opinion on the options, combined with the model's own at the answer position."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _CONTEXTS = (("Option (", ""), ("Option", " "), ("Option", ""), ("Option", "("),
 
 @dataclass(frozen=True)
 class OptionScores:
-    """Log-probabilities of A…E per prompt, float32 ``(prompts, 5)``, and their weight against the model's own.
+    """Float32 log-probabilities of the options ``(prompts, options)``, and their weight against the model's own.
 
     The two are averaged in the logarithm (a logarithmic opinion pool, Genest & Zidek 1986): weight 1 leaves the choice
     among the options to ``scores``; whether an option is named at all stays the model's own doing.
@@ -29,13 +29,13 @@ class OptionScores:
         return self.scores.shape[1]
 
     def combine(self, log_probs: Tensor) -> Tensor:
-        """The pool with the model's own log-probabilities ``(prompts, 5)``, normalised."""
+        """The pool with the model's own log-probabilities ``(prompts, options)``, normalised."""
         return self._pool(log_probs, self.scores.to(log_probs))
 
     def on_logits(self, logits: Tensor, families: Sequence[Sequence[int]], prompts: Sequence[int]) -> Tensor:
         """Next-token ``logits`` ``(rows, vocabulary)`` with probability moved among the option tokens alone.
 
-        ``families``: for each way of writing a letter, the tokens of A…E. ``prompts``: each row's index in ``scores``.
+        ``families``: the options' tokens for each way of writing a letter. ``prompts``: each row's index in ``scores``.
         """
         logits = logits.float().clone()
         scores = self.scores[list(prompts)].to(logits)
@@ -49,7 +49,7 @@ class OptionScores:
 
 
 def option_families(tokenizer: PreTrainedTokenizerBase, letters: str) -> list[list[int]]:
-    """The tokens of A…E for each way in which this tokenizer writes a letter after ``Option``."""
+    """The letters' tokens for each way in which this tokenizer writes one after ``Option``."""
     families: list[list[int]] = []
     for context, before in _CONTEXTS:
         base = encode(tokenizer, context)

@@ -1,7 +1,7 @@
 """Answers as cuts through a normal variable: the cumulative (ordered) probit model of McCullagh (1980).
 
-An answer is ``1 + the number of thresholds below a latent normal value``. A prediction is a row of four *cuts*: the
-thresholds in standard deviations from the predicted mean, so that ``P(answer ≤ k) = Φ(cut k)``.
+An answer is ``1 + the number of thresholds below a latent normal value``. A prediction is a row of *cuts*: the
+thresholds between the options in standard deviations from the predicted mean, so that ``P(answer ≤ k) = Φ(cut k)``.
 """
 
 import math
@@ -20,7 +20,7 @@ def option_shares(answers: Tensor, options: int = 5) -> Tensor:
 
 
 def thresholds_of(shares: Tensor) -> Tensor:
-    """The four thresholds that give a standard normal value these shares: ``(…, 5)`` to ``(…, 4)``."""
+    """Thresholds that give a standard normal value these shares: ``(…, options)`` to ``(…, options − 1)``."""
     return torch.special.ndtri(shares.cumsum(-1)[..., :-1])
 
 
@@ -40,17 +40,19 @@ def variance_within(shares: Tensor) -> Tensor:
 
 
 def cuts_of(thresholds: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
-    """Cuts ``(items, 4)`` of latent values with these means and variances ``(items,)``."""
+    """Cuts ``(items, options − 1)`` of latent values with these means and variances ``(items,)``."""
     return (thresholds - mean[:, None]) / variance.sqrt()[:, None]
 
 
 def medians(cuts: Tensor) -> Tensor:
-    """The answer of least expected absolute error: ``(…, 4)`` to ``(…, )``."""
+    """The answer of least expected absolute error: ``(…, options − 1)`` to ``(…, )``."""
     return 1 + (cuts < 0).sum(-1)
 
 
 def option_log_scores(cuts: Tensor, loss: Tensor) -> Tensor:
-    """Log-probabilities of the options A…E (values 5…1) that favour a small absolute error: ``(…, 4)`` to ``(…, 5)``.
+    """Log-probabilities of the options from A on (the highest value) that favour a small absolute error.
+
+    ``(…, options − 1)`` to ``(…, options)``.
 
     A Gibbs distribution over the expected absolute error in units of ``loss``, the person's mean absolute error, which
     broadcasts. Its likeliest option is the median, which the scores reward; the probabilities' own mode would not be.

@@ -40,7 +40,7 @@ class Readout(ABC):
 
     @abstractmethod
     def cuts(self, backbone: Backbone, numbers: Sequence[int]) -> Tensor:
-        """The prediction for these items, float64 ``(items, 4)``; see `parts/ordinal.py`. KeyError: an unknown item."""
+        """Float64 predictions ``(items, options − 1)`` of these (`parts/ordinal.py`). KeyError: an unknown item."""
 
     def stored(self, weight: float, numbers: Sequence[int]) -> Self:
         """As an alignment keeps it: with this weight, in float32, and of what is kept by item these items' alone."""
@@ -56,7 +56,7 @@ class Readout(ABC):
         return {"kind": self.kind}
 
     def option_scores(self, backbone: Backbone, items: Sequence[Item]) -> OptionScores | None:
-        """Log-probabilities of A…E per item in the backbone's orientation; None at weight 0: the bare model."""
+        """Log-probabilities of the options per item in the backbone's orientation; None at weight 0: the bare model."""
         if self.weight == 0:
             return None
         scores = option_log_scores(self.cuts(backbone, [item.number for item in items]), self.strength[1].double())
@@ -67,7 +67,7 @@ class Readout(ABC):
 class StatementReadout(Readout):
     """A Gaussian process over the model's hidden states of the statements, from the person's own answers alone.
 
-    ``coefficients``: one per known item. ``thresholds``: ``(4,)`` between the person's options on the latent scale.
+    ``coefficients``: one per known item. ``thresholds``: ``(options − 1,)`` on the latent scale.
     ``uncertainty``: ``(noise, scale, within)``: the process's noise, what its variance is multiplied with to fit the
     person's errors on known answers, and the variance of a latent value inside an option.
     """
@@ -92,7 +92,7 @@ class StatementReadout(Readout):
 
 @dataclass(frozen=True)
 class ItemReadout(Readout):
-    """A prediction for each item, stored as such ``(items, 4)``: what other people's answers give."""
+    """A prediction for each item, stored as such ``(items, options − 1)``: what other people's answers give."""
 
     kind: ClassVar[str] = "items"
     stored_cuts: Tensor
@@ -109,7 +109,7 @@ class ItemReadout(Readout):
 
 
 def as_options(scores: Tensor, protocol: EvaluationProtocol, items: Sequence[Item]) -> Tensor:
-    """Scores ``(items, 5)`` of the literal answers A…E as scores of the options that the model names."""
+    """Scores ``(items, options)`` of the literal answers, A first, as scores of the options that the model names."""
     reversed_ = torch.tensor([protocol.reverses(item) for item in items])
     return torch.where(reversed_[:, None], scores.flip(-1), scores)
 
