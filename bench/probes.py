@@ -32,7 +32,7 @@ def time_probes(features: Tensor, labels: Tensor, clock: Callable[[Callable[[], 
     ``clock``: seconds of some work, done once.
 
     scikit-learn runs as in the released code (its default solver and tolerance, at most 1,000 iterations); it stops
-    further from the optimum than we do, hence the difference. Needs scikit-learn (the extra ``test``).
+    further from the optimum than we do, hence the difference.
     """
     from sklearn.linear_model import LogisticRegression
 

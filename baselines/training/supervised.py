@@ -47,7 +47,7 @@ class SupervisedFineTuning(TrainedAligner):
             # The rows are tokenized and labelled: nothing to prepare, and nothing that max_length [1024] could cut.
             dataset_kwargs={"skip_prepare_dataset": True},
             max_length=None,
-            loss_type="nll",  # [nll]; it is computed here, on the answers alone
+            loss_type="nll",  # [chunked_nll]; it is computed here, on the answers alone
             remove_unused_columns=False,
         )
 

@@ -27,8 +27,9 @@ class RespondentsError(UserError):
 class RespondentSource:
     """People from one place.
 
-    ``name``: "papi", "simulated" or "file". ``description``: for a table's title, e.g. "300 people of PAPI".
-    ``people``: all of them, in the source's own order. ``notes``: what a reader should know of how they were read.
+    ``name``: "papi", "simulated", "file", "dark_triad" or "dark_triad_<rule>". ``description``: for a table's title,
+    e.g. "300 people of PAPI". ``people``: all of them, in the source's own order. ``notes``: what a reader should know
+    of how they were read.
     """
 
     name: str
