@@ -298,7 +298,7 @@ def _forward(
     recipe: Recipe,
     per_token: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What `Loss` takes, of one pass: the examples from ``start`` on of everyone's batch.
+    """The arguments of `Loss` for one forward pass: everyone's examples from ``start`` on.
 
     A batch at an epoch's end may be short: the pass is filled with examples of weight 0.
     """

@@ -12,7 +12,10 @@ _PASSES = 4  # as layers that are left out at random may stay twice
 
 
 def turn_dropout_off(model: Any) -> None:
-    """Inside `leaving_no_trace`. TRL's own reaches `nn.Dropout` alone; attention and older models keep a number."""
+    """Set every dropout probability to 0; call inside `leaving_no_trace`.
+
+    TRL's own function reaches `nn.Dropout` alone; attention and older models keep a number.
+    """
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = 0.0

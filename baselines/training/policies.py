@@ -89,7 +89,7 @@ class Objective(ABC):
 
     @abstractmethod
     def loss(self, rows: slice, log_probs: Tensor, states: Tensor) -> Mapping[str, Tensor]:
-        """Of these answers of everyone, read again: the means over them, each ``(people,)``; "loss" is minimised.
+        """Losses of these rows of everyone's answers by name, means over the rows ``(people,)``; "loss" is minimised.
 
         ``log_probs`` ``(people, rows, longest)``, and of the states ``(people, rows, longest + 1, width)``.
         """

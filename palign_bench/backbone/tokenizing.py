@@ -30,7 +30,7 @@ def encode(tokenizer: PreTrainedTokenizerBase, text: str) -> list[int]:
 
 
 def encode_all(tokenizer: PreTrainedTokenizerBase, texts: Sequence[str]) -> list[list[int]]:
-    """The same of several texts, in one call: a call costs as much as a question's tokens."""
+    """Token ids of several rendered texts in one call; a call costs as much as tokenizing a question."""
     return [list(row) for row in tokenizer(list(texts), add_special_tokens=False)["input_ids"]]
 
 

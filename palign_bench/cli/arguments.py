@@ -190,7 +190,7 @@ def as_part_of_the_sweep(arguments: Sequence[str]) -> list[str]:
 
 
 def new_place(text: str) -> Path:
-    """A file or folder to write, for a parser, which refuses one in a folder that is not there: it may be mistyped."""
+    """An argparse type: a path to write. Raises ArgumentTypeError where its folder does not exist."""
     place = Path(text).expanduser()
     if not place.parent.is_dir():
         raise argparse.ArgumentTypeError(f"{place.parent} is no folder; make it, or name another place")

@@ -26,7 +26,7 @@ MOST_STAND_INS = 20  # simulated people who may stand in for real ones without b
 def check_needs(aligners: Mapping[str, Aligner], model: Mapping[str, Any], repeats: int | None = None) -> None:
     """Raise UserError, before anything is loaded, when a method needs what the model's kind of backbone lacks.
 
-    So does one that takes several people at once where costs are measured: repeats are of one person's cell.
+    Also refuses a method that trains several people at once under ``cost=isolated``, which repeats one person's cell.
     """
     of_the_source = {"people", "held_out", "portrait"}
     of_the_weights = {"unquantized weights"} if model["quantization"] == "none" else set()
@@ -141,7 +141,7 @@ def check_portraits(
 ) -> None:
     """Raise UserError when a method needs released portraits and a person has none, before anything is loaded.
 
-    So it does with an intervention or ``fewer`` known answers: a portrait tells of all answers, as they were.
+    Also with an intervention or ``fewer`` known answers: a portrait describes all answers, unchanged.
     """
     without = [person.id for person in people if not person.portrait]
     for name in (name for name, aligner in aligners.items() if "portrait" in aligner.needs):

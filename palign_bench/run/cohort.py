@@ -27,9 +27,9 @@ def cohort_size(worker: RowWorker) -> int:
 
 
 def begin_cohort(worker: RowWorker, people: Sequence[Respondent]) -> dict[str, Aligned]:
-    """What these people can share, done for all of them; whoever is left out is left to `RowWorker.compute`.
+    """Align, or answer, these people together. Returns results by id; whoever has none is computed alone.
 
-    So is everyone when it fails as a whole: one by one, only the people at fault fail.
+    Where that fails as a whole it is done for each of them alone, so that only the people at fault fail.
     """
     if len(people) < 2 or worker.job.repeats:
         return {}

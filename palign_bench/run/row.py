@@ -133,7 +133,7 @@ def _compute(worker: RowWorker, todo: Sequence[str]) -> int:
 
 
 def _conditions(job: Job) -> dict[str, Any]:
-    """Under which costs are measured."""
+    """The conditions of a measurement: repeats and the machine's state."""
     return {"cost_repeats": job.repeats, **machine_state()}
 
 

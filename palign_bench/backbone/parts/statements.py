@@ -60,7 +60,7 @@ def item_kernel(backbone: Backbone, inventory: Inventory, recipe: FeatureRecipe)
 def prepared_kernel(backbone: Backbone, inventory: Inventory, recipe: FeatureRecipe, anew: bool) -> ItemKernel:
     """`item_kernel` as a method prepares it: a kept one is charged what it cost when it was read, but for its memory.
 
-    ``anew``: it is read though one is kept.
+    ``anew``: read the model again even where a kernel is kept.
     """
     kept, key = backbone.item_kernels, (inventory.name, recipe)
     if anew:
