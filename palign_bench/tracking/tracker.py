@@ -57,7 +57,9 @@ class Tracker:
         """Whether there is a run of this id."""
         return True
 
-    def _open(self, id_: str, name: str, group: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> None:
+    def _open(
+        self, id_: str, name: str, experiment: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]
+    ) -> None:
         """Open a run. ``id_``: the same whenever the same row or table is followed. ``kind``: row or table."""
 
     def _keep_progress(self, finished: int) -> None:
@@ -75,15 +77,15 @@ class Tracker:
     def check_rows(self, names: Sequence[str]) -> None:
         """Raise UserError where a command of these rows cannot be followed; asked before anything is computed."""
 
-    def wants_finished_row(self, group: str, key: str, people: Collection[str]) -> bool:
+    def wants_finished_row(self, experiment: str, key: str, people: Collection[str]) -> bool:
         """Whether a row is to be told of although nothing of it is computed: there is no run of it over these people.
 
-        Another experiment, or the same without a tracker or for more people, computed it. ``group``, ``key``: see
-        `start_row`. ``people``: the ids of those who are finished.
+        Another experiment, or the same without a tracker or for more people, computed it. ``key``: see `start_row`.
+        ``people``: the ids of those who are finished.
         """
         if self.follows_people:
             with self._safely():
-                id_, salt = self._id(group, key), read_salt(self.salt_file)
+                id_, salt = self._id(experiment, key), read_salt(self.salt_file)
                 told, mark = self._told_of(hashed_id(salt, each) for each in people), self._mark(id_)
                 return not self._is_kept(id_) or not mark.exists() or mark.read_text(encoding="ascii") != told
         return False
@@ -92,7 +94,7 @@ class Tracker:
         self,
         identity: Mapping[str, Any],
         name: str,
-        group: str,
+        experiment: str,
         tags: Sequence[str] = (),
         *,
         key: str = "",
@@ -100,8 +102,8 @@ class Tracker:
     ) -> None:
         """Open one row: method × model × protocol × seed.
 
-        ``identity``: what the row's fingerprint covers. ``group``: the experiment. ``key``: what distinguishes the row
-        from all others of the ledger (its cell folder). ``scale_of``: the scale of each held-out item, by number.
+        ``identity``: what the row's fingerprint covers. ``key``: what distinguishes the row from all others of the
+        ledger (its cell folder). ``scale_of``: the scale of each held-out item, by number.
         """
         if not self.follows_people:
             return
@@ -111,9 +113,9 @@ class Tracker:
         self._people, self._withheld, self._scale_of, self._is_open = {}, set(), scale_of or {}, False
         with self._safely():
             short = list(dict.fromkeys(tag[:LONGEST_TAG] for tag in tags if tag))
-            self._row = self._id(group, key or name)
+            self._row = self._id(experiment, key or name)
             self._mark(self._row).unlink(missing_ok=True)
-            self._open(self._row, name, group, "row", public_identity(identity), short)
+            self._open(self._row, name, experiment, "row", public_identity(identity), short)
             self._is_open = True
 
     def log_person(self, record: Mapping[str, Any]) -> None:
@@ -152,28 +154,28 @@ class Tracker:
         self,
         table: pd.DataFrame,
         pictures: Sequence[Path],
-        group: str,
+        experiment: str,
         name: str,
         scale_of: Mapping[str, str] | None = None,
         thin: Collection[str] = (),
     ) -> None:
         """Keep a finished table and its pictures (PNG or JPEG; other formats stay in the ledger's folder).
 
-        ``group``, ``name``: the experiment and which of its tables. ``thin``: the `thin_scales` of its people; with any
-        there are no pictures, which show everybody's composite.
+        ``name``: which of the experiment's tables. ``thin``: the `thin_scales` of its people; with any there are no
+        pictures, which show everybody's composite.
         """
         if not self.follows_people:
             return
         with self._safely():
             shown = public_table(table, scale_of or {}, thin)
-            title = f"{group}: {counted(len(shown), 'row', 'rows')}"
-            self._open(self._id(group, f"table/{name}"), "table", group, "table", {}, [])
+            title = f"{experiment}: {counted(len(shown), 'row', 'rows')}"
+            self._open(self._id(experiment, f"table/{name}"), "table", experiment, "table", {}, [])
             self._keep_table(shown, [] if thin else pictures, title)
             self._close({"rows": len(shown)})
 
-    def _id(self, group: str, key: str) -> str:
+    def _id(self, within: str, key: str) -> str:
         """Stays the same over restarts, differs between ledgers, and tells nothing."""
-        return hashed_id(read_salt(self.salt_file), f"{group}/{key}")
+        return hashed_id(read_salt(self.salt_file), f"{within}/{key}")
 
     def _mark(self, id_: str) -> Path:
         """The file beside the salt that tells over whom a row's run is, since services cannot be asked offline."""

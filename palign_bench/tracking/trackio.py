@@ -50,7 +50,9 @@ class TrackioTracker(Tracker):
 
         return any(record["id"] == id_ for record in SQLiteStorage.get_run_records(self.project))
 
-    def _open(self, id_: str, name: str, group: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> None:
+    def _open(
+        self, id_: str, name: str, experiment: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]
+    ) -> None:
         from trackio import Run
         from trackio.media import get_project_media_path
         from trackio.sqlite_storage import SQLiteStorage
@@ -67,7 +69,7 @@ class TrackioTracker(Tracker):
         kept = {**config, "tags": list(tags)} if kind == "row" else {}
         self._finished = 0
         self._run = AnonymousRun(
-            url=None, client=None, project=self.project, name=unique, run_id=id_, group=group, config=kept
+            url=None, client=None, project=self.project, name=unique, run_id=id_, group=experiment, config=kept
         )
 
     def _keep_progress(self, finished: int) -> None:

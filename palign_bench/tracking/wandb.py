@@ -68,10 +68,12 @@ class WandbTracker(Tracker):
             return False
         return any(self.folder.glob(f"wandb/*run-*-{id_}"))
 
-    def _open(self, id_: str, name: str, group: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]) -> None:
+    def _open(
+        self, id_: str, name: str, experiment: str, kind: str, config: Mapping[str, Any], tags: Sequence[str]
+    ) -> None:
         if self._agents_run and self._run is not None:
             return  # the table of a trial goes into the trial's run
-        identity: dict[str, Any] = {"id": self._agents_run or id_, "group": group, "job_type": kind}
+        identity: dict[str, Any] = {"id": self._agents_run or id_, "group": experiment, "job_type": kind}
         if not self._agents_run:
             identity["name"] = name
         self._run = self._init(tags=list(tags), config=dict(config), **identity)

@@ -42,10 +42,10 @@ class Watched(Tracker):
 
     follows_people = True
 
-    def wants_finished_row(self, group: str, key: str, people: Collection[str]) -> bool:
+    def wants_finished_row(self, experiment: str, key: str, people: Collection[str]) -> bool:
         return self.wanted
 
-    def start_row(self, identity: Any, name: str, group: str, tags: Sequence[str] = (), **_: Any) -> None:
+    def start_row(self, identity: Any, name: str, experiment: str, tags: Sequence[str] = (), **_: Any) -> None:
         self.told.append(("start", name))
 
     def log_person(self, record: Any) -> None:

@@ -40,8 +40,8 @@ def a_record(index: int) -> dict[str, Any]:
 
 
 def row_and_table(tracker: Tracker, records: list[dict[str, Any]]) -> None:
-    tracker.start_row(IDENTITY, "row", "group", ["row"], key="row-0123", scale_of=SCALE_OF)
+    tracker.start_row(IDENTITY, "row", "table1", ["row"], key="row-0123", scale_of=SCALE_OF)
     for record in records:
         tracker.log_person(record)
     tracker.finish_row({"missing_cells": 0})
-    tracker.log_table(pd.DataFrame({"method": ["row"], "composite": [6.5]}), [], "group", "model-corrected", SCALE_OF)
+    tracker.log_table(pd.DataFrame({"method": ["row"], "composite": [6.5]}), [], "table1", "model-corrected", SCALE_OF)

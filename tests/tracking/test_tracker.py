@@ -57,13 +57,13 @@ def test_what_hangs_on_fewer_than_three_answers_stays_here(tmp_path: Path, pictu
     hidden = {"openness", "composite", "trait/openness", "person_trait/openness"}
     assert set(figures_of(record)) - set(figures) == hidden
     tracker = WandbTracker(mode="offline", folder=tmp_path, salt_file=tmp_path / ".salt")
-    tracker.start_row(IDENTITY, "row", "group", key="k", scale_of=one_item)
+    tracker.start_row(IDENTITY, "row", "table1", key="k", scale_of=one_item)
     tracker.log_person(record)
     tracker.finish_row({})
     over_all = ("composite", "specificity", "overall_profile_correlation", "exact_agreement", "discriminant_gap")
     row: dict[str, Any] = {"method": "row", "openness": 0.9, "extraversion": 0.7, **dict.fromkeys(over_all, 0.5)}
     table = pd.DataFrame([row | {"respondents": 1, "align_seconds": 2.0}])
-    tracker.log_table(table, [picture], "group", "t", one_item, ["openness"])
+    tracker.log_table(table, [picture], "table1", "t", one_item, ["openness"])
     followed, shown = runs_of(tmp_path)
     assert not hidden & set(followed.summary) and followed.summary["extraversion"] == pytest.approx(0.7)
     assert not hidden & {key for told in followed.history for key in told} and not hidden & set(
@@ -105,7 +105,7 @@ def test_a_row_has_the_tables_composite_or_none(tmp_path: Path) -> None:
 
     def summary_of(thin: bool) -> dict[str, Any]:
         tracker = WandbTracker(mode="offline", folder=tmp_path / str(thin), salt_file=tmp_path / ".salt")
-        tracker.start_row(IDENTITY, "row", "group", key="k", scale_of=scale_of)
+        tracker.start_row(IDENTITY, "row", "table1", key="k", scale_of=scale_of)
         for place, (first, second) in enumerate(scores):
             both = None if second is None else first + second
             answers = dict.fromkeys(scale_of, 4)

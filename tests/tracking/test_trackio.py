@@ -34,14 +34,14 @@ def project() -> str:
 def test_a_finished_row_is_wanted_until_there_is_a_run_of_it(tmp_path: Path, project: str) -> None:
     settings = {"name": "trackio", "project": project}
     tracker = make_tracker(settings, tmp_path)
-    assert tracker.wants_finished_row("group", "row-0123", RAW_IDS[:1])
+    assert tracker.wants_finished_row("table1", "row-0123", RAW_IDS[:1])
     row_and_table(tracker, [a_record(0)])
     again = make_tracker(settings, tmp_path)
-    assert not again.wants_finished_row("group", "row-0123", RAW_IDS[:1])
-    for group, key, people in (("group", "row-4567", 1), ("another", "row-0123", 1), ("group", "row-0123", 2)):
-        assert again.wants_finished_row(group, key, RAW_IDS[:people])
-    again.start_row(IDENTITY, "row", "group", key="row-0123")  # cut off
-    assert again.wants_finished_row("group", "row-0123", RAW_IDS[:1])
+    assert not again.wants_finished_row("table1", "row-0123", RAW_IDS[:1])
+    for experiment, key, people in (("table1", "row-4567", 1), ("another", "row-0123", 1), ("table1", "row-0123", 2)):
+        assert again.wants_finished_row(experiment, key, RAW_IDS[:people])
+    again.start_row(IDENTITY, "row", "table1", key="row-0123")  # cut off
+    assert again.wants_finished_row("table1", "row-0123", RAW_IDS[:1])
 
 
 class Server:

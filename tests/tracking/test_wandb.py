@@ -26,7 +26,7 @@ def tracked(tmp_path: Path, picture: Path, monkeypatch: pytest.MonkeyPatch) -> d
     tracker = make_tracker({"name": "wandb", "project": "test", "entity": None, "mode": "auto", "folder": None}, runs)
     tags = ["corrected", "corrected", "", "t" * 65]
     tracker.start_row(
-        IDENTITY, name="few_shot-smollm2_135m", group="table1", tags=tags, key="few_shot-0123", scale_of=SCALE_OF
+        IDENTITY, name="few_shot-smollm2_135m", experiment="table1", tags=tags, key="few_shot-0123", scale_of=SCALE_OF
     )
     tracker.log_person(a_record(0))
     tracker.log_person(a_record(1))
@@ -132,7 +132,7 @@ def test_the_reader_finds_what_is_planted(tmp_path: Path, monkeypatch: pytest.Mo
 def test_a_restart_replaces_its_run_and_updates_the_table(tmp_path: Path) -> None:
     """A sweep that is interrupted and goes on leaves one run for the row and one for the table."""
     interrupted = WandbTracker(mode="offline", folder=tmp_path / "1", salt_file=tmp_path / ".salt")
-    interrupted.start_row(IDENTITY, "row", "group", key="row-0123", scale_of=SCALE_OF)
+    interrupted.start_row(IDENTITY, "row", "table1", key="row-0123", scale_of=SCALE_OF)
     interrupted.log_person(a_record(0))
     interrupted._run.finish()
     for number in ("2", "3"):
@@ -147,16 +147,16 @@ def test_a_restart_replaces_its_run_and_updates_the_table(tmp_path: Path) -> Non
 
 def test_a_finished_row_is_wanted_until_there_is_a_run_of_it(tmp_path: Path) -> None:
     tracker = WandbTracker(mode="offline", folder=tmp_path, salt_file=tmp_path / ".salt")
-    assert tracker.wants_finished_row("group", "row-0123", RAW_IDS[:1])
+    assert tracker.wants_finished_row("table1", "row-0123", RAW_IDS[:1])
     row_and_table(tracker, [a_record(0)])
     again = WandbTracker(mode="offline", folder=tmp_path, salt_file=tmp_path / ".salt")
-    assert not again.wants_finished_row("group", "row-0123", RAW_IDS[:1])
-    for group, key, people in (("group", "row-4567", 1), ("another", "row-0123", 1), ("group", "row-0123", 2)):
-        assert again.wants_finished_row(group, key, RAW_IDS[:people])
-    again.start_row(IDENTITY, "row", "group", key="row-0123")  # cut off
-    assert again.wants_finished_row("group", "row-0123", RAW_IDS[:1])
+    assert not again.wants_finished_row("table1", "row-0123", RAW_IDS[:1])
+    for experiment, key, people in (("table1", "row-4567", 1), ("another", "row-0123", 1), ("table1", "row-0123", 2)):
+        assert again.wants_finished_row(experiment, key, RAW_IDS[:people])
+    again.start_row(IDENTITY, "row", "table1", key="row-0123")  # cut off
+    assert again.wants_finished_row("table1", "row-0123", RAW_IDS[:1])
     disabled = WandbTracker(mode="disabled", folder=tmp_path, salt_file=tmp_path / ".salt")
-    assert not disabled.wants_finished_row("group", "row-4567", RAW_IDS[:1])
+    assert not disabled.wants_finished_row("table1", "row-4567", RAW_IDS[:1])
 
 
 def test_under_an_agent_one_run_holds_the_metric(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_under_an_agent_one_run_holds_the_metric(tmp_path: Path) -> None:
         "from pathlib import Path; from palign_bench.tracking.wandb import WandbTracker\n"
         "from tests.tracking.rows import *\n"
         "tracker = WandbTracker(mode='offline', folder=Path('runs'), salt_file=Path('.salt'))\n"
-        "row_and_table(tracker, [a_record(0)]); assert tracker.wants_finished_row('group', 'row-0123', RAW_IDS[:1])\n"
+        "row_and_table(tracker, [a_record(0)]); assert tracker.wants_finished_row('table1', 'row-0123', RAW_IDS[:1])\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, timeout=120,
@@ -229,7 +229,7 @@ def test_a_failing_tracker_says_so_once_and_steps_aside(tmp_path: Path, caplog: 
 def test_a_run_that_breaks_off_in_the_middle(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tracker = WandbTracker(mode="offline", folder=tmp_path, salt_file=tmp_path / ".salt")
     with caplog.at_level(logging.WARNING):
-        tracker.start_row(IDENTITY, "row", "group", key="1", scale_of=SCALE_OF)
+        tracker.start_row(IDENTITY, "row", "table1", key="1", scale_of=SCALE_OF)
         tracker._run.finish()  # what a crashed W&B service looks like from here: logging to it raises
         tracker.log_person(a_record(1))
         tracker.finish_row({"missing_cells": 1})
@@ -243,7 +243,7 @@ def test_an_unreachable_server_means_offline_without_a_word_on_the_console(tmp_p
     code = (
         "from pathlib import Path; from palign_bench.tracking import choose, wandb; wandb._INIT_SECONDS = 2\n"
         "tracker = choose.make_tracker({'name': 'wandb'}, Path('runs')); assert tracker.mode == 'online'\n"
-        "tracker.start_row({'seed': 1}, 'row', 'group'); tracker.finish_row({'composite': 1.0})\n"
+        "tracker.start_row({'seed': 1}, 'row', 'table1'); tracker.finish_row({'composite': 1.0})\n"
     )
     environment = {**os.environ, "WANDB_API_KEY": "0123456789" * 4, "WANDB_BASE_URL": "http://127.0.0.1:9"}
     done = subprocess.run(
