@@ -145,7 +145,7 @@ def bench_together(
             times = [clock(partial(way.answer_many, alignments, items, audit)) for _ in range(repeats)]
             seconds.append(statistics.median(times) / people)
         ours, alone = seconds
-        note = f"{people} people, {len(items)} items, {len(audit)} free texts; {together.people_at_once} in a pass"
+        note = f"{people} people, {len(items)} items, {len(audit)} free texts; {together.cohort} in a pass"
         found.append(Measurement(f"few_shot_{name}_together", ours, None, note))
         found.append(Measurement(f"few_shot_{name}_one_by_one", alone, alone / ours, "seconds a person"))
     return found

@@ -109,7 +109,7 @@ class TrainedAligner(Aligner):
             )
         self.texts = TrainingTexts.of(backbone)
         self._checked = False
-        self.cohort = self._people_at_once(backbone.model)
+        self.cohort = self._cohort_on(backbone.model)
         model, method, probe = backbone.model, type(self).__name__, self._probe()
         if self.turns_dropout_off or self.cohort > 1:
             check_randomness(model, probe, method, self.cohort, self.turns_dropout_off)
@@ -271,7 +271,7 @@ class TrainedAligner(Aligner):
         name = type(self).__name__
         return training_session(self.backbone.model, self.training.steps, name, self.turns_dropout_off)
 
-    def _people_at_once(self, model: Any) -> int:
+    def _cohort_on(self, model: Any) -> int:
         """As many as asked for; one where a processor is as fast with each alone."""
         if self._most == 1 or model.device.type != "cpu":
             return self._most

@@ -33,7 +33,6 @@ class Backbone(ABC):
 
     capabilities: frozenset[str]
     identity: Mapping[str, str]  # what a text written by this model depends on
-    people_at_once: int = 1  # whose answers `answer_many` computes in one forward pass
     virtual: Tensor | None = None  # the soft prompt of the alignment that is applied
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, protocol: EvaluationProtocol, engine: Engine):
@@ -65,6 +64,11 @@ class Backbone(ABC):
         other = copy.copy(self)
         other.protocol = protocol
         return other
+
+    @property
+    def cohort(self) -> int:
+        """Number of people answered in one pass."""
+        return 1
 
     @property
     def layers(self) -> int:

@@ -46,7 +46,7 @@ class LocalBackbone(Backbone):
         self.loaded = loaded
         self.model: Any = loaded.model
         self.anatomy = chosen.anatomy
-        self.cohort = cohort
+        self._cohort = cohort
         self._as_loaded = state_of(self.model)
         kept = {"name": loaded.name, "weights": loaded.weights_hash, "quantization": loaded.quantization}
         texts = {"tokenizer": loaded.tokenizer_hash, "chat_format": self.chat.hash}
@@ -74,16 +74,16 @@ class LocalBackbone(Backbone):
         self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item] = ()
     ) -> list[AnswerSheet]:
         """What `answer` gives for each alignment; with ``model.cohort``, so many prompts and shifts share a batch."""
-        if self.people_at_once == 1 or len(alignments) < 2 or not all(map(only_prompts_and_shifts, alignments)):
+        if self.cohort == 1 or len(alignments) < 2 or not all(map(only_prompts_and_shifts, alignments)):
             return super().answer_many(alignments, items, audit)
         size = self.cohort
         parts = [alignments[start : start + size] for start in range(0, len(alignments), size)]
         return [sheet for part in parts for sheet in self._answer_together(part, items, audit)]
 
     @property
-    def people_at_once(self) -> int:  # type: ignore[override]
+    def cohort(self) -> int:
         shares = isinstance(self.engine, SharedPrefixEngine) and not self.protocol.reading.generates
-        return self.cohort if shares else 1
+        return self._cohort if shares else 1
 
     def _answer_together(
         self, alignments: Sequence[Alignment], items: Sequence[Item], audit: Sequence[Item]

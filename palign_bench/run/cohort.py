@@ -23,7 +23,7 @@ def cohort_size(worker: RowWorker) -> int:
     aligner = worker.aligner
     if aligner.cohort > 1 or worker.backbone is None or worker.job.repeats or "gradients" in aligner.needs:
         return aligner.cohort
-    return worker.backbone.people_at_once
+    return worker.backbone.cohort
 
 
 def begin_cohort(worker: RowWorker, people: Sequence[Respondent]) -> dict[str, Aligned]:

@@ -98,10 +98,10 @@ def test_together_reads_and_generates_as_many_tokens(tiny: LoadedModel, inventor
 
 def test_as_many_people_as_asked_for_share_a_forward_pass(tiny: LoadedModel, inventory: Inventory) -> None:
     items = inventory.select(inventory.held_out[:3])
-    assert LocalBackbone(tiny, CORRECTED).people_at_once == 1
-    assert LocalBackbone(tiny, CORRECTED, cohort=3).people_at_once == 3
-    assert LocalBackbone(tiny, CORRECTED, "full_prompts", cohort=3).people_at_once == 1
-    assert LocalBackbone(tiny, AS_RELEASED, cohort=3).people_at_once == 1
+    assert LocalBackbone(tiny, CORRECTED).cohort == 1
+    assert LocalBackbone(tiny, CORRECTED, cohort=3).cohort == 3
+    assert LocalBackbone(tiny, CORRECTED, "full_prompts", cohort=3).cohort == 1
+    assert LocalBackbone(tiny, AS_RELEASED, cohort=3).cohort == 1
     sizes = []
     backbone = LocalBackbone(tiny, CORRECTED, cohort=3)
     plain = backbone.engine.option_log_probs_of
