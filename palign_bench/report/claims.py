@@ -28,6 +28,8 @@ from palign_bench.respondents.released import ReleaseUnavailableError
 
 Outcome = tuple[str, dict[str, Any]]  # a verdict, and figures by their names in data/claims.yaml
 REPRODUCED, CONTRADICTED, UNDECIDED = "reproduced", "contradicted", "not decidable here"
+_BY_CHANCE = 0.1  # of a score, well above the 2 % (standard deviation) by which 300 random people differ
+_LAST_PLACE = 0.01  # of figures printed with two decimals
 
 
 @dataclass(frozen=True)
@@ -81,6 +83,7 @@ def is_a_share_of(percent: float, n: int) -> int | None:
 
 
 def constant_floor(papi: AnswerMatrix) -> Outcome:
+    """Table 1, PAS is lowest: contradicted where a printed composite is lower, undecided where "always C" is."""
     printed, people = {row: figures[-1] for row, figures in LLAMA3_8B.figures.items()}, Population(papi)
     constant, facet, lowest = people.composite("always C"), people.composite("own subscale mean"), min(printed.values())
     is_lowest = printed["pas"] == lowest
@@ -95,6 +98,7 @@ def constant_floor(papi: AnswerMatrix) -> Outcome:
 
 
 def gpt4o() -> Outcome:
+    """§5.2, PAS is lowest on every dimension: contradicted where GPT-4o's Few-Shot row is lower on one."""
     few_shot = OF_CLAIMS["gpt4o"]
     pas = dict(zip(few_shot, LLAMA3_8B.figures["pas"], strict=False))
     lower = [f"{each} {few_shot[each]:.2f} against {pas[each]:.2f}" for each in pas if few_shot[each] < pas[each]]
@@ -102,10 +106,11 @@ def gpt4o() -> Outcome:
 
 
 def representative(population: AnswerMatrix, released: AnswerMatrix) -> Outcome:
+    """§3, the people picked are representative: contradicted where they are easier to predict by more than chance."""
     everybody, some = Population(population).describe(), Population(released).describe()
     floor, constant = "composite: own scale mean", "composite: always C"
     easier = 1 - some[floor] / everybody[floor]
-    return CONTRADICTED if easier > 0.1 else REPRODUCED, {
+    return CONTRADICTED if easier > _BY_CHANCE else REPRODUCED, {
         "people": len(population),
         "floor_of_300": some[floor],
         "floor_of_all": everybody[floor],
@@ -116,24 +121,27 @@ def representative(population: AnswerMatrix, released: AnswerMatrix) -> Outcome:
 
 
 def trait_means(papi: AnswerMatrix) -> Outcome:
+    """Figures 21–25, mean traits: contradicted where reversing negative items twice gives what is printed."""
     printed, columns = OF_CLAIMS["trait_means"], scale_columns(papi.inventory)
     scores, twice = (
         {scale: float(np.nanmean(answers[:, columns[scale]])) for scale in printed}
         for answers in (papi.keyed(), papi.twice_reversed())
     )
-    same = all(abs(twice[scale] - printed[scale]) < 0.01 for scale in printed)
+    same = all(abs(twice[scale] - printed[scale]) < _LAST_PLACE for scale in printed)
     found = f"{_listed(twice)}, the printed figures" + ("" if same else " not")
     return CONTRADICTED if same else UNDECIDED, {"scores": _listed(scores), "twice_reversed": found}
 
 
 def truth_as_released(papi: AnswerMatrix) -> Outcome:
+    """§3, a score of 0 is a perfect match: contradicted where a person's own answers do not score 0."""
     protocol = AsReleased(papi.inventory)
     pairs = [(protocol.held_out(person), protocol.truth(person.answers)) for person in papi.respondents()]
     composite = _composite(pairs, protocol)
-    return CONTRADICTED if composite > 0.01 else REPRODUCED, {"composite": composite}
+    return CONTRADICTED if composite > _LAST_PLACE else REPRODUCED, {"composite": composite}
 
 
 def public_rerun(papi: AnswerMatrix) -> Outcome:
+    """Table 1, PAS scores 4.41: undecided without a GPU; what "always A" scores stands beside a public rerun."""
     protocol = AsReleased(papi.inventory)
     always_a = dict.fromkeys(papi.inventory.held_out, float(HIGHEST))
     pairs = [(always_a, protocol.truth(person.answers)) for person in papi.respondents()]
@@ -141,6 +149,7 @@ def public_rerun(papi: AnswerMatrix) -> Outcome:
 
 
 def dose(papi: AnswerMatrix) -> Outcome:
+    """Figure 14, treatment effects: contradicted where Vanilla has one, or a row one larger than the treatment."""
     keyed, known = papi.keyed(), set(papi.columns(papi.inventory.known))
     raised = np.clip(keyed + 1, LOWEST, HIGHEST) - keyed
     of_scales = [[each for each in columns if each in known] for columns in scale_columns(papi.inventory).values()]
@@ -151,28 +160,33 @@ def dose(papi: AnswerMatrix) -> Outcome:
 
 
 def gsm8k() -> Outcome:
+    """Figure 7, GSM8K: contradicted where no number of problems solved gives a printed percentage."""
     printed = OF_CLAIMS["gsm8k"]
     impossible = [f"{each}" for each in printed["percentages"] if is_a_share_of(each, printed["problems"]) is None]
     return CONTRADICTED if impossible else UNDECIDED, {"impossible": " and ".join(impossible)}
 
 
 def assistants() -> Outcome:
+    """Figure 8, wins significantly: undecided, since the number of ratings is not printed; p for one a prompt."""
     prompts, wins, losses = (OF_CLAIMS["assistants"][each] for each in ("prompts", "wins", "losses"))
     return UNDECIDED, {"p": sign_test(round(wins * prompts / 100), round(losses * prompts / 100))}
 
 
 def table7() -> Outcome:
+    """Table 7, PAS wins: undecided, since the number of texts is not printed; p for 180."""
     tests = {row: sign_test(*(round(share * 1.8) for share in pair)) for row, pair in OF_CLAIMS["table7"].items()}
     return UNDECIDED, {"tests": ", ".join(f"{row} {p:.3g}" for row, p in tests.items())}
 
 
 def stored() -> Outcome:
+    """§4.2, about 1,000 numbers a person: contradicted where the released code stores more than twice as many."""
     numbers, parameters = 24 * 128, 8.03e9
     verdict = CONTRADICTED if numbers > 2 * 1_000 else REPRODUCED
     return verdict, {"stored": numbers, "share": parameters / numbers}
 
 
 def efficiency(runs: Path) -> Outcome:
+    """Figures 5 and 17, PAS takes 1/5 of DPO's time: undecided; what the ledger's last costs page measured."""
     path = max((runs / "efficiency").glob("*/costs.csv"), key=lambda each: each.stat().st_mtime, default=None)
     if path is None:
         return UNDECIDED, {"measured": "run `palign-bench efficiency` first (on a GPU for the paper's setting)"}

@@ -24,6 +24,7 @@ class AnswerMatrix:
 
     @classmethod
     def of(cls, people: Sequence[Respondent], inventory: Inventory) -> Self:
+        """The people's answers to the items of this inventory."""
         answers = as_matrix(list(inventory.by_number), [person.answers for person in people])
         return cls(inventory, tuple(person.id for person in people), np.nan_to_num(answers).astype(np.int8))
 
@@ -55,6 +56,7 @@ class AnswerMatrix:
         return np.where(negative & (self.answers == MISSING), self.inventory.highest + 1, self.answers).astype(float)
 
     def respondents(self) -> tuple[Respondent, ...]:
+        """The people one by one, missing answers absent; portraits are not kept."""
         numbers = np.array(list(self.inventory.by_number))
         people = []
         for name, row in zip(self.ids, self.answers, strict=True):
