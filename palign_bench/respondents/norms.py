@@ -1,4 +1,4 @@
-"""Figures about IPIP-NEO-300 from which a factor model is made (`simulated.py`): measured ones and published ones.
+"""Norms of IPIP-NEO-300 from which a factor model is made (`simulated.py`): measured ones and published ones.
 
 ``measured`` repeats the 300 people of PAPI: for tests, and where those people cannot be had. ``published`` owes nothing
 to them: what is trained on people drawn from it (`organism/`) has never seen the 300, not even as aggregates. Where the

@@ -8,18 +8,18 @@ from palign_bench.questionnaire.inventory import OPTIONS
 LABELS = {option.value: option.label for option in OPTIONS}
 
 
-def label_reward(text: str, person: int) -> float:
-    (reward,) = RewardLog().rewards_of([text], [person])
+def label_reward(text: str, option: int) -> float:
+    (reward,) = RewardLog().rewards_of([text], [option])
     return reward
 
 
-def listing(text: str, person: int) -> float:
+def listing(text: str, option: int) -> float:
     """The paper's listing, for texts that spell a label as it does."""
     named = {5: "Very_Accurate", 4: "Moderately_Accurate", 3: "Neither_Accurate_Nor_Inaccurate"}
     named |= {2: "Moderately_Inaccurate", 1: "Very_Inaccurate", 0: "Unknown"}
     for score, label in named.items():
         if label in text:
-            return -abs(score - person)
+            return -abs(score - option)
     return -6
 
 
@@ -46,11 +46,11 @@ def test_every_label_is_read_in_every_spelling(value: int) -> None:
 
 
 @pytest.mark.parametrize("value", LABELS)
-@pytest.mark.parametrize("person", LABELS)
-def test_rewards_are_those_of_the_listing(value: int, person: int) -> None:
+@pytest.mark.parametrize("option", LABELS)
+def test_rewards_are_those_of_the_listing(value: int, option: int) -> None:
     words = "_".join(word.capitalize() for word in LABELS[value].split())
-    assert label_reward(f"Option: {words}", person) == listing(f"Option: {words}", person)
-    assert label_reward(LABELS[value], person) == -abs(value - person)
+    assert label_reward(f"Option: {words}", option) == listing(f"Option: {words}", option)
+    assert label_reward(LABELS[value], option) == -abs(value - option)
 
 
 @pytest.mark.parametrize("value", LABELS)
@@ -65,7 +65,7 @@ def test_other_texts_name_nothing(text: str) -> None:
 
 
 def test_unknown_is_option_zero() -> None:
-    assert [label_reward("Unknown", person) for person in LABELS] == [-person for person in LABELS]
+    assert [label_reward("Unknown", option) for option in LABELS] == [-option for option in LABELS]
 
 
 def test_of_several_labels_the_listings_order_decides() -> None:
