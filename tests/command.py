@@ -14,7 +14,7 @@ import pytest
 import torch
 from transformers import LlamaForCausalLM
 
-from palign_bench.cli.main import main
+from palign_bench.__main__ import main
 from palign_bench.questionnaire.inventory import OPTIONS, ipip_neo_300
 from palign_bench.questionnaire.prompts import question
 from tests.tiny import CHAT_TEMPLATE, tiny_model, tiny_tokenizer

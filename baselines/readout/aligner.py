@@ -121,6 +121,11 @@ class ClosedFormReadout(Aligner):
         else:
             own = self.kept_out(case)
             shown = {number: value for number, value in case.known.items() if number not in own}
+            if len(shown) < 2:
+                raise ValueError(
+                    f"of {len(case.known)} known answers {len(own)} are kept out to choose the weight on, and a "
+                    "readout needs two more; method.weights=[1] chooses none"
+                )
             made, numbers = self.predict(case, shown), list(own)
             cuts = made.readout.cuts(self.backbone, numbers)
             prompt = self.protocol.few_shot_prompt(shown, case.missing)

@@ -163,11 +163,18 @@ def swept_by_experiment(arguments: Sequence[str]) -> list[str]:
     """What `experiment=X` sweeps over, as one would type it, for messages about it."""
     swept: list[str] = []
     for name in (each.partition("=")[2] for each in arguments if each.startswith("experiment=")):
-        path = conf_folder() / "experiment" / f"{name}.yaml"
-        if path.is_file():
-            document = yaml.safe_load(path.read_text(encoding="utf-8"))
-            swept += [f"{key}={value}" for key, value in document["hydra"]["sweeper"]["params"].items()]
+        places = (folder / "experiment" / f"{name}.yaml" for folder in (conf_folder(), *folders_of_settings(arguments)))
+        if path := next((each for each in places if each.is_file()), None):
+            with suppress(OSError, ValueError, yaml.YAMLError):  # Hydra reads it too, and tells what is wrong
+                swept += [f"{key}={value}" for key, value in _swept_in(path).items()]
     return swept
+
+
+def _swept_in(path: Path) -> Mapping[str, Any]:
+    node: Any = yaml.safe_load(path.read_text(encoding="utf-8"))
+    for key in ("hydra", "sweeper", "params"):
+        node = node.get(key) if isinstance(node, Mapping) else None
+    return node if isinstance(node, Mapping) else {}
 
 
 def as_part_of_the_sweep(arguments: Sequence[str]) -> list[str]:

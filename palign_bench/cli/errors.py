@@ -44,7 +44,9 @@ def one_line(error: BaseException, arguments: Sequence[str]) -> str | None:
     if match := next(filter(None, (_NO_KEY.search(str(each)) for each in chain)), None):
         return _unknown_key(match[1] or match[2], arguments)
     if isinstance(error, OSError) and error.strerror:
-        return f"{error.filename or 'runs'}: {error.strerror}. Check the place, or choose another with runs=PATH."
+        if error.filename is None:
+            return f"writing failed, {error.strerror}: check where the output goes."
+        return f"{error.filename}: {error.strerror}. Check the place, or choose another with runs=PATH."
     if unreadable := next((each for each in chain if isinstance(each, OverrideParseException)), None):
         return _unreadable(str(unreadable.override))
     if other := next((each for each in chain if isinstance(each, HydraException | OmegaConfBaseException)), None):

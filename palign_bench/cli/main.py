@@ -15,6 +15,7 @@ import tempfile
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
@@ -69,11 +70,11 @@ def _job(session: Session, jobs: list[Job], config: DictConfig) -> int:
 
 
 def main() -> None:
-    """Entry point. Exit code 0: all cells finished; 1: some failed, or a user's mistake; 130: interrupted;
-    141: the reader of a pipe has left."""
+    """The command line; `palign_bench.__main__` says what its exit codes are. Raises KeyboardInterrupt."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors reach us instead of Hydra's many-line printer
+    _ready_output()
     signal.signal(signal.SIGTERM, _terminate)
     sys.unraisablehook = partial(_interrupt_again, sys.unraisablehook)
     arguments = sys.argv[1:]
@@ -87,9 +88,6 @@ def main() -> None:
             _tell(arguments)
             return
         left = run(arguments)
-    except KeyboardInterrupt:
-        print("\nInterrupted. Finished people stay; the same command does the rest.", file=sys.stderr)
-        sys.exit(130)
     except BrokenPipeError:
         if not _reader_has_left():
             raise
@@ -105,6 +103,14 @@ def main() -> None:
         failed = f", {left.failed} of them failed: tracebacks lie beside the finished ones" if left.failed else ""
         cells = counted(left.missing, "cell is", "cells are")
         sys.exit(f"palign-bench: {cells} missing{failed}. The same command does the rest.")
+
+
+def _ready_output() -> None:
+    """Whatever standard output is: closed, or of an encoding without our signs, which must not end a finished run."""
+    if sys.stdout is None:
+        sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="replace")
 
 
 def _reader_has_left() -> bool:
@@ -170,9 +176,38 @@ def _composed(arguments: Sequence[str]) -> list[Settings]:
     kept = [each for each in arguments if not each.startswith(("hydra/launcher", "hydra.launcher"))]
     with tempfile.TemporaryDirectory(prefix="palign-bench-") as folder:  # a command that is refused leaves nothing
         nowhere = [f"hydra.run.dir='{folder}'", f"hydra.sweep.dir='{folder}'", "hydra.output_subdir=null"]
-        with _each_job_composed_once():
-            _hydra(lambda config: found.append(_settings(config)), [*kept, *nowhere])
+        with _each_job_composed_once(), _interrupts_noted() as raise_noted:
+
+            def compose(config: DictConfig) -> None:
+                found.append(_settings(config))
+                raise_noted()
+
+            _hydra(compose, [*kept, *nowhere])
     return found
+
+
+@contextlib.contextmanager
+def _interrupts_noted() -> Iterator[Callable[[], None]]:
+    """Within the block Ctrl-C and SIGTERM wait for the function that it gets, or for the block's end.
+
+    OmegaConf drops what is raised while it looks something up, an interruption too, or fails in other words.
+    """
+    noted: list[int] = []
+    before = {each: signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)}
+
+    def raise_noted() -> None:
+        if noted:
+            raise KeyboardInterrupt
+
+    for each, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as a shell starts commands in the background
+            signal.signal(each, lambda number, frame: noted.append(number))
+    try:
+        yield raise_noted
+    finally:
+        for each, handler in before.items():
+            signal.signal(each, handler)
+    raise_noted()
 
 
 @contextlib.contextmanager

@@ -234,7 +234,7 @@ def experiment_name(name: Any) -> str:
     Raises UserError for one that leads elsewhere, is taken, or is no word: with ``=`` it would be a setting.
     """
     text = str(name)
-    if not re.fullmatch(r"\w[\w.+-]*", text) or text in _OTHER_FOLDERS:
+    if not re.fullmatch(r"\w[\w.+-]{0,99}", text) or text in _OTHER_FOLDERS:
         taken = "this is a folder of the ledger's own; " if text in _OTHER_FOLDERS else ""
-        raise UserError(f"name={text}: {taken}use letters, digits, dots, dashes and underscores.")
+        raise UserError(f"name={text}: {taken}use letters, digits, dots, dashes and underscores, at most 100.")
     return text

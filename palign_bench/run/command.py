@@ -2,7 +2,7 @@
 
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
@@ -33,8 +33,10 @@ def resolve(settings: Iterable[Settings], session: Session) -> list[Job]:
     jobs: list[Job] = []
     named = set()
     for each in settings:
-        named.add(each["method"].get("name"))
         try:
+            if not isinstance(each["method"], Mapping):
+                raise UserError("method: the YAML of a method is lines of KEY: VALUE, name and _target_ among them.")
+            named.add(each["method"].get("name"))
             jobs.append(Job.of(each, session))
         except UserError as error:
             session.note(error)

@@ -9,7 +9,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from palign_bench.cli.arguments import as_typed, at_home, folders_of_settings, options_first
+from palign_bench.cli.arguments import as_part_of_the_sweep, as_typed, at_home, folders_of_settings, options_first
 from palign_bench.settings import UserError
 from tests.command import run, run_here
 
@@ -131,6 +131,23 @@ def test_a_run_with_a_folder_of_ones_own_is_resumed_from_elsewhere(tmp_path: Pat
     assert told == "palign-bench: method.row is no setting (did you mean rows?); the keys of method are name, rows.\n"
     told = run_here(*typed[:2], "method=owm", folder=tmp_path).stderr
     assert "method=owm does not exist (did you mean own?)" in told
+    (tmp_path / "mine" / "method" / "list.yaml").write_text("- a\n")
+    told = run_here(*typed[:2], "method=list", *people, folder=tmp_path)
+    assert told.returncode == 1 and "the YAML of a method is lines of KEY: VALUE" in told.stderr
+
+
+def test_what_an_experiment_of_ones_own_sweeps_over_takes_settings_beside_it(tmp_path: Path) -> None:
+    experiment = tmp_path / "mine" / "experiment"
+    experiment.mkdir(parents=True)
+    typed = ["--config-dir", str(tmp_path / "mine"), "experiment=own", "method.k=6"]
+    for text in ("# @package _global_\nname: own\n", "- a\n", "{"):  # sweeps over nothing, or is none
+        (experiment / "own.yaml").write_text(text)
+        assert as_part_of_the_sweep(typed) == typed
+    sweep = {"hydra": {"mode": "MULTIRUN", "sweeper": {"params": {"method": "pas,pas_no_prompt"}}}}
+    (experiment / "own.yaml").write_text("# @package _global_\n" + yaml.safe_dump(sweep))
+    assert as_part_of_the_sweep(typed) == [*typed[:-1], "method.k=choice(6)"]
+    told = run_here(*typed[:-1], "method.kk=6", "respondents=simulated", folder=tmp_path).stderr
+    assert told.startswith("palign-bench: method.kk is no setting (did you mean k?)"), told
 
 
 @pytest.mark.parametrize("sweep", ["-m", "experiment=table1"])

@@ -45,7 +45,7 @@ def test_nobodys_home_and_an_unknown_user(tmp_path: Path) -> None:
         "import pwd, sys\n"
         "def unknown(uid): raise KeyError(uid)\n"
         "pwd.getpwuid = unknown; sys.argv = ['palign-bench', 'doctor']\n"
-        "from palign_bench.cli.main import main; main()"
+        "from palign_bench.__main__ import main; main()"
     )
     environment = {"PATH": os.environ["PATH"], "PYTHONPATH": str(Path(__file__).parents[2]), "OMP_NUM_THREADS": "1"}
     ran = subprocess.run(

@@ -58,8 +58,8 @@ MISTAKES = {
     "shard=2": "shard=2: give i/n",
     "shard=-1/2": "shard=-1/2: give i/n",
     "shard=1/2/3": "shard=1/2/3: give i/n",
-    "name=../elsewhere": "name=../elsewhere: use letters, digits, dots, dashes and underscores.",
-    "name=x=1": "name=x=1: use letters, digits, dots, dashes and underscores.",
+    "name=../elsewhere": "name=../elsewhere: use letters, digits, dots, dashes and underscores, at most 100.",
+    "name=x=1": "name=x=1: use letters, digits, dots, dashes and underscores, at most 100.",
     "name=cells": "name=cells: this is a folder of the ledger's own",
     "name=given_answers": "name=given_answers: this is a folder of the ledger's own",
     "row_seconds=inf": "row_seconds=inf: give a number of seconds above 0",
@@ -136,7 +136,7 @@ def test_a_name_is_one_word(
 ) -> None:
     """As it stands in the commands that are printed."""
     told = in_process(["method=floors", "respondents=simulated", "name=a b"], tmp_path, monkeypatch, capsys)
-    assert told == "palign-bench: name=a b: use letters, digits, dots, dashes and underscores.\n"
+    assert told == "palign-bench: name=a b: use letters, digits, dots, dashes and underscores, at most 100.\n"
 
 
 def test_a_mistake_is_one_line_in_a_real_terminal_too(tmp_path: Path) -> None:
@@ -150,7 +150,7 @@ def test_a_mistake_is_one_line_in_a_real_terminal_too(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("typed", ["respondents=file respondents.path=missing.csv", "known_answers=121", "shard=2"])
 def test_a_mistake_about_people_is_told_without_the_seconds_that_pytorch_takes(typed: str, tmp_path: Path) -> None:
-    program = "import sys; from palign_bench.cli.main import main; import atexit; "
+    program = "import sys; from palign_bench.__main__ import main; import atexit; "
     program += "atexit.register(lambda: print('torch' in sys.modules)); main()"
     arguments = [sys.executable, "-c", program, "method=pas", "tracking=none", *typed.split()]
     ran = subprocess.run(arguments, cwd=tmp_path, capture_output=True, text=True)
