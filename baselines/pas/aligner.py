@@ -118,6 +118,7 @@ class PersonalityActivationSearch(Aligner):
             direction=self.direction,
             rank_on_training_too=protocol.heads_ranked_on_training,
             penalty=self.penalty,
+            seed=seed,
         )
 
     def _search(self, case: Case, fit: HeadDirections) -> dict[float, Standing]:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.functional import normalize
 
 from baselines.pas.logistic import decision_values, fit_logistic
 from palign_bench.backbone.base import Backbone
@@ -16,7 +17,7 @@ from palign_bench.settings import UserError
 
 # The released code's, the question answered with its first and last option, and that of the paper's section 4.2.
 PROBE_PROMPTS = ("options", "agree")
-DIRECTIONS = ("mass_mean", "probe")
+DIRECTIONS = ("mass_mean", "probe", "random")
 TRAINING_SHARE = 0.6  # of the samples (paper 4.2); the rest validates
 
 
@@ -132,11 +133,12 @@ def fit_directions(
     direction: str,
     rank_on_training_too: bool,
     penalty: float,
+    seed: int = 0,
 ) -> HeadDirections:
     """Probe every head on one person's samples; keep the best ``k`` heads and their directions.
 
     Heads are ranked by validation accuracy or, with ``rank_on_training_too``, by its mean with that on training
-    samples.
+    samples. ``direction``: "random" is a control, drawn by ``seed``, with the heads and lengths of "mass_mean".
     """
     features = activations.features
     if samples.unfit is not None:
@@ -151,10 +153,15 @@ def fit_directions(
     validation = right[:, ~samples.training].mean(1)
     training = right[:, samples.training].mean(1)
     chosen = best_heads(torch.stack([validation, training]).mean(0) if rank_on_training_too else validation, k)
-    weights_of_chosen = weights[chosen] if direction == "probe" else None
+    vectors = scaled_directions(
+        features[chosen][:, rows], samples.labels, weights[chosen] if direction == "probe" else None
+    )
+    if direction == "random":  # drawn for every head, so that a refit with other heads moves those it keeps alike
+        drawn = torch.randn(len(features), vectors.shape[1], generator=torch.Generator().manual_seed(seed))
+        vectors = vectors.norm(dim=1, keepdim=True) * normalize(drawn[chosen].to(vectors), dim=1)
     return HeadDirections(
         heads=tuple(divmod(head, activations.heads) for head in chosen),
-        vectors=scaled_directions(features[chosen][:, rows], samples.labels, weights_of_chosen),
+        vectors=vectors,
         validation_accuracy=float(validation[chosen].mean()),
     )
 

@@ -77,6 +77,21 @@ def test_equal_heads_are_ordered_as_the_released_code_orders_them() -> None:
     assert best_heads(merit, 6) == np.argsort(merit.numpy(), kind="stable")[::-1].tolist()
 
 
+def test_random_directions_have_the_heads_and_lengths_of_the_others(questionnaire: Inventory) -> None:
+    activations = random_activations(questionnaire)
+    samples = label_samples(activations.numbers, person(2), seed=3, by_item=True)
+    options = {"k": 3, "rank_on_training_too": False, "penalty": 1.0}
+    usual = fit_directions(activations, samples, direction="mass_mean", **options)
+    drawn, again, other = (
+        fit_directions(activations, samples, direction="random", seed=seed, **options) for seed in (1, 1, 2)
+    )
+    assert drawn.heads == usual.heads and torch.equal(drawn.vectors, again.vectors)
+    torch.testing.assert_close(drawn.vectors.norm(dim=1), usual.vectors.norm(dim=1))
+    assert not torch.allclose(drawn.vectors, other.vectors) and not torch.allclose(drawn.vectors, usual.vectors)
+    more = fit_directions(activations, samples, direction="random", seed=1, **options | {"k": 4})
+    torch.testing.assert_close(more.vectors[:3], drawn.vectors)  # a head's direction does not depend on the others
+
+
 @pytest.mark.parametrize("released", [False, True])
 @pytest.mark.parametrize("direction", ["mass_mean", "probe"])
 def test_heads_and_directions_equal_a_plain_loop_with_scikit_learn(
