@@ -65,6 +65,8 @@ def findings(report: Report) -> list[str]:
     if any(line.numbers.has_random_weights for line in methods):
         return ["The weights are random: the scores mean nothing, the costs are those of the model's shape."]
     most = max(line.people for line in methods)
+    on_scored = PROTOCOLS[report.about["protocol"]].chooses_on_held_out
+    pas = _pas(lines, on_scored)
     return written_out(
         "findings",
         lowest=_lowest(lines),
@@ -72,7 +74,8 @@ def findings(report: Report) -> list[str]:
         constant=[line.label for line in methods if line.row["beats_best_constant"] is False],
         few_shot=_few_shot(lines),
         clear_specificity=CLEAR_SPECIFICITY,
-        pas=_pas(report, lines),
+        pas=pas,
+        on_scored=[line.label for line, _, _, verdict, alpha in pas if on_scored and not alpha["fixed"]],
         one_option=_one_option(report, methods),
         unparsed=[
             f"{line.label} {100 * line.row['unparsed_rate']:.0f} %"
@@ -194,14 +197,13 @@ def _few_shot(lines: Sequence[Line]) -> list[tuple[Line, Line, Difference, int |
 
 
 def _pas(
-    report: Report, lines: Sequence[Line]
+    lines: Sequence[Line], on_scored: bool
 ) -> list[tuple[Line, Line | None, Difference, int | None, dict[str, str]]]:
     """PAS against the prompt that it starts from; which alpha is fixed, else for whom it chose to add nothing, and for
     whom it could not choose.
 
-    No verdict where alpha was chosen on the very answers that are scored: there random directions gain, too.
+    ``on_scored``: alpha was chosen on the very answers that are scored. No verdict then: random directions gain, too.
     """
-    protocol = PROTOCOLS[report.about["protocol"]]
     found = []
     for line in lines:
         if not line.row["method"].startswith("pas") or not line.people:
@@ -219,9 +221,8 @@ def _pas(
             "fixed": "".join(tried) if len(tried) == 1 else "",
             "zero": _of(zero, len(aligned), line) if len(tried) > 1 else "",
             "without": _of(without, len(aligned), line) if without else "",
-            "on_scored": "yes" if len(tried) > 1 and protocol.chooses_on_held_out else "",
         }
-        verdict = None if alpha["on_scored"] else _verdict(difference)
+        verdict = None if on_scored and len(tried) > 1 else _verdict(difference)
         found.append((line, base, difference, verdict, alpha))
     return found
 

@@ -105,7 +105,8 @@ def test_an_alpha_that_was_chosen_on_the_scored_answers_is_no_evidence(said: Sai
         found = said(rows, alphas(*[2.0] * 12, tried=tried), protocol=protocol)
         (line,) = [each for each in found if each.startswith("PAS")]
         assert line.startswith(f"{verdict}, Vanilla (-8.75"), line
-        assert line.endswith("shows that PAS helps.") == (verdict == "PAS against its prompt"), line
+        told = [each for each in found if each.startswith("Under this protocol PAS chooses alpha on the very answers")]
+        assert bool(told) == (verdict == "PAS against its prompt"), found
 
 
 def test_an_alpha_that_is_fixed_was_not_chosen(said: Said) -> None:
