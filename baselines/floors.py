@@ -21,7 +21,7 @@ from palign_bench.questionnaire.scoring import as_matrix, mean_present
 
 Array = NDArray[np.float64]
 
-# 9.4 … 9600, ridge's candidates for some hundreds of people; `palign-bench people` takes any number, and more of them.
+# 9.4 … 9600, ridge's candidates for some hundreds of people; `respondents/population.py` has a wider grid of its own.
 PENALTIES = tuple(300.0 * 2.0 ** (step / 2) for step in range(-10, 11))
 
 

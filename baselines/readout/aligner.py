@@ -121,7 +121,7 @@ class ClosedFormReadout(Aligner):
         else:
             own = self.kept_out(case)
             shown = {number: value for number, value in case.known.items() if number not in own}
-            if len(shown) < 2:
+            if self.prior == "none" and len(shown) < 2:
                 raise ValueError(
                     f"of {len(case.known)} known answers {len(own)} are kept out to choose the weight on, and a "
                     "readout needs two more; method.weights=[1] chooses none"

@@ -1,5 +1,6 @@
 """Hydra's and OmegaConf's many-line errors, as one line that names the key and the valid choices."""
 
+import errno
 import re
 import shlex
 from collections.abc import Mapping, Sequence
@@ -45,7 +46,8 @@ def one_line(error: BaseException, arguments: Sequence[str]) -> str | None:
         return _unknown_key(match[1] or match[2], arguments)
     if isinstance(error, OSError) and error.strerror:
         if error.filename is None:
-            return f"writing failed, {error.strerror}: check where the output goes."
+            where = "writing failed, " if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF) else ""
+            return f"{where}{error.strerror}{': check where the output goes' if where else ''}."
         return f"{error.filename}: {error.strerror}. Check the place, or choose another with runs=PATH."
     if unreadable := next((each for each in chain if isinstance(each, OverrideParseException)), None):
         return _unreadable(str(unreadable.override))

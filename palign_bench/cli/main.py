@@ -106,7 +106,7 @@ def main() -> None:
 
 
 def _ready_output() -> None:
-    """Whatever standard output is: closed, or of an encoding without our signs, which must not end a finished run."""
+    """Make standard output take whatever is printed, also where it is closed or its encoding lacks our signs."""
     if sys.stdout is None:
         sys.stdout = Path(os.devnull).open("w")  # noqa: SIM115
     if isinstance(sys.stdout, io.TextIOWrapper):
@@ -188,7 +188,7 @@ def _composed(arguments: Sequence[str]) -> list[Settings]:
 
 @contextlib.contextmanager
 def _interrupts_noted() -> Iterator[Callable[[], None]]:
-    """Within the block Ctrl-C and SIGTERM wait for the function that it gets, or for the block's end.
+    """Within the block Ctrl-C and SIGTERM wait for the function that it yields, or for the block's end.
 
     OmegaConf drops what is raised while it looks something up, an interruption too, or fails in other words.
     """

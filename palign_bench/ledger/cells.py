@@ -206,7 +206,7 @@ class CellFolder:
             ) from error
 
     def _records(self, name: str) -> list[Record]:
-        """Those of a JSON file beside the cells that holds a list of them."""
+        """The records in a JSON list beside the cells."""
         kept = self._kept(name, otherwise=[])
         return [_record(self.path / name, each) for each in (kept if isinstance(kept, list) else [None])]
 

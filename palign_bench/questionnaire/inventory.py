@@ -181,7 +181,8 @@ class Inventory:
         items = tuple(Item(number, "", sign, scale, subscale) for number, sign, scale, subscale in outline["items"])
         options = options_of(outline["options"])
         known, scales = tuple(outline["known"]), dict(outline["scales"])
-        name, title, keyed = outline["name"], outline["title"], outline["stores_keyed"]
+        name, title = outline["name"], outline["title"]
+        keyed = outline.get("stores_keyed", name.startswith("ipip_neo"))  # plans from before 2026-11-25 do not say
         return cls(name, items, known, scales, keyed, options=options, title=title)
 
     def select(self, numbers: Iterable[int]) -> list[Item]:

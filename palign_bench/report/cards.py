@@ -16,6 +16,7 @@ from urllib.parse import quote
 
 import numpy as np
 
+from palign_bench.costs.machine import hardware
 from palign_bench.files import canonical
 from palign_bench.ledger.cells import fingerprint
 from palign_bench.ledger.columns import Array
@@ -220,7 +221,8 @@ def _library(row: RowNumbers) -> dict[str, Any]:
     packages = {name for entry in entries for name in entry.get("packages", {})}
     versions = {name: _told(each.get("packages", {}).get(name) for each in entries) for name in sorted(packages)}
     version = versions.pop("palign-bench", None) or "unknown"
-    code = {key: _told(each.get(key) for each in entries) for key in ("git_commit", "git_dirty", "python", "processor")}
+    code = {key: _told(each.get(key) for each in entries) for key in ("git_commit", "git_dirty", "python")}
+    code["hardware"] = _told(hardware(each) for each in entries if each.get("processor"))
     return {"name": "palign-bench", "version": version, "additional_details": _texts(versions | code)}
 
 

@@ -75,7 +75,7 @@ def findings(report: Report) -> list[str]:
         few_shot=_few_shot(lines),
         clear_specificity=CLEAR_SPECIFICITY,
         pas=pas,
-        on_scored=[line.label for line, _, _, verdict, alpha in pas if on_scored and not alpha["fixed"]],
+        on_scored=[line.label for line, _, _, verdict, alpha in pas if on_scored and alpha["zero"]],
         one_option=_one_option(report, methods),
         unparsed=[
             f"{line.label} {100 * line.row['unparsed_rate']:.0f} %"

@@ -12,6 +12,8 @@ from palign_bench.settings import Settings, UserError, counted, is_whole, option
 
 _OTHER_FOLDERS = frozenset({"bench", "cells", "given_answers", "hydra", "organism", "portraits", "reference", "wandb"})
 
+_LONGEST_NAME = 150  # bytes of an experiment's name, which files are named after: most systems take 255
+
 MEASURED_STEPS = 1  # optimizer steps of training=measured on a CPU
 
 # What cannot change a number stays out of a cell's identity: how a row reads, where files and our own code lie.
@@ -234,7 +236,10 @@ def experiment_name(name: Any) -> str:
     Raises UserError for one that leads elsewhere, is taken, or is no word: with ``=`` it would be a setting.
     """
     text = str(name)
-    if not re.fullmatch(r"\w[\w.+-]{0,99}", text) or text in _OTHER_FOLDERS:
+    fits = len(text.encode()) <= _LONGEST_NAME
+    if not re.fullmatch(r"\w[\w.+-]*", text) or not fits or text in _OTHER_FOLDERS:
         taken = "this is a folder of the ledger's own; " if text in _OTHER_FOLDERS else ""
-        raise UserError(f"name={text}: {taken}use letters, digits, dots, dashes and underscores, at most 100.")
+        raise UserError(
+            f"name={text}: {taken}use letters, digits, dots, dashes and underscores, at most {_LONGEST_NAME} bytes."
+        )
     return text

@@ -43,7 +43,6 @@ def in_own_process(work: Callable[..., Result], *arguments: Any, what: str) -> R
         except BaseException:
             for process in multiprocessing.active_children():
                 process.terminate()
-            pool.shutdown(cancel_futures=True)  # waits, so that Python's tracker of semaphores finds none left behind
             raise
 
 

@@ -77,7 +77,8 @@ def test_what_a_library_does_to_an_interruption_while_it_composes_does_not_matte
         return own(settings)
 
     monkeypatch.setattr(command_line, "at_home", dropping)
-    before = signal.getsignal(signal.SIGINT)
+    before = [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)]
     ended = run_here(*ROWS, folder=tmp_path)
     assert (ended.returncode, ended.stderr) == (130, INTERRUPTED)
-    assert signal.getsignal(signal.SIGINT) is before and not (tmp_path / "runs").exists()
+    assert [signal.getsignal(each) for each in (signal.SIGINT, signal.SIGTERM)] == before
+    assert not (tmp_path / "runs").exists()

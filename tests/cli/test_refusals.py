@@ -58,9 +58,10 @@ MISTAKES = {
     "shard=2": "shard=2: give i/n",
     "shard=-1/2": "shard=-1/2: give i/n",
     "shard=1/2/3": "shard=1/2/3: give i/n",
-    "name=../elsewhere": "name=../elsewhere: use letters, digits, dots, dashes and underscores, at most 100.",
-    "name=x=1": "name=x=1: use letters, digits, dots, dashes and underscores, at most 100.",
+    "name=../elsewhere": "name=../elsewhere: use letters, digits, dots, dashes and underscores, at most 150 bytes.",
+    "name=x=1": "name=x=1: use letters, digits, dots, dashes and underscores, at most 150 bytes.",
     "name=cells": "name=cells: this is a folder of the ledger's own",
+    f"name={'x' * 151}": f"name={'x' * 151}: use letters, digits, dots, dashes and underscores, at most 150 bytes.",
     "name=given_answers": "name=given_answers: this is a folder of the ledger's own",
     "row_seconds=inf": "row_seconds=inf: give a number of seconds above 0",
     "inventory=dark_triad respondents=dark_triad inventory.folder=/nowhere": "inventory.folder=/nowhere is no folder",
@@ -136,7 +137,7 @@ def test_a_name_is_one_word(
 ) -> None:
     """As it stands in the commands that are printed."""
     told = in_process(["method=floors", "respondents=simulated", "name=a b"], tmp_path, monkeypatch, capsys)
-    assert told == "palign-bench: name=a b: use letters, digits, dots, dashes and underscores, at most 100.\n"
+    assert told == "palign-bench: name=a b: use letters, digits, dots, dashes and underscores, at most 150 bytes.\n"
 
 
 def test_a_mistake_is_one_line_in_a_real_terminal_too(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from palign_bench.cli.commands import dispatch
+from palign_bench.questionnaire.inventory import Inventory, Item, ipip_neo_300
 from palign_bench.report.rows import read_rows
 from palign_bench.run.methods import make_aligners
 from palign_bench.settings import UserError
@@ -31,6 +32,17 @@ def no_account(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WANDB_MODE", "offline")
 
 
+def test_a_questionnaire_of_ones_own_has_panels_of_its_own_scales(tmp_path: Path, no_account: None) -> None:
+    pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is optional")
+    items = tuple(Item(n, f"Statement {n}.", 1, "K" if n % 2 else "C") for n in range(1, 9))
+    own = Inventory("own", items, (1, 2, 3, 4), {"K": "kindness", "C": "curiosity"})
+    plan_of(tmp_path, [row_of("pas", kept_folder(tmp_path, "pas", {"method": {"name": "pas"}}), ("1",))],
+            {"inventory": own.outline()})  # fmt: skip
+    dispatch(["dashboard", "table1", "--runs", str(tmp_path)])
+    written = (tmp_path / "table1" / "dashboard.json").read_text()
+    assert '"kindness"' in written and '"curiosity"' in written and "neuroticism" not in written
+
+
 def test_panels_show_what_is_tracked(tmp_path: Path, no_account: None, capsys: pytest.CaptureFixture[str]) -> None:
     pytest.importorskip("wandb_workspaces", reason="wandb-workspaces is optional")
     cells = [row_of(row, kept_folder(tmp_path, row, {"method": {"name": row}}), ("1",)) for row in ("few_shot", "pas")]
@@ -44,6 +56,7 @@ def test_panels_show_what_is_tracked(tmp_path: Path, no_account: None, capsys: p
     panels = [panel for section in sections for panel in section["panels"]]
     drawn = {metric for panel in panels for metric in panel["config"].get("metrics", [])}
     tracked = set(figures_of(a_record(0)))
+    assert set(ipip_neo_300().scales.values()) < drawn
     assert {"specificity/pas", "composite/few_shot"} < drawn
     assert {metric for metric in drawn if "/" not in metric} <= tracked
     axes = {panel["config"][axis] for panel in panels for axis in ("xAxis", "yAxis") if axis in panel["config"]}
