@@ -30,6 +30,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "personality_prompt": {"max_new_tokens": 8},
     "pas": {"alphas": [0, 2], "k": 4},
     "pas_no_prompt": {"alphas": [0, 2], "k": 4},
+    "pas_random": {"alphas": [0, 2], "k": 4},
 }
 SHORT_TRAINING = {"steps": 3, "batch_size": 4}
 LEARNING_RATE = 1e-3  # so that three steps move the tiny model's answers
