@@ -138,7 +138,8 @@ def test_a_signal_that_meets_a_finalizer_is_not_forgotten(number: str, begin: An
     """Python prints what a finalizer raises, a KeyboardInterrupt too, and goes on."""
     code = f"""
 import os, signal, sys, time
-from palign_bench.cli import main
+from palign_bench.__main__ import main
+from palign_bench.cli import main as command_line
 
 class Doomed:
     def __del__(self):
@@ -149,9 +150,9 @@ def run(arguments):
     Doomed()
     time.sleep(60)
 
-main.run = run
+command_line.run = run
 sys.argv = ["palign-bench", "method=floors"]
-main.main()
+main()
 """
     root = str(Path(__file__).parents[2])
     ran = subprocess.run(
