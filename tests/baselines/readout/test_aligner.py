@@ -202,6 +202,19 @@ def test_a_person_without_answers_is_refused(inventory: Inventory):
         prepared(backbone, inventory).align(case_of(CORRECTED, inventory, dict.fromkeys(inventory.held_out, 3)))
 
 
+def test_too_few_answers_to_keep_one_out_are_told_as_that(inventory: Inventory):
+    """Of two, one is kept out to choose the weight on: too few for a person alone, enough with what others answer."""
+    backbone = PlantedBackbone(CORRECTED, inventory)
+    people = [answer_by(backbone, inventory, seed) for seed in range(8)]
+    two = {n: people[0][n] for n in (*inventory.known[:2], *inventory.held_out)}
+    case = case_of(CORRECTED, inventory, two, others=people[1:])
+    few_shot = {"system_prompt": "few_shot"}
+    with pytest.raises(ValueError, match=r"of 2 known answers 1 are kept out .* method.weights=\[1\] chooses none"):
+        prepared(backbone, inventory, **few_shot).align(case)
+    assert prepared(backbone, inventory, **few_shot, weights=[1]).align(case).readout is not None
+    assert prepared(backbone, inventory, **few_shot, prior="people").align(case).summary["weights"]
+
+
 class SlowBackbone(PlantedBackbone):
     """Takes a tenth of a second to read texts, of one token each."""
 
