@@ -19,6 +19,8 @@ _NO_KEY = re.compile(
     r"Key '[^']+' is not in struct\s+full_key: (\S+)|Could not override '([^']+)'.*No match in the defaults list",
     re.DOTALL,
 )
+# The ledger's own writes name their file (`WriteError`): without one it is standard output.
+_OF_WRITING = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF})
 _SEVERAL = re.compile(r"Ambiguous value for argument '([^']+)'")
 # A cluster's job hands its exception on as text (submitit's FailedJobError).
 _TOLD_BY_A_JOB = re.compile(r"^palign_bench\.[\w.]*Error: (.*)$", re.MULTILINE)
@@ -45,10 +47,11 @@ def one_line(error: BaseException, arguments: Sequence[str]) -> str | None:
     if match := next(filter(None, (_NO_KEY.search(str(each)) for each in chain)), None):
         return _unknown_key(match[1] or match[2], arguments)
     if isinstance(error, OSError) and error.strerror:
-        if error.filename is None:
-            where = "writing failed, " if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EBADF) else ""
-            return f"{where}{error.strerror}{': check where the output goes' if where else ''}."
-        return f"{error.filename}: {error.strerror}. Check the place, or choose another with runs=PATH."
+        if error.filename is not None:
+            return f"{error.filename}: {error.strerror}. Check the place, or choose another with runs=PATH."
+        if error.errno in _OF_WRITING:
+            return f"writing failed, {error.strerror}: check where the output goes."
+        return f"{error.strerror}."
     if unreadable := next((each for each in chain if isinstance(each, OverrideParseException)), None):
         return _unreadable(str(unreadable.override))
     if other := next((each for each in chain if isinstance(each, HydraException | OmegaConfBaseException)), None):

@@ -222,7 +222,7 @@ def _pas(
             "zero": _of(zero, len(aligned), line) if len(tried) > 1 else "",
             "without": _of(without, len(aligned), line) if without else "",
         }
-        verdict = None if on_scored and len(tried) > 1 else _verdict(difference)
+        verdict = None if on_scored and alpha["zero"] else _verdict(difference)
         found.append((line, base, difference, verdict, alpha))
     return found
 

@@ -1,5 +1,6 @@
 """Hydra's errors as one line that helps."""
 
+import errno
 import shlex
 from pathlib import Path
 
@@ -43,3 +44,13 @@ def test_several_values_without_a_sweep_and_broken_yaml_are_told(tmp_path: Path)
 @pytest.mark.parametrize("message", ["limit=x: give a whole number", "limit=x: give a whole number."])
 def test_a_line_ends_with_one_full_stop(message: str) -> None:
     assert one_line(UserError(message), []) == "limit=x: give a whole number."
+
+
+def test_only_what_can_be_an_output_is_told_as_one() -> None:
+    assert one_line(OSError(errno.ENOSPC, "No space left"), []) == (
+        "writing failed, No space left: check where the output goes."
+    )
+    assert one_line(ConnectionRefusedError(errno.ECONNREFUSED, "Connection refused"), []) == "Connection refused."
+    assert one_line(OSError(errno.ENOSPC, "No space left", "runs/x"), []) == (
+        "runs/x: No space left. Check the place, or choose another with runs=PATH."
+    )
